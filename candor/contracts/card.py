@@ -1,0 +1,71 @@
+"""The model card: what is known of a model besides its weights.  Imports pydantic only."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CARD_VERSION = 1
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class NetworkCard(_Strict):
+    """Fields of `candor.nets.architectures.NetworkSpec`, in the same units."""
+
+    architecture: str
+    activation: str
+    curvature: float
+    width_factor: int
+    class_count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class InputCard(_Strict):
+    """Shape of one input and the pixel domain, always [0, 1]."""
+
+    channels: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    lower: Literal[0.0] = 0.0
+    upper: Literal[1.0] = 1.0
+
+
+class MetricCard(_Strict):
+    """A measured number with its 95 % interval, the images it rests on and how it was got."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    image_count: Annotated[int, Field(ge=1)]
+    data: str
+    method: str
+
+
+class ModelCard(_Strict):
+    """The JSON beside the weights; `candor.artifact` alone reads and writes it.
+
+    Attributes:
+        weights_sha256: of the weights file, hex.
+        recipe: how the weights came to be (configuration, history, origin); free form.
+        recommended_rho: RMSE at which explanations read well, (0, 1].
+        code_version: version of Candor that wrote the weights.
+    """
+
+    card_version: Literal[1] = CARD_VERSION
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    version: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$")]
+    description: str
+    network: NetworkCard
+    input: InputCard
+    classes: tuple[str, ...]
+    recommended_rho: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    recipe: dict[str, Any]
+    metrics: tuple[MetricCard, ...] = ()
+    code_version: str
+    weights_sha256: Digest

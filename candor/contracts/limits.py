@@ -1,0 +1,20 @@
+"""Limits and defaults of the public contract, each once.  Imports nothing."""
+
+MAX_ENCODED_BYTES = 8 * 1024 * 1024  # one encoded picture
+MAX_PIXELS = 16_777_216  # of an encoded picture, before resizing
+MAX_BODY_BYTES = 16 * 1024 * 1024  # one request on the wire
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
+
+MAX_TARGETS = 32
+MAX_RHOS = 32
+MAX_EXPLANATIONS = 64  # targets x rhos of one request
+MAX_TOP_K = 1000
+MAX_STEPS = 2000
+MAX_SEED = 2**32 - 1
+
+DEFAULT_TOP_K = 5
+DEFAULT_STEPS = 450  # N of Algorithm 1
+DEFAULT_SOLVER = "paper"
+SOLVERS = ("paper",)
+
+CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead

@@ -1,0 +1,87 @@
+"""Arrays with a JSON header as one byte string: what gateway and workers exchange.  No torch.
+
+Layout: 4 bytes little-endian length of the header, the header (JSON, UTF-8), then the arrays'
+bytes one after another.  The header is ``{"meta": ..., "arrays": [[name, dtype, shape], ...]}``.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DTYPES = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "int64": np.dtype("<i8")}
+
+
+class WireError(ValueError):
+    """The bytes are not a packed message."""
+
+
+def pack(meta: Any, arrays: Mapping[str, NDArray[Any]] | None = None) -> bytes:
+    """One message.  ``meta`` is anything JSON can hold; arrays are float32, float64 or int64."""
+    described = []
+    parts = []
+    for name, array in (arrays or {}).items():
+        dtype = array.dtype.name
+        if dtype not in _DTYPES:
+            raise WireError(f"{name}: got dtype {dtype}, allowed {sorted(_DTYPES)}")
+        described.append([name, dtype, list(array.shape)])
+        parts.append(np.ascontiguousarray(array, dtype=_DTYPES[dtype]).tobytes())
+    header = json.dumps({"meta": meta, "arrays": described}).encode()
+    return b"".join([len(header).to_bytes(4, "little"), header, *parts])
+
+
+def unpack(message: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """``(meta, arrays)`` of `pack`; the arrays are read-only views of ``message``.
+
+    Raises:
+        WireError: too short, not JSON, an unknown dtype, or lengths that do not add up.
+    """
+    header_end = 4 + int.from_bytes(message[:4], "little")
+    if len(message) < 4 or header_end > len(message):
+        raise WireError(f"message: got {len(message)} bytes, fewer than its header says")
+    try:
+        header = json.loads(message[4:header_end])
+        meta, described = header["meta"], header["arrays"]
+        arrays = {}
+        offset = header_end
+        for name, dtype_name, shape in described:
+            dtype = _DTYPES[dtype_name]
+            count = math.prod(shape)
+            if min(shape, default=1) < 0:
+                raise WireError(f"{name}: got shape {shape}")
+            arrays[name] = np.frombuffer(message, dtype, count, offset).reshape(shape)
+            offset += count * dtype.itemsize
+    except (ValueError, KeyError, TypeError) as err:
+        raise WireError(f"message: {err}") from err
+    if offset != len(message):
+        raise WireError(f"message: got {len(message)} bytes, its header says {offset}")
+    return meta, arrays
+
+
+def pack_list(messages: list[bytes]) -> bytes:
+    """Several byte strings as one: count and lengths (8 bytes each, little endian), then all."""
+    lengths = np.array([len(messages), *map(len, messages)], dtype="<i8").tobytes()
+    return lengths + b"".join(messages)
+
+
+def unpack_list(packed: bytes) -> list[bytes]:
+    """Inverse of `pack_list`.
+
+    Raises:
+        WireError: lengths that do not add up.
+    """
+    count = int.from_bytes(packed[:8], "little", signed=True)
+    if not 0 <= count <= len(packed) // 8 - 1:
+        raise WireError(f"list: got {len(packed)} bytes and a count of {count}")
+    lengths = np.frombuffer(packed, "<i8", count, 8).tolist()
+    offset = 8 * (count + 1)
+    if any(length < 0 for length in lengths) or offset + sum(lengths) != len(packed):
+        raise WireError(f"list: got {len(packed)} bytes, its lengths say otherwise")
+    messages = []
+    for length in lengths:
+        messages.append(packed[offset : offset + length])
+        offset += length
+    return messages

@@ -1,0 +1,125 @@
+"""What the gateway asks of a worker and what it answers.  Pydantic and siblings only.
+
+One call carries a list (`wire.pack_list`) of items and returns as many answers in the same order.
+Every item and every answer is one `wire.pack` message whose ``meta`` is one of the models below;
+an item that cannot be read is answered by an `ItemError` and harms no other.
+
+predict call   item: `PredictItem` + array ``image`` (C, H, W) float32
+               answer: `PredictAnswer` + array ``logits`` (V,) float32
+describe call  item: `DescribeItem`; answer: `DescribeAnswer` (any worker answers it)
+search call    item: `SearchItem` + arrays: ``image`` alone for a search that begins, or exactly the
+               arrays of the last `SearchProgress` for one that goes on
+               answer while it runs: `SearchProgress` + the state's arrays, opaque to the gateway
+               answer when it ends: `SearchEnd` + arrays ``image`` (C, H, W) float32,
+               ``logits_before`` and ``logits_after`` (V,) float32
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from candor.contracts import limits
+from candor.contracts.api import Rho, SearchStatus, Seed, Steps
+from candor.contracts.card import ModelCard
+
+
+class Goal(StrEnum):
+    """What a search is after; III-A1, III-A2 and III-H."""
+
+    ATTACK = "attack"
+    BTR = "btr"
+    EXPLAIN_FOR = "explain_for"
+    EXPLAIN_AGAINST = "explain_against"
+    CONFIDENT = "confident"
+
+
+class _Meta(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PredictItem(_Meta):
+    kind: Literal["predict"] = "predict"
+
+
+class DescribeItem(_Meta):
+    kind: Literal["describe"] = "describe"
+
+
+class SearchItem(_Meta):
+    """One search and how far to take it in this call.
+
+    Attributes:
+        target: class index: the label (attack, BTR, confident) or the class explained.
+        rho: RMSE an explanation may reach; ignored by the other goals.
+        step_count: steps of the whole search.
+        step: steps done so far; 0 begins the search.
+        chunk_steps: steps to take now; fewer if the search ends first.
+    """
+
+    kind: Literal["search"] = "search"
+    goal: Goal
+    target: Annotated[int, Field(ge=0)]
+    rho: Rho = 1.0
+    step_count: Steps = limits.DEFAULT_STEPS
+    seed: Seed = 0
+    solver: str = limits.DEFAULT_SOLVER
+    step: Annotated[int, Field(ge=0)] = 0
+    chunk_steps: Steps
+
+
+class PredictAnswer(_Meta):
+    kind: Literal["predict_answer"] = "predict_answer"
+
+
+class DescribeAnswer(_Meta):
+    kind: Literal["describe_answer"] = "describe_answer"
+    card: ModelCard
+
+
+class SearchProgress(_Meta):
+    """A running search: ``step`` done so far, and the best of it.
+
+    Attributes:
+        best_rmse: of the best perturbation so far; None before there is one.
+        best_confidence: the target's confidence there.
+    """
+
+    kind: Literal["search_progress"] = "search_progress"
+    step: int
+    best_rmse: float | None
+    best_confidence: float | None
+
+
+class SearchEnd(_Meta):
+    """A finished search, verified in float32.
+
+    Attributes:
+        rmse: of array ``image``; at most rho for an explanation, 0 when already wrong.
+        lower_bound: only when unresolved, the largest RMSE visited without reaching the goal.
+    """
+
+    kind: Literal["search_end"] = "search_end"
+    status: SearchStatus
+    rmse: float
+    lower_bound: float | None
+    steps: int
+    solver: str
+
+
+class ItemError(_Meta):
+    """This item could not be served; ``message`` names field, value and allowed range."""
+
+    kind: Literal["error"] = "error"
+    field: str
+    message: str
+    is_internal: bool = False
+
+
+Item = Annotated[PredictItem | DescribeItem | SearchItem, Field(discriminator="kind")]
+Answer = Annotated[
+    PredictAnswer | DescribeAnswer | SearchProgress | SearchEnd | ItemError,
+    Field(discriminator="kind"),
+]
+ITEM_ADAPTER: TypeAdapter[Item] = TypeAdapter(Item)
+ANSWER_ADAPTER: TypeAdapter[Answer] = TypeAdapter(Answer)

@@ -1,0 +1,245 @@
+"""The training loop: data, schedule, psi, checkpoints, progress.  Imports candor and siblings."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from candor.data.augment import random_crop_flip
+from candor.data.images import ImageSet
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import TrainConfig
+from training.psi import PsiController
+from training.schedule import Schedule, learning_rate
+from training.step import step_loss
+
+_CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a progress display needs after each step; losses are running means of the epoch."""
+
+    step: int
+    step_count: int
+    epoch: int
+    cross_entropy: float
+    accuracy: float
+    psi: float
+    learning_rate: float
+
+
+@dataclass(slots=True)
+class _EpochSums:
+    """Sums over the steps of the running epoch; travels in the checkpoint."""
+
+    images: int = 0
+    cross_entropy: float = 0.0
+    correct: int = 0
+    penalty: float = 0.0
+    penalised_steps: int = 0
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Everything a resumed run needs; `history` has one entry a finished epoch."""
+
+    step: int = 0
+    integral: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: _EpochSums = field(default_factory=_EpochSums)
+
+
+def train(
+    network: nn.Module,
+    data: ImageSet,
+    config: TrainConfig,
+    *,
+    run_dir: Path,
+    report: Callable[[Progress], None] = lambda progress: None,
+    stop_after: int | None = None,
+) -> TrainState:
+    """Train ``network`` in place; resumes from ``run_dir`` and leaves a checkpoint there.
+
+    Every step draws from a generator seeded by (seed, step) and every epoch is permuted by
+    (seed, epoch), so a run that was killed and resumed follows the uninterrupted one.
+
+    Args:
+        network: on the device to train on; left in training mode.
+        data: training images, held in memory.
+        config: the experiment.
+        run_dir: existing folder; ``checkpoint.pt`` and ``log.jsonl`` are written there.
+        report: called after every step.
+        stop_after: stop (with a checkpoint) once so many steps of the whole run are done.
+    Raises:
+        ValueError: the checkpoint in ``run_dir`` belongs to another configuration.
+    """
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    path = run_dir / "checkpoint.pt"
+    state = _restore(load_checkpoint(path), network, optimizer, config)
+    steps_per_epoch = -(-len(data) // config.batch_size)
+    step_count = steps_per_epoch * config.epochs
+    network.train()
+    saved_at = started_at = time.monotonic()
+    seconds_before = state.seconds
+    last_step = step_count if stop_after is None else min(stop_after, step_count)
+    try:
+        while state.step < last_step:
+            epoch, position = divmod(state.step, steps_per_epoch)
+            order = _epoch_order(len(data), config.seed, epoch)
+            chosen = order[position * config.batch_size : (position + 1) * config.batch_size]
+            progress = _train_step(network, optimizer, data, chosen, config, state, step_count)
+            state.seconds = seconds_before + time.monotonic() - started_at
+            if state.step % steps_per_epoch == 0:
+                _finish_epoch(state, progress, run_dir)
+            report(progress)
+            if time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
+                save_checkpoint(path, _dump(state, network, optimizer, config))
+                saved_at = time.monotonic()
+    finally:
+        # Also after Ctrl-C: the state is that of the last whole step.
+        save_checkpoint(path, _dump(state, network, optimizer, config))
+    return state
+
+
+def _train_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: ImageSet,
+    chosen: Tensor,
+    config: TrainConfig,
+    state: TrainState,
+    step_count: int,
+) -> Progress:
+    steps_per_epoch = step_count // config.epochs
+    epoch = state.step // steps_per_epoch
+    device = next(network.parameters()).device
+    generator = Generator(device=device).manual_seed(_seed(config.seed, 1, state.step))
+    images = random_crop_flip(
+        data.images(chosen).to(device), padding=config.crop_padding, generator=generator
+    )
+    labels = data.labels[chosen].to(device)
+    rate = learning_rate(
+        Schedule(config.schedule),
+        peak=config.peak_learning_rate,
+        progress=state.step / step_count,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    is_regularised = epoch >= config.penalty_start_epoch
+    is_penalised = is_regularised and state.step % config.penalty_interval == 0
+    losses = step_loss(
+        network, images, labels, config=config, is_penalised=is_penalised, generator=generator
+    )
+    cross_entropy = losses.cross_entropy.item()
+    controller = _controller(config, state.integral)
+    if is_regularised:
+        controller = controller.updated(cross_entropy)
+    total = losses.cross_entropy
+    if losses.penalty is not None:
+        total = total + controller.psi * config.penalty_interval * losses.penalty
+        state.sums.penalty += losses.penalty.item()
+        state.sums.penalised_steps += 1
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    optimizer.step()
+
+    state.step += 1
+    state.integral = controller.integral
+    state.sums.images += len(chosen)
+    state.sums.cross_entropy += cross_entropy * len(chosen)
+    state.sums.correct += int(losses.correct)
+    return Progress(
+        step=state.step,
+        step_count=step_count,
+        epoch=epoch,
+        cross_entropy=state.sums.cross_entropy / state.sums.images,
+        accuracy=state.sums.correct / state.sums.images,
+        psi=controller.psi,
+        learning_rate=rate,
+    )
+
+
+def _finish_epoch(state: TrainState, progress: Progress, run_dir: Path) -> None:
+    entry = {
+        "epoch": progress.epoch,
+        "cross_entropy": round(progress.cross_entropy, 5),
+        "train_accuracy": round(progress.accuracy, 5),
+        "psi": round(progress.psi, 3),
+        "penalty": state.sums.penalty / max(1, state.sums.penalised_steps),
+        "learning_rate": progress.learning_rate,
+        "seconds": round(state.seconds, 1),
+    }
+    state.history.append(entry)
+    state.sums = _EpochSums()
+    with (run_dir / "log.jsonl").open("a") as stream:
+        stream.write(json.dumps(entry) + "\n")
+
+
+def _controller(config: TrainConfig, integral: float) -> PsiController:
+    return PsiController(
+        psi_min=config.psi_min,
+        psi_rate=config.psi_rate,
+        clip_better=config.clip_better,
+        clip_worse=config.clip_worse,
+        loss_target=config.loss_target,
+        integral=integral,
+    )
+
+
+def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=Generator().manual_seed(_seed(seed, 0, epoch)))
+
+
+def _seed(seed: int, stream: int, index: int) -> int:
+    """One 63-bit seed for (run, purpose, index); streams 0 and 1 never meet."""
+    return (seed * 2 + stream) * 2**31 + index
+
+
+def _dump(
+    state: TrainState, network: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> dict[str, Any]:
+    return {
+        "config": config.as_dict(),
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": state.step,
+        "integral": state.integral,
+        "seconds": state.seconds,
+        "history": state.history,
+        "sums": {name: getattr(state.sums, name) for name in _EpochSums.__dataclass_fields__},
+    }
+
+
+def _restore(
+    saved: dict[str, Any] | None,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+) -> TrainState:
+    if saved is None:
+        return TrainState()
+    now, before = config.as_dict(), saved["config"]
+    changed = sorted(key for key in now if now[key] != before.get(key))
+    if changed:
+        raise ValueError(
+            f"{changed[0]}: got {now[changed[0]]!r}, but the run in this folder was started with "
+            f"{before.get(changed[0])!r}; choose another --run-dir or the same value"
+        )
+    network.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return TrainState(
+        step=saved["step"],
+        integral=saved["integral"],
+        seconds=saved["seconds"],
+        history=list(saved["history"]),
+        sums=replace(_EpochSums(), **saved["sums"]),
+    )
