@@ -1,0 +1,67 @@
+# `make` lists what there is; `make setup demo` is the shortest way in.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The first Python on the path that is new enough.
+PYTHON = $(shell for name in python3 python3.11 python3.12 python3.13; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$name && break; done)
+
+.PHONY: help
+help: ## List these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: setup
+setup: $(READY) ## Install everything into .venv
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed on the path"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## Explain a photograph of a cat; pictures in out/demo
+	$(BIN)/candor demo
+
+.PHONY: serve
+serve: $(READY) ## Serve the models: gRPC on 8500, REST on 8501; Ctrl-C stops
+	@exec $(BIN)/candor serve
+
+.PHONY: test
+test: $(READY) ## All tests but the slow ones, with a real TorchServe
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+.PHONY: test-slow
+test-slow: $(READY) ## The tests that take minutes
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+.PHONY: lint
+lint: $(READY) ## Style and import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: fmt
+fmt: $(READY) ## Rewrite the code in the one style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: type
+type: $(READY) ## Types, strict
+	$(BIN)/mypy
+
+.PHONY: proto
+proto: $(READY) ## Generate gateway/pb from proto/
+	$(BIN)/python -m gateway.generate_pb
+
+.PHONY: check-proto
+check-proto: $(READY) ## Fail where gateway/pb is not what proto/ generates
+	$(BIN)/python -m gateway.generate_pb --check
+
+.PHONY: check
+check: lint type check-proto test ## All that must hold before a change is handed in

@@ -8,7 +8,7 @@ import torch
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists, dicts) so that a kill leaves old or new."""
+    """Write ``state`` (tensors and plain values) so that a kill leaves the old one or the new."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
         torch.save(state, stream)

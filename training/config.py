@@ -75,6 +75,13 @@ class TrainConfig:
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, 100_000),
+    ("curvature", 1e-6, 1e6),
+    ("width_factor", 1, 64),
+    ("loss_target", 1e-6, 1e6),
+    ("psi_min", 1e-12, 1e12),
+    ("psi_rate", 1e-9, 1e3),
+    ("clip_better", 1e-9, 1e6),
+    ("clip_worse", 1e-9, 1e6),
     ("batch_size", 1, 1_000_000),
     ("seed", 0, 2**31 - 1),
     ("peak_learning_rate", 0.0, 100.0),

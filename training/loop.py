@@ -1,5 +1,6 @@
 """The training loop: data, schedule, psi, checkpoints, progress.  Imports candor and siblings."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -91,12 +92,15 @@ def train(
     saved_at = started_at = time.monotonic()
     seconds_before = state.seconds
     last_step = step_count if stop_after is None else min(stop_after, step_count)
+    is_between_steps = True
     try:
         while state.step < last_step:
+            is_between_steps = False
             epoch, position = divmod(state.step, steps_per_epoch)
             order = _epoch_order(len(data), config.seed, epoch)
             chosen = order[position * config.batch_size : (position + 1) * config.batch_size]
             progress = _train_step(network, optimizer, data, chosen, config, state, step_count)
+            is_between_steps = True
             state.seconds = seconds_before + time.monotonic() - started_at
             if state.step % steps_per_epoch == 0:
                 _finish_epoch(state, progress, run_dir)
@@ -105,8 +109,10 @@ def train(
                 save_checkpoint(path, _dump(state, network, optimizer, config))
                 saved_at = time.monotonic()
     finally:
-        # Also after Ctrl-C: the state is that of the last whole step.
-        save_checkpoint(path, _dump(state, network, optimizer, config))
+        # Also after Ctrl-C; inside a step the weights may be half moved, then the last checkpoint
+        # stands.
+        if is_between_steps:
+            save_checkpoint(path, _dump(state, network, optimizer, config))
     return state
 
 
@@ -180,8 +186,9 @@ def _finish_epoch(state: TrainState, progress: Progress, run_dir: Path) -> None:
     }
     state.history.append(entry)
     state.sums = _EpochSums()
-    with (run_dir / "log.jsonl").open("a") as stream:
-        stream.write(json.dumps(entry) + "\n")
+    # Whole, not appended to: a run resumed from before this epoch's end must not log it twice.
+    lines = (json.dumps(epoch_entry) + "\n" for epoch_entry in state.history)
+    (run_dir / "log.jsonl").write_text("".join(lines))
 
 
 def _controller(config: TrainConfig, integral: float) -> PsiController:
@@ -200,8 +207,9 @@ def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def _seed(seed: int, stream: int, index: int) -> int:
-    """One 63-bit seed for (run, purpose, index); streams 0 and 1 never meet."""
-    return (seed * 2 + stream) * 2**31 + index
+    """One seed for (run, purpose, index), 32 bits: torch's CPU generator reads no more of it."""
+    digest = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
 
 
 def _dump(

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-CARD_VERSION = 1
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -31,8 +30,8 @@ class InputCard(_Strict):
     channels: Annotated[int, Field(ge=1)]
     height: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
-    lower: Literal[0.0] = 0.0
-    upper: Literal[1.0] = 1.0
+    lower: Annotated[float, Field(ge=0.0, le=0.0)] = 0.0
+    upper: Annotated[float, Field(ge=1.0, le=1.0)] = 1.0
 
 
 class MetricCard(_Strict):
@@ -57,7 +56,7 @@ class ModelCard(_Strict):
         code_version: version of Candor that wrote the weights.
     """
 
-    card_version: Literal[1] = CARD_VERSION
+    card_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$")]
     description: str

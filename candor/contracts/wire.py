@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_DTYPES = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "int64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float64": np.dtype("<f8"),
+    "int64": np.dtype("<i8"),
+}
 
 
 class WireError(ValueError):
@@ -54,7 +58,7 @@ def unpack(message: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
                 raise WireError(f"{name}: got shape {shape}")
             arrays[name] = np.frombuffer(message, dtype, count, offset).reshape(shape)
             offset += count * dtype.itemsize
-    except (ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as err:
         raise WireError(f"message: {err}") from err
     if offset != len(message):
         raise WireError(f"message: got {len(message)} bytes, its header says {offset}")

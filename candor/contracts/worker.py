@@ -108,7 +108,7 @@ class SearchEnd(_Meta):
 
 
 class ItemError(_Meta):
-    """This item could not be served; ``message`` names field, value and allowed range."""
+    """Item that could not be served; ``message`` says what ``field`` got and what is allowed."""
 
     kind: Literal["error"] = "error"
     field: str

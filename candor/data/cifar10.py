@@ -47,6 +47,7 @@ def load_cifar10(root: Path, split: str) -> ImageSet:
         table = pq.read_table(path, columns=["img", "label"])
     except (pa.ArrowException, OSError, KeyError) as err:
         raise DataDamaged(f"cifar10: {path} is not the expected Parquet file: {err}") from err
+    _check_columns(table, path)
     column = table.column("img").combine_chunks()
     encoded = column.field("bytes").to_pylist()
     paths = column.field("path").to_pylist()
@@ -65,11 +66,23 @@ def load_cifar10(root: Path, split: str) -> ImageSet:
     )
 
 
+def _check_columns(table: pa.Table, path: Path) -> None:
+    image, label = table.schema.field("img").type, table.schema.field("label").type
+    if not pa.types.is_integer(label):
+        raise DataDamaged(f"cifar10: {path} has label of type {label}, allowed an integer")
+    names = {image.field(i).name: image.field(i).type for i in range(image.num_fields)}
+    if not pa.types.is_struct(image) or not pa.types.is_binary(names.get("bytes", pa.null())):
+        raise DataDamaged(f"cifar10: {path} has img of type {image}, allowed struct<bytes, path>")
+    if "path" not in names:
+        raise DataDamaged(f"cifar10: {path} has img of type {image}, allowed struct<bytes, path>")
+    for name in ("img", "label"):
+        if table.column(name).null_count:
+            raise DataDamaged(f"cifar10: {path} has rows without {name}")
+
+
 def _find(root: Path, split: str) -> Path:
     name = f"{split}-00000-of-00001.parquet"
-    candidates = [
-        folder / "plain_text" / name for folder in (root / "cifar10", root)
-    ]
+    candidates = [folder / "plain_text" / name for folder in (root / "cifar10", root)]
     for path in candidates:
         if path.is_file():
             return path

@@ -23,7 +23,8 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
+        normalized: Tensor = (images - self.mean) / self.std
+        return normalized
 
 
 class PreActivationBlock(nn.Module):
@@ -53,7 +54,8 @@ class PreActivationBlock(nn.Module):
         residual = self.conv2(self.act2(self.norm2(self.conv1(activated))))
         if self.shortcut is not None:
             features = self.shortcut(activated)
-        return residual + features
+        output: Tensor = residual + features
+        return output
 
 
 class PreActivationResNet(nn.Module):
@@ -110,4 +112,5 @@ class PreActivationResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, V) of images (B, C, H, W) on the [0, 1] pixel scale."""
         features = self.stages(self.stem(self.normalize(images)))
-        return self.head(self.act(self.norm(features)).mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.act(self.norm(features)).mean(dim=(2, 3)))
+        return logits

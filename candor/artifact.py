@@ -1,0 +1,157 @@
+"""Model folders: the only reader and writer of weights and model card.  Imports contracts, nets."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard
+from candor.nets.architectures import NetworkSpec, build_network
+
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.json"
+
+
+class ArtifactError(ValueError):
+    """A model folder is missing, damaged, or its card and weights disagree."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A network in evaluation mode whose weights need no gradient, and its card."""
+
+    network: nn.Module
+    card: ModelCard
+
+
+def save_model(
+    folder: Path,
+    *,
+    name: str,
+    model_version: str,
+    description: str,
+    spec: NetworkSpec,
+    state_dict: Mapping[str, Tensor],
+    input_size: tuple[int, int],
+    classes: Sequence[str],
+    recipe: Mapping[str, Any],
+    metrics: Sequence[MetricCard] = (),
+) -> ModelCard:
+    """Write ``weights.safetensors`` and ``card.json`` into ``folder``, which is made if needed.
+
+    Args:
+        spec: what `build_network` makes the network from.
+        state_dict: its tensors.
+        input_size: (height, width).
+    Raises:
+        ArtifactError: the weights do not fit ``spec``, or the card would not be valid.
+    """
+    _check_fit(folder, spec, state_dict)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
+    content = safetensors.torch.save(weights)
+    try:
+        card = ModelCard(
+            name=name,
+            version=model_version,
+            description=description,
+            network=NetworkCard(**asdict(spec)),
+            input=InputCard(channels=len(spec.mean), height=input_size[0], width=input_size[1]),
+            classes=tuple(classes),
+            recipe=dict(recipe),
+            metrics=tuple(metrics),
+            code_version=version("candor"),
+            weights_sha256=hashlib.sha256(content).hexdigest(),
+        )
+    except ValidationError as err:
+        raise ArtifactError(f"{folder}: {err}") from err
+    (folder / WEIGHTS_FILE).write_bytes(content)
+    _write_card(folder, card)
+    return card
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card alone, valid in itself; the weights are not looked at.
+
+    Raises:
+        ArtifactError: no card, not JSON, a field is wrong, or fields contradict each other.
+    """
+    path = folder / CARD_FILE
+    try:
+        card = ModelCard.model_validate_json(path.read_bytes())
+    except FileNotFoundError as err:
+        raise ArtifactError(f"{path}: missing; a model folder has {CARD_FILE}") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "card"
+        raise ArtifactError(f"{path}: {field}: {first['msg']}") from err
+    if len(card.classes) != card.network.class_count:
+        raise ArtifactError(
+            f"{path}: classes: got {len(card.classes)}, allowed {card.network.class_count} "
+            "(network.class_count)"
+        )
+    if not len(card.network.mean) == len(card.network.std) == card.input.channels:
+        raise ArtifactError(f"{path}: input.channels: disagrees with network.mean and network.std")
+    return card
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Network and card of a model folder.  Runs no code from it.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, the weights are not those the card names
+            (SHA-256), or they do not fit its architecture.
+    """
+    card = read_card(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as err:
+        raise ArtifactError(f"{path}: missing; a model folder has {WEIGHTS_FILE}") from err
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card.weights_sha256:
+        raise ArtifactError(
+            f"{path}: SHA-256 is {digest}, but the card names {card.weights_sha256}"
+        )
+    try:
+        state_dict = safetensors.torch.load(content)
+        spec = NetworkSpec(**card.network.model_dump())
+    except (SafetensorError, ValueError) as err:
+        raise ArtifactError(f"{folder}: {err}") from err
+    network = _check_fit(folder, spec, state_dict)
+    return LoadedModel(network=network.eval().requires_grad_(False), card=card)
+
+
+def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
+    """Write ``metrics`` to the card, replacing those of the same name and data."""
+    card = read_card(folder)
+    measured = {(metric.name, metric.data) for metric in metrics}
+    kept = [metric for metric in card.metrics if (metric.name, metric.data) not in measured]
+    card = card.model_copy(update={"metrics": (*kept, *metrics)})
+    _write_card(folder, card)
+    return card
+
+
+def _check_fit(folder: Path, spec: NetworkSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    """A network of ``spec`` holding ``state_dict``; torch's initialisation draws are undone."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(spec)
+    try:
+        network.load_state_dict(state_dict, strict=True)
+    except RuntimeError as err:
+        raise ArtifactError(f"{folder}: weights do not fit {spec.architecture}: {err}") from err
+    return network
+
+
+def _write_card(folder: Path, card: ModelCard) -> None:
+    text = json.dumps(card.model_dump(mode="json"), indent=2) + "\n"
+    (folder / CARD_FILE).write_text(text)

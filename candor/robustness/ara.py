@@ -1,0 +1,255 @@
+"""Accuracy-robustness area, its interval, and accuracies.  (III-A)  Imports numpy and scipy only.
+
+A *radius* is the smallest RMSE on the [0, 1] pixel scale at which one image is no longer classified
+correctly (attack) or better than at random (BTR); 0 where it never was.  Where the search found
+nothing the radius is unknown: its largest visited RMSE stands in, which makes every area computed
+from it a lower bound, and the result says for how many images that was so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+CONFIDENCE = 0.95
+RESAMPLE_COUNT = 2000
+_CHUNK_ELEMENTS = 2_000_000  # of one resampled matrix: 16 MB of float64
+
+FloatArray = NDArray[np.float64]
+IndexArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A measured number between the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AraResult:
+    """An accuracy-robustness area, in RMSE.
+
+    Attributes:
+        value: exact area; a lower bound if ``unresolved_count`` is not 0.
+        low, high: 95 % percentile bootstrap over the images, ``naive`` held fixed.
+        image_count: N, images that were already wrong included.
+        unresolved_count: images whose radius is only a lower bound.
+        naive: accuracy of always naming the most frequent class, [0, 1].
+    """
+
+    value: float
+    low: float
+    high: float
+    image_count: int
+    unresolved_count: int
+    naive: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDifference:
+    """ARA of model a minus ARA of model b on the same images, in RMSE.
+
+    Attributes:
+        value: the difference; positive where a is the more robust.
+        low, high: 95 % percentile bootstrap, the same images drawn for both.
+        image_count: N.
+        naive: as in `AraResult`.
+    """
+
+    value: float
+    low: float
+    high: float
+    image_count: int
+    naive: float
+
+
+def accuracy_robustness_area(
+    radii: ArrayLike,
+    *,
+    naive: float,
+    generator: Generator,
+    is_unresolved: ArrayLike | None = None,
+    resample_count: int = RESAMPLE_COUNT,
+) -> AraResult:
+    """Exact area of max(0, accuracy(r) - naive) over r >= 0.  (arXiv 1906.02896, III-A1)
+
+    accuracy(r) is the share of images whose radius exceeds r, a step function, so the area is a
+    weighted sum of the sorted radii: no histogram (as in the authors' code) and no trapezoid.
+
+    Args:
+        radii: (N,) float, finite, RMSE; 0 for images already wrong, the lower bound for unresolved.
+        naive: see `naive_accuracy`, [0, 1].
+        generator: source of the bootstrap's draws.
+        is_unresolved: (N,) bool, images whose radius is a lower bound; None for none.
+        resample_count: bootstrap resamples, >= 1.
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+    distances = _checked_radii("radii", radii)
+    unresolved = _checked_flags(is_unresolved, len(distances))
+    _check_fraction("naive", naive)
+    _check_count("resample_count", resample_count)
+    low, high = _percentiles(
+        np.concatenate(
+            [
+                _areas(distances[chosen], naive)
+                for chosen in _resamples(len(distances), resample_count, generator)
+            ]
+        )
+    )
+    return AraResult(
+        value=float(_areas(distances, naive)),
+        low=low,
+        high=high,
+        image_count=len(distances),
+        unresolved_count=int(unresolved.sum()),
+        naive=float(naive),
+    )
+
+
+def paired_difference(
+    radii_a: ArrayLike,
+    radii_b: ArrayLike,
+    *,
+    naive: float,
+    generator: Generator,
+    resample_count: int = RESAMPLE_COUNT,
+) -> PairedDifference:
+    """ARA of a minus ARA of b, with an interval that knows both saw the same images.
+
+    Args:
+        radii_a, radii_b: (N,) as in `accuracy_robustness_area`; row i is the same image in both.
+        naive, generator, resample_count: as in `accuracy_robustness_area`.
+    Raises:
+        ValueError: an argument is out of range or the lengths differ.
+    """
+    a = _checked_radii("radii_a", radii_a)
+    b = _checked_radii("radii_b", radii_b)
+    if len(a) != len(b):
+        raise ValueError(f"radii_b: got {len(b)} radii, allowed {len(a)} (one an image of radii_a)")
+    _check_fraction("naive", naive)
+    _check_count("resample_count", resample_count)
+    low, high = _percentiles(
+        np.concatenate(
+            [
+                _areas(a[chosen], naive) - _areas(b[chosen], naive)
+                for chosen in _resamples(len(a), resample_count, generator)
+            ]
+        )
+    )
+    value = float(_areas(a, naive) - _areas(b, naive))
+    return PairedDifference(value=value, low=low, high=high, image_count=len(a), naive=float(naive))
+
+
+def accuracy_curve(radii: ArrayLike, grid: ArrayLike) -> FloatArray:
+    """Share of images whose radius exceeds each RMSE of ``grid``; for plots.  (Fig. 3)
+
+    Args:
+        radii: (N,) as in `accuracy_robustness_area`.
+        grid: (G,) float, RMSE >= 0, in any order.
+    Returns:
+        (G,) float64 in [0, 1].
+    """
+    ordered = np.sort(_checked_radii("radii", radii))
+    points = _checked_radii("grid", grid)
+    return 1.0 - np.searchsorted(ordered, points, side="right") / len(ordered)
+
+
+def naive_accuracy(labels: ArrayLike, class_count: int) -> float:
+    """Share of the most frequent class: the baseline of both ARAs.  (III-A2)
+
+    Args:
+        labels: (N,) integers in [0, class_count).
+        class_count: V, >= 1.
+    Raises:
+        ValueError: no labels, not integers, or a label outside its range.
+    """
+    _check_count("class_count", class_count)
+    indices = np.asarray(labels)
+    if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
+        got = f"shape {indices.shape} of {indices.dtype}"
+        raise ValueError(f"labels: got {got}, allowed (N,) integers, N >= 1")
+    for label in (indices.min(), indices.max()):
+        if not 0 <= label < class_count:
+            raise ValueError(f"labels: got {label}, allowed [0, {class_count - 1}]")
+    return float(np.bincount(indices).max() / indices.size)
+
+
+def accuracy_interval(correct: int, total: int) -> Interval:
+    """Accuracy with its exact (Clopper-Pearson) 95 % interval.
+
+    Args:
+        correct: images classified correctly, [0, total].
+        total: images, >= 1.
+    """
+    _check_count("total", total)
+    if not 0 <= correct <= total:
+        raise ValueError(f"correct: got {correct}, allowed [0, {total}]")
+    bounds = binomtest(correct, total).proportion_ci(CONFIDENCE, method="exact")
+    return Interval(value=correct / total, low=float(bounds.low), high=float(bounds.high))
+
+
+def _areas(radii: FloatArray, naive: float) -> FloatArray:
+    """Areas (...) of radii (..., N); every row is one data set.
+
+    Between the sorted radii a_{i-1} and a_i the accuracy is (N - i)/N, so the area is
+    sum_i (a_i - a_{i-1}) h_i with h_i = max(0, (N - i)/N - naive) and a_{-1} = 0.
+    """
+    count = radii.shape[-1]
+    heights = np.maximum(0.0, np.arange(count, 0, -1) / count - naive)
+    steps = np.diff(np.sort(radii, axis=-1), axis=-1, prepend=0.0)
+    areas: FloatArray = steps @ heights
+    return areas
+
+
+def _resamples(count: int, resample_count: int, generator: Generator) -> Iterator[IndexArray]:
+    """Draws of ``count`` images with replacement, (rows, count), until there are enough rows."""
+    chunk = max(1, _CHUNK_ELEMENTS // count)
+    for start in range(0, resample_count, chunk):
+        rows = min(chunk, resample_count - start)
+        yield generator.integers(count, size=(rows, count))
+
+
+def _percentiles(values: FloatArray) -> tuple[float, float]:
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(values, (tail, 100.0 - tail))
+    return float(low), float(high)
+
+
+def _checked_radii(name: str, values: ArrayLike) -> FloatArray:
+    radii = np.asarray(values, dtype=np.float64)
+    if radii.ndim != 1 or radii.size == 0:
+        raise ValueError(f"{name}: got shape {radii.shape}, allowed (N,), N >= 1")
+    is_bad = ~(np.isfinite(radii) & (radii >= 0.0))
+    if is_bad.any():
+        raise ValueError(
+            f"{name}: got {radii[is_bad][0]}, allowed [0, inf); "
+            "an unresolved image enters with its lower bound"
+        )
+    return radii
+
+
+def _checked_flags(values: ArrayLike | None, count: int) -> NDArray[np.bool_]:
+    if values is None:
+        return np.zeros(count, dtype=np.bool_)
+    flags = np.asarray(values)
+    if flags.shape != (count,) or flags.dtype != np.bool_:
+        got = f"shape {flags.shape} of {flags.dtype}"
+        raise ValueError(f"is_unresolved: got {got}, allowed ({count},) bool")
+    return flags
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}: got {value!r}, allowed [0, 1]")
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}: got {value!r}, allowed [1, inf)")

@@ -1,0 +1,70 @@
+"""Goals of a search as per-sample codes and predicates.  Imports candor.contracts and torch."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from candor.contracts.limits import CONFIDENT_MARGIN
+from candor.contracts.worker import Goal
+
+# A batch holds its goals as the position in this tuple.
+GOALS = tuple(Goal)
+_CODES = {goal: code for code, goal in enumerate(GOALS)}
+_EXPLANATIONS = (_CODES[Goal.EXPLAIN_FOR], _CODES[Goal.EXPLAIN_AGAINST])
+
+
+def goal_code(goal: Goal) -> int:
+    """Code of ``goal`` in a batch's ``goals`` tensor."""
+    return _CODES[goal]
+
+
+def is_explanation(goals: Tensor) -> Tensor:
+    """(B,) bool: the goal bounds the RMSE and improves the score (g_explain, Eq. 3)."""
+    return (goals == _EXPLANATIONS[0]) | (goals == _EXPLANATIONS[1])
+
+
+def ascent_sign(goals: Tensor) -> Tensor:
+    """(B,) +1 where the search raises s_t (explain-for), -1 where it lowers it."""
+    return torch.where(goals == _CODES[Goal.EXPLAIN_FOR], 1.0, -1.0)
+
+
+def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) log(s_t / (1 - s_t)) = y_t - log sum_{j != t} exp(y_j).
+
+    Rises with s_t, its gradient has the direction of that of s_t, and it vanishes at neither end:
+    the gradient of s_t itself is lost in float32 where s_t is near 0 or 1, that of log s_t near 1.
+
+    Args:
+        logits: (B, V) float32.     targets: (B,) int64.
+    """
+    is_target = functional.one_hot(targets, logits.shape[1]).bool()
+    others = logits.masked_fill(is_target, float("-inf"))
+    return logits.gather(1, targets[:, None])[:, 0] - others.logsumexp(dim=1)
+
+
+def output_condition(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
+    """(B,) bool: the outputs are what attack, BTR or confident asks for; False for explanations.
+
+    attack     s_t - max_{j != t} s_j < 0                        (Eq. 2; logits order alike)
+    btr        s_t < 1 / V                                       (Eq. 4)
+    confident  max_{j != t} s_j - max_{q != j} s_q > 0.5         (III-H)
+
+    Args:
+        logits: (B, V) float32.     goals, targets: (B,) int64.
+    """
+    class_count = logits.shape[1]
+    is_target = functional.one_hot(targets, class_count).bool()
+    others = logits.masked_fill(is_target, float("-inf"))
+    rival, rival_index = others.max(dim=1)
+    own = logits.gather(1, targets[:, None])[:, 0]
+    log_share = own - logits.logsumexp(dim=1)
+    shares = logits.softmax(dim=1)
+    is_rival = functional.one_hot(rival_index, class_count).bool()
+    runner_up = shares.masked_fill(is_rival, float("-inf")).amax(dim=1)
+    margin = shares.gather(1, rival_index[:, None])[:, 0] - runner_up
+    holds = torch.zeros_like(goals, dtype=torch.bool)
+    holds = torch.where(goals == _CODES[Goal.ATTACK], own < rival, holds)
+    holds = torch.where(
+        goals == _CODES[Goal.BTR], log_share < -torch.tensor(float(class_count)).log(), holds
+    )
+    return torch.where(goals == _CODES[Goal.CONFIDENT], margin > CONFIDENT_MARGIN, holds)

@@ -1,0 +1,170 @@
+"""TorchServe archives of the shipped models: built when their inputs change, else left alone.
+
+May import candor.artifact (only when there is something to build) and torch-model-archiver.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from model_archiver.model_archiver_config import ModelArchiverConfig
+from model_archiver.model_packaging_utils import ModelExportUtils
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODELS_DIR = REPOSITORY / "model_store"
+ARCHIVES_DIR = REPOSITORY / "build" / "archives"
+
+_MODEL_FILES = ("card.json", "weights.safetensors")
+_CONFIG_FILE = "model-config.yaml"
+_DIGEST_FILE = "inputs.sha256"
+_PACKAGES = ("candor", "torchserve", "torch-model-archiver")
+_WORKER = {
+    "minWorkers": 1,
+    "maxWorkers": 1,
+    "responseTimeout": 60,  # seconds for one call before its worker is replaced
+    "startupTimeout": 120,
+    "maxRetryTimeoutInSec": 120,
+    "deviceType": "cpu",
+}
+
+
+class ArchiveError(Exception):
+    """A model folder cannot be served; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One of the two workers of a model: its handler and TorchServe settings.
+
+    The search worker gets every core (0): one call holds the whole running batch.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @property
+    def handler(self) -> Path:
+        return REPOSITORY / "handlers" / f"{self.name}_handler.py"
+
+    @property
+    def config(self) -> str:
+        return yaml.safe_dump({**_WORKER, **self.settings}, sort_keys=False)
+
+
+ROLES = (
+    Role("predict", {"batchSize": 16, "maxBatchDelay": 2, "handler": {"threads": 1}}),
+    Role("search", {"batchSize": 1, "maxBatchDelay": 0, "handler": {"threads": 0}}),
+)
+
+
+def build_archives(models_dir: Path, archives_dir: Path) -> tuple[str, ...]:
+    """Bring the archives of every model up to date and name the models, sorted.
+
+    Raises:
+        ArchiveError: there is no model, or one cannot be loaded.
+    """
+    folders = _model_folders(models_dir)
+    archives_dir.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        _update_model(folder, archives_dir)
+    return tuple(folder.name for folder in folders)
+
+
+def archive_names(models: tuple[str, ...]) -> tuple[str, ...]:
+    """The TorchServe model names that serve these models."""
+    return tuple(f"{model}-{role.name}" for model in models for role in ROLES)
+
+
+def _model_folders(models_dir: Path) -> list[Path]:
+    if not models_dir.is_dir():
+        raise ArchiveError(f"models: {models_dir} is not a folder")
+    folders = sorted(path for path in models_dir.iterdir() if _looks_like_model(path))
+    if not folders:
+        raise ArchiveError(f"models: {models_dir} has no folder with {' and '.join(_MODEL_FILES)}")
+    return folders
+
+
+def _looks_like_model(path: Path) -> bool:
+    return any((path / name).exists() for name in _MODEL_FILES)
+
+
+def _update_model(folder: Path, archives_dir: Path) -> None:
+    digests = {role.name: _digest(folder, role) for role in ROLES}
+    stale = [role for role in ROLES if _built(folder, role, archives_dir) != digests[role.name]]
+    if not stale:
+        return
+    model_version = _checked_version(folder)
+    for role in stale:
+        _build(folder, role, model_version, digests[role.name], archives_dir)
+
+
+def _digest(folder: Path, role: Role) -> str:
+    digest = hashlib.sha256()
+    try:
+        for path in (*(folder / name for name in _MODEL_FILES), role.handler):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    except OSError as err:
+        raise ArchiveError(f"{folder.name}: cannot read {err.filename}: {err.strerror}") from err
+    digest.update(role.config.encode())
+    digest.update(" ".join(map(version, _PACKAGES)).encode())
+    return digest.hexdigest()
+
+
+def _built(folder: Path, role: Role, archives_dir: Path) -> str | None:
+    path = archives_dir / f"{folder.name}-{role.name}" / _DIGEST_FILE
+    return path.read_text().strip() if path.is_file() else None
+
+
+def _checked_version(folder: Path) -> str:
+    """The version on the card, once the folder has proved to load."""
+    from candor.artifact import load_model  # torch: seconds, needed only to build
+
+    try:
+        card = load_model(folder).card
+    except (OSError, ValueError) as err:
+        raise ArchiveError(f"{folder.name}: cannot be loaded: {err}") from err
+    if card.name != folder.name:
+        raise ArchiveError(f"{folder.name}: its card is of {card.name!r}; the names must agree")
+    return card.version
+
+
+def _build(folder: Path, role: Role, model_version: str, digest: str, archives_dir: Path) -> None:
+    name = f"{folder.name}-{role.name}"
+    with _replacing(archives_dir / name) as draft:
+        for path in (*(folder / file for file in _MODEL_FILES), role.handler):
+            shutil.copy(path, draft)
+        (draft / _CONFIG_FILE).write_text(role.config)
+        (draft / "MAR-INF").mkdir()
+        (draft / "MAR-INF" / "MANIFEST.json").write_text(_manifest(name, role, model_version))
+        (draft / _DIGEST_FILE).write_text(f"{digest}\n")
+
+
+def _manifest(name: str, role: Role, model_version: str) -> str:
+    config = ModelArchiverConfig(
+        model_name=name,
+        handler=role.handler.name,
+        version=model_version,
+        config_file=_CONFIG_FILE,
+        archive_format="no-archive",
+    )
+    return str(ModelExportUtils.generate_manifest_json(config))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A folder to fill that takes the target's place when all went well."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as parent:
+        draft = Path(parent) / "new"
+        draft.mkdir()
+        yield draft
+        if target.exists():
+            os.rename(target, Path(parent) / "old")
+        os.rename(draft, target)

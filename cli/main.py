@@ -1,0 +1,28 @@
+"""The command `candor`.  This room may import every other; none imports it."""
+
+import typer
+
+from cli import ask, demo, measure, released, serve, training
+
+
+def build_app() -> typer.Typer:
+    app = typer.Typer(
+        name="candor",
+        help="Robust image classifiers that say why.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_show_locals=False,
+    )
+    app.command()(ask.predict)
+    app.command()(ask.explain)
+    app.command()(ask.probe)
+    app.command()(measure.ara)
+    app.command()(training.train)
+    app.command()(serve.serve)
+    app.command()(demo.demo)
+    app.command("import-released")(released.import_released)
+    return app
+
+
+def main() -> None:
+    build_app()()

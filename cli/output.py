@@ -1,0 +1,34 @@
+"""How commands speak: JSON on standard output, everything else for people.  Imports rich."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from candor.contracts.errors import ServiceError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+def console() -> Console:
+    """For people; standard error, so that --json alone owns standard output."""
+    return Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def clear_errors(command: str) -> Iterator[None]:
+    """Turn the errors a user can cause into one line and exit code 1; others stay tracebacks."""
+    try:
+        yield
+    except (ValueError, OSError, ServiceError) as err:
+        console().print(f"candor {command}: {err}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from err

@@ -1,0 +1,37 @@
+"""The command `candor import-released`.  May import candor; heavy parts when it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.output import AsJson, clear_errors, console, print_json
+
+
+def import_released(
+    file: Annotated[Path, typer.Argument(help="A checkpoint released by the paper's authors.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    name: Annotated[str | None, typer.Option(help="Model name; default: the file's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a released checkpoint into a model folder without running any code it names."""
+    with clear_errors("import-released"):
+        from candor.artifact import save_model
+        from candor.released import read_released
+
+        released = read_released(file)
+        card = save_model(
+            out,
+            name=name or file.stem.lower().replace("_", "-"),
+            model_version="1",
+            description=f"Released by the authors of arXiv 1906.02896 as {file.name}",
+            spec=released.spec,
+            state_dict=released.state_dict,
+            input_size=(32, 32),
+            classes=released.class_names,
+            recipe=released.recipe,
+        )
+        if as_json:
+            print_json(card.model_dump(mode="json"))
+        else:
+            console().print(f"{out}: {card.network.architecture}, weights {card.weights_sha256}")

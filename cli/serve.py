@@ -1,0 +1,67 @@
+"""The command `candor serve`.  May import cli.stack and cli.archives."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cli.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError
+from cli.stack import LOOPBACK, Stack, StackConfig, StackError
+
+_CHECK_SECONDS = 0.5
+
+
+def serve(
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gRPC door.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the REST door.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    models_dir: Annotated[Path, typer.Option(help="Folder of model folders.")] = MODELS_DIR,
+    archives_dir: Annotated[
+        Path, typer.Option(help="Where their TorchServe archives are kept.")
+    ] = ARCHIVES_DIR,
+    default_model: Annotated[
+        str | None, typer.Option(help="Answers requests that name no model.")
+    ] = None,
+) -> None:
+    """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
+    config = StackConfig(
+        models_dir=models_dir,
+        archives_dir=archives_dir,
+        host=host,
+        grpc_port=grpc_port,
+        rest_port=rest_port,
+        default_model=default_model,
+        shows_gateway_log=True,
+    )
+    console = Console()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        _run(config, console)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+    except (StackError, ArchiveError) as err:
+        Console(stderr=True).print(f"candor serve: {err}", style="red", markup=False)
+        raise typer.Exit(1) from err
+
+
+def _run(config: StackConfig, console: Console) -> None:
+    console.print("Starting, takes some seconds ...")
+    with Stack(config) as stack:
+        _announce(stack, console)
+        try:
+            while True:
+                stack.check()
+                time.sleep(_CHECK_SECONDS)
+        except KeyboardInterrupt:
+            console.print("Finishing running requests ...")
+
+
+def _announce(stack: Stack, console: Console) -> None:
+    console.print(f"Ready. Models: {', '.join(stack.models)} (the first is the default)")
+    console.print(f"  gRPC   {stack.grpc_address}   candor.v1")
+    console.print(f"  REST   {stack.rest_url}   description at /docs")
+    console.print("Ctrl-C stops it.")

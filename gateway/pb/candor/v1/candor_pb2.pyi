@@ -1,0 +1,305 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIRECTION_UNSPECIFIED: _ClassVar[Direction]
+    DIRECTION_FOR: _ClassVar[Direction]
+    DIRECTION_AGAINST: _ClassVar[Direction]
+
+class Goal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GOAL_UNSPECIFIED: _ClassVar[Goal]
+    GOAL_ATTACK: _ClassVar[Goal]
+    GOAL_BTR: _ClassVar[Goal]
+
+class SearchStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEARCH_STATUS_UNSPECIFIED: _ClassVar[SearchStatus]
+    SEARCH_STATUS_FOUND: _ClassVar[SearchStatus]
+    SEARCH_STATUS_UNRESOLVED: _ClassVar[SearchStatus]
+    SEARCH_STATUS_ALREADY_WRONG: _ClassVar[SearchStatus]
+DIRECTION_UNSPECIFIED: Direction
+DIRECTION_FOR: Direction
+DIRECTION_AGAINST: Direction
+GOAL_UNSPECIFIED: Goal
+GOAL_ATTACK: Goal
+GOAL_BTR: Goal
+SEARCH_STATUS_UNSPECIFIED: SearchStatus
+SEARCH_STATUS_FOUND: SearchStatus
+SEARCH_STATUS_UNRESOLVED: SearchStatus
+SEARCH_STATUS_ALREADY_WRONG: SearchStatus
+
+class Image(_message.Message):
+    __slots__ = ("encoded", "tensor")
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    encoded: bytes
+    tensor: Tensor
+    def __init__(self, encoded: _Optional[bytes] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("shape", "data")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ClassRef(_message.Message):
+    __slots__ = ("index", "name")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    name: str
+    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ClassConfidence(_message.Message):
+    __slots__ = ("index", "name", "confidence")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    name: str
+    confidence: float
+    def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
+
+class ModelRef(_message.Message):
+    __slots__ = ("name", "version", "weights_digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    weights_digest: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
+
+class PredictRequest(_message.Message):
+    __slots__ = ("model", "image", "top_k")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Image
+    top_k: int
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("predictions", "model", "request_id")
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    predictions: _containers.RepeatedCompositeFieldContainer[ClassConfidence]
+    model: ModelRef
+    request_id: str
+    def __init__(self, predictions: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("model", "image", "targets", "rhos", "direction", "steps", "solver", "seed", "top_k", "include_tensor")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    RHOS_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_TENSOR_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Image
+    targets: _containers.RepeatedCompositeFieldContainer[ClassRef]
+    rhos: _containers.RepeatedScalarFieldContainer[float]
+    direction: Direction
+    steps: int
+    solver: str
+    seed: int
+    top_k: int
+    include_tensor: bool
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[ClassRef, _Mapping]]] = ..., rhos: _Optional[_Iterable[float]] = ..., direction: _Optional[_Union[Direction, str]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., include_tensor: _Optional[bool] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("explanations", "predictions_before", "input_png", "model", "request_id")
+    EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_PNG_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    explanations: _containers.RepeatedCompositeFieldContainer[Explanation]
+    predictions_before: _containers.RepeatedCompositeFieldContainer[ClassConfidence]
+    input_png: bytes
+    model: ModelRef
+    request_id: str
+    def __init__(self, explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("target", "direction", "rho", "rmse", "confidence_before", "confidence_after", "predicted_before", "predicted_after", "predictions_after", "steps", "status", "solver", "image_png", "image_tensor")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    RHO_FIELD_NUMBER: _ClassVar[int]
+    RMSE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_AFTER_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_PNG_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_TENSOR_FIELD_NUMBER: _ClassVar[int]
+    target: ClassConfidence
+    direction: Direction
+    rho: float
+    rmse: float
+    confidence_before: float
+    confidence_after: float
+    predicted_before: ClassConfidence
+    predicted_after: ClassConfidence
+    predictions_after: _containers.RepeatedCompositeFieldContainer[ClassConfidence]
+    steps: int
+    status: SearchStatus
+    solver: str
+    image_png: bytes
+    image_tensor: Tensor
+    def __init__(self, target: _Optional[_Union[ClassConfidence, _Mapping]] = ..., direction: _Optional[_Union[Direction, str]] = ..., rho: _Optional[float] = ..., rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_before: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_after: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., steps: _Optional[int] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., image_tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class ProbeRequest(_message.Message):
+    __slots__ = ("model", "image", "label", "goals", "steps", "solver", "seed", "top_k")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    GOALS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Image
+    label: ClassRef
+    goals: _containers.RepeatedScalarFieldContainer[Goal]
+    steps: int
+    solver: str
+    seed: int
+    top_k: int
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., label: _Optional[_Union[ClassRef, _Mapping]] = ..., goals: _Optional[_Iterable[_Union[Goal, str]]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ...) -> None: ...
+
+class ProbeResponse(_message.Message):
+    __slots__ = ("results", "label", "predictions_before", "model", "request_id")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ProbeResult]
+    label: ClassConfidence
+    predictions_before: _containers.RepeatedCompositeFieldContainer[ClassConfidence]
+    model: ModelRef
+    request_id: str
+    def __init__(self, results: _Optional[_Iterable[_Union[ProbeResult, _Mapping]]] = ..., label: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ProbeResult(_message.Message):
+    __slots__ = ("goal", "status", "radius", "lower_bound", "falls_to", "label_confidence_after", "steps", "solver", "image_png")
+    GOAL_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    RADIUS_FIELD_NUMBER: _ClassVar[int]
+    LOWER_BOUND_FIELD_NUMBER: _ClassVar[int]
+    FALLS_TO_FIELD_NUMBER: _ClassVar[int]
+    LABEL_CONFIDENCE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_PNG_FIELD_NUMBER: _ClassVar[int]
+    goal: Goal
+    status: SearchStatus
+    radius: float
+    lower_bound: float
+    falls_to: ClassConfidence
+    label_confidence_after: float
+    steps: int
+    solver: str
+    image_png: bytes
+    def __init__(self, goal: _Optional[_Union[Goal, str]] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., radius: _Optional[float] = ..., lower_bound: _Optional[float] = ..., falls_to: _Optional[_Union[ClassConfidence, _Mapping]] = ..., label_confidence_after: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
+
+class ModelSummary(_message.Message):
+    __slots__ = ("model", "description", "is_default")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    model: ModelRef
+    description: str
+    is_default: bool
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., description: _Optional[str] = ..., is_default: _Optional[bool] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model", "description", "architecture", "classes", "input", "recommended_rho", "metrics", "solvers")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_RHO_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    SOLVERS_FIELD_NUMBER: _ClassVar[int]
+    model: ModelRef
+    description: str
+    architecture: str
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    input: InputSpec
+    recommended_rho: float
+    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    solvers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., description: _Optional[str] = ..., architecture: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[InputSpec, _Mapping]] = ..., recommended_rho: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., solvers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class InputSpec(_message.Message):
+    __slots__ = ("channels", "height", "width", "lower", "upper")
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LOWER_FIELD_NUMBER: _ClassVar[int]
+    UPPER_FIELD_NUMBER: _ClassVar[int]
+    channels: int
+    height: int
+    width: int
+    lower: float
+    upper: float
+    def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ...) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("name", "value", "low", "high", "image_count", "data", "method")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    low: float
+    high: float
+    image_count: int
+    data: str
+    method: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., image_count: _Optional[int] = ..., data: _Optional[str] = ..., method: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,363 @@
+"""The REST door: JSON or multipart in, JSON out.  Imports contracts and gateway parts.
+
+Bodies are read and parsed here rather than by the framework, so that limits hold while a body
+still arrives and every refusal has the one error body.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from candor.contracts import api, limits
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from gateway import observe, status, validation
+from gateway.service import CandorService
+
+REQUEST_ID_HEADER = "x-request-id"
+# A body above the limit is read to its end, unseen, so that the client hears the refusal instead
+# of a broken connection; up to this many bytes.
+_MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
+_CLIENT_GONE_STATUS = 499  # seen in no answer, only by whoever wraps the application
+_REQUESTS: tuple[type[BaseModel], ...] = (
+    api.PredictRequest,
+    api.ExplainRequest,
+    api.ProbeRequest,
+)
+
+Verb = Callable[[Any, str], Coroutine[Any, Any, BaseModel]]
+
+
+class _Violation(BaseModel):
+    field: str
+    description: str
+
+
+class _Error(BaseModel):
+    code: ErrorCode
+    message: str
+    violations: tuple[_Violation, ...]
+    retry_seconds: float | None
+    request_id: str
+
+
+class ErrorBody(BaseModel):
+    """What every refusal says."""
+
+    error: _Error
+
+
+class _BodyTooLarge(ServiceError):
+    """INVALID_INPUT for which HTTP has a status of its own, 413."""
+
+    def __init__(self) -> None:
+        violation = FieldViolation("request", f"body above {limits.MAX_BODY_BYTES} bytes")
+        message = f"request: body above {limits.MAX_BODY_BYTES} bytes"
+        super().__init__(ErrorCode.INVALID_INPUT, message, violations=[violation])
+
+
+class _ClientGone(asyncio.CancelledError):
+    """The caller closed the connection; nobody waits for the answer."""
+
+
+class _RequestId:
+    """Gives every request its id and puts it on every answer, refusals of the framework too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        request_id = observe.request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        return await self._app(scope, receive, send_with_id)
+
+
+class _MemoryParser(MultiPartParser):
+    """Keeps parts in memory: the body is already there and small enough."""
+
+    spool_max_size = limits.MAX_BODY_BYTES
+
+
+class RestDoor:
+    """The endpoints over one `CandorService`."""
+
+    def __init__(
+        self, service: CandorService, is_ready: Callable[[], bool], body_seconds: float
+    ) -> None:
+        self._service = service
+        self._is_ready = is_ready
+        self._body_seconds = body_seconds
+
+    async def predict(self, request: Request) -> Response:
+        """What is this picture?"""
+        return await self._verb("predict", self._service.predict, request)
+
+    async def explain(self, request: Request) -> Response:
+        """This picture changed by RMSE rho so that the network says the target."""
+        return await self._verb("explain", self._service.explain, request)
+
+    async def probe(self, request: Request) -> Response:
+        """How little must this picture change before the network errs or knows nothing?"""
+        return await self._verb("probe", self._service.probe, request)
+
+    async def list_models(self, request: Request) -> Response:
+        """The models served, the default first."""
+        return await _respond("list_models", "", request, self._service.list_models)
+
+    async def get_model(self, request: Request, name: str) -> Response:
+        """One model: its classes, its input and what was measured of it."""
+        return await _respond("get_model", name, request, lambda: self._service.get_model(name))
+
+    async def live(self) -> dict[str, str]:
+        """The process answers."""
+        return {"status": "live"}
+
+    async def ready(self, request: Request) -> Response:
+        """Every model answered a real prediction and a real search step lately."""
+        if self._is_ready():
+            return Response('{"status":"ready"}', media_type="application/json")
+        error = ServiceError(ErrorCode.MODEL_NOT_READY, "not ready", retry_seconds=1.0)
+        return _refusal(error, request)
+
+    async def _verb(self, verb: str, serve: Verb, request: Request) -> Response:
+        request_id = request.state.request_id
+        call = observe.Call(verb, request_id)
+        try:
+            with observe.observed(call):
+                payload = await self._payload(request)
+                call.model = validation.requested_model(payload)
+                answer = await _unless_gone(request, serve(payload, request_id))
+                # In a thread: explanations with tensors make tens of megabytes of base64.
+                body = await asyncio.to_thread(answer.model_dump_json)
+        except ServiceError as err:
+            return _refusal(err, request)
+        except _ClientGone:
+            return Response(status_code=_CLIENT_GONE_STATUS)
+        return Response(body, media_type="application/json")
+
+    async def _payload(self, request: Request) -> Any:
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                body = await _read_body(request)
+        except TimeoutError as err:
+            message = f"body not received in {self._body_seconds:g} seconds"
+            raise ServiceError(ErrorCode.TIMEOUT, message) from err
+        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            return await _from_multipart(request.headers, body)
+        return await asyncio.to_thread(parse_json, body)
+
+
+async def _respond(
+    verb: str, model: str, request: Request, get: Callable[[], BaseModel]
+) -> Response:
+    try:
+        with observe.observed(observe.Call(verb, request.state.request_id, model)):
+            body = get().model_dump_json()
+    except ServiceError as err:
+        return _refusal(err, request)
+    return Response(body, media_type="application/json")
+
+
+async def _read_body(request: Request) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > _MAX_DISCARDED_BYTES:
+                raise _BodyTooLarge
+            if size > limits.MAX_BODY_BYTES:
+                chunks.clear()
+            else:
+                chunks.append(chunk)
+    except ClientDisconnect as err:
+        raise _ClientGone from err
+    if size > limits.MAX_BODY_BYTES:
+        raise _BodyTooLarge
+    return b"".join(chunks)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, BaseModel]) -> BaseModel:
+    """The answer, or the end of the work as soon as the caller hangs up."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise _ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def parse_json(body: bytes | str) -> Any:
+    """JSON as the standard has it: NaN and infinities are refused.
+
+    Raises:
+        ServiceError: INVALID_INPUT.
+    """
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError as err:
+        raise _bad_body("JSON nested too deeply") from err
+    except ValueError as err:
+        raise _bad_body(f"not JSON: {str(err)[:200]}") from err
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"got {name}, allowed finite numbers")
+
+
+def _bad_body(description: str) -> ServiceError:
+    return invalid_input([FieldViolation("request", description)])
+
+
+async def _from_multipart(headers: Headers, body: bytes) -> Any:
+    """Part `image` is the encoded picture, part `request` the other fields as JSON."""
+
+    async def whole_body() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = _MemoryParser(
+        headers, whole_body(), max_files=2, max_fields=2, max_part_size=limits.MAX_BODY_BYTES
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, FormParserError, ValueError) as err:
+        raise _bad_body(f"not multipart/form-data: {str(err)[:200]}") from err
+    try:
+        return _merge_parts({name: await _part(value) for name, value in form.multi_items()})
+    finally:
+        await form.close()
+
+
+async def _part(value: UploadFile | str) -> bytes:
+    return value.encode() if isinstance(value, str) else await value.read()
+
+
+def _merge_parts(parts: dict[str, bytes]) -> Any:
+    unknown = sorted(parts.keys() - {"image", "request"})
+    if unknown:
+        raise _bad_body(f"got part {unknown[0][:60]!r}, allowed image, request")
+    fields = parse_json(parts.get("request", b"{}"))
+    if not isinstance(fields, dict) or "image" not in parts:
+        return fields  # what is missing or of the wrong kind is told with all else that is wrong
+    if "image" in fields:
+        raise invalid_input([FieldViolation("image", "given twice, allowed once")])
+    return {**fields, "image": {"encoded": parts["image"]}}
+
+
+def _refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+    usual = 413 if isinstance(error, _BodyTooLarge) else status.HTTP_STATUS[error.code]
+    return Response(
+        # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
+        json.dumps(status.to_json_body(error, request.state.request_id)),
+        status_code=http_status or usual,
+        media_type="application/json",
+        headers=status.retry_after(error),
+    )
+
+
+async def _framework_refusal(request: Request, err: Exception) -> Response:
+    """An unknown path or method, in our error body."""
+    http_status = err.status_code if isinstance(err, HTTPException) else 500
+    error = ServiceError(ErrorCode.INVALID_INPUT, f"{request.method} {request.url.path}: {err}")
+    return _refusal(error, request, http_status)
+
+
+def make_app(service: CandorService, is_ready: Callable[[], bool], body_seconds: float) -> FastAPI:
+    """The whole REST application."""
+    app = FastAPI(title="Candor", version="v1")
+    door = RestDoor(service, is_ready, body_seconds)
+    _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
+    _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
+    _add_verb(app, "/v1/probe", door.probe, api.ProbeRequest, api.ProbeResponse)
+    _add_get(app, "/v1/models", door.list_models, api.ModelList)
+    _add_get(app, "/v1/models/{name}", door.get_model, api.ModelDetails)
+    app.add_api_route("/healthz/live", door.live, methods=["GET"])
+    app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
+    app.add_exception_handler(HTTPException, _framework_refusal)
+    app.add_middleware(_RequestId)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+Endpoint = Callable[..., Awaitable[Response]]
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorBody} for code in (*sorted(set(status.HTTP_STATUS.values())), 413)
+}
+
+
+def _add_get(app: FastAPI, path: str, endpoint: Endpoint, answer: type[BaseModel]) -> None:
+    app.add_api_route(path, endpoint, methods=["GET"], response_model=answer, responses=_REFUSALS)
+
+
+def _add_verb(
+    app: FastAPI,
+    path: str,
+    endpoint: Endpoint,
+    request: type[BaseModel],
+    answer: type[BaseModel],
+) -> None:
+    app.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        response_model=answer,
+        responses=_REFUSALS,
+        openapi_extra={"requestBody": _body_schema(request)},
+    )
+
+
+def _body_schema(request: type[BaseModel]) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{request.__name__}"}
+    parts = {
+        "image": {"type": "string", "format": "binary"},
+        "request": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": f"{request.__name__} without `image`",
+        },
+    }
+    form = {"type": "object", "properties": parts, "required": ["image"]}
+    content = {"application/json": {"schema": reference}, "multipart/form-data": {"schema": form}}
+    return {"required": True, "content": content}
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The framework's description plus the request models, which it does not parse itself."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        _, defined = models_json_schema(
+            [(model, "validation") for model in _REQUESTS],
+            ref_template="#/components/schemas/{model}",
+        )
+        schema["components"]["schemas"].update(defined["$defs"])
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,122 @@
+"""Error codes in the words of gRPC and HTTP.  Imports contracts only."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
+
+DOMAIN = "candor"
+DETAILS_KEY = "grpc-status-details-bin"
+
+GRPC_CODES = {
+    ErrorCode.INVALID_INPUT: StatusCode.INVALID_ARGUMENT,
+    ErrorCode.MODEL_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorCode.SEARCH_FAILED: StatusCode.FAILED_PRECONDITION,
+    ErrorCode.OVERLOADED: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.MODEL_NOT_READY: StatusCode.UNAVAILABLE,
+    ErrorCode.TIMEOUT: StatusCode.DEADLINE_EXCEEDED,
+    ErrorCode.INTERNAL: StatusCode.INTERNAL,
+}
+HTTP_STATUS = {
+    ErrorCode.INVALID_INPUT: 400,
+    ErrorCode.MODEL_NOT_FOUND: 404,
+    ErrorCode.SEARCH_FAILED: 422,
+    ErrorCode.OVERLOADED: 429,
+    ErrorCode.MODEL_NOT_READY: 503,
+    ErrorCode.TIMEOUT: 504,
+    ErrorCode.INTERNAL: 500,
+}
+# gRPC clients refuse trailing metadata above 8 KiB by default, base64 adds a third, and the
+# message travels twice.
+_MAX_MESSAGE_CHARS = 400
+_MAX_VIOLATION_BYTES = 3000
+
+
+def to_rpc_status(error: ServiceError, request_id: str) -> status_pb2.Status:
+    """The google.rpc.Status that tells a gRPC caller all of ``error``."""
+    status = status_pb2.Status(code=GRPC_CODES[error.code].value[0], message=short_message(error))
+    for detail in _details(error, request_id):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def short_message(error: ServiceError) -> str:
+    if len(error.message) <= _MAX_MESSAGE_CHARS:
+        return error.message
+    return error.message[: _MAX_MESSAGE_CHARS - 3] + "..."
+
+
+def _details(error: ServiceError, request_id: str) -> Iterator[Message]:
+    yield error_details_pb2.ErrorInfo(reason=error.code.value, domain=DOMAIN)
+    yield error_details_pb2.RequestInfo(request_id=request_id)
+    if error.violations:
+        yield _bad_request(error.violations)
+    if error.retry_seconds is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_seconds * 1e9))
+        yield error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    detail = error_details_pb2.BadRequest()
+    for position, violation in enumerate(violations):
+        detail.field_violations.add(field=violation.field, description=violation.description)
+        if detail.ByteSize() > _MAX_VIOLATION_BYTES and position + 1 < len(violations):
+            left = len(violations) - position - 1
+            detail.field_violations.add(field="request", description=f"and {left} more")
+            break
+    return detail
+
+
+def from_rpc_status(code: StatusCode, message: str, details: bytes | None) -> ServiceError:
+    """The error a gRPC answer stands for; what only the transport knew is named by its code."""
+    status = status_pb2.Status.FromString(details) if details else status_pb2.Status()
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    bad = _detail(status, error_details_pb2.BadRequest())
+    retry = _detail(status, error_details_pb2.RetryInfo())
+    return ServiceError(
+        ErrorCode(info.reason) if info else _code_of(code),
+        message,
+        violations=[FieldViolation(v.field, v.description) for v in bad.field_violations]
+        if bad
+        else (),
+        retry_seconds=retry.retry_delay.ToNanoseconds() / 1e9 if retry else None,
+    )
+
+
+def _detail(status: status_pb2.Status, kind: Any) -> Any:
+    return next((kind for packed in status.details if packed.Unpack(kind)), None)
+
+
+def _code_of(code: StatusCode) -> ErrorCode:
+    known = {grpc_code: ours for ours, grpc_code in GRPC_CODES.items()}
+    return known.get(code, ErrorCode.INTERNAL)
+
+
+def to_json_body(error: ServiceError, request_id: str) -> dict[str, Any]:
+    """The REST error body."""
+    violations = [{"field": v.field, "description": v.description} for v in error.violations]
+    return {
+        "error": {
+            "code": error.code.value,
+            "message": error.message,
+            "violations": violations,
+            "retry_seconds": error.retry_seconds,
+            "request_id": request_id,
+        }
+    }
+
+
+def retry_after(error: ServiceError) -> dict[str, str]:
+    """The Retry-After header, whole seconds rounded up, where a retry makes sense."""
+    if error.retry_seconds is None:
+        return {}
+    return {"retry-after": str(math.ceil(error.retry_seconds))}

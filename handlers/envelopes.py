@@ -1,0 +1,119 @@
+"""From TorchServe rows to answered envelopes, one bad item never harming another.
+
+May import candor.contracts and wire formats, never torch: the computation is handed in.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from candor.contracts import wire
+from candor.contracts.card import ModelCard
+from candor.contracts.worker import ITEM_ADAPTER, DescribeAnswer, DescribeItem, Item, ItemError
+
+INPUT_NAME = "items"  # key of TorchServe's input map
+_INTERNAL = ItemError(field="", message="the worker failed on this item", is_internal=True)
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An item that can be computed, with its arrays."""
+
+    item: Item
+    arrays: Mapping[str, Any]
+
+
+Check = Callable[[Task], ItemError | None]
+Compute = Callable[[Sequence[Task]], Sequence[bytes]]
+
+
+def answer_rows(
+    rows: Sequence[Mapping[str, Any]], card: ModelCard, check: Check, compute: Compute
+) -> list[bytes]:
+    """One packed list of answers per row; never raises.
+
+    Args:
+        rows: a TorchServe batch; each holds packed items under `INPUT_NAME`.
+        check: why this role and model cannot serve a task; None where it can.
+        compute: packed answers of good tasks, in order; may raise.
+    """
+    entries = [_read_row(row, card, check) for row in rows]
+    tasks = [entry for row in entries for entry in row if isinstance(entry, Task)]
+    answers = iter(_compute_all(tasks, compute))
+    return [
+        wire.pack_list([next(answers) if isinstance(entry, Task) else entry for entry in row])
+        for row in entries
+    ]
+
+
+def seal(answer: BaseModel, arrays: Mapping[str, Any] | None = None) -> bytes:
+    """One answer as an envelope."""
+    return wire.pack(answer.model_dump(mode="json"), arrays)
+
+
+def wrong_kind(item: Item, allowed: str) -> ItemError:
+    """The answer to an item that another worker serves."""
+    return ItemError(field="kind", message=f"got {item.kind!r}, allowed {allowed!r}")
+
+
+def _read_row(row: Mapping[str, Any], card: ModelCard, check: Check) -> list[Task | bytes]:
+    try:
+        messages = wire.unpack_list(bytes(row[INPUT_NAME]))
+    except KeyError:
+        return [seal(ItemError(field=INPUT_NAME, message="missing"))]
+    except (wire.WireError, TypeError, ValueError) as err:
+        return [seal(ItemError(field=INPUT_NAME, message=str(err)))]
+    return [_read_item(message, card, check) for message in messages]
+
+
+def _read_item(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
+    """A task to compute, or the answer where there is nothing to compute."""
+    try:
+        return _task_or_answer(message, card, check)
+    except wire.WireError as err:
+        return seal(ItemError(field="item", message=str(err)))
+    except ValidationError as err:
+        return seal(_first_violation(err))
+    except Exception:
+        _LOG.exception("an item could not be read")
+        return seal(_INTERNAL)
+
+
+def _task_or_answer(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
+    meta, arrays = wire.unpack(message)
+    task = Task(ITEM_ADAPTER.validate_python(meta), arrays)
+    if isinstance(task.item, DescribeItem):
+        return seal(DescribeAnswer(card=card))
+    error = check(task)
+    return task if error is None else seal(error)
+
+
+def _first_violation(err: ValidationError) -> ItemError:
+    first = err.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"])) or "item"
+    return ItemError(field=field, message=first["msg"])
+
+
+def _compute_all(tasks: Sequence[Task], compute: Compute) -> list[bytes]:
+    """All together; where that fails, each alone, so that only the culprit gets an error."""
+    if not tasks:
+        return []
+    try:
+        return _answers_of(tasks, compute)
+    except Exception:
+        if len(tasks) == 1:
+            _LOG.exception("an item could not be computed")
+            return [seal(_INTERNAL)]
+        _LOG.warning("a batch of %d items failed; retrying one by one", len(tasks))
+    return [answer for task in tasks for answer in _compute_all([task], compute)]
+
+
+def _answers_of(tasks: Sequence[Task], compute: Compute) -> list[bytes]:
+    answers = list(compute(tasks))
+    if len(answers) != len(tasks):
+        raise RuntimeError(f"got {len(answers)} answers for {len(tasks)} tasks")
+    return answers

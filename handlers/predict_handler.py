@@ -1,0 +1,37 @@
+"""TorchServe handler of `{model}-predict`: logits, many items in one batch.
+
+May import candor and handlers.  TorchServe wants exactly one class in this module.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from candor.artifact import LoadedModel
+from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
+from candor.search.chunks import check_image, predict_logits
+from handlers.envelopes import Task, answer_rows, seal, wrong_kind
+from handlers.loading import load_worker_model
+
+
+class PredictHandler:
+    """Holds the model and nothing of any request."""
+
+    _model: LoadedModel
+
+    def initialize(self, context: Any) -> None:
+        self._model = load_worker_model(context)
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        return answer_rows(data, self._model.card, self._check, self._compute)
+
+    def _check(self, task: Task) -> ItemError | None:
+        if not isinstance(task.item, PredictItem):
+            return wrong_kind(task.item, "predict")
+        return check_image(self._model.card, task.arrays)
+
+    def _compute(self, tasks: Sequence[Task]) -> list[bytes]:
+        images = np.stack([task.arrays["image"] for task in tasks])
+        logits = predict_logits(self._model.network, images)
+        return [seal(PredictAnswer(), {"logits": row}) for row in logits]

@@ -1,0 +1,128 @@
+"""Model folders: what is written is what is read, and disagreement is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from candor.artifact import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    ArtifactError,
+    load_model,
+    record_metrics,
+    save_model,
+)
+from candor.contracts.card import MetricCard
+from candor.nets.architectures import NetworkSpec, build_network
+
+SPEC = NetworkSpec(
+    architecture="cifar-resnet20", class_count=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3)
+)
+
+
+def _save(folder: Path, **changes: object) -> torch.nn.Module:
+    network = build_network(SPEC)
+    arguments: dict[str, object] = {
+        "name": "toy",
+        "model_version": "1",
+        "description": "for tests",
+        "spec": SPEC,
+        "state_dict": network.state_dict(),
+        "input_size": (32, 32),
+        "classes": ("a", "b", "c"),
+        "recipe": {"epochs": 0},
+    }
+    save_model(folder, **(arguments | changes))  # type: ignore[arg-type]
+    return network.eval()
+
+
+def _edit_card(folder: Path, **changes: object) -> None:
+    path = folder / CARD_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_loaded_network_computes_what_the_saved_one_did(tmp_path: Path) -> None:
+    saved = _save(tmp_path)
+    loaded = load_model(tmp_path)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(loaded.network(images), saved(images))
+    assert not loaded.network.training
+    assert not any(weight.requires_grad for weight in loaded.network.parameters())
+    assert loaded.card.classes == ("a", "b", "c")
+
+
+def test_loading_draws_nothing_from_the_global_generator(tmp_path: Path) -> None:
+    _save(tmp_path)
+    state = torch.get_rng_state()
+    load_model(tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_changed_weights_are_refused(tmp_path: Path) -> None:
+    _save(tmp_path)
+    path = tmp_path / WEIGHTS_FILE
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="SHA-256"):
+        load_model(tmp_path)
+
+
+def test_card_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    _save(tmp_path)
+    network = json.loads((tmp_path / CARD_FILE).read_text())["network"]
+    _edit_card(tmp_path, network=network | {"architecture": "cifar-resnet44"})
+    with pytest.raises(ArtifactError, match="weights do not fit cifar-resnet44"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"classes": ["a", "b"]}, "classes: got 2"),
+        ({"recommended_rho": 2.0}, "recommended_rho"),
+        ({"weights_sha256": "abc"}, "weights_sha256"),
+        ({"surprise": 1}, "surprise"),
+        ({"input": {"channels": 1, "height": 32, "width": 32}}, "input.channels"),
+        ({"name": "../evil"}, "name"),
+    ],
+)
+def test_contradicting_card_names_the_field(
+    tmp_path: Path, changes: dict[str, object], named: str
+) -> None:
+    _save(tmp_path)
+    _edit_card(tmp_path, **changes)
+    with pytest.raises(ArtifactError, match=named):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [CARD_FILE, WEIGHTS_FILE])
+def test_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    _save(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(ArtifactError, match=missing):
+        load_model(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_never_written(tmp_path: Path) -> None:
+    state_dict = build_network(SPEC).state_dict()
+    del state_dict["stem.weight"]
+    with pytest.raises(ArtifactError, match=r"stem\.weight"):
+        _save(tmp_path / "model", state_dict=state_dict)
+    assert not (tmp_path / "model").exists()
+
+
+def test_recorded_metric_replaces_the_one_it_repeats(tmp_path: Path) -> None:
+    _save(tmp_path)
+
+    def metric(value: float, data: str) -> MetricCard:
+        return MetricCard(
+            name="accuracy", value=value, low=0.0, high=1.0, image_count=9, data=data, method="m"
+        )
+
+    record_metrics(tmp_path, [metric(0.1, "one"), metric(0.2, "two")])
+    card = record_metrics(tmp_path, [metric(0.3, "one")])
+    assert {item.data: item.value for item in card.metrics} == {"one": 0.3, "two": 0.2}
+    assert load_model(tmp_path).card == card

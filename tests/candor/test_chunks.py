@@ -1,0 +1,113 @@
+"""Searches that travel as numpy arrays end with the bits of one that stays."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from candor.artifact import LoadedModel, load_model
+from candor.contracts import wire
+from candor.contracts.worker import Goal, SearchEnd, SearchItem, SearchProgress
+from candor.search.chunks import advance_items, check_image, check_item, predict_logits
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models_dir: Path) -> LoadedModel:
+    return load_model(tiny_models_dir / "tiny")
+
+
+def _item(index: int, **changes: Any) -> SearchItem:
+    goal = tuple(Goal)[index % len(Goal)]
+    values: dict[str, Any] = {
+        "goal": goal,
+        "target": index % 10,
+        "rho": 0.05,
+        "step_count": STEPS,
+        "seed": index,
+        "chunk_steps": STEPS,
+    }
+    return SearchItem(**(values | changes))
+
+
+def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int]) -> Any:
+    """One explanation, its state sent over the wire after each of ``cuts`` steps."""
+    arrays: dict[str, Any] = {"image": image}
+    step = 0
+    for chunk_steps in cuts:
+        item = _item(2, step=step, chunk_steps=chunk_steps)
+        ((answer, arrays),) = advance_items(model.network, [(item, arrays)])
+        if isinstance(answer, SearchEnd):
+            return answer, arrays
+        assert isinstance(answer, SearchProgress)
+        meta, arrays = wire.unpack(wire.pack(answer.model_dump(mode="json"), arrays))
+        step = meta["step"]
+    raise AssertionError("never ended")
+
+
+def test_travelling_search_ends_with_the_same_bits(
+    model: LoadedModel, pictures: np.ndarray
+) -> None:
+    whole, whole_arrays = _to_the_end(model, pictures[0], [STEPS])
+    cut, cut_arrays = _to_the_end(model, pictures[0], [1, 4, 2, 50])
+    assert whole == cut
+    for name, array in whole_arrays.items():
+        assert np.array_equal(array, cut_arrays[name]), name
+
+
+def test_mixed_items_come_back_in_order(model: LoadedModel, pictures: np.ndarray) -> None:
+    items = [_item(index, chunk_steps=3 + index % 2) for index in range(5)]
+    answers = advance_items(
+        model.network, [(item, {"image": pictures[i]}) for i, item in enumerate(items)]
+    )
+    for index, (answer, arrays) in enumerate(answers):
+        assert np.array_equal(arrays["image"], pictures[index]) or isinstance(answer, SearchEnd)
+        if isinstance(answer, SearchProgress):
+            assert answer.step == 3 + index % 2
+
+
+def test_fitting_item_passes(model: LoadedModel, pictures: np.ndarray) -> None:
+    assert check_item(model.card, _item(0), {"image": pictures[0]}) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"), [({"target": 10}, "target"), ({"solver": "guess"}, "solver")]
+)
+def test_item_outside_the_model_is_refused(
+    model: LoadedModel, pictures: np.ndarray, changes: dict[str, Any], field: str
+) -> None:
+    error = check_item(model.card, _item(0, **changes), {"image": pictures[0]})
+    assert error is not None
+    assert error.field == field
+
+
+def test_search_that_goes_on_needs_its_state(model: LoadedModel, pictures: np.ndarray) -> None:
+    error = check_item(model.card, _item(0, step=3), {"image": pictures[0]})
+    assert error is not None
+    assert error.field == "delta"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 32, 32), np.float32),
+        np.zeros((3, 32, 31), np.float32),
+        np.zeros((3, 32, 32), np.float64),
+        np.full((3, 32, 32), np.nan, np.float32),
+        np.full((3, 32, 32), 1.1, np.float32),
+    ],
+)
+def test_wrong_image_is_refused(model: LoadedModel, image: np.ndarray) -> None:
+    error = check_image(model.card, {"image": image})
+    assert error is not None
+    assert error.field == "image"
+    assert "allowed" in error.message
+
+
+def test_prediction_of_a_batch_is_that_of_each(model: LoadedModel, pictures: np.ndarray) -> None:
+    together = predict_logits(model.network, pictures[:3])
+    for index in range(3):
+        alone = predict_logits(model.network, pictures[index : index + 1])
+        np.testing.assert_allclose(alone[0], together[index], atol=1e-5)

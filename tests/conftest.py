@@ -1,0 +1,70 @@
+"""Fixtures for every room: real data and reference checkpoints, skipped with a reason."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from candor.artifact import save_model
+from candor.data import cifar10
+from candor.nets.architectures import NetworkSpec, build_network
+
+with warnings.catch_warnings():
+    # Both leave a file open when first imported; here, where it fails no test.
+    warnings.simplefilter("ignore", ResourceWarning)
+    import model_archiver.version  # noqa: F401
+    import ts.version  # noqa: F401
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _outside_folder(variable: str, default: str) -> Path:
+    folder = Path(os.environ.get(variable) or _REPOSITORY.parent / "shared" / default)
+    if not folder.is_dir():
+        pytest.skip(f"no folder {default!r} of real files; name one with {variable}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The data sets, from CANDOR_DATA."""
+    return _outside_folder("CANDOR_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """The checkpoints the paper's authors released, from CANDOR_REFERENCE."""
+    return _outside_folder("CANDOR_REFERENCE", "reference")
+
+
+@pytest.fixture(scope="session")
+def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with one untrained ResNet-20 named ``tiny``."""
+    folder = tmp_path_factory.mktemp("models")
+    spec = NetworkSpec(
+        architecture="cifar-resnet20", class_count=10, mean=cifar10.MEAN, std=cifar10.STD
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = build_network(spec)
+    save_model(
+        folder / "tiny",
+        name="tiny",
+        model_version="1.0",
+        description="Untrained, for tests",
+        spec=spec,
+        state_dict=network.state_dict(),
+        input_size=(32, 32),
+        classes=cifar10.CLASS_NAMES,
+        recipe={},
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures() -> np.ndarray:
+    """(8, 3, 32, 32) float32 in [0, 1], the same in every run."""
+    return np.random.default_rng(7).random((8, 3, 32, 32), dtype=np.float32)

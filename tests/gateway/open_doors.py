@@ -1,0 +1,78 @@
+"""A gateway with both doors open on loopback, in a thread with an event loop of its own."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import httpx
+
+from gateway.client import CandorClient
+from gateway.main import Gateway
+from gateway.pb.candor.v1 import candor_pb2_grpc
+from gateway.settings import Settings
+from tests.gateway.linear_worker import LinearBackend
+
+START_SECONDS = 10.0
+
+
+@dataclass
+class Doors:
+    """Both doors of one gateway, the ways to call them and the worker behind."""
+
+    backend: LinearBackend
+    gateway: Gateway
+    loop: asyncio.AbstractEventLoop
+    rest: httpx.Client
+    channel: grpc.Channel
+    stub: candor_pb2_grpc.CandorServiceStub
+    client: CandorClient
+
+    def wait(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(START_SECONDS)
+
+
+def settings(**changes: Any) -> Settings:
+    values = {"grpc_port": 0, "rest_port": 0, "models": ("linear",), "drain_seconds": 5.0}
+    return Settings(**{**values, **changes})
+
+
+async def _open(backend: LinearBackend, **changes: Any) -> Gateway:
+    gateway = Gateway(settings(**changes), backend)
+    await gateway.start()
+    return gateway
+
+
+def opened(**changes: Any) -> Iterator[Doors]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    backend = LinearBackend(call_seconds=0.002)
+    opening = asyncio.run_coroutine_threadsafe(_open(backend, **changes), loop)
+    gateway = opening.result(START_SECONDS)
+    address = f"127.0.0.1:{gateway.grpc_port}"
+    channel = grpc.insecure_channel(address)
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{gateway.rest_port}", timeout=20) as rest,
+        CandorClient(address, timeout_seconds=20) as client,
+        channel,
+    ):
+        stub = candor_pb2_grpc.CandorServiceStub(channel)
+        doors = Doors(backend, gateway, loop, rest, channel, stub, client)
+        until(lambda: rest.get("/healthz/ready").status_code == 200)
+        yield doors
+        asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(START_SECONDS)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(int(START_SECONDS / 0.02)):
+        if holds():
+            return
+        pause.wait(0.02)
+    raise TimeoutError("the gateway did not become ready")

@@ -1,0 +1,195 @@
+"""Both handlers against TorchServe's own context: every item its own answer, nothing raises."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from candor.contracts import wire
+from candor.contracts.worker import (
+    DescribeAnswer,
+    DescribeItem,
+    Goal,
+    ItemError,
+    PredictAnswer,
+    PredictItem,
+    SearchEnd,
+    SearchItem,
+    SearchProgress,
+)
+from candor.search import chunks
+from handlers import predict_handler, search_handler
+
+Call = Callable[[Sequence[dict[str, Any]]], list[list[tuple[Any, dict[str, Any]]]]]
+
+
+def message(item: Any, arrays: Mapping[str, Any] | None = None) -> bytes:
+    return wire.pack(item.model_dump(mode="json"), arrays)
+
+
+def row(*messages: bytes) -> dict[str, Any]:
+    """TorchServe hands inputs over as bytearrays."""
+    return {"items": bytearray(wire.pack_list(list(messages)))}
+
+
+def predict_message(picture: np.ndarray) -> bytes:
+    return message(PredictItem(), {"image": picture})
+
+
+def search_item(**changes: Any) -> SearchItem:
+    fields = {"goal": Goal.EXPLAIN_FOR, "target": 3, "rho": 0.1, "step_count": 6, "chunk_steps": 3}
+    return SearchItem(**fields | changes)
+
+
+def search_message(picture: np.ndarray, **changes: Any) -> bytes:
+    return message(search_item(**changes), {"image": picture})
+
+
+def only(answers: list[list[tuple[Any, dict[str, Any]]]]) -> tuple[Any, dict[str, Any]]:
+    [[answer]] = answers
+    return answer
+
+
+@pytest.mark.parametrize("layout", [(1,), (3,), (8,), (2, 1, 0, 5)])
+def test_predict_answers_every_item_of_every_row_in_order(
+    predict: Call, pictures: np.ndarray, layout: tuple[int, ...]
+) -> None:
+    remaining = iter(pictures)
+    rows = [row(*(predict_message(next(remaining)) for _ in range(count))) for count in layout]
+    answers = predict(rows)
+    assert [len(items) for items in answers] == list(layout)
+    alone = [only(predict([row(predict_message(picture))])) for picture in pictures[: sum(layout)]]
+    together = [answer for items in answers for answer in items]
+    for (meta, arrays), (_, expected) in zip(together, alone, strict=True):
+        assert isinstance(meta, PredictAnswer)
+        np.testing.assert_allclose(arrays["logits"], expected["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("role", ["predict", "search"])
+def test_any_role_describes_the_model(role: str, request: pytest.FixtureRequest) -> None:
+    answer, _ = only(request.getfixturevalue(role)([row(message(DescribeItem()))]))
+    assert isinstance(answer, DescribeAnswer)
+    assert answer.card.name == "tiny"
+
+
+def test_search_goes_on_from_the_state_it_gave(search: Call, pictures: np.ndarray) -> None:
+    first, state = only(search([row(search_message(pictures[0]))]))
+    assert isinstance(first, SearchProgress)
+    assert first.step == 3
+    last, arrays = only(search([row(message(search_item(step=first.step), state))]))
+    assert isinstance(last, SearchEnd)
+    whole, expected = only(search([row(search_message(pictures[0], chunk_steps=6))]))
+    assert last.rmse == pytest.approx(whole.rmse, abs=1e-6)
+    np.testing.assert_allclose(arrays["image"], expected["image"], atol=1e-5)
+
+
+def test_bad_items_get_their_own_error_and_harm_no_neighbour(
+    predict: Call, pictures: np.ndarray
+) -> None:
+    good = predict_message(pictures[0])
+    bad = {
+        "image": predict_message(pictures[0][:, :31]),
+        "kind": search_message(pictures[0]),
+        "item": b"garbage",
+    }
+    answers = predict(
+        [row(good, *bad.values()), {"items": b"\xff" * 40}, {}, {"items": {}}, row(good)]
+    )
+    assert [type(meta) for meta, _ in answers[0]] == [PredictAnswer, *[ItemError] * 3]
+    assert [meta.field for meta, _ in answers[0][1:]] == list(bad)
+    for garbage_row in answers[1:4]:
+        [(meta, _)] = garbage_row
+        assert isinstance(meta, ItemError)
+        assert meta.field == "items"
+    assert isinstance(answers[4][0][0], PredictAnswer)
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, np.inf])
+@pytest.mark.parametrize("role", ["predict", "search"])
+def test_pixels_outside_the_domain_are_refused(
+    role: str, value: float, pictures: np.ndarray, request: pytest.FixtureRequest
+) -> None:
+    picture = pictures[0].copy()
+    picture[0, 0, 0] = value
+    made = predict_message(picture) if role == "predict" else search_message(picture)
+    answer, _ = only(request.getfixturevalue(role)([row(made)]))
+    assert isinstance(answer, ItemError)
+    assert (answer.field, answer.is_internal) == ("image", False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"), [({"target": 10}, "target"), ({"solver": "magic"}, "solver")]
+)
+def test_a_search_that_does_not_fit_is_refused(
+    search: Call, pictures: np.ndarray, changes: dict[str, Any], field: str
+) -> None:
+    answers = search([row(search_message(pictures[0], **changes), search_message(pictures[1]))])
+    (refused, _), (served, _) = answers[0]
+    assert isinstance(refused, ItemError)
+    assert refused.field == field
+    assert isinstance(served, SearchProgress)
+
+
+def test_an_unknown_field_is_named(search: Call, pictures: np.ndarray) -> None:
+    meta = search_item().model_dump(mode="json") | {"chunk_steps": 0}
+    answer, _ = only(search([row(wire.pack(meta, {"image": pictures[0]}))]))
+    assert isinstance(answer, ItemError)
+    assert "chunk_steps" in answer.field
+
+
+def test_one_poisonous_prediction_fails_alone(
+    predict: Call,
+    pictures: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def poisoned(network: Any, images: np.ndarray) -> np.ndarray:
+        if any(np.array_equal(image, pictures[1]) for image in images):
+            raise RuntimeError("poison")
+        return chunks.predict_logits(network, images)
+
+    monkeypatch.setattr(predict_handler, "predict_logits", poisoned)
+    with caplog.at_level(logging.ERROR):
+        answers = predict(
+            [row(*map(predict_message, pictures[:2])), row(predict_message(pictures[2]))]
+        )
+    kinds = [type(meta) for items in answers for meta, _ in items]
+    assert kinds == [PredictAnswer, ItemError, PredictAnswer]
+    assert answers[0][1][0].is_internal
+    assert "poison" not in answers[0][1][0].message
+    assert "poison" in caplog.text
+
+
+def test_one_poisonous_search_fails_alone(
+    search: Call, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(network: Any, items: Sequence[tuple[SearchItem, Any]]) -> Any:
+        if any(item.target == 9 for item, _ in items):
+            raise MemoryError
+        return chunks.advance_items(network, items)
+
+    monkeypatch.setattr(search_handler, "advance_items", poisoned)
+    made = [search_message(pictures[i], target=target) for i, target in enumerate((1, 9, 2))]
+    kinds = [type(meta) for meta, _ in search([row(*made)])[0]]
+    assert kinds == [SearchProgress, ItemError, SearchProgress]
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(header=st.binary(max_size=60), body=st.binary(max_size=60))
+def test_no_bytes_make_a_handler_raise(predict: Call, header: bytes, body: bytes) -> None:
+    framed = len(header).to_bytes(4, "little") + header + body
+    answers = predict([{"items": body}, row(body, framed)])
+    assert all(isinstance(meta, ItemError) for items in answers for meta, _ in items)
+
+
+@pytest.mark.parametrize("module", [predict_handler, search_handler])
+def test_torchserve_finds_exactly_one_class(module: Any) -> None:
+    from ts.utils.util import list_classes_from_module
+
+    assert len(list_classes_from_module(module)) == 1

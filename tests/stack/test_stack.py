@@ -1,0 +1,183 @@
+"""The real service: both doors agree, a killed worker costs no answer, nothing is left behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from candor.contracts import api
+from candor.contracts.errors import ErrorCode, ServiceError
+from cli.archives import build_archives
+from cli.stack import Stack, StackConfig, StackError
+from gateway.client import CandorClient
+
+_TARGETS = (api.ClassRef(name="cat"), api.ClassRef(index=5))
+_SERVE = "import typer; from cli.serve import serve; typer.run(serve)"
+
+
+def post(
+    stack: Stack, verb: str, request: api.PredictRequest | api.ExplainRequest | api.ProbeRequest
+) -> httpx.Response:
+    body = request.model_dump(mode="json", exclude_none=True)
+    return httpx.post(f"{stack.rest_url}/v1/{verb}", json=body, timeout=120)
+
+
+def assert_same(left: object, right: object) -> None:
+    """Equal answers but for the request id; numbers within what batching does to float32."""
+    if isinstance(left, dict):
+        assert isinstance(right, dict)
+        assert left.keys() == right.keys()
+        for key in left.keys() - {"request_id", "image_png", "input_png"}:
+            assert_same(left[key], right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_same(one, other)
+    elif isinstance(left, float):
+        assert left == pytest.approx(right, abs=1e-3)
+    else:
+        assert left == right
+
+
+def test_predict_is_the_same_through_both_doors(
+    stack: Stack, client: CandorClient, images: list[api.ImageInput]
+) -> None:
+    request = api.PredictRequest(image=images[0])
+    answer = client.predict(request)
+    assert len(answer.predictions) == 5
+    assert_same(answer.model_dump(mode="json"), post(stack, "predict", request).json())
+
+
+def test_explain_is_the_same_through_both_doors(
+    stack: Stack, client: CandorClient, images: list[api.ImageInput]
+) -> None:
+    request = api.ExplainRequest(image=images[0], targets=_TARGETS, rhos=(0.05, 0.1), steps=20)
+    answer = client.explain(request)
+    assert [(item.target.index, item.rho) for item in answer.explanations] == [
+        (3, 0.05), (3, 0.1), (5, 0.05), (5, 0.1),
+    ]  # fmt: skip
+    for item in answer.explanations:
+        assert item.rmse <= item.rho
+        assert item.confidence_after > item.confidence_before
+    assert_same(answer.model_dump(mode="json"), post(stack, "explain", request).json())
+
+
+def test_probe_is_the_same_through_both_doors(
+    stack: Stack, client: CandorClient, images: list[api.ImageInput]
+) -> None:
+    request = api.ProbeRequest(image=images[1], steps=20)
+    answer = client.probe(request)
+    assert [result.goal for result in answer.results] == list(api.ProbeGoal)
+    assert_same(answer.model_dump(mode="json"), post(stack, "probe", request).json())
+
+
+def test_bad_input_names_the_field_through_both_doors(
+    stack: Stack, client: CandorClient, images: list[api.ImageInput]
+) -> None:
+    request = api.ExplainRequest(image=images[0], targets=(api.ClassRef(index=10),))
+    with pytest.raises(ServiceError) as caught:
+        client.explain(request)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    response = post(stack, "explain", request)
+    assert response.status_code == 400
+    assert "targets" in response.text
+    garbage = api.PredictRequest(image=api.ImageInput(encoded=b"no picture"))
+    assert post(stack, "predict", garbage).status_code == 400
+
+
+def test_killing_the_search_worker_costs_no_answer(
+    stack: Stack, client: CandorClient, images: list[api.ImageInput]
+) -> None:
+    requests = [
+        api.ExplainRequest(image=image, targets=_TARGETS[:1], rhos=(0.1,), steps=120)
+        for image in images
+    ]
+    worker = stack.search_worker_pid(stack.models[0])
+    with ThreadPoolExecutor(len(requests)) as threads:
+        undisturbed = list(threads.map(client.explain, requests))
+        running = [threads.submit(client.explain, request) for request in requests]
+        time.sleep(0.4)
+        assert not any(future.done() for future in running), "too quick to be disturbed"
+        os.kill(worker, signal.SIGKILL)
+        answers = [future.result() for future in running]
+    assert stack.search_worker_pid(stack.models[0]) != worker
+    for answer, expected in zip(answers, undisturbed, strict=True):
+        assert_same(answer.model_dump(mode="json"), expected.model_dump(mode="json"))
+
+
+def test_torchserve_counts_are_there_to_scrape(stack: Stack, client: CandorClient) -> None:
+    assert "ts_inference_requests_total" in httpx.get(stack.torchserve_metrics_url).text
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start_serve(
+    config: StackConfig, temporary: Path
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """`candor serve` once ready, and every process below it; reuses the built archives."""
+    ports = ["--grpc-port", str(free_port()), "--rest-port", str(free_port())]
+    command = [sys.executable, "-c", _SERVE, *ports, "--models-dir", str(config.models_dir)]
+    command += ["--archives-dir", str(config.archives_dir)]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Ctrl-C" in line:
+            break
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_serve_leaves_nothing_behind(
+    stack_config: StackConfig, tmp_path: Path, number: signal.Signals
+) -> None:
+    process, below = start_serve(stack_config, tmp_path)
+    assert len(below) >= 4, "the JVM, two workers and the gateway"
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(below, timeout=20)
+    assert not alive
+    if number is not signal.SIGKILL:
+        assert process.returncode == 0
+        assert "Finishing" in output
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_second_start_reuses_the_archives(stack: Stack, stack_config: StackConfig) -> None:
+    folder = stack_config.archives_dir
+    stamps = _stamps(folder)
+    assert build_archives(stack_config.models_dir, folder) == stack.models
+    assert _stamps(folder) == stamps
+
+
+def _stamps(folder: Path) -> dict[str, float]:
+    return {str(path): path.stat().st_mtime for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_taken_port_is_named(stack_config: StackConfig) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = int(listener.getsockname()[1])
+        config = StackConfig(models_dir=stack_config.models_dir, grpc_port=port)
+        with pytest.raises(StackError, match=f"gRPC port {port}.*--grpc-port"), Stack(config):
+            pass

@@ -1,0 +1,215 @@
+"""A tiny training run: it learns, and an interrupted one ends where an uninterrupted one does."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from candor.data.images import ImageSet
+from candor.nets.activations import HalfHuberReLU
+from candor.nets.resnet import PreActivationResNet
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import TrainConfig
+from training.loop import train
+
+CLASSES = 3
+STEPS = 12  # 4 epochs of 3 steps, the last of an epoch a short one
+
+
+class Interrupted(Exception):
+    pass
+
+
+def config_of(**changes):
+    values = {
+        "architecture": "cifar-resnet20",
+        "epochs": 4,
+        "batch_size": 8,
+        "crop_padding": 2,
+        "psi_min": 0.1,
+        "loss_target": 1.0,
+    }
+    return TrainConfig(**values | changes)
+
+
+def new_network():
+    torch.manual_seed(3)
+    return PreActivationResNet(
+        blocks=(1, 1),
+        widths=(4, 6),
+        channels=3,
+        class_count=CLASSES,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        activation=HalfHuberReLU,
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Pictures of one colour each, with noise; the colour is the class."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(21) % CLASSES
+    colours = torch.eye(3)[labels][:, :, None, None] * 150
+    noise = torch.rand(21, 3, 8, 6, generator=generator) * 100
+    return ImageSet(
+        name="colours",
+        pixels=(colours + noise).to(torch.uint8),
+        labels=labels,
+        class_names=("red", "green", "blue"),
+        identifiers=tuple(map(str, range(21))),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Weights and state of a run that nothing interrupted."""
+    network = new_network()
+    state = train(network, data, config_of(), run_dir=tmp_path_factory.mktemp("whole"))
+    return network, state
+
+
+def assert_equal_runs(network, state, whole):
+    expected_network, expected = whole
+    for name, tensor in expected_network.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+    assert (state.step, state.integral) == (expected.step, expected.integral)
+    for entry, expected_entry in zip(state.history, expected.history, strict=True):
+        assert entry | {"seconds": 0} == expected_entry | {"seconds": 0}
+
+
+def test_run_visits_every_step_and_reports_each(data, tmp_path):
+    seen = []
+    state = train(new_network(), data, config_of(), run_dir=tmp_path, report=seen.append)
+    assert [progress.step for progress in seen] == list(range(1, STEPS + 1))
+    assert [progress.epoch for progress in seen] == [step // 3 for step in range(STEPS)]
+    assert {progress.step_count for progress in seen} == {STEPS}
+    assert state.step == STEPS
+    assert [entry["epoch"] for entry in state.history] == [0, 1, 2, 3]
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log == state.history
+
+
+@pytest.mark.parametrize("penalty_interval", [1, 2])
+def test_loss_falls_and_the_classes_are_learnt(data, tmp_path, penalty_interval):
+    config = config_of(epochs=12, penalty_interval=penalty_interval)
+    history = train(new_network(), data, config, run_dir=tmp_path).history
+    assert history[-1]["cross_entropy"] < 0.5 * history[0]["cross_entropy"]
+    assert history[-1]["train_accuracy"] > 0.9
+
+
+def test_penalty_makes_input_gradients_smaller(data, tmp_path):
+    penalties = []
+    for psi_min in (1e-9, 100.0):
+        folder = tmp_path / str(psi_min)
+        folder.mkdir()
+        config = config_of(epochs=10, psi_min=psi_min)
+        penalties.append(train(new_network(), data, config, run_dir=folder).history[-1]["penalty"])
+    assert penalties[1] < 0.5 * penalties[0]
+
+
+def test_same_seed_gives_the_same_weights(data, tmp_path, whole):
+    network = new_network()
+    assert_equal_runs(network, train(network, data, config_of(), run_dir=tmp_path), whole)
+
+
+def test_another_seed_gives_other_weights(data, tmp_path, whole):
+    network = new_network()
+    train(network, data, config_of(seed=1), run_dir=tmp_path)
+    assert not torch.equal(network.head.weight, whole[0].head.weight)
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3, 4, 11, 12])
+def test_stopped_and_resumed_run_ends_bit_equal(data, tmp_path, whole, stop_after):
+    stopped = train(new_network(), data, config_of(), run_dir=tmp_path, stop_after=stop_after)
+    assert stopped.step == stop_after
+    network = new_network()
+    state = train(network, data, config_of(), run_dir=tmp_path)
+    assert_equal_runs(network, state, whole)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_run_that_failed_between_steps_resumes_bit_equal(data, tmp_path, whole, step):
+    def report(progress):
+        if progress.step == step:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(new_network(), data, config_of(), run_dir=tmp_path, report=report)
+    network = new_network()
+    assert_equal_runs(network, train(network, data, config_of(), run_dir=tmp_path), whole)
+
+
+@pytest.mark.parametrize("place", ["forward", "backward", "optimizer"])
+def test_run_interrupted_inside_a_step_resumes_bit_equal(data, tmp_path, whole, place, monkeypatch):
+    """Ctrl-C comes at any time: after the batch statistics moved, or with half the weights new."""
+    network = new_network()
+    calls = 0
+
+    def interrupt(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise Interrupted
+
+    if place == "forward":
+        network.head.register_forward_hook(interrupt)
+    elif place == "backward":
+        network.head.weight.register_hook(lambda gradient: interrupt())
+    else:
+        real = torch.optim.SGD.step
+
+        def step(self, *arguments):
+            with torch.no_grad():
+                network.stem.weight += 1.0
+            interrupt()
+            with torch.no_grad():
+                network.stem.weight -= 1.0
+            return real(self, *arguments)
+
+        monkeypatch.setattr(torch.optim.SGD, "step", step)
+    with pytest.raises(Interrupted):
+        train(network, data, config_of(), run_dir=tmp_path)
+    monkeypatch.undo()
+    resumed = new_network()
+    assert_equal_runs(resumed, train(resumed, data, config_of(), run_dir=tmp_path), whole)
+
+
+def test_finished_run_is_not_trained_again(data, tmp_path, whole):
+    train(new_network(), data, config_of(), run_dir=tmp_path)
+    network = new_network()
+    seen = []
+    state = train(network, data, config_of(), run_dir=tmp_path, report=seen.append)
+    assert seen == []
+    assert_equal_runs(network, state, whole)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", 9), ("psi_min", 1.0), ("epochs", 5), ("pairing", "sum")]
+)
+def test_changed_configuration_is_refused_and_the_checkpoint_survives(data, tmp_path, key, value):
+    train(new_network(), data, config_of(), run_dir=tmp_path, stop_after=2)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    changed = dataclasses.replace(config_of(), **{key: value})
+    with pytest.raises(ValueError, match=f"^{key}: got {value!r}, but the run in this folder"):
+        train(new_network(), data, changed, run_dir=tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_penalty_waits_for_its_epoch(data, tmp_path):
+    config = config_of(penalty_start_epoch=2)
+    history = train(new_network(), data, config, run_dir=tmp_path).history
+    assert [entry["penalty"] > 0 for entry in history] == [False, False, True, True]
+    assert [entry["psi"] for entry in history[:2]] == [0.1, 0.1]
+
+
+def test_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    assert load_checkpoint(path) is None
+    save_checkpoint(path, {"step": 1, "weights": torch.ones(2)})
+    with pytest.raises(Exception, match="pickle|Can't"):
+        save_checkpoint(path, {"step": 2, "weights": lambda: None})
+    assert load_checkpoint(path)["step"] == 1
+    save_checkpoint(path, {"step": 3})
+    assert load_checkpoint(path) == {"step": 3}
