@@ -1,0 +1,183 @@
+"""The command `candor` as a user types it, on an untrained model in this process."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from cli.main import build_app
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+
+def _json(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models_dir: Path) -> Path:
+    return tiny_models_dir / "tiny"
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    path.write_bytes(_png(np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10's Parquet layout with 24 random pictures a split."""
+    root = tmp_path_factory.mktemp("data")
+    folder = root / "cifar10" / "plain_text"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(5)
+    for split in ("train", "test"):
+        pictures = generator.integers(0, 256, (24, 32, 32, 3), np.uint8)
+        rows = [{"bytes": _png(p), "path": f"{i}.png"} for i, p in enumerate(pictures)]
+        labels = [index % 10 for index in range(24)]
+        table = pa.table({"img": rows, "label": pa.array(labels, pa.int64())})
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    return root
+
+
+def test_predict_lists_the_classes_strongest_first(model: Path, photo: Path) -> None:
+    answer = _json(_run("predict", photo, "--model", model, "--top-k", 3, "--json"))
+    confidences = [entry["confidence"] for entry in answer["predictions"]]
+    assert len(confidences) == 3
+    assert confidences == sorted(confidences, reverse=True)
+    assert answer["model"]["name"] == "tiny"
+
+
+def test_explain_raises_the_target_within_rho_and_saves_pictures(
+    model: Path, photo: Path, tmp_path: Path
+) -> None:
+    arguments = ("--target", "dog", "--target", 8, "--rho", 0.05, "--steps", 20, "--out", tmp_path)
+    answer = _json(_run("explain", photo, "--model", model, *arguments, "--json"))
+    assert [item["target"]["name"] for item in answer["explanations"]] == ["dog", "ship"]
+    for item in answer["explanations"]:
+        assert item["rmse"] <= 0.05
+        assert item["confidence_after"] > item["confidence_before"]
+    with Image.open(tmp_path / "explanation_for_dog_0.05.png") as saved:
+        assert saved.size == (32, 32)
+    assert (tmp_path / "input.png").is_file()
+
+
+def test_explain_against_lowers_the_target(model: Path, photo: Path) -> None:
+    arguments = ("--target", "dog", "--against", "--rho", 0.05, "--steps", 20, "--json")
+    (item,) = _json(_run("explain", photo, "--model", model, *arguments))["explanations"]
+    assert item["direction"] == "against"
+    assert item["confidence_after"] < item["confidence_before"]
+
+
+def test_probe_answers_both_goals(model: Path, photo: Path) -> None:
+    answer = _json(_run("probe", photo, "--model", model, "--steps", 30, "--json"))
+    assert [item["goal"] for item in answer["results"]] == ["attack", "btr"]
+    for item in answer["results"]:
+        assert (item["radius"] is None) == (item["status"] == "unresolved")
+
+
+def test_every_bad_option_is_named_at_once(model: Path, photo: Path) -> None:
+    result = _run("explain", photo, "--model", model, "--target", "dog", "--rho", 3, "--steps", 0)
+    assert result.exit_code == 1
+    assert "rhos.0: got 3.0" in result.stderr
+    assert "steps: got 0" in result.stderr
+
+
+def test_unknown_class_is_refused_by_name(model: Path, photo: Path) -> None:
+    result = _run("explain", photo, "--model", model, "--target", "unicorn")
+    assert result.exit_code == 1
+    assert "unicorn" in result.stderr
+
+
+def test_picture_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "notes.png"
+    path.write_text("not a picture")
+    result = _run("predict", path, "--model", model)
+    assert result.exit_code == 1
+    assert "image.encoded" in result.stderr
+
+
+def test_missing_model_folder_is_named(photo: Path, tmp_path: Path) -> None:
+    result = _run("predict", photo, "--model", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert "card.json: missing" in " ".join(result.stderr.split())
+
+
+def test_ara_reports_intervals_and_a_row_per_image_and_goal(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    options = ("--data-dir", data_root, "--images", 10, "--steps", 15, "--out", tmp_path)
+    summary = _json(_run("ara", "--model", model, *options, "--json"))
+    for name in ("attack_ara", "btr_ara"):
+        area = summary[name]
+        assert area["low"] <= area["value"] <= area["high"]
+        assert area["image_steps"] > 0
+    assert json.loads((tmp_path / "ara.json").read_text()) == summary
+    rows = pq.read_table(tmp_path / "radii.parquet").to_pylist()
+    assert len(rows) == 20
+    assert {row["goal"] for row in rows} == {"attack", "btr"}
+    assert all(row["radius"] == 0 for row in rows if row["status"] == "already_wrong")
+
+
+def test_ara_of_the_same_seed_is_the_same(model: Path, data_root: Path) -> None:
+    options = ("--data-dir", data_root, "--images", 6, "--steps", 5, "--seed", 4, "--json")
+    first, second = (_json(_run("ara", "--model", model, *options)) for _ in range(2))
+    for name in ("accuracy", "data_digest", "weights_digest"):
+        assert first[name] == second[name]
+    assert first["attack_ara"]["value"] == second["attack_ara"]["value"]
+
+
+def test_ara_of_more_images_than_there_are_names_the_range(model: Path, data_root: Path) -> None:
+    result = _run("ara", "--model", model, "--data-dir", data_root, "--images", 25)
+    assert result.exit_code == 1
+    assert "images: got 25, allowed [2, 24]" in result.stderr
+
+
+def test_missing_data_says_where_it_was_looked_for(model: Path, tmp_path: Path) -> None:
+    result = _run("ara", "--model", model, "--data-dir", tmp_path)
+    assert result.exit_code == 1
+    assert str(tmp_path) in result.stderr
+    assert "--data-dir" in result.stderr
+
+
+def test_train_writes_a_model_that_loads(data_root: Path, photo: Path, tmp_path: Path) -> None:
+    small = [f"--set={setting}" for setting in ("epochs=1", "batch_size=12", "seed=3")]
+    options = ("--data-dir", data_root, "--run-dir", tmp_path / "run", "--json")
+    card = _json(_run("train", "cifar10-resnet20", *small, *options))
+    assert card["metrics"][0]["image_count"] == 24
+    assert card["recipe"]["seed"] == 3
+    folder = tmp_path / "run" / "model"
+    assert _json(_run("predict", photo, "--model", folder, "--json"))["model"]["name"]
+
+
+def test_misspelt_setting_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    result = _run("train", "cifar10-resnet20", "--set", "los_target=1", "--run-dir", tmp_path)
+    assert result.exit_code == 1
+    assert "did you mean 'loss_target'" in " ".join(result.stderr.split())
+
+
+def test_import_of_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"hello")
+    result = _run("import-released", path, "--out", tmp_path / "model")
+    assert result.exit_code == 1
+    assert "weights.pt" in " ".join(result.stderr.split())
+    assert not (tmp_path / "model").exists()
