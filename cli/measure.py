@@ -18,9 +18,11 @@ from cli.output import AsJson, clear_errors, console, print_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from candor.artifact import LoadedModel
     from candor.data.images import ImageSet
     from candor.search.outcome import SearchResult
 
+_COMPILE_FROM_STEPS = 50_000  # below, compiling takes longer than it saves
 _GOALS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
 
 
@@ -33,14 +35,18 @@ def ara(
     solver: Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")] = limits.DEFAULT_SOLVER,
     steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = limits.DEFAULT_STEPS,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    compiles: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Default: where it pays, from 50,000 steps."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for ara.json and radii.parquet.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the result to the card.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals."""
     with clear_errors("ara"):
-        _measure(_Plan(model, data, data_dir, images, seed, solver, steps, batch_size), out, record,
-                 as_json)  # fmt: skip
+        plan = _Plan(model, data, data_dir, images, seed, solver, steps, batch_size, compiles)
+        _measure(plan, out, record, as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,13 @@ class _Plan:
     solver: str
     steps: int
     batch_size: int
+    compiles: bool | None
+
+    @property
+    def is_compiled(self) -> bool:
+        if self.compiles is not None:
+            return self.compiles
+        return self.image_count * self.steps >= _COMPILE_FROM_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +92,8 @@ def _measure(plan: _Plan, out: Path | None, record: bool, as_json: bool) -> None
     chosen = order[: plan.image_count]
     images, labels = dataset.images(chosen), dataset.labels[chosen]
     naive = naive_accuracy(dataset.labels.numpy(), len(dataset.class_names))
-    measured = {
-        name: _search(loaded.network, images, labels, goal, plan) for name, goal in _GOALS.items()
-    }
+    network = _network(loaded, plan)
+    measured = {name: _search(network, images, labels, goal, plan) for name, goal in _GOALS.items()}
     summary = _summary(plan, dataset, labels, measured, naive, loaded.card.weights_sha256)
     if out is not None:
         _write(out, summary, dataset, chosen, measured)
@@ -91,6 +103,22 @@ def _measure(plan: _Plan, out: Path | None, record: bool, as_json: bool) -> None
         print_json(summary)
     else:
         _show(summary)
+
+
+def _network(loaded: "LoadedModel", plan: _Plan) -> "nn.Module":
+    """Compiled for full batches and for the last ones, where that pays."""
+    if not plan.is_compiled:
+        return loaded.network
+    from candor.search.compiled import compile_network
+
+    console().print("compiling, a minute or two the first time ...")
+    expected = loaded.card.input
+    shape = (expected.channels, expected.height, expected.width)
+    return compile_network(loaded.network, _compiled_sizes(plan.batch_size), shape)
+
+
+def _compiled_sizes(batch_size: int) -> tuple[int, ...]:
+    return tuple({batch_size, max(1, batch_size // 4)})
 
 
 def _check_count(count: int, available: int) -> None:
