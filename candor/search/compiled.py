@@ -31,7 +31,7 @@ class FixedBatchNetwork(nn.Module):
         self.sizes = tuple(sorted(sizes))
 
     def forward(self, images: Tensor) -> Tensor:
-        parts = [self._padded(part) for part in images.split(self.sizes[-1])]
+        parts = [self._padded(part) for part in torch.split(images, self.sizes[-1])]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _padded(self, images: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def test_without_a_compiler_the_network_comes_back_with_a_warning(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about its own parts
 def test_compiled_network_finds_the_same_radii() -> None:
     network = LinearClassifier(SHAPE, 5)
     images = 0.4 + 0.2 * torch.rand(6, *SHAPE)
