@@ -1,5 +1,6 @@
 """The command `candor train`.  May import candor and training; heavy parts when it runs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ def train(
         Path | None, typer.Option(help="Model folder to write; default RUN_DIR/model.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Model name on the card.")] = None,
+    note: Annotated[str, typer.Option(help="A remark for the card's recipe.")] = "",
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,13 +39,23 @@ def train(
         config = load_experiment(experiment, overrides or ())
         label = Path(experiment).stem
         folder = run_dir or Path("runs") / label
-        card = _train(config, label, folder, out or folder / "model", name or label, data_dir)
+        target = _Target(out or folder / "model", name or label, note)
+        card = _train(config, label, folder, target, data_dir)
         if as_json:
             print_json(card)
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The model folder to write, the name on its card and a remark for its recipe."""
+
+    folder: Path
+    name: str
+    note: str
+
+
 def _train(
-    config: "TrainConfig", label: str, run_dir: Path, out: Path, name: str, data_dir: Path | None
+    config: "TrainConfig", label: str, run_dir: Path, target: _Target, data_dir: Path | None
 ) -> dict[str, Any]:
     import json
 
@@ -64,11 +76,16 @@ def _train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = build_network(spec).to(device)
     state = _run(network, training_data, config, run_dir)
-    recipe = {**resolved, "history": state.history, "seconds": round(state.seconds, 1),
-              "data_digest": training_data.digest()}  # fmt: skip
+    recipe = {
+        **resolved,
+        "note": target.note,
+        "history": state.history,
+        "seconds": round(state.seconds, 1),
+        "data_digest": training_data.digest(),
+    }
     card = save_model(
-        out,
-        name=name,
+        target.folder,
+        name=target.name,
         model_version="1",
         description=config.description or label,
         spec=spec,
@@ -79,7 +96,9 @@ def _train(
         metrics=[_accuracy(network, test_data)],
     )
     accuracy = card.metrics[0]
-    console().print(f"{out}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images")
+    console().print(
+        f"{target.folder}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images"
+    )
     return card.model_dump(mode="json")
 
 
