@@ -22,6 +22,7 @@ from cli.stack import Stack, StackConfig, StackError
 from gateway.client import CandorClient
 
 _PHOTO = ("data", "chelsea.png")  # scikit-image's photograph of a cat, 451x300, CC0
+_PHOTO_SHOWS = "cat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Answer:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out/demo"),
     target: Annotated[
-        str | None, typer.Option(help="Class to turn the cat into; default the runner-up.")
+        str | None, typer.Option(help="Class to ask for; default what the photograph shows.")
     ] = None,
     models_dir: Annotated[Path, typer.Option(help="Folder of model folders.")] = MODELS_DIR,
     default_model: Annotated[
@@ -74,7 +75,9 @@ def _ask(address: str, photo: Any, target: str | None) -> api.ExplainResponse:
     image = api.ImageInput(encoded=photo.read_bytes())
     with CandorClient(address) as client:
         likely = client.predict(api.PredictRequest(image=image, top_k=2)).predictions
-        wanted = target if target is not None and target != likely[0].name else likely[1].name
+        wanted = target or (_PHOTO_SHOWS if _PHOTO_SHOWS in client.get_model().classes else None)
+        if wanted in (None, likely[0].name):
+            wanted = likely[1].name
         targets = (api.ClassRef(name=likely[0].name), api.ClassRef(name=wanted))
         return client.explain(api.ExplainRequest(image=image, targets=targets))
 
@@ -92,6 +95,9 @@ def _write(
     out: Path, response: api.ExplainResponse, before: Image.Image, answers: Sequence[Answer]
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    for kind in ("explanation", "difference"):  # of an earlier run, perhaps of other classes
+        for stale in out.glob(f"{kind}_*.png"):
+            stale.unlink()
     (out / "input.png").write_bytes(response.input_png)
     for answer in answers:
         (out / f"explanation_{answer.file_name}.png").write_bytes(answer.explanation.image_png)
