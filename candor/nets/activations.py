@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 def half_huber_relu(inputs: Tensor, curvature: float = 1.0) -> Tensor:
@@ -12,12 +11,13 @@ def half_huber_relu(inputs: Tensor, curvature: float = 1.0) -> Tensor:
     f(x) = d x^2             for 0 <= x < 1/(2d)
     f(x) = x - 1/(4d)        otherwise
 
-    This is the smooth L1 distance of relu(x) from 0 with its knee at 1/(2d), which torch computes
-    in one pass over memory; it traces, exports and differentiates twice.
+    computed as d clamp(x, 0, 1/(2d))^2 + relu(x - 1/(2d)), which is the same function without a
+    branch, so that it traces, exports and differentiates twice.
 
-    The first derivative is continuous: 0 at x = 0 and 1 at the knee.  The second one is 2d between
-    the two and 0 elsewhere; at both singular points autograd reports 0, the value outside.  The
-    authors' code has its knee at 0.5, which is d = 1.
+    The first derivative is continuous: 0 at x = 0 and 1 at the knee x = 1/(2d).  The second one
+    jumps at both points; autograd then reports the value of the quadratic piece, 2d, at both
+    (``clamp`` passes the gradient at its limits, ``relu`` does not at 0).  The authors' code has
+    its knee at 0.5, which is d = 1.
 
     Args:
         inputs: any shape, floating point.
@@ -25,9 +25,8 @@ def half_huber_relu(inputs: Tensor, curvature: float = 1.0) -> Tensor:
     Returns:
         Tensor of the shape and dtype of ``inputs``.
     """
-    positive = torch.relu(inputs)
-    zeros = positive.new_zeros(()).expand_as(positive)
-    return functional.smooth_l1_loss(positive, zeros, reduction="none", beta=0.5 / curvature)
+    knee = 0.5 / curvature
+    return curvature * inputs.clamp(0.0, knee).square() + torch.relu(inputs - knee)
 
 
 class HalfHuberReLU(nn.Module):
