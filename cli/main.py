@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import ask, demo, measure, released, serve, training
+from cli import ask, demo, experiments, guideline, measure, released, serve, training
 
 
 def build_app() -> typer.Typer:
@@ -18,6 +18,8 @@ def build_app() -> typer.Typer:
     app.command()(ask.probe)
     app.command()(measure.ara)
     app.command()(training.train)
+    app.command()(experiments.experiments)
+    app.add_typer(guideline.app, name="guideline")
     app.command()(serve.serve)
     app.command()(demo.demo)
     app.command("import-released")(released.import_released)

@@ -114,6 +114,8 @@ def _spec(config: "TrainConfig", data: "ImageSet") -> "NetworkSpec":
         activation=config.activation,
         curvature=config.curvature,
         width_factor=config.width_factor,
+        residual_drop=config.residual_drop,
+        last_survival=config.last_survival,
     )
 
 

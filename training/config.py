@@ -4,10 +4,14 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from candor.nets.architectures import ACTIVATIONS, architecture_names
+from candor.nets.architectures import ACTIVATIONS, RESIDUAL_DROPS, architecture_names
+from training.adversaries import Adversary, NormMode
+from training.optimizer import WeightDecayOn
+from training.psi import PsiMode
 from training.regularizers import Pairing
 from training.schedule import Schedule
 
@@ -20,17 +24,31 @@ class TrainConfig:
 
     Attributes:
         description: one line for people.
-        architecture, activation, curvature, width_factor: see `NetworkSpec`.
+        architecture, activation, curvature, width_factor, residual_drop, last_survival: see
+            `NetworkSpec`.
         data: registered data set.
         epochs, batch_size, seed: as usual.
-        schedule, peak_learning_rate, momentum, weight_decay: SGD; weight decay on weights and
-            biases (III-I1).
+        schedule, peak_learning_rate, momentum, weight_decay: SGD.
+        weight_decay_on: "all" weights and biases (III-I1) or "biases" alone (III-C).
+        class_balance: beta of `class_balanced_weights`; 0 weighs all classes alike, 1 is the
+            inverse of a class's share (IV-E).
         crop_padding: reflected border of the random crop, pixels.
+        psi_mode, psi: "fixed" at psi, where 0 switches L_adv off; or "adaptive", which ignores psi.
         loss_target, psi_min, psi_rate, clip_better, clip_worse: Eq. 15, see `PsiController`.
-        power, true_class_share, dead_zone, pairing: Eq. 9, see `training.regularizers`.
+        power, cross_power, outputs_per_image, true_class_share, dead_zone, pairing: z, q, K, zeta,
+            sigma of Eq. 9 and III-B, see `training.regularizers`; K = V where it exceeds V.
+        output_zeroing: k_out of Eq. 12.
         penalty_start_epoch: first epoch with L_adv; before it psi rests at its start.
         penalty_interval: L_adv is computed every so many steps with its weight multiplied by the
             same number, which keeps its expected force and saves the double backward between.
+        adversary: what training images meet, see `Adversary` and III-G.  psi then follows the
+            cross-entropy of the images trained on, attacked ones included.
+        adversary_eps: RMSE on the [0, 1] pixel scale; of "gaussian" the standard deviation.
+        adversary_steps: steps of the attack; 7 in III-G.
+        adversary_step_ratio: length of a step of "pgd" and "trades" in units of eps / steps.
+        adversary_share: part of each batch that is attacked; half-half (HHAT) is 0.5.
+        trades_weight: beta of TRADES, weight of its divergence.
+        attack_norm_mode: batch normalisation during attack passes, see `norm_mode`.
     """
 
     description: str = ""
@@ -38,6 +56,8 @@ class TrainConfig:
     activation: str = "hhrelu"
     curvature: float = 1.0
     width_factor: int = 1
+    residual_drop: str = "none"
+    last_survival: float = 1.0
     data: str = "cifar10"
     epochs: int
     batch_size: int = 128
@@ -46,32 +66,71 @@ class TrainConfig:
     peak_learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    weight_decay_on: str = WeightDecayOn.ALL.value
+    class_balance: float = 0.0
     crop_padding: int = 4
+    psi_mode: str = PsiMode.ADAPTIVE.value
+    psi: float = 0.0
     loss_target: float = 1.5
     psi_min: float = 220.0
     psi_rate: float = 0.02
     clip_better: float = 1.0
     clip_worse: float = 0.01
     power: float = 2.0
+    cross_power: float = 0.0
+    outputs_per_image: int = 1
     true_class_share: float = 0.2
     dead_zone: float = 0.0
     pairing: str = Pairing.DIFFERENCE.value
+    output_zeroing: float = 0.0
     penalty_start_epoch: int = 0
     penalty_interval: int = 1
+    adversary: str = Adversary.NONE.value
+    adversary_eps: float = 0.01
+    adversary_steps: int = 7
+    adversary_step_ratio: float = 2.5
+    adversary_share: float = 1.0
+    trades_weight: float = 6.0
+    attack_norm_mode: str = NormMode.EVAL.value
 
     def __post_init__(self) -> None:
         _check_choice("architecture", self.architecture, architecture_names())
         _check_choice("activation", self.activation, ACTIVATIONS)
-        _check_choice("schedule", self.schedule, tuple(Schedule))
-        _check_choice("pairing", self.pairing, tuple(Pairing))
+        _check_choice("residual_drop", self.residual_drop, RESIDUAL_DROPS)
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), tuple(choices))
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name}: got {value!r}, allowed [{low}, {high}]")
+        self._check_powers()
+
+    def _check_powers(self) -> None:
+        """Between 0 and 1 the derivative of a power is infinite at 0; z = q = 0 is a constant."""
+        for name in ("power", "cross_power"):
+            value = getattr(self, name)
+            if 0.0 < value < 1.0:
+                raise ValueError(f"{name}: got {value!r}, allowed 0 or at least 1")
+        if self.power == self.cross_power == 0.0:
+            raise ValueError("power: got 0.0, allowed [1, 5] where cross_power is 0")
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether L_adv is part of the loss at all."""
+        return self.psi_mode == PsiMode.ADAPTIVE or self.psi > 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+
+_CHOICES: Mapping[str, type[StrEnum]] = {
+    "schedule": Schedule,
+    "pairing": Pairing,
+    "psi_mode": PsiMode,
+    "weight_decay_on": WeightDecayOn,
+    "adversary": Adversary,
+    "attack_norm_mode": NormMode,
+}
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, 100_000),
@@ -88,12 +147,50 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("momentum", 0.0, 1.0),
     ("weight_decay", 0.0, 1.0),
     ("crop_padding", 0, 64),
-    ("power", 1.0, 5.0),
+    ("class_balance", 0.0, 1.0),
+    ("last_survival", 1e-6, 1.0),
+    ("psi", 0.0, 1e12),
+    ("power", 0.0, 5.0),
+    ("cross_power", 0.0, 2.0),
+    ("outputs_per_image", 1, 1_000_000),
+    ("output_zeroing", 0.0, 1e6),
+    ("adversary_eps", 0.0, 1.0),
+    ("adversary_steps", 1, 1_000),
+    ("adversary_step_ratio", 1e-6, 1e3),
+    ("adversary_share", 0.0, 1.0),
+    ("trades_weight", 0.0, 1e6),
     ("true_class_share", 0.0, 1.0),
     ("dead_zone", 0.0, 1e6),
     ("penalty_start_epoch", 0, 100_000),
     ("penalty_interval", 1, 1_000),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperRow:
+    """What the paper reports for an experiment; no part of the configuration.
+
+    Attributes:
+        row: table and words of the row.
+        accuracy: of clean test images, %.
+        attack_ara, btr_ara: III-A, RMSE; None, like ``accuracy``, where the text is unreadable.
+        note: what the row does not say, or says twice; what was assumed.
+    """
+
+    row: str
+    accuracy: float | None = None
+    attack_ara: float | None = None
+    btr_ara: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name, high in (("accuracy", 100.0), ("attack_ara", 1.0), ("btr_ara", 1.0)):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value <= high:
+                raise ValueError(f"paper_{name}: got {value!r}, allowed [0, {high}]")
+
+
+PAPER_KEYS = ("paper_row", "paper_accuracy", "paper_attack_ara", "paper_btr_ara", "note")
 
 
 def experiment_names() -> tuple[str, ...]:
@@ -110,6 +207,32 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ValueError: unknown experiment or key (with the nearest valid name), or a bad value.
     """
+    values, _ = _read_experiment(name)
+    for override in overrides:
+        values.update(_parse_override(override))
+    return config_from_mapping(values)
+
+
+def load_paper_row(name: str) -> PaperRow | None:
+    """What the paper reports for an experiment, or None where it has no such row.
+
+    Raises:
+        ValueError: as `load_experiment`.
+    """
+    _, values = _read_experiment(name)
+    if not values:
+        return None
+    for key, value in values.items():
+        expected = str if key in ("paper_row", "note") else float
+        if type(value) is not expected:
+            raise ValueError(f"{key}: got {value!r}, allowed a value of type {expected}")
+    if "paper_row" not in values:
+        raise ValueError("paper_row: missing")
+    return PaperRow(**{key.removeprefix("paper_"): value for key, value in values.items()})
+
+
+def _read_experiment(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of the configuration, and those about the paper."""
     path = Path(name) if name.endswith(".toml") else EXPERIMENTS_DIR / f"{name}.toml"
     if not path.is_file():
         raise ValueError(
@@ -117,9 +240,8 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
             f"{_suggestion(name, experiment_names())}"
         )
     values = tomllib.loads(path.read_text())
-    for override in overrides:
-        values.update(_parse_override(override))
-    return config_from_mapping(values)
+    paper = {key: values.pop(key) for key in PAPER_KEYS if key in values}
+    return values, paper
 
 
 def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from candor.data.augment import random_crop_flip
 from candor.data.images import ImageSet
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
-from training.psi import PsiController
+from training.optimizer import WeightDecayOn, parameter_groups
+from training.psi import PsiController, PsiMode
+from training.regularizers import class_balanced_weights
 from training.schedule import Schedule, learning_rate
 from training.step import step_loss
 
@@ -82,8 +85,11 @@ def train(
         ValueError: the checkpoint in ``run_dir`` belongs to another configuration.
     """
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay
+        parameter_groups(network, config.weight_decay, WeightDecayOn(config.weight_decay_on)),
+        lr=0.0,
+        momentum=config.momentum,
     )
+    class_weights = _class_weights(network, data, config)
     path = run_dir / "checkpoint.pt"
     state = _restore(load_checkpoint(path), network, optimizer, config)
     steps_per_epoch = -(-len(data) // config.batch_size)
@@ -99,7 +105,9 @@ def train(
             epoch, position = divmod(state.step, steps_per_epoch)
             order = _epoch_order(len(data), config.seed, epoch)
             chosen = order[position * config.batch_size : (position + 1) * config.batch_size]
-            progress = _train_step(network, optimizer, data, chosen, config, state, step_count)
+            progress = _train_step(
+                network, optimizer, data, chosen, config, state, step_count, class_weights
+            )
             is_between_steps = True
             state.seconds = seconds_before + time.monotonic() - started_at
             if state.step % steps_per_epoch == 0:
@@ -124,6 +132,7 @@ def _train_step(
     config: TrainConfig,
     state: TrainState,
     step_count: int,
+    class_weights: Tensor | None,
 ) -> Progress:
     steps_per_epoch = step_count // config.epochs
     epoch = state.step // steps_per_epoch
@@ -140,18 +149,29 @@ def _train_step(
     )
     for group in optimizer.param_groups:
         group["lr"] = rate
-    is_regularised = epoch >= config.penalty_start_epoch
+    is_regularised = config.has_penalty and epoch >= config.penalty_start_epoch
     is_penalised = is_regularised and state.step % config.penalty_interval == 0
-    losses = step_loss(
-        network, images, labels, config=config, is_penalised=is_penalised, generator=generator
-    )
+    with _residual_draws(config, state.step, device):
+        losses = step_loss(
+            network,
+            images,
+            labels,
+            config=config,
+            is_penalised=is_penalised,
+            generator=generator,
+            class_weights=class_weights,
+        )
     cross_entropy = losses.cross_entropy.item()
     controller = _controller(config, state.integral)
-    if is_regularised:
+    is_adaptive = config.psi_mode == PsiMode.ADAPTIVE
+    if is_regularised and is_adaptive:
         controller = controller.updated(cross_entropy)
+    psi = controller.psi if is_adaptive else config.psi
     total = losses.cross_entropy
+    if losses.added is not None:
+        total = total + losses.added
     if losses.penalty is not None:
-        total = total + controller.psi * config.penalty_interval * losses.penalty
+        total = total + psi * config.penalty_interval * losses.penalty
         state.sums.penalty += losses.penalty.item()
         state.sums.penalised_steps += 1
     optimizer.zero_grad(set_to_none=True)
@@ -169,7 +189,7 @@ def _train_step(
         epoch=epoch,
         cross_entropy=state.sums.cross_entropy / state.sums.images,
         accuracy=state.sums.correct / state.sums.images,
-        psi=controller.psi,
+        psi=psi,
         learning_rate=rate,
     )
 
@@ -200,6 +220,29 @@ def _controller(config: TrainConfig, integral: float) -> PsiController:
         loss_target=config.loss_target,
         integral=integral,
     )
+
+
+def _class_weights(network: nn.Module, data: ImageSet, config: TrainConfig) -> Tensor | None:
+    """(V,) on the network's device; None where all classes weigh alike."""
+    if config.class_balance == 0.0:
+        return None
+    counts = data.labels.bincount(minlength=len(data.class_names))
+    weights = class_balanced_weights(counts, beta=config.class_balance)
+    return weights.to(next(network.parameters()).device)
+
+
+@contextmanager
+def _residual_draws(config: TrainConfig, step: int, device: torch.device) -> Iterator[None]:
+    """Seed what drops residual blocks by (seed, step): modules draw from the global generator.
+
+    The global generator is put back afterwards.
+    """
+    if config.residual_drop == "none":
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(_seed(config.seed, 2, step))
+        yield
 
 
 def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -235,7 +278,11 @@ def _restore(
 ) -> TrainState:
     if saved is None:
         return TrainState()
-    now, before = config.as_dict(), saved["config"]
+    # A run that began before a key existed was run with the key's default.
+    defaults = {
+        field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING
+    }
+    now, before = config.as_dict(), defaults | saved["config"]
     changed = sorted(key for key in now if now[key] != before.get(key))
     if changed:
         raise ValueError(

@@ -2,6 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PsiMode(StrEnum):
+    ADAPTIVE = "adaptive"
+    FIXED = "fixed"
+
+
+# III-F: k_psi,0, k_psi, eps_better, eps_worse as "typically" used from IV-B14 on, and before.
+TYPICAL_PARAMETERS = {"psi_min": 220.0, "psi_rate": 0.02, "clip_better": 1.0, "clip_worse": 0.01}
+EARLY_PARAMETERS = {"psi_min": 0.01, "psi_rate": 0.02, "clip_better": 1.0, "clip_worse": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,10 @@ class _Strict(BaseModel):
 
 
 class NetworkCard(_Strict):
-    """Fields of `candor.nets.architectures.NetworkSpec`, in the same units."""
+    """Fields of `candor.nets.architectures.NetworkSpec`, in the same units.
+
+    Those with a default here are younger than the first cards, which lack them.
+    """
 
     architecture: str
     activation: str
@@ -22,6 +25,8 @@ class NetworkCard(_Strict):
     class_count: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    residual_drop: str = "none"
+    last_survival: float = 1.0
 
 
 class InputCard(_Strict):

@@ -7,9 +7,11 @@ from functools import partial
 from torch import nn
 
 from candor.nets.activations import HalfHuberReLU
-from candor.nets.resnet import PreActivationResNet
+from candor.nets.drop import Drop, ShakeDrop, StochasticDepth, survival_probability
+from candor.nets.resnet import PreActivationResNet, StandardizeEach, plain_stem
 
 ACTIVATIONS = ("hhrelu", "relu")
+RESIDUAL_DROPS = ("none", "shakedrop", "stochastic-depth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,10 @@ class NetworkSpec:
         activation: "hhrelu" (Eq. 11) or "relu".
         curvature: d of Eq. 11; ignored by "relu".
         width_factor: multiplies the channels of every stage, >= 1.
+        residual_drop: "none", "stochastic-depth" or "shakedrop" (alpha = 0), see
+            `candor.nets.drop`.
+        last_survival: p_L, probability that the last residual block survives a training step, in
+            (0, 1]; earlier ones survive more often, linearly.  Ignored by "none".
     """
 
     architecture: str
@@ -32,6 +38,8 @@ class NetworkSpec:
     activation: str = "hhrelu"
     curvature: float = 1.0
     width_factor: int = 1
+    residual_drop: str = "none"
+    last_survival: float = 1.0
 
     def __post_init__(self) -> None:
         if self.architecture not in _ARCHITECTURES:
@@ -44,19 +52,82 @@ class NetworkSpec:
             raise ValueError(f"class_count: got {self.class_count}, allowed [2, inf)")
         if self.width_factor < 1:
             raise ValueError(f"width_factor: got {self.width_factor}, allowed [1, inf)")
+        if self.residual_drop not in RESIDUAL_DROPS:
+            raise ValueError(f"residual_drop: got {self.residual_drop!r}, allowed {RESIDUAL_DROPS}")
+        if not 0.0 < self.last_survival <= 1.0:
+            raise ValueError(f"last_survival: got {self.last_survival!r}, allowed (0, 1]")
 
 
-def _cifar_resnet(spec: NetworkSpec, *, depth: int) -> nn.Module:
-    """ResNet of 6n + 2 layers in three stages of n blocks, widths 16, 32, 64.  (III-I1)"""
-    block_count = (depth - 2) // 6
+def _resnet(
+    spec: NetworkSpec,
+    *,
+    blocks: tuple[int, ...],
+    widths: tuple[int, ...],
+    stem: Callable[[int, int], nn.Conv2d] = plain_stem,
+    stem_pool: nn.Module | None = None,
+    normalize: nn.Module | None = None,
+) -> nn.Module:
     return PreActivationResNet(
-        blocks=(block_count,) * 3,
-        widths=tuple(width * spec.width_factor for width in (16, 32, 64)),
+        blocks=blocks,
+        widths=tuple(width * spec.width_factor for width in widths),
         channels=len(spec.mean),
         class_count=spec.class_count,
         mean=spec.mean,
         std=spec.std,
         activation=_activation_factory(spec),
+        stem=stem,
+        stem_pool=stem_pool,
+        normalize=normalize,
+        drop=partial(_drop, spec),
+    )
+
+
+def _cifar_resnet(spec: NetworkSpec, *, depth: int) -> nn.Module:
+    """ResNet of 6n + 2 layers in three stages of n blocks, widths 16, 32, 64.  (III-I1)"""
+    return _resnet(spec, blocks=((depth - 2) // 6,) * 3, widths=(16, 32, 64))
+
+
+def _imagenet_resnet18(spec: NetworkSpec) -> nn.Module:
+    """ResNet-18 with average instead of max pooling after the stem.  (III-I2)
+
+    The pool's 3x3 window, stride 2 and padding 1 are those of the max pool it replaces; windows at
+    the border average the pixels they have.  224x224 images reach the stages as 56x56.
+    """
+    return _resnet(
+        spec,
+        blocks=(2, 2, 2, 2),
+        widths=(64, 128, 256, 512),
+        stem=partial(nn.Conv2d, kernel_size=7, stride=2, padding=3, bias=False),
+        stem_pool=nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
+    )
+
+
+def _coco_resnet44(spec: NetworkSpec) -> nn.Module:
+    """ResNet-44 of double width whose stem of kernel 4, stride 3 makes 96x96 to 32x32.  (III-I3)
+
+    Without padding it would give 31x31, so one pixel is padded on each side.
+    """
+    return _resnet(
+        spec,
+        blocks=(7, 7, 7),
+        widths=(32, 64, 128),
+        stem=partial(nn.Conv2d, kernel_size=4, stride=3, padding=1, bias=False),
+    )
+
+
+def _jsrt_resnet44(spec: NetworkSpec) -> nn.Module:
+    """ResNet-44 for radiographs: stem 9x9, average pool 8, each image standardised.  (III-I4)
+
+    256x256 images reach the stages as 32x32.  ``mean`` and ``std`` only count the channels: what
+    they do to a whole image is undone by its standardisation.
+    """
+    return _resnet(
+        spec,
+        blocks=(7, 7, 7),
+        widths=(64, 96, 128),
+        stem=partial(nn.Conv2d, kernel_size=9, padding=4, bias=False),
+        stem_pool=nn.AvgPool2d(8),
+        normalize=StandardizeEach(),
     )
 
 
@@ -66,10 +137,20 @@ def _activation_factory(spec: NetworkSpec) -> Callable[[], nn.Module]:
     return partial(HalfHuberReLU, spec.curvature)
 
 
+def _drop(spec: NetworkSpec, depth: float) -> Drop | None:
+    if spec.residual_drop == "none":
+        return None
+    kind = ShakeDrop if spec.residual_drop == "shakedrop" else StochasticDepth
+    return kind(survival_probability(depth, spec.last_survival))
+
+
 _ARCHITECTURES: Mapping[str, Callable[[NetworkSpec], nn.Module]] = {
     "cifar-resnet20": partial(_cifar_resnet, depth=20),
     "cifar-resnet44": partial(_cifar_resnet, depth=44),
     "cifar-resnet170": partial(_cifar_resnet, depth=170),
+    "coco-resnet44": _coco_resnet44,
+    "imagenet-resnet18": _imagenet_resnet18,
+    "jsrt-resnet44": _jsrt_resnet44,
 }
 
 

@@ -1,5 +1,6 @@
 """Model folders: what is written is what is read, and disagreement is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -58,6 +59,38 @@ def test_loading_draws_nothing_from_the_global_generator(tmp_path: Path) -> None
     state = torch.get_rng_state()
     load_model(tmp_path)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_card_older_than_residual_drop_is_read_with_its_default(tmp_path: Path) -> None:
+    _save(tmp_path)
+    network = json.loads((tmp_path / CARD_FILE).read_text())["network"]
+    _edit_card(
+        tmp_path,
+        network={
+            key: value
+            for key, value in network.items()
+            if key not in ("residual_drop", "last_survival")
+        },
+    )
+    card = load_model(tmp_path).card
+    assert (card.network.residual_drop, card.network.last_survival) == ("none", 1.0)
+
+
+def test_residual_drop_travels_on_the_card(tmp_path: Path) -> None:
+    """Evaluation scales every residual by its survival: forgetting it changes the answers."""
+    spec = dataclasses.replace(SPEC, residual_drop="stochastic-depth", last_survival=0.5)
+    network = build_network(spec)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith("conv2.weight"):
+                weight.normal_(std=0.1)
+    _save(tmp_path, spec=spec, state_dict=network.state_dict())
+    images = torch.rand(2, 3, 32, 32)
+    loaded = load_model(tmp_path)
+    assert torch.equal(loaded.network(images), network.eval()(images))
+    plain = build_network(SPEC).eval()
+    plain.load_state_dict(network.state_dict())
+    assert not torch.allclose(loaded.network(images), plain(images))
 
 
 def test_changed_weights_are_refused(tmp_path: Path) -> None:

@@ -4,7 +4,14 @@ import math
 
 import pytest
 
-from training.config import TrainConfig, config_from_mapping, experiment_names, load_experiment
+from training.config import (
+    PaperRow,
+    TrainConfig,
+    config_from_mapping,
+    experiment_names,
+    load_experiment,
+    load_paper_row,
+)
 
 REQUIRED = {"architecture": "cifar-resnet20", "epochs": 3}
 
@@ -74,6 +81,22 @@ def test_missing_key_is_named(key):
         ("dead_zone", -1.0),
         ("penalty_interval", 0),
         ("momentum", 1.5),
+        ("cross_power", 0.5),
+        ("cross_power", 3.0),
+        ("power", 0.0),
+        ("outputs_per_image", 0),
+        ("output_zeroing", -0.01),
+        ("psi_mode", "constant"),
+        ("psi", -1.0),
+        ("residual_drop", "dropout"),
+        ("last_survival", 0.0),
+        ("weight_decay_on", "weights"),
+        ("class_balance", 1.5),
+        ("adversary", "fgsm"),
+        ("adversary_eps", 1.5),
+        ("adversary_steps", 0),
+        ("adversary_share", -0.1),
+        ("attack_norm_mode", "both"),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(key, value):
@@ -133,3 +156,69 @@ def test_file_that_is_not_toml_is_refused(tmp_path):
     path.write_text("epochs = = 3")
     with pytest.raises(ValueError, match="line 1"):
         load_experiment(str(path))
+
+
+def test_power_of_zero_is_allowed_beside_a_cross_power():
+    assert TrainConfig(**REQUIRED, power=0.0, cross_power=1.0).power == 0.0
+
+
+def test_first_experiment_means_what_it_always_meant():
+    """A run that began before the newer keys existed must be able to go on."""
+    config = load_experiment("cifar10-resnet20").as_dict()
+    newer = {
+        "residual_drop": "none",
+        "weight_decay_on": "all",
+        "class_balance": 0.0,
+        "psi_mode": "adaptive",
+        "cross_power": 0.0,
+        "outputs_per_image": 1,
+        "output_zeroing": 0.0,
+        "adversary": "none",
+    }
+    assert {key: config[key] for key in newer} == newer
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, True), ({"psi": 5.0}, True), ({"psi_mode": "fixed"}, False),
+     ({"psi_mode": "fixed", "psi": 0.1}, True)],
+)  # fmt: skip
+def test_fixed_psi_of_zero_switches_the_penalty_off(changes, expected):
+    assert TrainConfig(**REQUIRED, **changes).has_penalty is expected
+
+
+def write(folder, text):
+    path = folder / "mine.toml"
+    path.write_text('architecture = "cifar-resnet20"\nepochs = 9\n' + text)
+    return str(path)
+
+
+def test_paper_row_is_read_beside_the_configuration(tmp_path):
+    path = write(tmp_path, 'paper_row = "Table I: K = 2"\npaper_accuracy = 85.0\nnote = "n"\n')
+    row = load_paper_row(path)
+    assert row == PaperRow(row="Table I: K = 2", accuracy=85.0, note="n")
+    assert row.attack_ara is None
+    assert load_experiment(path) == TrainConfig(**REQUIRED | {"epochs": 9})
+
+
+def test_experiment_without_a_row_has_none(tmp_path):
+    assert load_paper_row(write(tmp_path, "")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('paper_row = "r"\npaper_accuracy = "85"', "^paper_accuracy: got '85', allowed a value"),
+        ('paper_row = "r"\npaper_accuracy = 101.0', "^paper_accuracy: got 101.0"),
+        ('paper_row = "r"\npaper_btr_ara = -0.1', "^paper_btr_ara: got -0.1"),
+        ("paper_accuracy = 85.0", "^paper_row: missing"),
+    ],
+)
+def test_bad_paper_row_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_paper_row(write(tmp_path, text))
+
+
+def test_unknown_key_about_the_paper_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="^paper_ara: unknown key"):
+        load_experiment(write(tmp_path, "paper_ara = 0.1"))

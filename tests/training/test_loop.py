@@ -8,6 +8,7 @@ import torch
 
 from candor.data.images import ImageSet
 from candor.nets.activations import HalfHuberReLU
+from candor.nets.drop import ShakeDrop, StochasticDepth
 from candor.nets.resnet import PreActivationResNet
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
@@ -33,7 +34,7 @@ def config_of(**changes):
     return TrainConfig(**values | changes)
 
 
-def new_network():
+def new_network(drop=None):
     torch.manual_seed(3)
     return PreActivationResNet(
         blocks=(1, 1),
@@ -43,6 +44,7 @@ def new_network():
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         activation=HalfHuberReLU,
+        drop=lambda depth: drop and drop(0.5),
     )
 
 
@@ -202,6 +204,93 @@ def test_penalty_waits_for_its_epoch(data, tmp_path):
     history = train(new_network(), data, config, run_dir=tmp_path).history
     assert [entry["penalty"] > 0 for entry in history] == [False, False, True, True]
     assert [entry["psi"] for entry in history[:2]] == [0.1, 0.1]
+
+
+def test_checkpoint_from_before_a_key_existed_goes_on(data, tmp_path, whole):
+    train(new_network(), data, config_of(), run_dir=tmp_path, stop_after=5)
+    saved = load_checkpoint(tmp_path / "checkpoint.pt")
+    for key in ("psi_mode", "adversary", "output_zeroing"):
+        del saved["config"][key]
+    save_checkpoint(tmp_path / "checkpoint.pt", saved)
+    with pytest.raises(ValueError, match="^output_zeroing: got 0.1"):
+        train(new_network(), data, config_of(output_zeroing=0.1), run_dir=tmp_path)
+    network = new_network()
+    assert_equal_runs(network, train(network, data, config_of(), run_dir=tmp_path), whole)
+
+
+def test_fixed_psi_stays_where_it_is_put(data, tmp_path):
+    config = config_of(psi_mode="fixed", psi=7.0)
+    state = train(new_network(), data, config, run_dir=tmp_path)
+    assert [entry["psi"] for entry in state.history] == [7.0] * 4
+    assert all(entry["penalty"] > 0 for entry in state.history)
+    assert state.integral == 0.0
+
+
+def test_fixed_psi_of_zero_is_a_traditional_network(data, tmp_path):
+    config = config_of(psi_mode="fixed", psi=0.0)
+    history = train(new_network(), data, config, run_dir=tmp_path).history
+    assert [entry["penalty"] for entry in history] == [0.0] * 4
+
+
+def test_fixed_psi_weighs_the_penalty(data, tmp_path):
+    weights = []
+    for psi in (1.0, 1.0, 2.0):
+        folder = tmp_path / str(len(weights))
+        folder.mkdir()
+        network = new_network()
+        train(network, data, config_of(psi_mode="fixed", psi=psi), run_dir=folder, stop_after=1)
+        weights.append(network.head.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+FULL = {
+    "adversary": "l2-min",
+    "adversary_eps": 0.05,
+    "adversary_steps": 2,
+    "adversary_share": 0.5,
+    "output_zeroing": 0.01,
+    "outputs_per_image": 2,
+    "class_balance": 1.0,
+    "weight_decay_on": "biases",
+    "residual_drop": "stochastic-depth",
+    "last_survival": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("stochastic-depth", StochasticDepth), ("shakedrop", ShakeDrop)]
+)
+def test_run_with_everything_on_resumes_bit_equal(data, tmp_path, name, kind):
+    """Also what draws from the global generator, wherever that stands."""
+    config = config_of(**FULL | {"residual_drop": name})
+    runs = []
+    for place, stops in enumerate([(None,), (4, None)]):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        for stop in stops:
+            network = new_network(kind)
+            torch.manual_seed(place)
+            before = torch.get_rng_state()
+            state = train(network, data, config, run_dir=folder, stop_after=stop)
+            assert torch.equal(torch.get_rng_state(), before)
+        runs.append((network, state))
+    assert_equal_runs(*runs[0], runs[1])
+    assert runs[0][1].history[-1]["cross_entropy"] < 2.0
+
+
+@pytest.mark.parametrize("key", ["adversary", "output_zeroing", "class_balance", "weight_decay_on"])
+def test_each_part_of_the_stack_changes_the_weights(data, tmp_path, key):
+    network = new_network()
+    # Labels in unequal numbers, else balanced weights are all 1.
+    unequal = dataclasses.replace(data, labels=data.labels * (torch.arange(21) < 15))
+    plain = new_network()
+    for place, (trained, changes) in enumerate(((plain, {}), (network, {key: FULL[key]}))):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        config = config_of(weight_decay=0.1, **changes)
+        train(trained, unequal, config, run_dir=folder, stop_after=2)
+    assert not torch.equal(network.stem.weight, plain.stem.weight)
 
 
 def test_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):

@@ -6,7 +6,16 @@ from torch import Generator, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from training.config import TrainConfig
-from training.regularizers import Pairing, input_gradient_penalty, output_weights
+from training.regularizers import (
+    Pairing,
+    class_balanced_weights,
+    draw_classes,
+    input_gradient_penalty,
+    output_weights,
+    output_zeroing_penalty,
+    output_zeroing_weight,
+    stacked_output_weights,
+)
 from training.step import step_loss
 
 BATCHES = pytest.mark.parametrize("batch", [1, 3, 8])
@@ -179,3 +188,204 @@ def test_step_counts_its_hits_and_leaves_the_images_alone(batch):
     penalty_of(network, images, labels)
     assert torch.equal(images, before)
     assert not images.requires_grad
+
+
+@BATCHES
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+@pytest.mark.parametrize("cross_power", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("dead_zone", [0.0, 0.5])
+def test_family_of_penalties_is_that_of_the_definition(batch, power, cross_power, dead_zone):
+    torch.manual_seed(batch)
+    gradients = torch.randn(batch, *SHAPE, dtype=torch.float64)
+    expected = 0.0
+    for row in gradients:
+        left = [max(abs(value) - dead_zone, 0.0) for value in row.flatten().tolist()]
+        expected += sum(sum(left) ** cross_power * value**power for value in left) / len(left)
+    penalty = input_gradient_penalty(
+        gradients, power=power, cross_power=cross_power, dead_zone=dead_zone
+    )
+    assert penalty.item() == pytest.approx(expected / batch)
+
+
+def test_power_one_and_cross_power_one_are_the_same_but_for_the_scale():
+    gradients = torch.randn(3, *SHAPE, dtype=torch.float64)
+    plain = input_gradient_penalty(gradients, power=1.0)
+    crossed = input_gradient_penalty(gradients, power=0.0, cross_power=1.0)
+    torch.testing.assert_close(crossed, 30 * plain)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0, 3.0, 5.0])
+@pytest.mark.parametrize("cross_power", [0.0, 1.0, 2.0])
+def test_family_of_penalties_differentiates_twice(power, cross_power):
+    if power == cross_power == 0.0:
+        return
+    torch.manual_seed(0)
+    gradients = torch.randn(2, 1, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def penalty(gradients):
+        return input_gradient_penalty(
+            gradients, power=power, cross_power=cross_power, dead_zone=0.01
+        )
+
+    assert gradcheck(penalty, gradients)
+    assert gradgradcheck(penalty, gradients)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_derivative_is_finite_where_every_gradient_is_zero(power):
+    gradients = torch.zeros(2, 1, 2, 3, requires_grad=True)
+    penalty = input_gradient_penalty(gradients, power=power, cross_power=1.0)
+    penalty.backward()
+    assert gradients.grad.isfinite().all()
+
+
+@BATCHES
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_no_class_is_drawn_twice_for_an_image(batch, count):
+    classes = draw_classes(
+        batch, class_count=4, outputs_per_image=count, generator=Generator().manual_seed(0)
+    )
+    assert classes.shape == (count, batch)
+    assert all(len(set(column)) == count for column in classes.T.tolist())
+    assert 0 <= classes.min() <= classes.max() < 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_class_is_drawn_as_often(count):
+    classes = draw_classes(
+        4000, class_count=4, outputs_per_image=count, generator=Generator().manual_seed(0)
+    )
+    for row in classes:
+        assert row.bincount(minlength=4).min() > 900  # 1000 expected, standard deviation 27
+
+
+@BATCHES
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_drawing_all_outputs_is_exact(batch, share):
+    """K = V: the mean over all classes, whatever the draw, the true one drawn on purpose or not."""
+    network = linear()
+    images, labels = batch_of(batch)
+    expected = network[1].weight.square().mean()
+    options = {"outputs_per_image": CLASSES, "true_class_share": share, "pairing": "none"}
+    for seed in range(3):
+        torch.testing.assert_close(penalty_of(network, images, labels, seed, **options), expected)
+
+
+def test_more_outputs_than_classes_are_all_of_them():
+    network = linear()
+    images, labels = batch_of(3)
+    penalty = penalty_of(network, images, labels, outputs_per_image=9, true_class_share=0.0)
+    torch.testing.assert_close(penalty, network[1].weight.square().mean())
+
+
+@BATCHES
+@pytest.mark.parametrize("pairing", list(Pairing))
+def test_true_class_drawn_on_purpose_comes_once_and_displaces_another(batch, pairing):
+    torch.manual_seed(batch)
+    logits, labels = torch.randn(batch, CLASSES), torch.randint(CLASSES, (batch,))
+    classes = draw_classes(
+        batch, class_count=CLASSES, outputs_per_image=3, generator=Generator().manual_seed(batch)
+    )
+    weights = stacked_output_weights(
+        logits,
+        labels,
+        classes=classes,
+        shares=torch.zeros(batch),
+        true_class_share=0.5,
+        pairing=pairing,
+    )
+    assert weights.shape == (3, batch, CLASSES)
+    assert (weights[0].gather(1, labels[:, None]) == 1).all()
+    others = weights[1:]
+    assert (others.sum(2) == 1).all()
+    assert (others.gather(2, labels[None, :, None].expand(2, -1, 1)) == 0).all()
+    assert not (others[0] == others[1]).all(1).any()
+
+
+def test_one_output_an_image_draws_what_it_always_drew():
+    """Runs that were started before K existed go on with the same numbers."""
+    network = linear()
+    images, labels = batch_of(8)
+    generator = Generator().manual_seed(5)
+    classes = torch.randint(CLASSES, (8,), generator=generator)
+    shares = torch.rand(8, generator=generator)
+    weights = output_weights(
+        network(images),
+        labels,
+        classes=classes,
+        shares=shares,
+        true_class_share=0.2,
+        pairing=Pairing.DIFFERENCE,
+    )
+    expected = (weights @ network[1].weight).square().mean()
+    torch.testing.assert_close(penalty_of(network, images, labels, 5), expected)
+
+
+@BATCHES
+def test_output_zeroing_is_the_sum_of_squared_logits(batch):
+    torch.manual_seed(batch)
+    logits = torch.randn(batch, CLASSES, dtype=torch.float64, requires_grad=True)
+    expected = sum(value**2 for row in logits.tolist() for value in row) / batch
+    assert output_zeroing_penalty(logits).item() == pytest.approx(expected)
+    assert gradcheck(output_zeroing_penalty, logits)
+    assert gradgradcheck(output_zeroing_penalty, logits)
+
+
+@pytest.mark.parametrize(("classes", "printed"), [(10, 0.01), (1000, 6e-5), (80, 1e-3)])
+def test_guideline_of_output_zeroing_is_the_one_the_paper_prints(classes, printed):
+    weight = output_zeroing_weight(classes, confidence=0.8)
+    assert float(f"{weight:.0e}") == printed
+
+
+@pytest.mark.parametrize(("classes", "confidence"), [(2, 0.9), (10, 0.8), (1000, 0.3)])
+def test_guideline_balances_the_two_forces(classes, confidence):
+    """Eq. 14's middle line, with a logit whose softmax is the confidence."""
+    weight = output_zeroing_weight(classes, confidence=confidence)
+    logit = torch.tensor(0.0, dtype=torch.float64)
+    logits = torch.zeros(classes, dtype=torch.float64)
+    low, high = 0.0, 50.0
+    for _ in range(80):  # bisection: the logit is not taken from the formula under test
+        logit = (low + high) / 2
+        logits[0] = logit
+        low, high = (logit, high) if logits.softmax(0)[0] < confidence else (low, logit)
+    force = weight * 2 * logit
+    assert 1 - confidence == pytest.approx(force + (classes - 1) * (1 - confidence) * force)
+
+
+@pytest.mark.parametrize(
+    ("classes", "confidence", "field"),
+    [(1, 0.8, "class_count"), (10, 0.1, "confidence"), (10, 1.0, "confidence"),
+     (10, float("nan"), "confidence")],
+)  # fmt: skip
+def test_guideline_outside_its_range_is_refused(classes, confidence, field):
+    with pytest.raises(ValueError, match=f"^{field}: got .*allowed"):
+        output_zeroing_weight(classes, confidence=confidence)
+
+
+COUNTS = torch.tensor([5000, 50, 500])
+
+
+def test_class_weights_follow_the_effective_number_of_samples():
+    found = class_balanced_weights(COUNTS, beta=0.99)
+    raw = [(1 - 0.99) / (1 - 0.99**count) for count in COUNTS.tolist()]
+    expected = [3 * weight / sum(raw) for weight in raw]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_weights_run_from_equal_to_inverse_shares():
+    assert class_balanced_weights(COUNTS, beta=0.0).tolist() == [1.0, 1.0, 1.0]
+    inverse = class_balanced_weights(COUNTS, beta=1.0)
+    torch.testing.assert_close(inverse * COUNTS, (inverse * COUNTS)[:1].expand(3))
+    assert inverse.sum().item() == pytest.approx(3)
+    torch.testing.assert_close(class_balanced_weights(COUNTS, beta=1 - 1e-12), inverse)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.1, float("nan")])
+def test_class_balance_out_of_range_is_refused(beta):
+    with pytest.raises(ValueError, match="^beta: got"):
+        class_balanced_weights(COUNTS, beta=beta)
+
+
+def test_class_without_images_is_refused():
+    with pytest.raises(ValueError, match="^counts: got"):
+        class_balanced_weights(torch.tensor([1, 0]), beta=0.5)

@@ -52,3 +52,14 @@ def test_warm_up_of_the_papers_schedule_is_ten_of_two_hundred_epochs():
     rates = [learning_rate(Schedule.STEPS, peak=0.1, progress=e / 200) for e in range(200)]
     assert rates.index(pytest.approx(0.1)) == 10
     assert [e for e in range(11, 200) if rates[e] < 0.5 * rates[e - 1]] == [170, 195]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "drops"),
+    [(Schedule.STEPS_IMAGENET, 65, [50, 60]), (Schedule.STEPS_COCO, 80, [55, 70])],
+)
+def test_schedules_of_the_larger_data_sets_step_at_the_papers_epochs(schedule, epochs, drops):
+    rates = [learning_rate(schedule, peak=0.1, progress=e / epochs) for e in range(epochs)]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates.index(pytest.approx(0.1)) == 10
+    assert [e for e in range(11, epochs) if rates[e] < 0.5 * rates[e - 1]] == drops
