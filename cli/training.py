@@ -70,7 +70,8 @@ def _train(
     test_data = open_dataset(config.data, "test", data_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     resolved = {"experiment": label, **config.as_dict(), "torch": torch.__version__}
-    (run_dir / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
+    if not (run_dir / "checkpoint.pt").exists():  # else the run there keeps the one it began with
+        (run_dir / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
     torch.manual_seed(config.seed)
     spec = _spec(config, training_data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -103,14 +104,13 @@ def _train(
 
 
 def _spec(config: "TrainConfig", data: "ImageSet") -> "NetworkSpec":
-    from candor.data.cifar10 import MEAN, STD
     from candor.nets.architectures import NetworkSpec
 
     return NetworkSpec(
         architecture=config.architecture,
         class_count=len(data.class_names),
-        mean=MEAN,
-        std=STD,
+        mean=data.mean,
+        std=data.std,
         activation=config.activation,
         curvature=config.curvature,
         width_factor=config.width_factor,

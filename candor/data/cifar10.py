@@ -63,6 +63,8 @@ def load_cifar10(root: Path, split: str) -> ImageSet:
         labels=torch.from_numpy(labels),
         class_names=CLASS_NAMES,
         identifiers=tuple(name or f"{split}/{row}" for row, name in enumerate(paths)),
+        mean=MEAN,
+        std=STD,
     )
 
 

@@ -17,6 +17,7 @@ class ImageSet:
         labels: (N,) int64 in [0, len(class_names)).
         class_names: one name a class, in the order of the labels.
         identifiers: one stable name an image (path in the archive), length N.
+        mean, std: per-channel normalisation a network for this data uses, on the [0, 1] scale.
     """
 
     name: str
@@ -24,6 +25,8 @@ class ImageSet:
     labels: Tensor
     class_names: tuple[str, ...]
     identifiers: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -57,6 +57,8 @@ def images_of(count):
         labels=torch.arange(count),
         class_names=tuple(map(str, range(10))),
         identifiers=tuple(map(str, range(count))),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
     )
 
 

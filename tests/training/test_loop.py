@@ -61,6 +61,8 @@ def data():
         labels=labels,
         class_names=("red", "green", "blue"),
         identifiers=tuple(map(str, range(21))),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
     )
 
 
