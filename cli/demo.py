@@ -17,6 +17,7 @@ from rich.table import Table
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from cli.archives import MODELS_DIR, ArchiveError
+from cli.output import AsJson, print_json
 from cli.pictures import Difference, Panel, difference, difference_sheet, scale_notes, sheet
 from cli.stack import Stack, StackConfig, StackError
 from gateway.client import CandorClient
@@ -51,9 +52,10 @@ def demo(
     default_model: Annotated[
         str | None, typer.Option("--model", help="Default: the first of the store.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Start the service, explain a photograph of a cat, write the pictures and stop."""
-    console = Console()
+    console = Console(stderr=as_json)
     config = StackConfig(models_dir=models_dir, default_model=default_model)
     console.print("Starting the service, takes some seconds ...")
     try:
@@ -67,6 +69,8 @@ def demo(
     answers = [_answer(explanation, before) for explanation in response.explanations]
     _write(out, response, before, answers)
     _show(console, response, answers)
+    if as_json:
+        print_json(_record(response, answers))
     console.print(f"Look at {out / 'composite.png'}; everything else is beside it.")
 
 

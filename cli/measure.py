@@ -184,7 +184,9 @@ def _summary(
         "solver": plan.solver,
         "steps": plan.steps,
         "naive": naive,
-        "accuracy": {"value": interval.value, "low": interval.low, "high": interval.high},
+        "accuracy": interval.value,
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
     }
     for name, goal in measured.items():
         radii, unresolved = _radii(goal.result)
@@ -221,12 +223,12 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     (out / "ara.json").write_text(json.dumps(summary, indent=2) + "\n")
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("image", "index", "label", "goal", "radius", "status")
+        name: [] for name in ("image_path", "index", "label", "goal", "radius", "status")
     }
     indices = chosen.tolist()
     for name, goal in measured.items():
         radii, _ = _radii(goal.result)
-        columns["image"] += [dataset.identifiers[index] for index in indices]
+        columns["image_path"] += [dataset.identifiers[index] for index in indices]
         columns["index"] += indices
         columns["label"] += dataset.labels[chosen].tolist()
         columns["goal"] += [str(_GOALS[name])] * len(indices)
@@ -240,18 +242,24 @@ def _metric_cards(summary: dict[str, Any], plan: _Plan, data: str) -> list[Metri
         f"candor ara --data {plan.data} --images {plan.image_count} --seed {plan.seed} "
         f"--solver {plan.solver} --steps {plan.steps}"
     )
+    rows = {"accuracy": _accuracy_row(summary)} | {name: summary[name] for name in _GOALS}
     return [
         MetricCard(
             name=name,
-            value=summary[name]["value"],
-            low=summary[name]["low"],
-            high=summary[name]["high"],
+            value=row["value"],
+            low=row["low"],
+            high=row["high"],
             image_count=plan.image_count,
             data=data,
             method=method,
         )
-        for name in ("accuracy", *_GOALS)
+        for name, row in rows.items()
     ]
+
+
+def _accuracy_row(summary: dict[str, Any]) -> dict[str, Any]:
+    names = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
+    return {key: summary[name] for key, name in names.items()}
 
 
 def _show(summary: dict[str, Any]) -> None:
@@ -260,7 +268,7 @@ def _show(summary: dict[str, Any]) -> None:
     table = Table(title=f"{summary['model']} on {summary['images']} images of {summary['data']}")
     for heading in ("measure", "value", "95 % interval", "unresolved", "image-steps", "seconds"):
         table.add_column(heading)
-    accuracy = summary["accuracy"]
+    accuracy = _accuracy_row(summary)
     table.add_row("accuracy", f"{accuracy['value']:.4f}", _interval(accuracy), "", "", "")
     for name in _GOALS:
         row = summary[name]

@@ -10,7 +10,9 @@ from cli.output import AsJson, clear_errors, console, print_json
 
 def import_released(
     file: Annotated[Path, typer.Argument(help="A checkpoint released by the paper's authors.")],
-    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Model folder to write; default runs/released/NAME.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Model name; default: the file's.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -20,9 +22,11 @@ def import_released(
         from candor.released import read_released
 
         released = read_released(file)
+        model_name = name or file.stem.lower().replace("_", "-")
+        folder = out or Path("runs") / "released" / model_name
         card = save_model(
-            out,
-            name=name or file.stem.lower().replace("_", "-"),
+            folder,
+            name=model_name,
             model_version="1",
             description=f"Released by the authors of arXiv 1906.02896 as {file.name}",
             spec=released.spec,
@@ -34,4 +38,4 @@ def import_released(
         if as_json:
             print_json(card.model_dump(mode="json"))
         else:
-            console().print(f"{out}: {card.network.architecture}, weights {card.weights_sha256}")
+            console().print(f"{folder}: {card.network.architecture}, weights {card.weights_sha256}")

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from cli.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError
+from cli.output import AsJson, print_json
 from cli.stack import LOOPBACK, Stack, StackConfig, StackError
 
 _CHECK_SECONDS = 0.5
@@ -25,6 +26,7 @@ def serve(
     default_model: Annotated[
         str | None, typer.Option(help="Answers requests that name no model.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
     config = StackConfig(
@@ -36,11 +38,11 @@ def serve(
         default_model=default_model,
         shows_gateway_log=True,
     )
-    console = Console()
+    console = Console(stderr=as_json)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        _run(config, console)
+        _run(config, console, as_json)
     except KeyboardInterrupt:
         console.print("Stopped.")
     except (StackError, ArchiveError) as err:
@@ -48,9 +50,11 @@ def serve(
         raise typer.Exit(1) from err
 
 
-def _run(config: StackConfig, console: Console) -> None:
+def _run(config: StackConfig, console: Console, as_json: bool) -> None:
     console.print("Starting, takes some seconds ...")
     with Stack(config) as stack:
+        if as_json:
+            print_json({"grpc": stack.grpc_address, "rest": stack.rest_url, "models": stack.models})
         _announce(stack, console)
         try:
             while True:

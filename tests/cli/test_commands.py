@@ -131,6 +131,7 @@ def test_ara_reports_intervals_and_a_row_per_image_and_goal(
         assert area["low"] <= area["value"] <= area["high"]
         assert area["image_steps"] > 0
     assert json.loads((tmp_path / "ara.json").read_text()) == summary
+    assert summary["accuracy_low"] <= summary["accuracy"] <= summary["accuracy_high"]
     rows = pq.read_table(tmp_path / "radii.parquet").to_pylist()
     assert len(rows) == 20
     assert {row["goal"] for row in rows} == {"attack", "btr"}
