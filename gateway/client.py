@@ -25,7 +25,7 @@ _MAX_METADATA_BYTES = 64 * 1024  # error details travel as metadata
 class CandorClient:
     """One connection; safe to share between threads."""
 
-    def __init__(self, address: str, *, timeout_seconds: float = 120.0) -> None:
+    def __init__(self, address: str, *, timeout_seconds: float = 600.0) -> None:
         options = [
             ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """How long searches outlive a dead worker before they fail."""
     predict_retry_seconds: Seconds = 10.0
     """How long a prediction outlives a dead worker; a restart takes about 3 seconds."""
-    request_seconds: Seconds = 120.0
+    request_seconds: Seconds = 600.0
     """Longest a request may take, all of it."""
     body_seconds: Seconds = 30.0
     """Longest a REST client may take to send its body."""
