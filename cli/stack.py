@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.1
 _DRAIN_SECONDS = 45.0  # the gateway gives requests 30, and some more for the last answers
 _JVM_STOP_SECONDS = 15.0
 _LOG_TAIL_LINES = 25
-# Threads that spin while they wait make a step ten times slower once the cores are shared.
+# Threads that spin while they wait take the cores from whoever they wait for.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 _EXEC_DYING_WITH_PARENT = """
 import ctypes, os, signal, sys

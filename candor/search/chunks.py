@@ -37,9 +37,12 @@ def check_item(card: ModelCard, item: SearchItem, arrays: Arrays) -> ItemError |
     shape = (card.input.channels, card.input.height, card.input.width)
     expected = {name: shape for name in _PICTURES.values()} | {"numbers": (len(_NUMBERS),)}
     for name, allowed_shape in expected.items():
-        if name not in arrays or arrays[name].shape != allowed_shape:
-            got = arrays[name].shape if name in arrays else "nothing"
-            return ItemError(field=name, message=f"got {got}, allowed {allowed_shape}")
+        dtype = np.float64 if name == "numbers" else np.float32
+        array = arrays.get(name)
+        if array is None or array.shape != allowed_shape or array.dtype != dtype:
+            got = "nothing" if array is None else f"{array.shape} {array.dtype}"
+            allowed = f"{allowed_shape} {np.dtype(dtype)}"
+            return ItemError(field=name, message=f"got {got}, allowed {allowed}")
     return None
 
 

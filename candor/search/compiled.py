@@ -1,7 +1,6 @@
 """A network compiled for a few fixed batch sizes.  Imports torch only.
 
-Compiling halves the time of a forward pass with input gradient on a CPU.  Every new batch size
-would be compiled anew, so a batch is padded to the next of a few sizes.
+Every new batch size would be compiled anew, so a batch is padded to the next of a few sizes.
 """
 
 import copy

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from candor.artifact import LoadedModel, load_model
-from candor.contracts import wire
+from candor.contracts import limits, wire
 from candor.contracts.worker import Goal, SearchEnd, SearchItem, SearchProgress
 from candor.search.chunks import advance_items, check_image, check_item, predict_logits
+from candor.search.solvers import SOLVERS
 
 STEPS = 12
 
@@ -111,3 +112,8 @@ def test_prediction_of_a_batch_is_that_of_each(model: LoadedModel, pictures: np.
     for index in range(3):
         alone = predict_logits(model.network, pictures[index : index + 1])
         np.testing.assert_allclose(alone[0], together[index], atol=1e-5)
+
+
+def test_contract_names_exactly_the_solvers_there_are() -> None:
+    assert set(limits.SOLVERS) == set(SOLVERS)
+    assert limits.DEFAULT_SOLVER in SOLVERS

@@ -80,7 +80,7 @@ def test_attack_comes_within_a_quarter_of_the_closed_form(
     assert set(result.statuses) == {SearchStatus.FOUND}
     ratio = result.rmse / optimum
     assert bool((ratio >= 1.0 - 1e-6).all())
-    # The direction is that of log s_t, which mixes in the farther classes.
+    # The direction is that of s_t, which mixes in the farther classes.
     assert bool((ratio <= 1.25).all()), ratio
 
 
