@@ -75,7 +75,10 @@ def _train(
     torch.manual_seed(config.seed)
     spec = _spec(config, training_data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build_network(spec).to(device)
+    network = build_network(spec)
+    if config.start_from:
+        network.load_state_dict(_start_weights(config.start_from, spec))
+    network = network.to(device)
     state = _run(network, training_data, config, run_dir)
     recipe = {
         **resolved,
@@ -117,6 +120,17 @@ def _spec(config: "TrainConfig", data: "ImageSet") -> "NetworkSpec":
         residual_drop=config.residual_drop,
         last_survival=config.last_survival,
     )
+
+
+def _start_weights(folder: str, spec: "NetworkSpec") -> dict[str, Any]:
+    from candor.artifact import load_model
+    from candor.nets.architectures import NetworkSpec
+
+    model = load_model(Path(folder))
+    held = NetworkSpec(**model.card.network.model_dump())
+    if held != spec:
+        raise ValueError(f"start_from: got {folder!r} with {held}, allowed a model with {spec}")
+    return model.network.state_dict()
 
 
 def _run(network: Any, data: "ImageSet", config: "TrainConfig", run_dir: Path) -> "TrainState":

@@ -26,6 +26,7 @@ class TrainConfig:
         description: one line for people.
         architecture, activation, curvature, width_factor, residual_drop, last_survival: see
             `NetworkSpec`.
+        start_from: model folder whose weights the run starts with; "" draws them at random.
         data: registered data set.
         epochs, batch_size, seed: as usual.
         schedule, peak_learning_rate, momentum, weight_decay: SGD.
@@ -58,6 +59,7 @@ class TrainConfig:
     width_factor: int = 1
     residual_drop: str = "none"
     last_survival: float = 1.0
+    start_from: str = ""
     data: str = "cifar10"
     epochs: int
     batch_size: int = 128

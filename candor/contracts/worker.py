@@ -54,7 +54,8 @@ class SearchItem(_Meta):
         rho: RMSE an explanation may reach; ignored by the other goals.
         step_count: steps of the whole search.
         step: steps done so far; 0 begins the search.
-        chunk_steps: steps to take now; fewer if the search ends first.
+        chunk_steps: steps to take now; fewer if the search ends first.  0 ends the search where it
+            is, with the best it has, verified like any other end.
     """
 
     kind: Literal["search"] = "search"
@@ -65,7 +66,7 @@ class SearchItem(_Meta):
     seed: Seed = 0
     solver: str = limits.DEFAULT_SOLVER
     step: Annotated[int, Field(ge=0)] = 0
-    chunk_steps: Steps
+    chunk_steps: Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
 
 
 class PredictAnswer(_Meta):

@@ -86,6 +86,8 @@ def advance_items(
         state = concatenate([_state(*items[index], network) for index in indices])
         state = solver.advance(network, state, chunk_steps)
         is_done = solver.is_finished(state)
+        if chunk_steps == 0:
+            is_done = torch.ones_like(is_done)
         if bool(is_done.any()):
             ended = finish(network, state.select(is_done))
             done_indices = [index for index, done in zip(indices, is_done, strict=True) if done]

@@ -58,6 +58,19 @@ def test_travelling_search_ends_with_the_same_bits(
         assert np.array_equal(array, cut_arrays[name]), name
 
 
+def test_search_told_to_stop_ends_with_the_best_it_has(
+    model: LoadedModel, pictures: np.ndarray
+) -> None:
+    arrays: dict[str, Any] = {"image": pictures[0]}
+    ((progress, arrays),) = advance_items(model.network, [(_item(2, chunk_steps=5), arrays)])
+    assert isinstance(progress, SearchProgress)
+    ((end, ended),) = advance_items(model.network, [(_item(2, step=5, chunk_steps=0), arrays)])
+    assert isinstance(end, SearchEnd)
+    assert end.steps == 5
+    assert 0.0 < end.rmse <= 0.05
+    assert not np.array_equal(ended["image"], pictures[0])
+
+
 def test_mixed_items_come_back_in_order(model: LoadedModel, pictures: np.ndarray) -> None:
     items = [_item(index, chunk_steps=3 + index % 2) for index in range(5)]
     answers = advance_items(

@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from candor.artifact import load_model
 from cli.main import build_app
 
 
@@ -167,6 +169,31 @@ def test_train_writes_a_model_that_loads(data_root: Path, photo: Path, tmp_path:
     assert card["recipe"]["seed"] == 3
     folder = tmp_path / "run" / "model"
     assert _json(_run("predict", photo, "--model", folder, "--json"))["model"]["name"]
+
+
+def test_run_starts_from_the_weights_of_a_model_folder(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    standing_still = (f"start_from={model}", "epochs=1", "peak_learning_rate=0", "psi_mode=fixed")
+    settings = [f"--set={setting}" for setting in standing_still]
+    options = ("--data-dir", data_root, "--run-dir", tmp_path / "run", "--json")
+    _json(_run("train", "cifar10-resnet20", *settings, *options))
+    before = dict(load_model(model).network.named_parameters())
+    after = dict(load_model(tmp_path / "run" / "model").network.named_parameters())
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+
+
+def test_weights_of_another_network_are_no_start(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    options = ("--data-dir", data_root, "--run-dir", tmp_path)
+    result = _run(
+        "train", "cifar10-resnet20", f"--set=start_from={model}", "--set=width_factor=2", *options
+    )
+    assert result.exit_code == 1
+    assert "start_from" in result.stderr
 
 
 def test_misspelt_setting_is_answered_with_the_nearest(tmp_path: Path) -> None:
