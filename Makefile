@@ -41,6 +41,10 @@ test: $(READY) ## All tests but the slow ones, with a real TorchServe
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
+.PHONY: bench
+bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENCE name the folders
+	$(BIN)/python -m tests.bench $(BENCH)
+
 .PHONY: lint
 lint: $(READY) ## Style and import order
 	$(BIN)/ruff check .
