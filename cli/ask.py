@@ -39,7 +39,13 @@ _DEFAULT_ADDRESS = "127.0.0.1:8500"
 
 def predict(
     picture: Picture,
-    model: ModelDir = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Model folder, or ONNX file, to use in this process, no service."),
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="With --model: torch, or onnx (default of an ONNX file).")
+    ] = None,
     address: Address = _DEFAULT_ADDRESS,
     name: ModelName = "",
     top_k: TopK = limits.DEFAULT_TOP_K,
@@ -47,8 +53,10 @@ def predict(
 ) -> None:
     """What is this picture?"""
     with clear_errors("predict"):
+        if runtime is not None and model is None:
+            raise ValueError(f"runtime: got {runtime!r}, allowed with --model only")
         values = {"model": name, "image": _image(picture), "top_k": top_k}
-        with _client(model, address) as client:
+        with _client(model, address, runtime) as client:
             answer = client.predict(_request(api.PredictRequest, values))
         if as_json:
             print_json(answer.model_dump(mode="json"))
@@ -137,14 +145,16 @@ def probe(
             _show_probe(picture, answer)
 
 
-def _client(model: Path | None, address: str) -> "CandorClient | LocalClient":
+def _client(
+    model: Path | None, address: str, runtime: str | None = "torch"
+) -> "CandorClient | LocalClient":
     if model is None:
         from gateway.client import CandorClient
 
         return CandorClient(address)
-    from cli.local import LocalClient
+    from cli.local import open_local
 
-    return LocalClient(model)
+    return open_local(model, runtime)
 
 
 def _request(kind: type[RequestT], values: dict[str, object]) -> RequestT:

@@ -1,27 +1,42 @@
-"""The service in this process: the gateway's own service over a model folder, without a server.
+"""The service in this process: the gateway's own service over a model, without a server.
 
-May import candor, handlers and gateway.  Same checks and same numbers as through a door.
+May import candor, handlers and gateway; what one runtime alone needs, when it is chosen.  Same
+checks and same numbers as through a door.
 """
 
 import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from candor.artifact import read_card
+import numpy as np
+
 from candor.contracts import api, wire
-from gateway.backend import Role
+from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
+from cli.output import console
+from gateway.backend import Role, WorkerBackend
 from gateway.service import CandorService
 from gateway.settings import Settings
-from handlers.envelopes import INPUT_NAME
-from handlers.predict_handler import PredictHandler
-from handlers.search_handler import SearchHandler
+from handlers.envelopes import INPUT_NAME, Task, answer_rows, seal, wrong_kind
+
+if TYPE_CHECKING:
+    from candor.onnx_model import OnnxModel
+
+RUNTIMES = ("torch", "onnx")
+_ALL_CORES = 0
 
 
 class LocalBackend:
     """The handlers TorchServe would run, called directly."""
 
     def __init__(self, folder: Path) -> None:
+        from handlers.predict_handler import PredictHandler
+        from handlers.search_handler import SearchHandler
+
         options = {"handler": {"model_dir": str(folder)}}
         context = SimpleNamespace(model_yaml_config=options, system_properties={})
         self._handlers = {"predict": PredictHandler(), "search": SearchHandler()}
@@ -34,19 +49,33 @@ class LocalBackend:
         return wire.unpack_list(packed)
 
 
+class OnnxBackend:
+    """Predictions by ONNX Runtime; searches need gradients, which it has not."""
+
+    def __init__(self, model: "OnnxModel") -> None:
+        self._model = model
+
+    async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
+        rows = [{INPUT_NAME: wire.pack_list(items)}]
+        card = self._model.card
+        (packed,) = await asyncio.to_thread(answer_rows, rows, card, _only_predict, self._compute)
+        return wire.unpack_list(packed)
+
+    def _compute(self, tasks: Sequence[Task]) -> list[bytes]:
+        logits = self._model.logits(np.stack([task.arrays["image"] for task in tasks]))
+        return [seal(PredictAnswer(), {"logits": row}) for row in logits]
+
+
+def _only_predict(task: Task) -> ItemError | None:
+    return None if isinstance(task.item, PredictItem) else wrong_kind(task.item, "predict")
+
+
 class LocalClient:
-    """Stands in for `gateway.client.CandorClient`; a context manager, one model.
+    """Stands in for `gateway.client.CandorClient`; a context manager, one model."""
 
-    Raises:
-        ArtifactError: the model folder is missing, damaged or contradicts itself.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        card = read_card(folder)
+    def __init__(self, name: str, backend: WorkerBackend) -> None:
         self._runner = asyncio.Runner()
-        self._service = CandorService(
-            LocalBackend(folder), Settings(models=(card.name,), request_seconds=86400.0)
-        )
+        self._service = CandorService(backend, Settings(models=(name,), request_seconds=86400.0))
         self._runner.run(self._service.start())
 
     def predict(self, request: api.PredictRequest) -> api.PredictResponse:
@@ -69,6 +98,55 @@ class LocalClient:
     ) -> None:
         self._runner.run(self._service.drain())
         self._runner.close()
+
+
+def open_local(model: Path, runtime: str | None = None) -> LocalClient:
+    """A client of a model folder or of a file that `candor export` wrote, which only predicts.
+
+    Args:
+        runtime: one of `RUNTIMES`; default torch for a folder and onnx for a file.  The ONNX graph
+            of a folder is kept in the user's cache.
+    Raises:
+        ValueError: another runtime, or a file where torch needs a folder.
+        ArtifactError: the model folder is missing, damaged or contradicts itself.
+        OnnxError: the file is missing, damaged, or none of Candor.
+    """
+    is_file = model.suffix == ".onnx"
+    runtime = runtime or ("onnx" if is_file else "torch")
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime: got {runtime!r}, allowed {RUNTIMES}")
+    if runtime == "torch":
+        if is_file:
+            raise ValueError(
+                f"model: got {model}, allowed a model folder; ONNX files only predict, with onnx"
+            )
+        from candor.artifact import read_card
+
+        return LocalClient(read_card(model).name, LocalBackend(model))
+    from candor.onnx_model import read_onnx
+
+    graph = read_onnx(model if is_file else _cached_export(model), threads=_ALL_CORES)
+    return LocalClient(graph.card.name, OnnxBackend(graph))
+
+
+def _cached_export(folder: Path) -> Path:
+    """The ONNX file of a model folder, written when the folder or the exporter has changed."""
+    from candor.artifact import load_model, read_card
+    from candor.data.registry import default_data_dir
+
+    card = read_card(folder)
+    inputs = " ".join((card.model_dump_json(), *map(version, ("candor", "torch", "onnxscript"))))
+    name = f"{card.name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.onnx"
+    path = default_data_dir().parent / "onnx" / name
+    if not path.exists():
+        from candor.onnx_export import export_onnx
+
+        console().print(f"exporting {folder} to {path}, takes some seconds the first time ...")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(export_onnx(load_model(folder)))
+        draft.replace(path)
+    return path
 
 
 def _payload(request: Any) -> dict[str, Any]:

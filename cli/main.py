@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import ask, demo, experiments, guideline, measure, released, serve, training
+from cli import ask, demo, experiments, export, guideline, measure, released, serve, training
 
 
 def build_app() -> typer.Typer:
@@ -17,6 +17,7 @@ def build_app() -> typer.Typer:
     app.command()(ask.explain)
     app.command()(ask.probe)
     app.command()(measure.ara)
+    app.command()(export.export)
     app.command()(training.train)
     app.command()(experiments.experiments)
     app.add_typer(guideline.app, name="guideline")

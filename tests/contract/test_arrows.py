@@ -28,6 +28,8 @@ ALLOWED_INSIDE = {
     "robustness": ("search", "nets", "contracts"),
     "explainers": ("nets", "contracts"),
     "artifact": ("nets", "contracts"),
+    "onnx_model": ("contracts",),
+    "onnx_export": ("onnx_model", "artifact", "contracts"),
     "released": ("nets", "data", "contracts"),
 }
 
@@ -119,8 +121,9 @@ def test_no_torch_at_the_door(folder):
     assert violations(folder, lambda name: not is_below(name, "torch")) == []
 
 
-def test_contracts_load_without_torch():
+def test_contracts_and_onnx_files_load_without_torch():
     modules = sorted(path.stem for path in (REPOSITORY / "candor" / "contracts").glob("*.py"))
-    imports = ", ".join(f"candor.contracts.{name}" for name in modules if name != "__init__")
+    contracts = [f"candor.contracts.{name}" for name in modules if name != "__init__"]
+    imports = ", ".join([*contracts, "candor.onnx_model"])
     check = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=REPOSITORY)
