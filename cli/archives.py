@@ -21,6 +21,9 @@ from model_archiver.model_packaging_utils import ModelExportUtils
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS_DIR = REPOSITORY / "model_store"
 ARCHIVES_DIR = REPOSITORY / "build" / "archives"
+# Of the shipped store: what answers a request that names no model, and what it is compared with.
+DEFAULT_MODEL = "cifar10-robust"
+PLAIN_MODEL = "cifar10-plain"
 
 _MODEL_FILES = ("card.json", "weights.safetensors")
 _CONFIG_FILE = "model-config.yaml"

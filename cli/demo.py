@@ -16,7 +16,7 @@ from rich.table import Table
 
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
-from cli.archives import MODELS_DIR, ArchiveError
+from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL, ArchiveError
 from cli.output import AsJson, print_json
 from cli.pictures import Difference, Panel, difference, difference_sheet, scale_notes, sheet
 from cli.stack import Stack, StackConfig, StackError
@@ -44,6 +44,33 @@ class Answer:
         return re.sub(r"[^\w-]+", "_", self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one model says of the photograph.
+
+    Attributes:
+        before: the photograph as the model sees it.
+        answers: one a target, the same targets and rho for every model.
+        attack: how little must change before the model says something else.
+    """
+
+    response: api.ExplainResponse
+    before: Image.Image
+    answers: tuple[Answer, ...]
+    attack: api.ProbeResult
+
+    @property
+    def model(self) -> str:
+        return self.response.model.name
+
+    @property
+    def radius(self) -> str:
+        """RMSE of the attack; a lower bound where it did not succeed."""
+        if self.attack.radius is None:
+            return f"> {self.attack.lower_bound or 0.0:.4f}"
+        return f"{self.attack.radius:.4f}"
+
+
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out/demo"),
     target: Annotated[
@@ -51,40 +78,70 @@ def demo(
     ] = None,
     models_dir: Annotated[Path, typer.Option(help="Folder of model folders.")] = MODELS_DIR,
     default_model: Annotated[
-        str | None, typer.Option("--model", help="Default: the first of the store.")
+        str | None, typer.Option("--model", help=f"Default: {DEFAULT_MODEL}, or the store's first.")
     ] = None,
+    plain_model: Annotated[
+        str, typer.Option("--plain", help="What it is compared with, where the store has it.")
+    ] = PLAIN_MODEL,
     as_json: AsJson = False,
 ) -> None:
     """Start the service, explain a photograph of a cat, write the pictures and stop."""
     console = Console(stderr=as_json)
-    config = StackConfig(models_dir=models_dir, default_model=default_model)
+    config = StackConfig(
+        models_dir=models_dir,
+        default_model=default_model,
+        models=(default_model or DEFAULT_MODEL, plain_model),
+    )
     console.print("Starting the service, takes some seconds ...")
     try:
         with Stack(config) as stack:
-            console.print("Explaining the photograph ...")
-            response = _ask(stack.grpc_address, files("skimage").joinpath(*_PHOTO), target)
+            compared = [
+                stack.models[0],
+                *(name for name in stack.models[1:] if name == plain_model),
+            ]
+            console.print(f"Explaining the photograph with {' and '.join(compared)} ...")
+            photo = files("skimage").joinpath(*_PHOTO).read_bytes()
+            with CandorClient(stack.grpc_address) as client:
+                views = _ask(client, api.ImageInput(encoded=photo), compared, target)
     except (StackError, ArchiveError, ServiceError) as err:
         Console(stderr=True).print(f"candor demo: {err}", style="red", markup=False)
         raise typer.Exit(1) from err
-    before = _opened(response.input_png)
-    answers = [_answer(explanation, before) for explanation in response.explanations]
-    _write(out, response, before, answers)
-    _show(console, response, answers)
+    _write(out, views)
+    _show(console, views)
     if as_json:
-        print_json(_record(response, answers))
+        print_json([_record(view) for view in views])
     console.print(f"Look at {out / 'composite.png'}; everything else is beside it.")
 
 
-def _ask(address: str, photo: Any, target: str | None) -> api.ExplainResponse:
-    """Why the most likely class, and what would make it another."""
-    image = api.ImageInput(encoded=photo.read_bytes())
-    with CandorClient(address) as client:
-        likely = client.predict(api.PredictRequest(image=image, top_k=2)).predictions
-        wanted = target or (_PHOTO_SHOWS if _PHOTO_SHOWS in client.get_model().classes else None)
-        if wanted in (None, likely[0].name):
-            wanted = likely[1].name
-        targets = (api.ClassRef(name=likely[0].name), api.ClassRef(name=wanted))
-        return client.explain(api.ExplainRequest(image=image, targets=targets, steps=_STEPS))
+def _ask(
+    client: CandorClient, image: api.ImageInput, models: Sequence[str], target: str | None
+) -> list[View]:
+    """Every model the same: why what the first one says, and what would make it another."""
+    details = client.get_model(models[0])
+    likely = client.predict(api.PredictRequest(model=models[0], image=image, top_k=2)).predictions
+    wanted = target or (_PHOTO_SHOWS if _PHOTO_SHOWS in details.classes else None)
+    if wanted in (None, likely[0].name):
+        wanted = likely[1].name
+    targets = (api.ClassRef(name=likely[0].name), api.ClassRef(name=wanted))
+    return [_view(client, image, name, targets, details.recommended_rho) for name in models]
+
+
+def _view(
+    client: CandorClient,
+    image: api.ImageInput,
+    model: str,
+    targets: tuple[api.ClassRef, ...],
+    rho: float,
+) -> View:
+    response = client.explain(
+        api.ExplainRequest(model=model, image=image, targets=targets, rhos=(rho,), steps=_STEPS)
+    )
+    (attack,) = client.probe(
+        api.ProbeRequest(model=model, image=image, goals=(api.ProbeGoal.ATTACK,), steps=_STEPS)
+    ).results
+    before = _opened(response.input_png)
+    answers = tuple(_answer(explanation, before) for explanation in response.explanations)
+    return View(response, before, answers, attack)
 
 
 def _answer(explanation: api.Explanation, before: Image.Image) -> Answer:
@@ -96,40 +153,37 @@ def _opened(encoded: bytes) -> Image.Image:
     return Image.open(io.BytesIO(encoded)).convert("RGB")
 
 
-def _write(
-    out: Path, response: api.ExplainResponse, before: Image.Image, answers: Sequence[Answer]
-) -> None:
+def _write(out: Path, views: Sequence[View]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    for kind in ("explanation", "difference"):  # of an earlier run, perhaps of other classes
+    for kind in ("input", "explanation", "difference"):  # of an earlier run, perhaps of others
         for stale in out.glob(f"{kind}_*.png"):
             stale.unlink()
-    (out / "input.png").write_bytes(response.input_png)
-    for answer in answers:
-        (out / f"explanation_{answer.file_name}.png").write_bytes(answer.explanation.image_png)
-        title = f"Change towards {answer.name}"
-        difference_sheet(title, answer.difference).save(out / f"difference_{answer.file_name}.png")
-    _composite(response, before, answers).save(out / "composite.png")
-    (out / "response.json").write_text(json.dumps(_record(response, answers), indent=2) + "\n")
+    for view in views:
+        (out / f"input_{view.model}.png").write_bytes(view.response.input_png)
+        for answer in view.answers:
+            name = f"{view.model}_{answer.file_name}.png"
+            (out / f"explanation_{name}").write_bytes(answer.explanation.image_png)
+            title = f"Change towards {answer.name}"
+            difference_sheet(title, answer.difference).save(out / f"difference_{name}")
+    sheet([_panels(view) for view in views]).save(out / "composite.png")
+    records = [_record(view) for view in views]
+    (out / "response.json").write_text(json.dumps(records, indent=2) + "\n")
 
 
-def _composite(
-    response: api.ExplainResponse, before: Image.Image, answers: Sequence[Answer]
-) -> Image.Image:
-    likely = response.predictions_before
-    said = tuple(f"{item.name} {item.confidence:.1%}" for item in likely[:2])
-    titles = (f"Why {answers[0].name}?", f"What would make it {answers[1].name}?")
-    pictures = zip(titles, answers, strict=True)
-    changes = [
-        Panel(f"Change towards {item.name}", item.difference.picture, scale_notes(item.difference))
-        for item in answers
-    ]
-    return sheet(
-        [
-            [Panel("Input, as the model sees it", before, said)]
-            + [Panel(title, item.picture, _notes(item.explanation)) for title, item in pictures],
-            [None, *changes],
+def _panels(view: View) -> list[Panel]:
+    """One row of the picture: what the model sees, then each explanation and its change."""
+    likely = view.response.predictions_before[0]
+    said = f"says {likely.name} {likely.confidence:.1%}"
+    falls = f"until RMSE {view.radius}: {view.attack.falls_to.name}"
+    panels = [Panel(view.model, view.before, (said, falls))]
+    for answer in view.answers:
+        asked = "Why" if answer.name == likely.name else "What would make it"
+        change = answer.difference
+        panels += [
+            Panel(f"{asked} {answer.name}?", answer.picture, _notes(answer.explanation)),
+            Panel(f"Change towards {answer.name}", change.picture, scale_notes(change)),
         ]
-    )
+    return panels
 
 
 def _notes(explanation: api.Explanation) -> tuple[str, str]:
@@ -142,15 +196,16 @@ def _notes(explanation: api.Explanation) -> tuple[str, str]:
     )
 
 
-def _record(response: api.ExplainResponse, answers: Sequence[Answer]) -> dict[str, Any]:
+def _record(view: View) -> dict[str, Any]:
     return {
-        "model": response.model.name,
-        "request_id": response.request_id,
-        "explanations": [_explanation_record(response, answer) for answer in answers],
+        "model": view.response.model.model_dump(),
+        "request_id": view.response.request_id,
+        "explanations": [_explanation_record(answer) for answer in view.answers],
+        "attack": view.attack.model_dump(mode="json", exclude={"image_png"}),
     }
 
 
-def _explanation_record(response: api.ExplainResponse, answer: Answer) -> dict[str, Any]:
+def _explanation_record(answer: Answer) -> dict[str, Any]:
     explanation = answer.explanation
     plain = ("rho", "rmse", "confidence_before", "confidence_after", "steps", "solver")
     return {
@@ -160,23 +215,22 @@ def _explanation_record(response: api.ExplainResponse, answer: Answer) -> dict[s
         "predicted_after": explanation.predicted_after.name,
         "status": explanation.status.value,
         "difference_scale": answer.difference.scale,
-        "model_version": response.model.version,
-        "weights_digest": response.model.weights_digest,
     }
 
 
-def _show(console: Console, response: api.ExplainResponse, answers: Sequence[Answer]) -> None:
-    likely = ", ".join(f"{p.name} {p.confidence:.1%}" for p in response.predictions_before[:3])
-    console.print(f"{response.model.name} {response.model.version} sees: {likely}")
-    table = Table("towards", "confidence", "the model then says", "RMSE", "largest change", "steps")
-    for answer in answers:
-        found = answer.explanation
-        table.add_row(
-            answer.name,
-            f"{found.confidence_before:.1%} -> {found.confidence_after:.1%}",
-            f"{found.predicted_after.name} {found.predicted_after.confidence:.1%}",
-            f"{found.rmse:.4f} of {found.rho:g}",
-            f"{answer.difference.scale:.3f}",
-            f"{found.steps} ({found.solver}, {found.status.value})",
-        )
+def _show(console: Console, views: Sequence[View]) -> None:
+    table = Table("model", "says", "falls at RMSE", "towards", "confidence", "RMSE", "then says")
+    for view in views:
+        likely = view.response.predictions_before[0]
+        first = (view.model, f"{likely.name} {likely.confidence:.1%}", view.radius)
+        for answer in view.answers:
+            found = answer.explanation
+            table.add_row(
+                *first,
+                answer.name,
+                f"{found.confidence_before:.1%} -> {found.confidence_after:.1%}",
+                f"{found.rmse:.4f} of {found.rho:g}",
+                f"{found.predicted_after.name} {found.predicted_after.confidence:.1%}",
+            )
+            first = ("", "", "")
     console.print(table)

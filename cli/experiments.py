@@ -1,27 +1,54 @@
-"""The command `candor experiments`: what can be trained, and what the paper got."""
+"""The command `candor experiments`: what can be trained, what the paper got and what we got."""
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from cli.archives import MODELS_DIR
 from cli.output import AsJson, clear_errors, print_json
 
-_METRICS = ("accuracy", "attack_ara", "btr_ara")
+if TYPE_CHECKING:
+    from candor.contracts.card import ModelCard
+    from training.config import TrainConfig
+
+_LABELS = ("accuracy, %", "attack ARA", "BTR ARA")
+_METRICS = {"accuracy": 100.0, "attack_ara": 1.0, "btr_ara": 1.0}  # by what a card's is multiplied
 
 
-def experiments(as_json: AsJson = False) -> None:
-    """List the experiments: the paper's row and its accuracy (%), attack ARA and BTR ARA (RMSE)."""
+def experiments(
+    models_dir: Annotated[
+        Path, typer.Option(help="Folder of model folders, whose cards say what was measured.")
+    ] = MODELS_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """List the experiments: accuracy (%), attack ARA and BTR ARA (RMSE) of the paper and ours."""
     with clear_errors("experiments"):
         from training.config import experiment_names
 
-        rows = [_row(name) for name in experiment_names()]
+        cards = _cards(models_dir)
+        rows = [_row(name, cards) for name in experiment_names()]
         if as_json:
             print_json(rows)
         else:
             _print_table(rows)
 
 
-def _row(name: str) -> dict[str, Any]:
-    """``ours`` is null until the experiment has been measured."""
+def _cards(models_dir: Path) -> dict[str, tuple[Path, "ModelCard"]]:
+    """Cards by the experiment their recipe names; of several the first by folder name."""
+    from candor.artifact import CARD_FILE, read_card
+
+    cards: dict[str, tuple[Path, ModelCard]] = {}
+    for path in sorted(models_dir.glob(f"*/{CARD_FILE}")):
+        card = read_card(path.parent)
+        place = path.relative_to(models_dir.parent)
+        cards.setdefault(str(card.recipe.get("experiment")), (place, card))
+    return cards
+
+
+def _row(name: str, cards: dict[str, tuple[Path, "ModelCard"]]) -> dict[str, Any]:
+    """``ours`` is null until a model of the experiment is in the store."""
     from training.config import load_experiment, load_paper_row
 
     config, paper = load_experiment(name), load_paper_row(name)
@@ -32,7 +59,28 @@ def _row(name: str) -> dict[str, Any]:
         "paper_row": paper.row if paper else None,
         "paper": {metric: getattr(paper, metric) for metric in _METRICS} if paper else None,
         "note": paper.note if paper else "",
-        "ours": None,
+        "ours": _ours(config, *cards[name]) if name in cards else None,
+    }
+
+
+def _ours(config: "TrainConfig", path: Path, card: "ModelCard") -> dict[str, Any]:
+    """The card's numbers in the paper's units; null where it has none on the test images."""
+    recipe = card.recipe
+    measured = {item.name: item for item in card.metrics if item.data == f"{config.data}/test"}
+    numbers: dict[str, Any] = dict.fromkeys(_METRICS)
+    for name, factor in _METRICS.items():
+        if name in measured:
+            item = measured[name]
+            values = {"value": item.value, "low": item.low, "high": item.high}
+            numbers[name] = {key: factor * value for key, value in values.items()}
+            numbers[name]["images"] = item.image_count
+    expected = config.as_dict()
+    return {
+        **numbers,
+        "epochs": recipe.get("epochs"),
+        "hours": round(recipe["seconds"] / 3600, 2) if "seconds" in recipe else None,
+        "changed": sorted(key for key in expected.keys() & recipe if recipe[key] != expected[key]),
+        "card": str(path),
     }
 
 
@@ -42,10 +90,25 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
     # A name is there to be copied: it is never cut.
     name = Column("experiment", no_wrap=True)
-    table = Table(name, "paper row", "accuracy, %", "attack ARA", "BTR ARA")
+    headings = [text for label in _LABELS for text in (label, "ours")]
+    table = Table(name, "paper row", *headings)
     for row in rows:
-        paper = row["paper"] or {}
-        numbers = [paper.get(metric) for metric in _METRICS]
-        texts = ["" if number is None else f"{number:g}" for number in numbers]
+        paper, ours = row["paper"] or {}, row["ours"] or {}
+        texts = [
+            text
+            for metric in _METRICS
+            for text in (_number(paper.get(metric)), _interval(ours.get(metric)))
+        ]
         table.add_row(row["name"], row["paper_row"] or "", *texts)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _interval(measured: dict[str, Any] | None) -> str:
+    if measured is None:
+        return ""
+    low, high = (f"{measured[key]:.3g}" for key in ("low", "high"))
+    return f"{measured['value']:.3g} [{low}, {high}]"

