@@ -1,5 +1,6 @@
 """CIFAR-10's official python and binary archives, read in place.  Imports data siblings only."""
 
+import gzip
 import io
 import pickle
 import tarfile
@@ -18,6 +19,7 @@ _CLASSES = 10
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
 _MAX_PICKLE_BYTES = 2**26  # a real one has 31 MB
+_MAX_TAIL_BYTES = 2**20  # zeros after the last member
 _MAX_MEMBERS = 64  # a real archive has 9
 
 
@@ -126,15 +128,17 @@ def _unpacked(path: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
 
 def _members(path: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    with tarfile.open(path, "r|gz") as archive:
-        for place, member in enumerate(archive):
-            if place >= _MAX_MEMBERS:
-                raise DataDamaged(f"cifar10: {path} has more than {_MAX_MEMBERS} members")
-            _check_size(path, member.name, member.size, limit)
-            name = Path(member.name).name
-            content = archive.extractfile(member) if member.isreg() and name in names else None
-            if content is not None:
-                found[name] = content.read()
+    with gzip.open(path) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for place, member in enumerate(archive):
+                if place >= _MAX_MEMBERS:
+                    raise DataDamaged(f"cifar10: {path} has more than {_MAX_MEMBERS} members")
+                _check_size(path, member.name, member.size, limit)
+                name = Path(member.name).name
+                content = archive.extractfile(member) if member.isreg() and name in names else None
+                if content is not None:
+                    found[name] = content.read()
+        stream.read(_MAX_TAIL_BYTES)  # reaching the end is what checks gzip's checksum
     return found
 
 

@@ -177,13 +177,15 @@ def _anywhere(across: float, down: float) -> tuple[float, float]:
 def _window(path: Path, centre: tuple[float, float], size: int) -> np.ndarray:
     """(1, size, size) int16 around ``centre``, whose nearest pixel lies at [size // 2]."""
     film = np.memmap(path, dtype=">u2", mode="r", shape=(FILM_SIZE, FILM_SIZE))
-    spans, margins = [], []
-    for middle in (round(centre[1]), round(centre[0])):
-        first = min(max(middle, 0), FILM_SIZE - 1) - size // 2
-        low, high = max(first, 0), min(first + size, FILM_SIZE)
-        spans.append(slice(low, high))
-        margins.append((low - first, first + size - high))
-    part = film[spans[0], spans[1]]
+    x, y = centre
+    part = film[np.ix_(_span(y, size), _span(x, size))]
     if part.max() > WHITE:
         raise DataDamaged(f"jsrt: {path} has a value of {part.max()}, allowed [0, {WHITE}]")
-    return np.pad(part.astype(np.int16), margins, mode="reflect")[None]
+    return part.astype(np.int16)[None]
+
+
+def _span(middle: float, size: int) -> np.ndarray:
+    """Rows or columns (size,) around ``middle``, reflected at the border."""
+    last = FILM_SIZE - 1
+    places = np.abs(np.arange(size) - size // 2 + min(max(round(middle), 0), last))
+    return last - np.abs(last - places)
