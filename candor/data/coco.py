@@ -1,8 +1,9 @@
 """Objects of COCO 2017 as images of their own.  Imports data siblings only."""
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from candor.data.errors import DataDamaged, check_split, home_of, missing
+from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
 from candor.data.lazy import LazyImages
 from candor.data.photos import MEAN, STD, PhotoDecoder, View
 
@@ -41,44 +42,44 @@ def load_coco(root: Path, split: str) -> LazyImages:
     """
     check_split(split)
     home = home_of("coco", root)
-    source = home / "annotations" / f"instances_{FOLDERS[split]}.json"
-    folder = home / FOLDERS[split]
-    for path in (source, folder):
-        if not path.exists():
-            raise missing("coco", f"the {split} split", [source, folder], _REMEDY)
-    objects = _objects(source, folder)
-    if not objects.files:
+    annotations = f"annotations/instances_{FOLDERS[split]}.json"
+    source, folder = home / annotations, home / FOLDERS[split]
+    if not (source.is_file() and folder.is_dir()):
+        places = places_of("coco", root, annotations, FOLDERS[split])
+        raise missing("coco", f"the {split} split", places, _REMEDY)
+    class_names, objects = _objects(source, folder)
+    if not objects:
         raise DataDamaged(f"coco: {source}: annotations has no objects")
     return LazyImages(
         name=f"coco/{split}",
-        labels=torch.tensor(objects.labels),
-        class_names=objects.class_names,
-        identifiers=tuple(objects.identifiers),
+        labels=torch.tensor([each.label for each in objects]),
+        class_names=class_names,
+        identifiers=tuple(each.identifier for each in objects),
         mean=MEAN,
         std=STD,
         decoder=PhotoDecoder(
             name="coco",
             folder=folder,
-            files=objects.files,
+            files=[each.file for each in objects],
             view=VIEW,
             formats=("JPEG",),
-            boxes=np.array(objects.boxes),
+            boxes=np.array([each.box for each in objects]),
         ),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Objects:
-    """Rows of the annotations that become images."""
+class _Object:
+    """One annotation that becomes an image; the box is left, top, right, bottom in pixels."""
 
-    class_names: tuple[str, ...]
-    files: Sequence[str]
-    boxes: Sequence[tuple[float, float, float, float]]
-    labels: Sequence[int]
-    identifiers: Sequence[str]
+    file: str
+    box: tuple[float, float, float, float]
+    label: int
+    identifier: str
 
 
-def _objects(source: Path, folder: Path) -> _Objects:
+def _objects(source: Path, folder: Path) -> tuple[tuple[str, ...], list[_Object]]:
+    """Names of the classes, and the objects in the order of the annotations."""
     content = _content(source)
     try:
         images = {image["id"]: image for image in content["images"]}
@@ -88,27 +89,34 @@ def _objects(source: Path, folder: Path) -> _Objects:
     except (KeyError, TypeError, ValueError) as err:
         raise DataDamaged(f"coco: {source}: images or categories lack {err}") from err
     _check_files(source, images.values(), folder)
-    rows: list[tuple[str, tuple[float, float, float, float], int, str]] = []
+    objects = []
     for row, annotation in enumerate(content["annotations"]):
         place = f"coco: {source}: annotations[{row}]"
         try:
-            if annotation.get("iscrowd", 0):
-                continue
-            image = images.get(annotation["image_id"])
-            if image is None:
-                raise DataDamaged(f"{place}.image_id: got {annotation['image_id']}, no such image")
-            label = label_of.get(annotation["category_id"])
-            if label is None:
-                raise DataDamaged(
-                    f"{place}.category_id: got {annotation['category_id']}, no such category"
-                )
-            box = _box(annotation["bbox"], image, place)
-            if box is not None:
-                rows.append((image["file_name"], box, label, f"{annotation['id']}"))
+            found = _object(annotation, images, label_of, place)
         except (KeyError, TypeError, AttributeError) as err:
             raise DataDamaged(f"{place} is not of the expected form: {err!r}") from err
-    files, boxes, labels, identifiers = zip(*rows, strict=True) if rows else ((),) * 4
-    return _Objects(class_names, files, boxes, labels, identifiers)
+        if found is not None:
+            objects.append(found)
+    return class_names, objects
+
+
+def _object(
+    annotation: Mapping[str, Any],
+    images: Mapping[Any, Mapping[str, Any]],
+    label_of: Mapping[Any, int],
+    place: str,
+) -> _Object | None:
+    """None for a crowd, and where there is less than a pixel."""
+    for name, known in (("image_id", images), ("category_id", label_of)):
+        if annotation[name] not in known:
+            raise DataDamaged(f"{place}.{name}: got {annotation[name]}, allowed one that is listed")
+    image = images[annotation["image_id"]]
+    box = _box(annotation["bbox"], image, place)
+    if annotation.get("iscrowd", 0) or box is None:
+        return None
+    label = label_of[annotation["category_id"]]
+    return _Object(image["file_name"], box, label, str(annotation["id"]))
 
 
 def _content(source: Path) -> dict[str, Any]:
@@ -136,10 +144,11 @@ def _box(
     bbox: Any, image: Mapping[str, Any], place: str
 ) -> tuple[float, float, float, float] | None:
     """Left, top, right, bottom within the image; None where that is less than a pixel."""
-    if not (isinstance(bbox, list) and len(bbox) == 4 and np.isfinite(bbox).all()):
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(math.isfinite, bbox))):
         raise DataDamaged(f"{place}.bbox: got {bbox!r}, allowed [x, y, width, height]")
     x, y, width, height = (float(value) for value in bbox)
-    if width < 0 or height < 0 or x > image["width"] or y > image["height"]:
+    is_beside = not (-width <= x <= image["width"] and -height <= y <= image["height"])
+    if width < 0 or height < 0 or is_beside:
         raise DataDamaged(
             f"{place}.bbox: got {bbox}, allowed a box in {image['width']} x {image['height']}"
         )

@@ -29,6 +29,11 @@ def missing(name: str, what: str, looked: Sequence[Path], remedy: str) -> DataMi
     )
 
 
+def places_of(name: str, root: Path, *relative: str) -> list[Path]:
+    """Where the files ``relative`` of a data set may lie, see `home_of`."""
+    return [home / path for home in (root / name, root) for path in relative]
+
+
 def home_of(name: str, root: Path) -> Path:
     """Folder of a data set: ``root/name``, or ``root`` where it is the folder itself."""
     return root / name if (root / name).is_dir() else root

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from candor.data.errors import DataDamaged, check_split, home_of, missing
+from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
 from candor.data.lazy import LazyImages
 from candor.data.photos import MEAN, STD, PhotoDecoder, View, class_folders, photos_by_class
 
@@ -35,7 +35,7 @@ def load_imagenet(root: Path, split: str) -> LazyImages:
     home = home_of("imagenet", root)
     folder = home / FOLDERS[split]
     if not folder.is_dir():
-        places = [root / "imagenet" / FOLDERS[split], root / FOLDERS[split]]
+        places = places_of("imagenet", root, FOLDERS[split])
         raise missing("imagenet", f"the {split} split", places, _REMEDY)
     class_names = class_folders(folder)
     if len(class_names) < 2:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from candor.data.augment import REGION_SIZE, WINDOW_SIZE
-from candor.data.errors import DataDamaged, check_split, home_of, missing
+from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
 from candor.data.lazy import LazyImages
 from candor.data.photos import held_out
 
@@ -92,11 +92,12 @@ def load_jsrt(root: Path, split: str) -> LazyImages:
     check_split(split)
     home = home_of("jsrt", root)
     files = {path.name.upper(): path for path in [*home.glob("*"), *home.glob("*/*")]}
+    places = places_of("jsrt", root, "", "*")
     films: list[Film] = []
     labels: list[int] = []
     for prefix, table in _TABLES.items():
         if table not in files:
-            raise missing("jsrt", f"the table {table}", [home, home / "*"], _REMEDY)
+            raise missing("jsrt", f"the table {table}", places, _REMEDY)
         found = _films(files[table], prefix, files)
         tested = held_out([film.path.name for film in found])
         kept = [film for film in found if (film.path.name in tested) == (split == "test")]
@@ -178,14 +179,15 @@ def _window(path: Path, centre: tuple[float, float], size: int) -> np.ndarray:
     """(1, size, size) int16 around ``centre``, whose nearest pixel lies at [size // 2]."""
     film = np.memmap(path, dtype=">u2", mode="r", shape=(FILM_SIZE, FILM_SIZE))
     x, y = centre
-    part = film[np.ix_(_span(y, size), _span(x, size))]
+    part: np.ndarray = film[np.ix_(_span(y, size), _span(x, size))]
     if part.max() > WHITE:
         raise DataDamaged(f"jsrt: {path} has a value of {part.max()}, allowed [0, {WHITE}]")
-    return part.astype(np.int16)[None]
+    return part.astype(np.int16).reshape(1, size, size)
 
 
 def _span(middle: float, size: int) -> np.ndarray:
     """Rows or columns (size,) around ``middle``, reflected at the border."""
     last = FILM_SIZE - 1
-    places = np.abs(np.arange(size) - size // 2 + min(max(round(middle), 0), last))
-    return last - np.abs(last - places)
+    nearest = min(max(round(middle), 0), last)
+    places: np.ndarray = last - np.abs(last - np.abs(np.arange(size) - size // 2 + nearest))
+    return places

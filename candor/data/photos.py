@@ -88,7 +88,7 @@ class PhotoDecoder:
                 min(left + x + width, picture.width),
                 min(top + y + height, picture.height),
             )
-            square = picture.convert("RGB").resize(
+            square = picture.resize(
                 (self.view.size, self.view.size), Image.Resampling.BILINEAR, box=part
             )
         return np.asarray(square).transpose(2, 0, 1)
@@ -118,12 +118,14 @@ class PhotoDecoder:
         path = self._path(index)
         try:
             with Image.open(path, formats=self.formats) as picture:
-                picture.load()
-                upright = picture if self.boxes is not None else ImageOps.exif_transpose(picture)
+                coloured = picture if picture.mode == "RGB" else picture.convert("RGB")
+                coloured.load()
+                if self.boxes is None:
+                    ImageOps.exif_transpose(coloured, in_place=True)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
             wanted = " or ".join(self.formats)
             raise DataDamaged(f"{self.name}: {path} is no {wanted} that opens: {err}") from err
-        yield upright
+        yield coloured
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

@@ -244,3 +244,19 @@ def test_official_counts_are_required(batches, tmp_path, monkeypatch):
         write(folder, layout, files(batches), is_packed=True)
         with pytest.raises(DataDamaged, match=f"{packed}: data_batch_1.*, allowed 307"):
             load_cifar10(folder, "train")
+
+
+def test_real_images_are_the_same_in_every_layout(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10_archives, "BATCH_COUNT", 10_000)
+    real = load_cifar10(data_dir, "test")
+    assert len(real) == 10_000
+    batch = (real.pixels.flatten(1).numpy(), real.labels.tolist())
+    names = [f"{row}.png" for row in range(10_000)]
+    for layout, files in (
+        ("python", {"test_batch": python2_batch(*batch, names)}),
+        ("binary", {"test_batch.bin": binary_batch(*batch)}),
+    ):
+        root = tmp_path / layout
+        root.mkdir()
+        write(root, layout, files, is_packed=False)
+        assert load_cifar10(root, "test").digest() == real.digest()
