@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from candor.data.images import ImageSet
+    from candor.data.images import Images
 
 DataName = Annotated[str, typer.Option("--data", help="Registered data set.")]
 DataDir = Annotated[
@@ -19,8 +19,8 @@ DataDir = Annotated[
 ]
 
 
-def open_dataset(name: str, split: str, data_dir: Path | None) -> "ImageSet":
+def open_dataset(name: str, split: str, data_dir: Path | None, *, image_size: int = 0) -> "Images":
     """A split of a registered data set; says where it looked and how to get what is missing."""
     from candor.data.registry import default_data_dir, load_dataset
 
-    return load_dataset(name, split, data_dir or default_data_dir())
+    return load_dataset(name, split, data_dir or default_data_dir(), image_size=image_size)

@@ -17,7 +17,7 @@ from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
     from candor.contracts.card import ModelCard
-    from candor.data.images import ImageSet
+    from candor.data.images import Images
 
 Images = NDArray[np.float32]
 Network = Callable[[Images], NDArray[np.float32]]
@@ -124,7 +124,7 @@ def _images(plan: _Plan, card: "ModelCard") -> tuple[str, Images]:
     return dataset.name, images
 
 
-def _test_set(plan: _Plan, card: "ModelCard") -> "ImageSet | None":
+def _test_set(plan: _Plan, card: "ModelCard") -> "Images | None":
     from candor.data.registry import dataset_names
 
     name = plan.data or str(card.recipe.get("data"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from candor.artifact import LoadedModel
-    from candor.data.images import ImageSet
+    from candor.data.images import Images
     from candor.search.outcome import SearchResult
 
 _COMPILE_FROM_STEPS = 50_000  # below, compiling takes longer than it saves
@@ -86,7 +86,9 @@ def _measure(plan: _Plan, out: Path | None, record: bool, as_json: bool) -> None
 
     keep_freed_memory()
     loaded = load_model(plan.model)
-    dataset = open_dataset(plan.data, "test", plan.data_dir)
+    card = loaded.card
+    dataset = open_dataset(plan.data, "test", plan.data_dir, image_size=card.input.height)
+    _check_classes(dataset.class_names, card.classes)
     _check_count(plan.image_count, len(dataset))
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(plan.seed))
     chosen = order[: plan.image_count]
@@ -94,7 +96,7 @@ def _measure(plan: _Plan, out: Path | None, record: bool, as_json: bool) -> None
     naive = naive_accuracy(dataset.labels.numpy(), len(dataset.class_names))
     network = _network(loaded, plan)
     measured = {name: _search(network, images, labels, goal, plan) for name, goal in _GOALS.items()}
-    summary = _summary(plan, dataset, labels, measured, naive, loaded.card.weights_sha256)
+    summary = _summary(plan, dataset, labels, measured, naive, card.weights_sha256)
     if out is not None:
         _write(out, summary, dataset, chosen, measured)
     if record:
@@ -124,6 +126,14 @@ def _compiled_sizes(batch_size: int) -> tuple[int, ...]:
 def _check_count(count: int, available: int) -> None:
     if count > available:
         raise ValueError(f"images: got {count}, allowed [2, {available}]")
+
+
+def _check_classes(got: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    if got != allowed:
+        raise ValueError(
+            f"data: got {len(got)} classes from {got[0]!r} to {got[-1]!r}, allowed the model's "
+            f"{len(allowed)} from {allowed[0]!r} to {allowed[-1]!r}"
+        )
 
 
 def _search(
@@ -164,7 +174,7 @@ def _radii(result: "SearchResult") -> tuple[np.ndarray, np.ndarray]:
 
 def _summary(
     plan: _Plan,
-    dataset: "ImageSet",
+    dataset: "Images",
     labels: "Tensor",
     measured: dict[str, _Measured],
     naive: float,
@@ -211,7 +221,7 @@ def _summary(
 def _write(
     out: Path,
     summary: dict[str, Any],
-    dataset: "ImageSet",
+    dataset: "Images",
     chosen: "Tensor",
     measured: dict[str, _Measured],
 ) -> None:

@@ -10,7 +10,7 @@ from cli.datasets import DataDir, open_dataset
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
-    from candor.data.images import ImageSet
+    from candor.data.images import Images
     from candor.nets.architectures import NetworkSpec
     from training.config import TrainConfig
     from training.loop import TrainState
@@ -66,8 +66,10 @@ def _train(
     from candor.nets.architectures import build_network
 
     keep_freed_memory()
-    training_data = open_dataset(config.data, "train", data_dir)
-    test_data = open_dataset(config.data, "test", data_dir)
+    training_data, test_data = (
+        open_dataset(config.data, split, data_dir, image_size=config.image_size)
+        for split in ("train", "test")
+    )
     run_dir.mkdir(parents=True, exist_ok=True)
     resolved = {"experiment": label, **config.as_dict(), "torch": torch.__version__}
     if not (run_dir / "checkpoint.pt").exists():  # else the run there keeps the one it began with
@@ -94,7 +96,7 @@ def _train(
         description=config.description or label,
         spec=spec,
         state_dict=network.state_dict(),
-        input_size=(training_data.pixels.shape[2], training_data.pixels.shape[3]),
+        input_size=training_data.shape[1:],
         classes=training_data.class_names,
         recipe=recipe,
         metrics=[_accuracy(network, test_data)],
@@ -106,7 +108,7 @@ def _train(
     return card.model_dump(mode="json")
 
 
-def _spec(config: "TrainConfig", data: "ImageSet") -> "NetworkSpec":
+def _spec(config: "TrainConfig", data: "Images") -> "NetworkSpec":
     from candor.nets.architectures import NetworkSpec
 
     return NetworkSpec(
@@ -133,7 +135,7 @@ def _start_weights(folder: str, spec: "NetworkSpec") -> dict[str, Any]:
     return model.network.state_dict()
 
 
-def _run(network: Any, data: "ImageSet", config: "TrainConfig", run_dir: Path) -> "TrainState":
+def _run(network: Any, data: "Images", config: "TrainConfig", run_dir: Path) -> "TrainState":
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from training.loop import Progress as StepProgress
@@ -153,7 +155,7 @@ def _run(network: Any, data: "ImageSet", config: "TrainConfig", run_dir: Path) -
         return run_training(network, data, config, run_dir=run_dir, report=report)
 
 
-def _accuracy(network: Any, data: "ImageSet") -> Any:
+def _accuracy(network: Any, data: "Images") -> Any:
     import torch
 
     from candor.contracts.card import MetricCard

@@ -28,6 +28,7 @@ class TrainConfig:
             `NetworkSpec`.
         start_from: model folder whose weights the run starts with; "" draws them at random.
         data: registered data set.
+        image_size: edge of the images of "folder", pixels; 0 is any other data set's own size.
         epochs, batch_size, seed: as usual.
         schedule, peak_learning_rate, momentum, weight_decay: SGD.
         weight_decay_on: "all" weights and biases (III-I1) or "biases" alone (III-C).
@@ -61,6 +62,7 @@ class TrainConfig:
     last_survival: float = 1.0
     start_from: str = ""
     data: str = "cifar10"
+    image_size: int = 0
     epochs: int
     batch_size: int = 128
     seed: int = 0
@@ -136,6 +138,7 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, 100_000),
+    ("image_size", 0, 1024),
     ("curvature", 1e-6, 1e6),
     ("width_factor", 1, 64),
     ("loss_target", 1e-6, 1e6),

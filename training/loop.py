@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from candor.data.augment import random_crop_flip
-from candor.data.images import ImageSet
+from candor.data.images import Batch, Images
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.optimizer import WeightDecayOn, parameter_groups
@@ -62,7 +61,7 @@ class TrainState:
 
 def train(
     network: nn.Module,
-    data: ImageSet,
+    data: Images,
     config: TrainConfig,
     *,
     run_dir: Path,
@@ -71,12 +70,13 @@ def train(
 ) -> TrainState:
     """Train ``network`` in place; resumes from ``run_dir`` and leaves a checkpoint there.
 
-    Every step draws from a generator seeded by (seed, step) and every epoch is permuted by
-    (seed, epoch), so a run that was killed and resumed follows the uninterrupted one.
+    Every step draws from generators seeded by (seed, step), also where images are read in other
+    processes, and every epoch is permuted by (seed, epoch), so a run that was killed and resumed
+    follows the uninterrupted one.
 
     Args:
         network: on the device to train on; left in training mode.
-        data: training images, held in memory.
+        data: training images, in memory or on disk.
         config: the experiment.
         run_dir: existing folder; ``checkpoint.pt`` and ``log.jsonl`` are written there.
         report: called after every step.
@@ -98,15 +98,14 @@ def train(
     saved_at = started_at = time.monotonic()
     seconds_before = state.seconds
     last_step = step_count if stop_after is None else min(stop_after, step_count)
+    batches = data.training_batches(_plan(len(data), config, range(state.step, last_step)))
     is_between_steps = True
     try:
         while state.step < last_step:
+            batch = next(batches)
             is_between_steps = False
-            epoch, position = divmod(state.step, steps_per_epoch)
-            order = _epoch_order(len(data), config.seed, epoch)
-            chosen = order[position * config.batch_size : (position + 1) * config.batch_size]
             progress = _train_step(
-                network, optimizer, data, chosen, config, state, step_count, class_weights
+                network, optimizer, data, batch, config, state, step_count, class_weights
             )
             is_between_steps = True
             state.seconds = seconds_before + time.monotonic() - started_at
@@ -127,8 +126,8 @@ def train(
 def _train_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    data: ImageSet,
-    chosen: Tensor,
+    data: Images,
+    batch: Batch,
     config: TrainConfig,
     state: TrainState,
     step_count: int,
@@ -138,10 +137,10 @@ def _train_step(
     epoch = state.step // steps_per_epoch
     device = next(network.parameters()).device
     generator = Generator(device=device).manual_seed(_seed(config.seed, 1, state.step))
-    images = random_crop_flip(
-        data.images(chosen).to(device), padding=config.crop_padding, generator=generator
+    images = data.augmented(
+        batch.stored.to(device), padding=config.crop_padding, generator=generator
     )
-    labels = data.labels[chosen].to(device)
+    labels = batch.labels.to(device)
     rate = learning_rate(
         Schedule(config.schedule),
         peak=config.peak_learning_rate,
@@ -180,8 +179,8 @@ def _train_step(
 
     state.step += 1
     state.integral = controller.integral
-    state.sums.images += len(chosen)
-    state.sums.cross_entropy += cross_entropy * len(chosen)
+    state.sums.images += len(labels)
+    state.sums.cross_entropy += cross_entropy * len(labels)
     state.sums.correct += int(losses.correct)
     return Progress(
         step=state.step,
@@ -222,7 +221,7 @@ def _controller(config: TrainConfig, integral: float) -> PsiController:
     )
 
 
-def _class_weights(network: nn.Module, data: ImageSet, config: TrainConfig) -> Tensor | None:
+def _class_weights(network: nn.Module, data: Images, config: TrainConfig) -> Tensor | None:
     """(V,) on the network's device; None where all classes weigh alike."""
     if config.class_balance == 0.0:
         return None
@@ -243,6 +242,18 @@ def _residual_draws(config: TrainConfig, step: int, device: torch.device) -> Ite
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(_seed(config.seed, 2, step))
         yield
+
+
+def _plan(count: int, config: TrainConfig, steps: range) -> Iterator[tuple[Tensor, int]]:
+    """Of each step: the indices (B,) of its images, and the seed of what reading them draws."""
+    steps_per_epoch = -(-count // config.batch_size)
+    ordered = -1
+    for step in steps:
+        epoch, position = divmod(step, steps_per_epoch)
+        if epoch != ordered:
+            order, ordered = _epoch_order(count, config.seed, epoch), epoch
+        chosen = order[position * config.batch_size : (position + 1) * config.batch_size]
+        yield chosen, _seed(config.seed, 3, step)
 
 
 def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:

@@ -1,8 +1,30 @@
-"""Batched augmentations on the device: no Python per image.  Imports torch only."""
+"""Batched augmentations on the device: no Python per image.  Imports torch and kornia only."""
+
+import math
+from typing import Protocol
 
 import torch
+from kornia.geometry.transform import get_affine_matrix2d, hflip, warp_affine
 from torch import Generator, Tensor
 from torch.nn import functional
+
+# Of a radiograph (III-I4): the trained region, and what its widest view needs of the film.
+REGION_SIZE = 256
+WINDOW_SIZE = 704
+_SHEAR = math.radians(30.0)
+_ROTATION = 45.0  # degrees
+_SCALES = (0.61, 1.65)
+_ERASED_SIDE = 64
+
+
+class Augmentation(Protocol):
+    """Training images from those read.
+
+    ``images`` is (B, C, H, W) float in [0, 1] and stays as it is; ``generator``, on its device, is
+    the only source of randomness; ``padding`` is `TrainConfig.crop_padding`.
+    """
+
+    def __call__(self, images: Tensor, *, padding: int, generator: Generator) -> Tensor: ...
 
 
 def random_crop_flip(images: Tensor, *, padding: int, generator: Generator) -> Tensor:
@@ -26,3 +48,69 @@ def random_crop_flip(images: Tensor, *, padding: int, generator: Generator) -> T
     samples = torch.arange(batch, device=device)[:, None, None]
     cropped = padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)
+
+
+def random_flip(images: Tensor, *, padding: int, generator: Generator) -> Tensor:
+    """Flip half of images whose crops were drawn as they were read.  (III-I2, III-I3)
+
+    Raises:
+        ValueError: ``padding`` is not 0; nothing is padded here.
+    """
+    _check_no_padding(padding)
+    is_flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(is_flipped[:, None, None, None], hflip(images), images)
+
+
+def random_radiograph(images: Tensor, *, padding: int, generator: Generator) -> Tensor:
+    """Shear, rotate and scale windows of a film to regions, and erase a square.  (III-I4)
+
+    Shear is horizontal and uniform in [-30, 30] degrees, rotation uniform in [-45, 45] degrees.
+    The scale is log-uniform in [0.61, 1.65], which is 1/1.65 to 1.65: as often smaller as larger.
+    The square's side is uniform in 0 to 64 pixels, its place too; it is black or white.  The paper
+    gives the ranges alone; one square an image is taken.
+
+    Args:
+        images: (B, C, `WINDOW_SIZE`, `WINDOW_SIZE`) float in [0, 1], not modified.
+        padding: must be 0.
+        generator: the only source of randomness; on the device of ``images``.
+    Returns:
+        (B, C, `REGION_SIZE`, `REGION_SIZE`) of the same dtype.
+    """
+    _check_no_padding(padding)
+    draws = torch.rand(7, len(images), generator=generator, device=images.device)
+    turned = _warped(images, shear=draws[0], rotation=draws[1], scale=draws[2])
+    return _erased(turned, side=draws[3], top=draws[4], left=draws[5], value=draws[6])
+
+
+def _warped(images: Tensor, *, shear: Tensor, rotation: Tensor, scale: Tensor) -> Tensor:
+    """``shear``, ``rotation`` and ``scale`` are (B,) in [0, 1): where in its range each lies."""
+    low, high = _SCALES
+    factors = low * (high / low) ** scale
+    middle = torch.full((len(images), 2), (WINDOW_SIZE - 1) / 2, device=images.device)
+    matrices = get_affine_matrix2d(
+        translations=torch.full_like(middle, (REGION_SIZE - WINDOW_SIZE) / 2),
+        center=middle,
+        scale=factors[:, None].expand(-1, 2),
+        angle=(2.0 * rotation - 1.0) * _ROTATION,
+        sx=(2.0 * shear - 1.0) * _SHEAR,
+        sy=torch.zeros_like(shear),
+    )
+    return warp_affine(images, matrices[:, :2].to(images.dtype), (REGION_SIZE, REGION_SIZE))
+
+
+def _erased(images: Tensor, *, side: Tensor, top: Tensor, left: Tensor, value: Tensor) -> Tensor:
+    """All four are (B,) in [0, 1)."""
+    sides = (side * (_ERASED_SIDE + 1)).floor()
+    is_inside = []
+    for start, length in ((top, images.shape[2]), (left, images.shape[3])):
+        first = (start * (length - sides + 1)).floor()[:, None]
+        pixels = torch.arange(length, device=images.device)
+        is_inside.append((pixels >= first) & (pixels < first + sides[:, None]))
+    mask = is_inside[0][:, None, :, None] & is_inside[1][:, None, None, :]
+    colours = (value < 0.5).to(images.dtype)[:, None, None, None]
+    return torch.where(mask, colours, images)
+
+
+def _check_no_padding(padding: int) -> None:
+    if padding:
+        raise ValueError(f"crop_padding: got {padding}, allowed 0 for this data set")

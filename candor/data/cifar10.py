@@ -1,6 +1,7 @@
-"""CIFAR-10 from the Parquet layout of its Hugging Face data set.  Imports data siblings only."""
+"""CIFAR-10 from any of its three layouts on disk.  Imports data siblings only."""
 
 import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from candor.data.cifar10_archives import RawImages, read_binary, read_python
+from candor.data.errors import DataDamaged, check_split, missing
 from candor.data.images import ImageSet
 
 CLASS_NAMES = (
@@ -16,33 +19,67 @@ CLASS_NAMES = (
 )  # fmt: skip
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2430, 0.2610)
-SPLITS = ("train", "test")
 SHAPE = (3, 32, 32)
-
-
-class DataMissing(FileNotFoundError):
-    """A data set is not where it was looked for; the message says where and how to get it."""
-
-
-class DataDamaged(ValueError):
-    """A data set file is there but cannot be what it claims to be."""
+_REMEDY = (
+    "Get cifar-10-python.tar.gz or cifar-10-binary.tar.gz (The CIFAR-10 dataset, "
+    "www.cs.toronto.edu/~kriz/cifar.html) or both Parquet files of the Hugging Face data set "
+    "`uoft-cs/cifar10` (folder plain_text)"
+)
 
 
 def load_cifar10(root: Path, split: str) -> ImageSet:
-    """Read one split from ``root/cifar10/plain_text/{split}-00000-of-00001.parquet``.
+    """Read one split from the first of these in ``root/cifar10`` or ``root`` itself.
 
-    Columns: ``img`` (struct of ``bytes``, ``path``) and ``label`` (int64, 0 airplane ... 9 truck).
+    - ``plain_text/{split}-00000-of-00001.parquet``, columns ``img`` (struct of ``bytes``,
+      ``path``) and ``label`` (int64, 0 airplane ... 9 truck);
+    - ``cifar-10-batches-py/`` or ``cifar-10-python.tar.gz``;
+    - ``cifar-10-batches-bin/`` or ``cifar-10-binary.tar.gz``.
 
     Args:
         root: the data directory; ``root`` may also be the ``cifar10`` folder itself.
         split: "train" or "test".
     Raises:
-        DataMissing: no such file.
-        DataDamaged: not Parquet, other columns, an image that is not 32x32 RGB, a label past 9.
+        DataMissing: none of them is there.
+        DataDamaged: not the expected Parquet file, columns, archive or pickle; an image that is
+            not 32x32 RGB, a label past 9, other numbers of images in a batch of an archive.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}, allowed {SPLITS}")
-    path = _find(root, split)
+    check_split(split)
+    path, read = _find(root, split)
+    raw = read(path, split)
+    return ImageSet(
+        name=f"cifar10/{split}",
+        pixels=torch.from_numpy(raw.pixels),
+        labels=torch.from_numpy(raw.labels),
+        class_names=CLASS_NAMES,
+        identifiers=raw.names,
+        mean=MEAN,
+        std=STD,
+    )
+
+
+def _find(root: Path, split: str) -> tuple[Path, Callable[[Path, str], RawImages]]:
+    places = {
+        folder / name: read
+        for folder in (root / "cifar10", root)
+        for name, read in _layouts(split).items()
+    }
+    for path, read in places.items():
+        if path.exists():
+            return path, read
+    raise missing("cifar10", f"the {split} split", list(places), _REMEDY)
+
+
+def _layouts(split: str) -> Mapping[str, Callable[[Path, str], RawImages]]:
+    return {
+        f"plain_text/{split}-00000-of-00001.parquet": _read_parquet,
+        "cifar-10-batches-py": read_python,
+        "cifar-10-python.tar.gz": read_python,
+        "cifar-10-batches-bin": read_binary,
+        "cifar-10-binary.tar.gz": read_binary,
+    }
+
+
+def _read_parquet(path: Path, split: str) -> RawImages:
     try:
         table = pq.read_table(path, columns=["img", "label"])
     except (pa.ArrowException, OSError, KeyError) as err:
@@ -50,22 +87,15 @@ def load_cifar10(root: Path, split: str) -> ImageSet:
     _check_columns(table, path)
     column = table.column("img").combine_chunks()
     encoded = column.field("bytes").to_pylist()
-    paths = column.field("path").to_pylist()
+    names = column.field("path").to_pylist()
     labels = table.column("label").to_numpy().astype(np.int64)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASS_NAMES):
         raise DataDamaged(f"cifar10: {path} has labels outside [0, {len(CLASS_NAMES) - 1}]")
     pixels = np.empty((len(encoded), *SHAPE), dtype=np.uint8)
     for row, content in enumerate(encoded):
         pixels[row] = _decode(content, path, row)
-    return ImageSet(
-        name=f"cifar10/{split}",
-        pixels=torch.from_numpy(pixels),
-        labels=torch.from_numpy(labels),
-        class_names=CLASS_NAMES,
-        identifiers=tuple(name or f"{split}/{row}" for row, name in enumerate(paths)),
-        mean=MEAN,
-        std=STD,
-    )
+    identifiers = tuple(name or f"{split}/{row}" for row, name in enumerate(names))
+    return RawImages(pixels, labels, identifiers)
 
 
 def _check_columns(table: pa.Table, path: Path) -> None:
@@ -80,20 +110,6 @@ def _check_columns(table: pa.Table, path: Path) -> None:
     for name in ("img", "label"):
         if table.column(name).null_count:
             raise DataDamaged(f"cifar10: {path} has rows without {name}")
-
-
-def _find(root: Path, split: str) -> Path:
-    name = f"{split}-00000-of-00001.parquet"
-    candidates = [folder / "plain_text" / name for folder in (root / "cifar10", root)]
-    for path in candidates:
-        if path.is_file():
-            return path
-    looked = "\n  ".join(str(path) for path in candidates)
-    raise DataMissing(
-        f"cifar10: the {split} split is missing. Looked for:\n  {looked}\n"
-        "Get it from the Hugging Face data set `uoft-cs/cifar10` (folder plain_text, both Parquet "
-        "files), put it there, or name its folder with --data-dir or CANDOR_DATA."
-    )
 
 
 def _decode(content: bytes, path: Path, row: int) -> np.ndarray:

@@ -1,39 +1,108 @@
-"""The image set every dataset reader returns, and its digest.  Imports numpy and torch only."""
+"""What every data set reader returns, in memory or read when asked.  Imports data siblings."""
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+from candor.data.augment import Augmentation, random_crop_flip
+
+# Of each training step: (B,) indices, and the seed of what is drawn as they are read.
+Plan = Iterable[tuple[Tensor, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a training step begins with.
+
+    Attributes:
+        stored: (B, C, H, W) integers as read, before `Images.augmented`.
+        labels: (B,) int64.
+    """
+
+    stored: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSet:
-    """Labelled images held in memory as bytes.
+class Images(ABC):
+    """Labelled images of one split.
 
     Attributes:
         name: registered name of the data set and split, for example "cifar10/test".
-        pixels: (N, C, H, W) uint8.
         labels: (N,) int64 in [0, len(class_names)).
         class_names: one name a class, in the order of the labels.
         identifiers: one stable name an image (path in the archive), length N.
         mean, std: per-channel normalisation a network for this data uses, on the [0, 1] scale.
+        white: the stored integer that stands for 1.
+        augment: what makes training images of those read.
     """
 
     name: str
-    pixels: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     identifiers: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    white: int = 255
+    augment: Augmentation = random_crop_flip
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+
+    @abstractmethod
     def images(self, indices: Tensor | slice) -> Tensor:
-        """Images (B, C, H, W) float32 in [0, 1]."""
-        return self.pixels[indices].to(torch.float32).div_(255.0)
+        """Images (B, C, H, W) float32 in [0, 1] as networks are tested on them, never random."""
+
+    @abstractmethod
+    def training_batches(self, plan: Plan) -> Iterator[Batch]:
+        """One batch a step of ``plan``, in its order; the plan is read some steps ahead.
+
+        What a step gets depends on its own indices and seed alone, so a resumed run that plans
+        only the steps it still has gets the batches of the uninterrupted one.
+        """
+
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 of what decides the images and labels, as hex."""
+
+    def augmented(self, stored: Tensor, *, padding: int, generator: Generator) -> Tensor:
+        """Training images (B, C, H, W) float32 in [0, 1] from `Batch.stored`, on its device."""
+        return self.augment(self._on_unit_scale(stored), padding=padding, generator=generator)
+
+    def _on_unit_scale(self, stored: Tensor) -> Tensor:
+        return stored.to(torch.float32).div_(self.white)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet(Images):
+    """Labelled images held in memory as bytes.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8.
+    """
+
+    pixels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def images(self, indices: Tensor | slice) -> Tensor:
+        return self._on_unit_scale(self.pixels[indices])
+
+    def training_batches(self, plan: Plan) -> Iterator[Batch]:
+        for indices, _ in plan:
+            yield Batch(self.pixels[indices], self.labels[indices])
 
     def digest(self) -> str:
         """SHA-256 over shape, pixels and labels, as hex."""

@@ -1,13 +1,42 @@
-"""Datasets by registered name.  Imports data siblings only."""
+"""Datasets by registered name: their reader and their augmentation.  Imports data siblings only."""
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from candor.data.augment import Augmentation, random_crop_flip, random_flip, random_radiograph
 from candor.data.cifar10 import load_cifar10
-from candor.data.images import ImageSet
+from candor.data.coco import load_coco
+from candor.data.folder import load_folder
+from candor.data.imagenet import load_imagenet
+from candor.data.images import Images
+from candor.data.jsrt import load_jsrt
 
-_DATASETS: Mapping[str, Callable[[Path, str], ImageSet]] = {"cifar10": load_cifar10}
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """How a data set is read and its training images varied.
+
+    ``read`` takes the data directory, the split and the edge of the images in pixels.
+    """
+
+    read: Callable[[Path, str, int], Images]
+    augment: Augmentation
+
+
+def _of_own_size(read: Callable[[Path, str], Images]) -> Callable[[Path, str, int], Images]:
+    """A reader whose images have one size, which is then checked by `load_dataset`."""
+    return lambda root, split, image_size: read(root, split)
+
+
+_DATASETS: Mapping[str, _Source] = {
+    "cifar10": _Source(_of_own_size(load_cifar10), random_crop_flip),
+    "coco": _Source(_of_own_size(load_coco), random_flip),
+    "folder": _Source(load_folder, random_crop_flip),
+    "imagenet": _Source(_of_own_size(load_imagenet), random_flip),
+    "jsrt": _Source(_of_own_size(load_jsrt), random_radiograph),
+}
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -21,13 +50,22 @@ def default_data_dir() -> Path:
     return Path(cache) / "candor" / "data"
 
 
-def load_dataset(name: str, split: str, root: Path) -> ImageSet:
+def load_dataset(name: str, split: str, root: Path, *, image_size: int = 0) -> Images:
     """One split of a registered data set.
 
+    Args:
+        root: the data directory; of "folder" the folder of the pictures itself.
+        image_size: edge of the images in pixels; 0 is the data set's own, which "folder" has not.
     Raises:
-        ValueError: unknown name or split; the message lists what is allowed.
+        ValueError: unknown name or split, or another size than the data set's own; the message
+            lists what is allowed.
         DataMissing, DataDamaged: see the data set's module.
     """
     if name not in _DATASETS:
         raise ValueError(f"data: got {name!r}, allowed {dataset_names()}")
-    return _DATASETS[name](root, split)
+    source = _DATASETS[name]
+    images = source.read(root, split, image_size)
+    own = images.shape[1]
+    if image_size not in (0, own):
+        raise ValueError(f"image_size: got {image_size}, allowed {own} for data {name!r}")
+    return replace(images, augment=source.augment)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from candor.data.cifar10 import CLASS_NAMES, DataDamaged, DataMissing, load_cifar10
+from candor.data.cifar10 import CLASS_NAMES, load_cifar10
+from candor.data.errors import DataDamaged, DataMissing
 from candor.data.registry import dataset_names, load_dataset
 
 

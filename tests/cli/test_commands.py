@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from candor.artifact import load_model
 from cli.main import build_app
+from tests import official_files
 
 
 def _run(*arguments: object) -> Result:
@@ -169,6 +170,38 @@ def test_train_writes_a_model_that_loads(data_root: Path, photo: Path, tmp_path:
     assert card["recipe"]["seed"] == 3
     folder = tmp_path / "run" / "model"
     assert _json(_run("predict", photo, "--model", folder, "--json"))["model"]["name"]
+
+
+def test_own_pictures_are_trained_on_and_measured_with_one_command_each(tmp_path: Path) -> None:
+    pictures = official_files.folder(tmp_path / "pictures", (), count=6)
+    settings = ("data=folder", "image_size=16", "epochs=1", "batch_size=5")
+    options = ("--data-dir", pictures, "--json")
+    card = _json(
+        _run(
+            *("train", "cifar10-resnet20", *(f"--set={setting}" for setting in settings)),
+            *("--run-dir", tmp_path / "run", *options),
+        )
+    )
+    assert card["classes"] == ["cats", "dogs"]
+    assert card["input"]["height"] == card["input"]["width"] == 16
+    assert card["metrics"][0]["data"] == "folder/test"
+    model = tmp_path / "run" / "model"
+    measure = ("ara", "--model", model, "--images", 2, "--steps", 3, *options)
+    assert _json(_run(*measure, "--data", "folder"))["data"] == "folder/test"
+
+
+def test_data_of_another_size_or_other_classes_than_the_models_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    official_files.jsrt(tmp_path)
+    official_files.folder(tmp_path / "pictures")
+    for data, root, message in (
+        ("jsrt", tmp_path, "image_size: got 32, allowed 256 for data 'jsrt'"),
+        ("folder", tmp_path / "pictures", "data: got 2 classes from 'cats' to 'dogs', allowed"),
+    ):
+        result = _run("ara", "--model", model, "--data", data, "--data-dir", root)
+        assert result.exit_code == 1
+        assert message in result.stderr
 
 
 def test_run_starts_from_the_weights_of_a_model_folder(

@@ -1,0 +1,157 @@
+"""Objects of COCO 2017 as images of their own.  Imports data siblings only."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
+from candor.data.lazy import LazyImages
+from candor.data.photos import MEAN, STD, PhotoDecoder, View
+
+VIEW = View(size=96, low_edge=96, high_edge=120, test_edge=108)  # III-I3
+FOLDERS = {"train": "train2017", "test": "val2017"}
+_REMEDY = (
+    "Get annotations_trainval2017.zip, train2017.zip and val2017.zip (cocodataset.org, Download) "
+    "and unpack them side by side"
+)
+
+
+def load_coco(root: Path, split: str) -> LazyImages:
+    """The bounding box of every object of one split as an image with its category.  (III-I3)
+
+    Read are ``root/coco/annotations/instances_{train,val}2017.json`` and the JPEGs in
+    ``root/coco/{train,val}2017``; "test" reads ``val``.  The paper neither pads boxes nor sets a
+    smallest size, so neither is done here.  Left out are only boxes narrower or lower than one
+    pixel, of which there is nothing to see, and crowds (``iscrowd``), whose box holds many
+    objects.  Labels are the categories in the order of their ids.
+
+    Args:
+        root: the data directory; ``root`` may also be the ``coco`` folder itself.
+        split: "train" or "test".
+    Raises:
+        DataMissing: no annotations or no folder of images.
+        DataDamaged: annotations that are no JSON of this form, that name an image, a category or
+            a file there is none of, or a box outside its image.
+    """
+    check_split(split)
+    home = home_of("coco", root)
+    annotations = f"annotations/instances_{FOLDERS[split]}.json"
+    source, folder = home / annotations, home / FOLDERS[split]
+    if not (source.is_file() and folder.is_dir()):
+        places = places_of("coco", root, annotations, FOLDERS[split])
+        raise missing("coco", f"the {split} split", places, _REMEDY)
+    class_names, objects = _objects(source, folder)
+    if not objects:
+        raise DataDamaged(f"coco: {source}: annotations has no objects")
+    return LazyImages(
+        name=f"coco/{split}",
+        labels=torch.tensor([each.label for each in objects]),
+        class_names=class_names,
+        identifiers=tuple(each.identifier for each in objects),
+        mean=MEAN,
+        std=STD,
+        decoder=PhotoDecoder(
+            name="coco",
+            folder=folder,
+            files=[each.file for each in objects],
+            view=VIEW,
+            formats=("JPEG",),
+            boxes=np.array([each.box for each in objects]),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """One annotation that becomes an image; the box is left, top, right, bottom in pixels."""
+
+    file: str
+    box: tuple[float, float, float, float]
+    label: int
+    identifier: str
+
+
+def _objects(source: Path, folder: Path) -> tuple[tuple[str, ...], list[_Object]]:
+    """Names of the classes, and the objects in the order of the annotations."""
+    content = _content(source)
+    try:
+        images = {image["id"]: image for image in content["images"]}
+        categories = sorted(content["categories"], key=lambda category: int(category["id"]))
+        class_names = tuple(str(category["name"]) for category in categories)
+        label_of = {category["id"]: label for label, category in enumerate(categories)}
+    except (KeyError, TypeError, ValueError) as err:
+        raise DataDamaged(f"coco: {source}: images or categories lack {err}") from err
+    _check_files(source, images.values(), folder)
+    objects = []
+    for row, annotation in enumerate(content["annotations"]):
+        place = f"coco: {source}: annotations[{row}]"
+        try:
+            found = _object(annotation, images, label_of, place)
+        except (KeyError, TypeError, AttributeError) as err:
+            raise DataDamaged(f"{place} is not of the expected form: {err!r}") from err
+        if found is not None:
+            objects.append(found)
+    return class_names, objects
+
+
+def _object(
+    annotation: Mapping[str, Any],
+    images: Mapping[Any, Mapping[str, Any]],
+    label_of: Mapping[Any, int],
+    place: str,
+) -> _Object | None:
+    """None for a crowd, and where there is less than a pixel."""
+    for name, known in (("image_id", images), ("category_id", label_of)):
+        if annotation[name] not in known:
+            raise DataDamaged(f"{place}.{name}: got {annotation[name]}, allowed one that is listed")
+    image = images[annotation["image_id"]]
+    box = _box(annotation["bbox"], image, place)
+    if annotation.get("iscrowd", 0) or box is None:
+        return None
+    label = label_of[annotation["category_id"]]
+    return _Object(image["file_name"], box, label, str(annotation["id"]))
+
+
+def _content(source: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(source.read_bytes())
+    except ValueError as err:
+        raise DataDamaged(f"coco: {source} is no JSON: {err}") from err
+    for name in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(name), list):
+            raise DataDamaged(f"coco: {source}: {name}: missing, allowed a list")
+    return content
+
+
+def _check_files(source: Path, images: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    present = set(os.listdir(folder))
+    for image in images:
+        if image.get("file_name") not in present:
+            raise DataDamaged(
+                f"coco: {source}: images: file_name of id {image['id']}: got "
+                f"{image.get('file_name')!r}, which is not in {folder}"
+            )
+
+
+def _box(
+    bbox: Any, image: Mapping[str, Any], place: str
+) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom within the image; None where that is less than a pixel."""
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(math.isfinite, bbox))):
+        raise DataDamaged(f"{place}.bbox: got {bbox!r}, allowed [x, y, width, height]")
+    x, y, width, height = (float(value) for value in bbox)
+    is_beside = not (-width <= x <= image["width"] and -height <= y <= image["height"])
+    if width < 0 or height < 0 or is_beside:
+        raise DataDamaged(
+            f"{place}.bbox: got {bbox}, allowed a box in {image['width']} x {image['height']}"
+        )
+    left, top = max(x, 0.0), max(y, 0.0)
+    right, bottom = min(x + width, image["width"]), min(y + height, image["height"])
+    return (left, top, right, bottom) if right - left >= 1 and bottom - top >= 1 else None

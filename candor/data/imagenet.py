@@ -1,0 +1,58 @@
+"""ILSVRC 2012 from the usual tree of folders.  Imports data siblings only."""
+
+from pathlib import Path
+
+import torch
+
+from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
+from candor.data.lazy import LazyImages
+from candor.data.photos import MEAN, STD, PhotoDecoder, View, class_folders, photos_by_class
+
+VIEW = View(size=224, low_edge=256, high_edge=480, test_edge=256)  # III-I2
+FOLDERS = {"train": "train", "test": "val"}
+_FORMATS = ("JPEG", "PNG")  # one official file is a PNG by the name of .JPEG
+_REMEDY = (
+    "Get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (image-net.org, Challenge 2012), "
+    "unpack each into one folder a class (n01440764 ...)"
+)
+
+
+def load_imagenet(root: Path, split: str) -> LazyImages:
+    """One split of ``root/imagenet/{train,val}/nXXXXXXXX/*.JPEG``; "test" reads ``val``.
+
+    Classes are the folders in the order of their names, which is the usual one of labels.  A
+    subset of the classes is read too, where both splits have the same.
+
+    Args:
+        root: the data directory; ``root`` may also be the ``imagenet`` folder itself.
+        split: "train" or "test".
+    Raises:
+        DataMissing: no folder for the split.
+        DataDamaged: files that are not in folders of classes, an empty class, other classes in
+            the other split.  A file that is no JPEG is found when it is read.
+    """
+    check_split(split)
+    home = home_of("imagenet", root)
+    folder = home / FOLDERS[split]
+    if not folder.is_dir():
+        places = places_of("imagenet", root, FOLDERS[split])
+        raise missing("imagenet", f"the {split} split", places, _REMEDY)
+    class_names = class_folders(folder)
+    if len(class_names) < 2:
+        raise DataDamaged(f"imagenet: {folder} has {len(class_names)} folders of classes, not 1000")
+    for other in FOLDERS.values():
+        if (home / other).is_dir() and class_folders(home / other) != class_names:
+            odd = sorted(set(class_folders(home / other)) ^ set(class_names))
+            raise DataDamaged(f"imagenet: class {odd[0]} is in only one of train and val of {home}")
+    files, labels = photos_by_class("imagenet", folder, class_names, (".jpeg", ".jpg"))
+    return LazyImages(
+        name=f"imagenet/{split}",
+        labels=torch.tensor(labels),
+        class_names=class_names,
+        identifiers=tuple(files),
+        mean=MEAN,
+        std=STD,
+        decoder=PhotoDecoder(
+            name="imagenet", folder=folder, files=files, view=VIEW, formats=_FORMATS
+        ),
+    )

@@ -1,0 +1,135 @@
+"""Images decoded when asked for, in worker processes.  Imports data siblings only."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from candor.data.errors import DataDamaged
+from candor.data.images import Batch, Images, ImageSet, Plan
+
+DRAWS = 4  # uniform numbers an image gets for its training view
+_TEST_CHUNK = 64
+_MAX_WORKERS = 8
+
+
+class Decoder(Protocol):
+    """Reads the images of one split by index; is copied to worker processes.
+
+    Both methods return (C, H, W) integers of one dtype and raise `DataDamaged`.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what `central` returns."""
+
+    def central(self, index: int) -> np.ndarray:
+        """The view a network is tested on."""
+
+    def drawn(self, index: int, draws: np.ndarray) -> np.ndarray:
+        """A training view; ``draws`` is (`DRAWS`,) float64 in [0, 1), all of its randomness."""
+
+    def fingerprint(self, index: int) -> str:
+        """What decides the image, without decoding it (size of a file, place in it)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LazyImages(Images):
+    """Labelled images that stay on disk until a step needs them."""
+
+    decoder: Decoder
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.decoder.shape
+
+    def images(self, indices: Tensor | slice) -> Tensor:
+        return self._on_unit_scale(self._central(indices))
+
+    def training_batches(self, plan: Plan) -> Iterator[Batch]:
+        tasks = (_Task(indices.tolist(), seed) for indices, seed in plan)
+        for task, stored in _decoded(self.decoder, tasks, _worker_count()):
+            yield Batch(stored, self.labels[task.indices])
+
+    def digest(self) -> str:
+        """SHA-256 over names, labels and fingerprints (not the pixels: they can be 150 GB)."""
+        sha = hashlib.sha256(repr((self.shape, self.class_names)).encode())
+        for index, (name, label) in enumerate(zip(self.identifiers, self.labels, strict=True)):
+            sha.update(f"{name}\n{int(label)}\n{self.decoder.fingerprint(index)}\n".encode())
+        return sha.hexdigest()
+
+    def held(self) -> ImageSet:
+        """The same images in memory; each is decoded once, and training sees the test view."""
+        own = {field.name: getattr(self, field.name) for field in fields(Images)}
+        return ImageSet(**own, pixels=self._central(slice(None)))
+
+    def _central(self, indices: Tensor | slice) -> Tensor:
+        chosen = torch.arange(len(self))[indices].tolist()
+        starts = range(0, len(chosen), _TEST_CHUNK)
+        tasks = [_Task(chosen[start : start + _TEST_CHUNK], None) for start in starts]
+        # Starting processes takes longer than decoding one chunk.
+        workers = _worker_count() if len(tasks) > 1 else 0
+        return torch.cat([stored for _, stored in _decoded(self.decoder, tasks, workers)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Images to decode into one batch; without a seed their test views."""
+
+    indices: list[int]
+    seed: int | None
+
+
+class _Batches(Dataset[tuple[_Task, Tensor | DataDamaged]]):
+    """Decodes whole batches, in whichever process it is asked."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def __getitem__(self, task: _Task) -> tuple[_Task, Tensor | DataDamaged]:
+        try:
+            return task, torch.from_numpy(np.stack(self._views(task)))
+        except DataDamaged as err:
+            return task, err  # raised by the caller: across processes it would lose its one line
+
+    def _views(self, task: _Task) -> list[np.ndarray]:
+        if task.seed is None:
+            return [self._decoder.central(index) for index in task.indices]
+        generator = Generator().manual_seed(task.seed)
+        shape = (len(task.indices), DRAWS)
+        draws = torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
+        return [
+            self._decoder.drawn(index, own) for index, own in zip(task.indices, draws, strict=True)
+        ]
+
+
+def _decoded(
+    decoder: Decoder, tasks: Iterable[_Task], workers: int
+) -> Iterator[tuple[_Task, Tensor]]:
+    """Batches (B, C, H, W) in the order of ``tasks``, decoded ahead by ``workers`` processes."""
+    loader: DataLoader[Any] = DataLoader(
+        _Batches(decoder),
+        batch_size=None,
+        sampler=tasks,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=Generator(),  # else the loader draws from the global one
+    )
+    for task, stored in loader:
+        if isinstance(stored, DataDamaged):
+            raise stored
+        yield task, stored
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _worker_count() -> int:
+    return min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
