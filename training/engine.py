@@ -1,6 +1,7 @@
 """How a step's forward and backward passes are run.  Imports torch only."""
 
 from enum import StrEnum
+from typing import cast
 
 import torch
 from torch import nn
@@ -27,5 +28,4 @@ def runner(network: nn.Module, engine: Engine) -> nn.Module:
     if engine is Engine.EAGER:
         return network
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled: nn.Module = torch.compile(network, dynamic=False)
-    return compiled
+    return cast(nn.Module, torch.compile(network, dynamic=False))

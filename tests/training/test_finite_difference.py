@@ -6,6 +6,7 @@ from torch import Generator
 
 from candor.nets.architectures import NetworkSpec, build_network
 from tests.training.tiny import CLASSES, colours, config_of, new_network
+from training import finite_difference
 from training.finite_difference import finite_difference_penalty
 from training.loop import train
 from training.regularizers import PenaltyMode
@@ -52,7 +53,9 @@ def penalty_gradient(network, images, labels, **changes):
     ],
     ids=str,
 )
-def test_gradient_is_that_of_double_backward(batch, changes):
+def test_gradient_is_that_of_double_backward(batch, changes, monkeypatch):
+    """By float64's own step: in so few activations one knee crossed would show."""
+    monkeypatch.setattr(finite_difference, "_STEP", 1e-8)
     network = new_network().double()
     torch.nn.init.kaiming_uniform_(network.stages[1][0].conv2.weight)
     images, labels = batch_of(batch)
@@ -61,7 +64,7 @@ def test_gradient_is_that_of_double_backward(batch, changes):
     )
     torch.testing.assert_close(value, expected_value)
     assert expected.norm() > 0
-    assert (gradient - expected).norm() < 2e-3 * expected.norm()
+    assert (gradient - expected).norm() < 1e-4 * expected.norm()
 
 
 def test_float32_gradient_of_a_whole_network_has_cosine_of_at_least_0_999():
@@ -111,7 +114,7 @@ def test_outputs_that_nothing_changes_cost_nothing():
     torch.nn.init.zeros_(network.head.weight)
     value, gradient = penalty_gradient(network, *batch_of(3), penalty_mode="finite-difference")
     assert value == 0
-    assert torch.equal(gradient, torch.zeros_like(gradient))
+    assert gradient.abs().max() < 1e-20
 
 
 def test_penalty_may_be_any_function_of_the_gradients():
@@ -123,7 +126,7 @@ def test_penalty_may_be_any_function_of_the_gradients():
         flat,
         flat(images),
         images,
-        torch.ones(1, 1, 1, dtype=torch.float64),
+        torch.ones(1, 1, 1).double(),
         lambda g: g.abs().sum(),
     )
     penalty.backward()
