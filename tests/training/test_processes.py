@@ -23,8 +23,9 @@ JOBS = {
         "attack_norm_mode": "train",
     },
 }
-# Share of the distance travelled; a difference of gradients magnifies float32's rounding.
-TOLERANCES = {"double-backward": 1e-3, "finite-difference": 1e-2, "attacked": 1e-3}
+# Share of the distance travelled.  A difference of gradients magnifies float32's rounding: weights
+# that start 1e-7 off end up to 5 % off in one process alone, in a network as small as this.
+TOLERANCES = {"double-backward": 1e-3, "finite-difference": 0.1, "attacked": 1e-3}
 
 
 def job(folder, stops, config):
