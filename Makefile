@@ -45,6 +45,10 @@ test-slow: $(READY) ## The tests that take minutes
 bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENCE name the folders
 	$(BIN)/python -m tests.bench $(BENCH)
 
+.PHONY: bench-train
+bench-train: $(READY) ## Time and gradient of a training step with L_adv; CANDOR_DATA names the data
+	$(BIN)/python -m tests.bench.train_step $(BENCH)
+
 .PHONY: lint
 lint: $(READY) ## Style and import order
 	$(BIN)/ruff check .

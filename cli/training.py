@@ -1,5 +1,6 @@
 """The command `candor train`.  May import candor and training; heavy parts when it runs."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,8 @@ import typer
 
 from cli.datasets import DataDir, open_dataset
 from cli.output import AsJson, clear_errors, console, print_json
+
+_PICTURES = 8  # training images explained as training goes
 
 if TYPE_CHECKING:
     from candor.data.images import Images
@@ -35,13 +38,15 @@ def train(
     """Train an experiment; the same command goes on where a stopped run left off."""
     with clear_errors("train"):
         from training.config import load_experiment
+        from training.distributed import process_group
 
         config = load_experiment(experiment, overrides or ())
         label = Path(experiment).stem
         folder = run_dir or Path("runs") / label
         target = _Target(out or folder / "model", name or label, note)
-        card = _train(config, label, folder, target, data_dir)
-        if as_json:
+        with process_group():
+            card = _train(config, label, folder, target, data_dir)
+        if as_json and card is not None:
             print_json(card)
 
 
@@ -56,14 +61,18 @@ class _Target:
 
 def _train(
     config: "TrainConfig", label: str, run_dir: Path, target: _Target, data_dir: Path | None
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """The card of the model written; None in all processes of a run but the first."""
     import json
+    import platform
+    from importlib.metadata import version
 
     import torch
 
     from candor.allocator import keep_freed_memory
     from candor.artifact import save_model
     from candor.nets.architectures import build_network
+    from training.distributed import rank
 
     keep_freed_memory()
     training_data, test_data = (
@@ -71,8 +80,16 @@ def _train(
         for split in ("train", "test")
     )
     run_dir.mkdir(parents=True, exist_ok=True)
-    resolved = {"experiment": label, **config.as_dict(), "torch": torch.__version__}
-    if not (run_dir / "checkpoint.pt").exists():  # else the run there keeps the one it began with
+    resolved = {
+        "experiment": label,
+        **config.as_dict(),
+        "candor": version("candor"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "data_digest": training_data.digest(),
+    }
+    # Else the run there keeps the one it began with.
+    if rank() == 0 and not (run_dir / "checkpoint.pt").exists():
         (run_dir / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
     torch.manual_seed(config.seed)
     spec = _spec(config, training_data)
@@ -82,12 +99,13 @@ def _train(
         network.load_state_dict(_start_weights(config.start_from, spec))
     network = network.to(device)
     state = _run(network, training_data, config, run_dir)
+    if rank() > 0:
+        return None
     recipe = {
         **resolved,
         "note": target.note,
         "history": state.history,
         "seconds": round(state.seconds, 1),
-        "data_digest": training_data.digest(),
     }
     card = save_model(
         target.folder,
@@ -138,11 +156,18 @@ def _start_weights(folder: str, spec: "NetworkSpec") -> dict[str, Any]:
 def _run(network: Any, data: "Images", config: "TrainConfig", run_dir: Path) -> "TrainState":
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from training.distributed import rank
+    from training.events import RunEvents
     from training.loop import Progress as StepProgress
     from training.loop import train as run_training
 
+    shown = slice(_PICTURES)
+    events = RunEvents(run_dir / "tensorboard", network, data.images(shown), data.labels[shown])
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console()) as bar:
+    with (
+        contextlib.closing(events),
+        Progress(*columns, console=console(), disable=rank() > 0) as bar,
+    ):
         task = bar.add_task("starting", total=None)
 
         def report(step: StepProgress) -> None:
@@ -151,6 +176,7 @@ def _run(network: Any, data: "Images", config: "TrainConfig", run_dir: Path) -> 
                 f"accuracy {step.accuracy:.3f} psi {step.psi:.0f}"
             )
             bar.update(task, completed=step.step, total=step.step_count, description=text)
+            events(step)
 
         return run_training(network, data, config, run_dir=run_dir, report=report)
 

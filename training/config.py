@@ -10,9 +10,10 @@ from typing import Any
 
 from candor.nets.architectures import ACTIVATIONS, RESIDUAL_DROPS, architecture_names
 from training.adversaries import Adversary, NormMode
+from training.engine import Engine, Precision
 from training.optimizer import WeightDecayOn
 from training.psi import PsiMode
-from training.regularizers import Pairing
+from training.regularizers import Pairing, PenaltyMode
 from training.schedule import Schedule
 
 EXPERIMENTS_DIR = Path(__file__).parent / "experiments"
@@ -43,6 +44,11 @@ class TrainConfig:
         penalty_start_epoch: first epoch with L_adv; before it psi rests at its start.
         penalty_interval: L_adv is computed every so many steps with its weight multiplied by the
             same number, which keeps its expected force and saves the double backward between.
+        penalty_mode: how L_adv is differentiated by the weights, see `PenaltyMode`.
+        engine: "eager", or "compiled" for passes compiled by `torch.compile` in channels-last
+            layout, which only "finite-difference" allows where there is a penalty.
+        precision: see `Precision`; "bfloat16" is for devices that have it, and too coarse for
+            "finite-difference".
         adversary: what training images meet, see `Adversary` and III-G.  psi then follows the
             cross-entropy of the images trained on, attacked ones included.
         adversary_eps: RMSE on the [0, 1] pixel scale; of "gaussian" the standard deviation.
@@ -89,6 +95,9 @@ class TrainConfig:
     output_zeroing: float = 0.0
     penalty_start_epoch: int = 0
     penalty_interval: int = 1
+    penalty_mode: str = PenaltyMode.DOUBLE_BACKWARD.value
+    engine: str = Engine.EAGER.value
+    precision: str = Precision.FLOAT32.value
     adversary: str = Adversary.NONE.value
     adversary_eps: float = 0.01
     adversary_steps: int = 7
@@ -108,6 +117,7 @@ class TrainConfig:
             if not low <= value <= high:
                 raise ValueError(f"{name}: got {value!r}, allowed [{low}, {high}]")
         self._check_powers()
+        self._check_engine()
 
     def _check_powers(self) -> None:
         """Between 0 and 1 the derivative of a power is infinite at 0; z = q = 0 is a constant."""
@@ -117,6 +127,25 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {value!r}, allowed 0 or at least 1")
         if self.power == self.cross_power == 0.0:
             raise ValueError("power: got 0.0, allowed [1, 5] where cross_power is 0")
+
+    def _check_engine(self) -> None:
+        """torch refuses a second backward through a compiled function.
+
+        A difference needs the digits of float32, and a network that draws nothing.
+        """
+        if not self.has_penalty:
+            return
+        if self.penalty_mode == PenaltyMode.DOUBLE_BACKWARD:
+            needed = {"engine": Engine.EAGER.value}
+        else:
+            needed = {"precision": Precision.FLOAT32.value, "residual_drop": "none"}
+        for name, allowed in needed.items():
+            value = getattr(self, name)
+            if value != allowed:
+                raise ValueError(
+                    f"{name}: got {value!r}, allowed {allowed!r} where penalty_mode is "
+                    f"{self.penalty_mode!r}"
+                )
 
     @property
     def has_penalty(self) -> bool:
@@ -134,6 +163,9 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
     "weight_decay_on": WeightDecayOn,
     "adversary": Adversary,
     "attack_norm_mode": NormMode,
+    "penalty_mode": PenaltyMode,
+    "engine": Engine,
+    "precision": Precision,
 }
 
 _RANGES: tuple[tuple[str, float, float], ...] = (

@@ -11,29 +11,45 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from candor.data.images import Batch, Images
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
+from training.distributed import (
+    distributed,
+    from_first,
+    mean_over_processes,
+    padded_to_world,
+    rank,
+    shard,
+    world_size,
+)
+from training.engine import Engine, Precision, runner
 from training.optimizer import WeightDecayOn, parameter_groups
 from training.psi import PsiController, PsiMode
-from training.regularizers import class_balanced_weights
+from training.regularizers import PenaltyMode, class_balanced_weights
 from training.schedule import Schedule, learning_rate
-from training.step import step_loss
+from training.step import StepLoss, step_loss
 
 _CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What a progress display needs after each step; losses are running means of the epoch."""
+    """What a progress display needs after each step; losses are running means of the epoch.
+
+    `gradient_norm` is the L2 norm of the whole gradient by the weights that the step took.
+    """
 
     step: int
     step_count: int
     epoch: int
+    is_epoch_end: bool
     cross_entropy: float
     accuracy: float
     psi: float
+    gradient_norm: float
     learning_rate: float
 
 
@@ -74,16 +90,26 @@ def train(
     processes, and every epoch is permuted by (seed, epoch), so a run that was killed and resumed
     follows the uninterrupted one.
 
+    Inside a `process_group` of several processes each takes its share of every batch, and the first
+    alone reads and writes ``run_dir`` and reports.  A batch that does not divide is filled up with
+    images from the start of the epoch's order.
+
     Args:
-        network: on the device to train on; left in training mode.
+        network: on the device to train on; left in training mode, its batch normalisation that of
+            all processes where there are several, its layout that of the engine.
         data: training images, in memory or on disk.
         config: the experiment.
         run_dir: existing folder; ``checkpoint.pt`` and ``log.jsonl`` are written there.
         report: called after every step.
         stop_after: stop (with a checkpoint) once so many steps of the whole run are done.
     Raises:
-        ValueError: the checkpoint in ``run_dir`` belongs to another configuration.
+        ValueError: the checkpoint in ``run_dir`` belongs to another configuration, or the
+            configuration does not allow several processes.
     """
+    _check_processes(config)
+    if config.penalty_mode == PenaltyMode.FINITE_DIFFERENCE:
+        # The difference drowns in the ten bits of TF32, which CUDA convolutions use by default.
+        torch.backends.cudnn.allow_tf32 = False
     optimizer = torch.optim.SGD(
         parameter_groups(network, config.weight_decay, WeightDecayOn(config.weight_decay_on)),
         lr=0.0,
@@ -91,7 +117,9 @@ def train(
     )
     class_weights = _class_weights(network, data, config)
     path = run_dir / "checkpoint.pt"
-    state = _restore(load_checkpoint(path), network, optimizer, config)
+    saved = from_first(load_checkpoint(path) if rank() == 0 else None)
+    state = _restore(saved, network, optimizer, config)
+    called = runner(distributed(network), Engine(config.engine))
     steps_per_epoch = -(-len(data) // config.batch_size)
     step_count = steps_per_epoch * config.epochs
     network.train()
@@ -105,12 +133,14 @@ def train(
             batch = next(batches)
             is_between_steps = False
             progress = _train_step(
-                network, optimizer, data, batch, config, state, step_count, class_weights
+                called, optimizer, data, batch, config, state, step_count, class_weights
             )
             is_between_steps = True
             state.seconds = seconds_before + time.monotonic() - started_at
             if state.step % steps_per_epoch == 0:
                 _finish_epoch(state, progress, run_dir)
+            if rank() > 0:
+                continue
             report(progress)
             if time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
                 save_checkpoint(path, _dump(state, network, optimizer, config))
@@ -118,7 +148,7 @@ def train(
     finally:
         # Also after Ctrl-C; inside a step the weights may be half moved, then the last checkpoint
         # stands.
-        if is_between_steps:
+        if is_between_steps and rank() == 0:
             save_checkpoint(path, _dump(state, network, optimizer, config))
     return state
 
@@ -140,7 +170,7 @@ def _train_step(
     images = data.augmented(
         batch.stored.to(device), padding=config.crop_padding, generator=generator
     )
-    labels = batch.labels.to(device)
+    images, labels = shard(images), shard(batch.labels.to(device))
     rate = learning_rate(
         Schedule(config.schedule),
         peak=config.peak_learning_rate,
@@ -150,7 +180,9 @@ def _train_step(
         group["lr"] = rate
     is_regularised = config.has_penalty and epoch >= config.penalty_start_epoch
     is_penalised = is_regularised and state.step % config.penalty_interval == 0
-    with _residual_draws(config, state.step, device):
+    is_half = config.precision == Precision.BFLOAT16
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=is_half)
+    with _residual_draws(config, state.step, device), autocast:
         losses = step_loss(
             network,
             images,
@@ -160,7 +192,7 @@ def _train_step(
             generator=generator,
             class_weights=class_weights,
         )
-    cross_entropy = losses.cross_entropy.item()
+    cross_entropy, penalty, correct = _means(losses)
     controller = _controller(config, state.integral)
     is_adaptive = config.psi_mode == PsiMode.ADAPTIVE
     if is_regularised and is_adaptive:
@@ -171,26 +203,40 @@ def _train_step(
         total = total + losses.added
     if losses.penalty is not None:
         total = total + psi * config.penalty_interval * losses.penalty
-        state.sums.penalty += losses.penalty.item()
+        state.sums.penalty += penalty
         state.sums.penalised_steps += 1
     optimizer.zero_grad(set_to_none=True)
     total.backward()
+    gradient_norm = get_total_norm(
+        [weight.grad for weight in network.parameters() if weight.grad is not None]
+    )
     optimizer.step()
 
     state.step += 1
     state.integral = controller.integral
-    state.sums.images += len(labels)
-    state.sums.cross_entropy += cross_entropy * len(labels)
-    state.sums.correct += int(losses.correct)
+    state.sums.images += len(batch.labels)
+    state.sums.cross_entropy += cross_entropy * len(batch.labels)
+    state.sums.correct += correct
     return Progress(
         step=state.step,
         step_count=step_count,
         epoch=epoch,
+        is_epoch_end=state.step % steps_per_epoch == 0,
         cross_entropy=state.sums.cross_entropy / state.sums.images,
         accuracy=state.sums.correct / state.sums.images,
         psi=psi,
+        gradient_norm=gradient_norm.item(),
         learning_rate=rate,
     )
+
+
+def _means(losses: StepLoss) -> tuple[float, float, int]:
+    """Cross-entropy and penalty as means over all processes, and the number correct in all."""
+    entropy = losses.cross_entropy
+    penalty = entropy.new_zeros(()) if losses.penalty is None else losses.penalty
+    values = torch.stack([entropy, penalty, losses.correct.to(entropy.dtype)])
+    means: list[float] = mean_over_processes(values).tolist()
+    return means[0], means[1], round(means[2] * world_size())
 
 
 def _finish_epoch(state: TrainState, progress: Progress, run_dir: Path) -> None:
@@ -205,6 +251,8 @@ def _finish_epoch(state: TrainState, progress: Progress, run_dir: Path) -> None:
     }
     state.history.append(entry)
     state.sums = _EpochSums()
+    if rank() > 0:
+        return
     # Whole, not appended to: a run resumed from before this epoch's end must not log it twice.
     lines = (json.dumps(epoch_entry) + "\n" for epoch_entry in state.history)
     (run_dir / "log.jsonl").write_text("".join(lines))
@@ -221,6 +269,14 @@ def _controller(config: TrainConfig, integral: float) -> PsiController:
     )
 
 
+def _check_processes(config: TrainConfig) -> None:
+    if world_size() > 1 and config.engine == Engine.COMPILED:
+        raise ValueError(
+            f"engine: got {config.engine!r}, allowed 'eager' where {world_size()} processes share "
+            "the statistics of a batch"
+        )
+
+
 def _class_weights(network: nn.Module, data: Images, config: TrainConfig) -> Tensor | None:
     """(V,) on the network's device; None where all classes weigh alike."""
     if config.class_balance == 0.0:
@@ -234,13 +290,13 @@ def _class_weights(network: nn.Module, data: Images, config: TrainConfig) -> Ten
 def _residual_draws(config: TrainConfig, step: int, device: torch.device) -> Iterator[None]:
     """Seed what drops residual blocks by (seed, step): modules draw from the global generator.
 
-    The global generator is put back afterwards.
+    Each process has draws of its own.  The global generator is put back afterwards.
     """
     if config.residual_drop == "none":
         yield
         return
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(_seed(config.seed, 2, step))
+        torch.manual_seed(_seed(config.seed, 2 + rank(), step))
         yield
 
 
@@ -253,6 +309,7 @@ def _plan(count: int, config: TrainConfig, steps: range) -> Iterator[tuple[Tenso
         if epoch != ordered:
             order, ordered = _epoch_order(count, config.seed, epoch), epoch
         chosen = order[position * config.batch_size : (position + 1) * config.batch_size]
+        chosen = padded_to_world(chosen, order)
         yield chosen, _seed(config.seed, 3, step)
 
 

@@ -16,6 +16,13 @@ class Pairing(StrEnum):
     SUM = "sum"
 
 
+class PenaltyMode(StrEnum):
+    """How the penalty of input gradients is differentiated by the weights."""
+
+    DOUBLE_BACKWARD = "double-backward"
+    FINITE_DIFFERENCE = "finite-difference"
+
+
 def output_weights(
     logits: Tensor,
     labels: Tensor,

@@ -1,6 +1,7 @@
 """One optimisation step's loss: cross-entropy and all regularisers.  Imports siblings only."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +21,11 @@ from training.adversaries import (
     trades_divergence,
 )
 from training.config import TrainConfig
+from training.distributed import mean_over_processes, own_generator, shard, world_size
+from training.finite_difference import finite_difference_penalty
 from training.regularizers import (
     Pairing,
+    PenaltyMode,
     draw_classes,
     input_gradient_penalty,
     output_zeroing_penalty,
@@ -35,7 +39,8 @@ class StepLoss:
 
     Attributes:
         cross_entropy: nats, mean over the batch, weighed by class where the configuration says so.
-        penalty: Eq. 9 without psi; None where the step skipped it.
+        penalty: Eq. 9 without psi; None where the step skipped it.  By finite difference its
+            gradient is an estimate, and the other parts are those of images a hair away.
         added: k_out L_out (Eq. 12) and TRADES' divergence, each with its weight; None where
             neither is on.
         correct: number of images classified correctly, after the adversary.
@@ -65,19 +70,24 @@ def step_loss(
             ``config.attack_norm_mode`` says.
         images: (B, C, H, W) float32 in [0, 1]; not modified.
         labels: (B,) int64.
-        is_penalised: whether this step pays for the double backward of L_adv (Eq. 9).
-        generator: source of all that is drawn here; on the device of ``images``.
+        is_penalised: whether this step pays for the second derivatives of L_adv (Eq. 9).
+        generator: source of all that is drawn here, in the same state in every process; on the
+            device of ``images``.
         class_weights: (V,) of `class_balanced_weights`; the loss is then the weighted mean.
     """
+    if config.adversary != Adversary.NONE:
+        generator = own_generator(generator)
     part = random_part(len(images), share=_share(config), generator=generator)
     attacked = _attacked(network, images[part], labels[part], config, generator)
     is_trades = config.adversary == Adversary.TRADES
     if len(part) and not is_trades:
         images = images.index_copy(0, part, attacked)
+    penalty = None
     if is_penalised:
         images = images.detach().requires_grad_()
     logits = network(images)
-    penalty = _penalty(logits, images, labels, config, generator) if is_penalised else None
+    if is_penalised:
+        penalty, logits = _penalty(network, logits, images, labels, config, generator)
     added = None
     if config.output_zeroing > 0.0:
         added = config.output_zeroing * output_zeroing_penalty(logits)  # Eq. 12
@@ -85,11 +95,20 @@ def step_loss(
         divergence = trades_divergence(logits[part], network(attacked))
         added = config.trades_weight * divergence + (0.0 if added is None else added)
     return StepLoss(
-        cross_entropy=functional.cross_entropy(logits, labels, weight=class_weights),
+        cross_entropy=_cross_entropy(logits, labels, class_weights),
         penalty=penalty,
         added=added,
         correct=(logits.detach().argmax(1) == labels).sum(),
     )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Its mean over processes is the weighted mean over all their images."""
+    loss = functional.cross_entropy(logits, labels, weight=class_weights)
+    if class_weights is None:
+        return loss
+    own = class_weights[labels].sum()
+    return loss * (own / mean_over_processes(own))
 
 
 def _share(config: TrainConfig) -> float:
@@ -126,10 +145,15 @@ def _attacked(
 
 
 def _penalty(
-    logits: Tensor, images: Tensor, labels: Tensor, config: TrainConfig, generator: Generator
-) -> Tensor:
-    """Eq. 9 without psi: one double backward an output drawn."""
-    batch, class_count = logits.shape
+    network: nn.Module,
+    logits: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    config: TrainConfig,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """Eq. 9 without psi, and the logits that carry the gradient of all other parts."""
+    batch, class_count = len(logits) * world_size(), logits.shape[1]
     classes = draw_classes(
         batch,
         class_count=class_count,
@@ -139,20 +163,21 @@ def _penalty(
     weights = stacked_output_weights(
         logits,
         labels,
-        classes=classes,
-        shares=torch.rand(batch, generator=generator, device=logits.device),
+        classes=shard(classes, dim=1),
+        shares=shard(torch.rand(batch, generator=generator, device=logits.device)),
         true_class_share=config.true_class_share,
         pairing=Pairing(config.pairing),
     )
+    penalty = partial(
+        input_gradient_penalty,
+        power=config.power,
+        cross_power=config.cross_power,
+        dead_zone=config.dead_zone,
+    )
+    if config.penalty_mode == PenaltyMode.FINITE_DIFFERENCE:
+        return finite_difference_penalty(network, logits, images, weights, penalty)
     penalties = []
     for row in weights:
         (gradients,) = torch.autograd.grad((logits * row).sum(), images, create_graph=True)
-        penalties.append(
-            input_gradient_penalty(
-                gradients,
-                power=config.power,
-                cross_power=config.cross_power,
-                dead_zone=config.dead_zone,
-            )
-        )
-    return torch.stack(penalties).mean()
+        penalties.append(penalty(gradients))
+    return torch.stack(penalties).mean(), logits

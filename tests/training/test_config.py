@@ -222,3 +222,23 @@ def test_bad_paper_row_is_refused(tmp_path, text, message):
 def test_unknown_key_about_the_paper_is_refused(tmp_path):
     with pytest.raises(ValueError, match="^paper_ara: unknown key"):
         load_experiment(write(tmp_path, "paper_ara = 0.1"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine": "compiled"}, "engine: got 'compiled', allowed 'eager' where penalty_mode is"),
+        (
+            {"penalty_mode": "finite-difference", "precision": "bfloat16"},
+            "precision: got 'bfloat16', allowed 'float32' where penalty_mode is",
+        ),
+        (
+            {"penalty_mode": "finite-difference", "residual_drop": "shakedrop"},
+            "residual_drop: got 'shakedrop', allowed 'none' where penalty_mode is",
+        ),
+    ],
+)
+def test_what_a_penalty_mode_cannot_do_is_refused_unless_there_is_no_penalty(changes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        TrainConfig(architecture="cifar-resnet20", epochs=1, **changes)
+    TrainConfig(architecture="cifar-resnet20", epochs=1, psi_mode="fixed", **changes)

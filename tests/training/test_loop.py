@@ -6,15 +6,11 @@ import json
 import pytest
 import torch
 
-from candor.data.images import ImageSet
-from candor.nets.activations import HalfHuberReLU
 from candor.nets.drop import ShakeDrop, StochasticDepth
-from candor.nets.resnet import PreActivationResNet
+from tests.training.tiny import assert_equal_runs, colours, config_of, new_network
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.config import TrainConfig
 from training.loop import train
 
-CLASSES = 3
 STEPS = 12  # 4 epochs of 3 steps, the last of an epoch a short one
 
 
@@ -22,48 +18,9 @@ class Interrupted(Exception):
     pass
 
 
-def config_of(**changes):
-    values = {
-        "architecture": "cifar-resnet20",
-        "epochs": 4,
-        "batch_size": 8,
-        "crop_padding": 2,
-        "psi_min": 0.1,
-        "loss_target": 1.0,
-    }
-    return TrainConfig(**values | changes)
-
-
-def new_network(drop=None):
-    torch.manual_seed(3)
-    return PreActivationResNet(
-        blocks=(1, 1),
-        widths=(4, 6),
-        channels=3,
-        class_count=CLASSES,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        activation=HalfHuberReLU,
-        drop=lambda depth: drop and drop(0.5),
-    )
-
-
 @pytest.fixture(scope="module")
 def data():
-    """Pictures of one colour each, with noise; the colour is the class."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(21) % CLASSES
-    colours = torch.eye(3)[labels][:, :, None, None] * 150
-    noise = torch.rand(21, 3, 8, 6, generator=generator) * 100
-    return ImageSet(
-        name="colours",
-        pixels=(colours + noise).to(torch.uint8),
-        labels=labels,
-        class_names=("red", "green", "blue"),
-        identifiers=tuple(map(str, range(21))),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-    )
+    return colours()
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +29,6 @@ def whole(data, tmp_path_factory):
     network = new_network()
     state = train(network, data, config_of(), run_dir=tmp_path_factory.mktemp("whole"))
     return network, state
-
-
-def assert_equal_runs(network, state, whole):
-    expected_network, expected = whole
-    for name, tensor in expected_network.state_dict().items():
-        assert torch.equal(network.state_dict()[name], tensor), name
-    assert (state.step, state.integral) == (expected.step, expected.integral)
-    for entry, expected_entry in zip(state.history, expected.history, strict=True):
-        assert entry | {"seconds": 0} == expected_entry | {"seconds": 0}
 
 
 def test_run_visits_every_step_and_reports_each(data, tmp_path):

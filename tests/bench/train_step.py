@@ -1,0 +1,209 @@
+"""`make bench-train`: time and gradient of a training step with L_adv.  Imports the table."""
+
+import argparse
+import copy
+import itertools
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Generator, Tensor, nn
+
+from candor.allocator import keep_freed_memory
+from candor.artifact import load_model
+from candor.data.registry import load_dataset
+from candor.nets.architectures import NetworkSpec, build_network
+from tests.bench.table import Options, Row, as_json, print_table
+from training.config import TrainConfig
+from training.engine import Engine, runner
+from training.step import StepLoss, step_loss
+
+_BATCH = 128
+_TRAINED = Path(__file__).resolve().parents[2] / "model_store" / "cifar10-resnet20"
+# psi where each network stands: what an untrained one starts with, what the trained one ended with.
+_PSI = {"untrained": 220.0, "trained": 4160.0}
+
+_REFERENCE = TrainConfig(architecture="cifar-resnet20", epochs=1)
+_OURS = replace(_REFERENCE, penalty_mode="finite-difference", engine="compiled")
+_PLAIN = replace(_REFERENCE, psi_mode="fixed")
+_STEPS = {
+    "ours": _OURS,
+    "ours, eager": replace(_OURS, engine="eager"),
+    "double backward": _REFERENCE,
+    "plain": _PLAIN,
+    "plain, compiled": replace(_PLAIN, engine="compiled"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A network as one configuration runs it, with a batch and psi."""
+
+    called: nn.Module
+    images: Tensor
+    labels: Tensor
+    config: TrainConfig
+    psi: float
+
+    def gradient(self, of: Callable[[StepLoss, float], Tensor]) -> Tensor:
+        """All weights' gradient of a part of the loss, in one row."""
+        self.called.zero_grad(set_to_none=True)
+        losses = step_loss(
+            self.called,
+            self.images,
+            self.labels,
+            config=self.config,
+            is_penalised=self.config.has_penalty,
+            generator=Generator().manual_seed(0),
+        )
+        of(losses, self.psi).backward()
+        weights = self.called.parameters()
+        return torch.cat([w.grad.flatten() for w in weights if w.grad is not None])
+
+
+def _whole(losses: StepLoss, psi: float) -> Tensor:
+    if losses.penalty is None:
+        return losses.cross_entropy
+    return losses.cross_entropy + psi * losses.penalty
+
+
+def _penalty_alone(losses: StepLoss, psi: float) -> Tensor:
+    assert losses.penalty is not None
+    # As part of the whole, so that every weight has a gradient.
+    return psi * losses.penalty + 0.0 * losses.cross_entropy
+
+
+def measure(options: Options) -> list[Row]:
+    keep_freed_memory()
+    data = load_dataset("cifar10", "train", options.data_dir)
+    generator = Generator().manual_seed(options.seed)
+    chosen = torch.randperm(len(data), generator=generator)[:_BATCH]
+    images = data.images(chosen).contiguous(memory_format=torch.channels_last)
+    networks = {"untrained": _untrained(options.seed), "trained": _trained()}
+    rows = []
+    for state, network in networks.items():
+        steps = {
+            name: _step(network, images, data.labels[chosen], config, _PSI[state])
+            for name, config in _STEPS.items()
+        }
+        rows += _agreement(state, steps["ours"], steps["double backward"])
+    return _times(steps, options.repeats) + rows
+
+
+def _step(
+    network: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig, psi: float
+) -> _Step:
+    called = runner(copy.deepcopy(network), Engine(config.engine))
+    is_eager = config.engine == Engine.EAGER
+    # The layout each had before there was another: what `torch` gives without being asked.
+    batch = images.contiguous() if is_eager else images
+    return _Step(called, batch, labels, config, psi)
+
+
+def _untrained(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    spec = NetworkSpec(
+        architecture="cifar-resnet20",
+        class_count=10,
+        mean=(0.49, 0.48, 0.45),
+        std=(0.25, 0.24, 0.26),
+    )
+    return build_network(spec).train()
+
+
+def _trained() -> nn.Module:
+    return load_model(_TRAINED).network.requires_grad_().train()
+
+
+def _agreement(state: str, ours: _Step, reference: _Step) -> list[Row]:
+    rows = []
+    for name, part in (("whole gradient", _whole), ("gradient of L_adv", _penalty_alone)):
+        got, expected = ours.gradient(part).double(), reference.gradient(part).double()
+        cosine = torch.nn.functional.cosine_similarity(got, expected, dim=0).item()
+        difference = ((got - expected).norm() / expected.norm()).item()
+        rows.append(
+            Row(
+                measure=f"{name}, {state} network",
+                ours=cosine,
+                baseline=None,
+                unit="cosine",
+                ratio=None,
+                goal=">= 0.999",
+                is_met=cosine >= 0.999,
+                n=_BATCH,
+                detail=f"relative difference {difference:.2g}, psi {ours.psi:g}",
+            )
+        )
+    return rows
+
+
+def _times(steps: dict[str, _Step], repeats: int) -> list[Row]:
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step.gradient(_whole)  # compiles, and fills the caches
+    # In turn, so that what else the machine does meets all of them.
+    for _, (name, step) in itertools.product(range(repeats), steps.items()):
+        start = time.perf_counter(), time.process_time()
+        step.gradient(_whole)
+        # With one thread its own time, whoever else wants the core.
+        is_alone = torch.get_num_threads() == 1
+        seconds[name].append(
+            time.process_time() - start[1] if is_alone else time.perf_counter() - start[0]
+        )
+    faster = ">= 3 x faster than double backward"
+    cheaper = "<= 3 x the plain step"
+    return [
+        _time_row(seconds, "ours", "double backward", faster, 3.0),
+        _time_row(seconds, "ours, eager", "double backward", faster, 3.0),
+        _time_row(seconds, "ours", "plain", cheaper, 1 / 3),
+        _time_row(seconds, "ours", "plain, compiled", cheaper, 1 / 3),
+        _time_row(seconds, "double backward", "plain", cheaper, 1 / 3),
+    ]
+
+
+def _time_row(
+    seconds: dict[str, list[float]], name: str, baseline: str, goal: str, least: float
+) -> Row:
+    ours, other = (1000 * statistics.median(seconds[key]) for key in (name, baseline))
+    spread = f"{1000 * min(seconds[name]):.0f}-{1000 * max(seconds[name]):.0f} ms"
+    return Row(
+        measure=f"step, {name} | {baseline}",
+        ours=ours,
+        baseline=other,
+        unit="ms",
+        ratio=other / ours,
+        goal=goal,
+        is_met=other / ours >= least,
+        n=len(seconds[name]),
+        detail=f"{spread}, {torch.get_num_threads()} threads",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-train", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    data_dir = Path(os.environ["CANDOR_DATA"])
+    options = Options(
+        data_dir=data_dir,
+        reference_dir=data_dir,
+        repeats=arguments.repeats,
+        seed=arguments.seed,
+    )
+    rows = measure(options)
+    if arguments.json:
+        print(json.dumps(as_json(rows), indent=2))
+    else:
+        print_table(rows, Console(width=180))
+
+
+if __name__ == "__main__":
+    main()
