@@ -6,6 +6,7 @@ Fields mean what ``proto/candor/v1/candor.proto`` says of them; JSON carries byt
 import base64
 import binascii
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -104,14 +105,19 @@ class PredictRequest(_Message):
     top_k: TopK = limits.DEFAULT_TOP_K
 
 
+def _default_steps(validated: dict[str, Any], *, explains: bool) -> int:
+    """Those of the solver named, which is validated before; any where it was refused."""
+    return limits.default_steps(validated.get("solver", limits.DEFAULT_SOLVER), explains=explains)
+
+
 class ExplainRequest(_Message):
     model: str = ""
     image: ImageInput
     targets: Annotated[tuple[ClassRef, ...], Field(min_length=1, max_length=limits.MAX_TARGETS)]
     rhos: Annotated[tuple[Rho, ...], Field(max_length=limits.MAX_RHOS)] = ()
     direction: Direction = Direction.FOR
-    steps: Steps = limits.DEFAULT_STEPS
     solver: str = limits.DEFAULT_SOLVER
+    steps: Steps = Field(default_factory=partial(_default_steps, explains=True))
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     include_tensor: bool = False
@@ -122,8 +128,8 @@ class ProbeRequest(_Message):
     image: ImageInput
     label: ClassRef | None = None
     goals: Annotated[tuple[ProbeGoal, ...], Field(min_length=1, max_length=2)] = tuple(ProbeGoal)
-    steps: Steps = limits.DEFAULT_STEPS
     solver: str = limits.DEFAULT_SOLVER
+    steps: Steps = Field(default_factory=partial(_default_steps, explains=False))
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
 
