@@ -54,6 +54,8 @@ class StackConfig:
         grpc_port, rest_port: of the gateway; 0 picks a free one.
         default_model: the one that answers when a request names none; None = first by name.
         shows_gateway_log: on this process's output instead of a file.
+        compiles: search workers compile their network before the service is ready, minutes the
+            first time; the environment's CANDOR_COMPILE goes before it.
     """
 
     models_dir: Path = MODELS_DIR
@@ -63,6 +65,7 @@ class StackConfig:
     rest_port: int = 0
     default_model: str | None = None
     shows_gateway_log: bool = False
+    compiles: bool = False
     ready_timeout_seconds: float = 120.0
 
 
@@ -266,11 +269,12 @@ def _start_torchserve(
 ) -> Process:
     properties = run_dir / "config.properties"
     properties.write_text(_properties(config.archives_dir, archive_names(models), ports))
+    compiling = {"CANDOR_COMPILE": "auto" if config.compiles else "off"}
     folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), str(run_dir))
     return _spawn(
         "torchserve",
         _java_command(properties, config.archives_dir, run_dir),
-        {**_WORKER_ENVIRONMENT, **os.environ, **folders},
+        {**_WORKER_ENVIRONMENT, **compiling, **os.environ, **folders},
         log=run_dir / "torchserve.log",
     )
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from candor.allocator import keep_freed_memory
 from candor.artifact import LoadedModel, load_model
-from candor.search.compiled import SIZES, compile_network, keep_compiled
+from candor.search.compiled import SIZES, compile_network, has_bfloat16, keep_compiled
 
 COMPILE_VARIABLE = "CANDOR_COMPILE"
 COMPILE_CHOICES = ("auto", "off")
@@ -31,12 +32,21 @@ def load_worker_model(context: Any) -> LoadedModel:
     return load_model(Path(options.get("model_dir") or context.system_properties["model_dir"]))
 
 
-def search_network(model: LoadedModel) -> nn.Module:
-    """The network that searches run on, warm.
+@dataclass(frozen=True, slots=True)
+class SearchNetworks:
+    """What takes the steps of a search, and what verifies its end in float32; both warm."""
 
-    The environment's CANDOR_COMPILE decides: "auto" compiles it for a few batch sizes, minutes the
-    first time and seconds from the cache of this user, and goes on uncompiled where that fails;
-    "off", the default, takes it as it is.
+    searcher: nn.Module
+    verifier: nn.Module
+
+
+def search_networks(model: LoadedModel) -> SearchNetworks:
+    """The networks that searches run on.
+
+    The environment's CANDOR_COMPILE decides: "auto" compiles for a few batch sizes, minutes the
+    first time and seconds from the cache of this user, and goes on uncompiled where that fails; the
+    searcher is in bfloat16 where the machine has it.  "off", the default, takes the network as it
+    is.
 
     Raises:
         ValueError: another value.
@@ -45,8 +55,11 @@ def search_network(model: LoadedModel) -> nn.Module:
     if choice not in COMPILE_CHOICES:
         raise ValueError(f"{COMPILE_VARIABLE}: got {choice!r}, allowed {COMPILE_CHOICES}")
     if choice == "off":
-        return model.network
+        return SearchNetworks(model.network, model.network)
     keep_compiled(_CACHE_DIR)
     expected = model.card.input
     shape = (expected.channels, expected.height, expected.width)
-    return compile_network(model.network, SIZES, shape)
+    verifier = searcher = compile_network(model.network, SIZES, shape)
+    if has_bfloat16(next(model.network.parameters()).device):
+        searcher = compile_network(model.network, SIZES, shape, in_bfloat16=True)
+    return SearchNetworks(searcher, verifier)

@@ -6,24 +6,22 @@ May import candor and handlers.  TorchServe wants exactly one class in this modu
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from candor.artifact import LoadedModel
 from candor.contracts.worker import ItemError, SearchItem
 from candor.search.chunks import advance_items, check_item
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
-from handlers.loading import load_worker_model, search_network
+from handlers.loading import SearchNetworks, load_worker_model, search_networks
 
 
 class SearchHandler:
     """Holds the model and nothing of any request: the whole state travels with each item."""
 
     _model: LoadedModel
-    _network: nn.Module
+    _networks: SearchNetworks
 
     def initialize(self, context: Any) -> None:
         self._model = load_worker_model(context)
-        self._network = search_network(self._model)
+        self._networks = search_networks(self._model)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         return answer_rows(data, self._model.card, self._check, self._compute)
@@ -35,5 +33,6 @@ class SearchHandler:
 
     def _compute(self, tasks: Sequence[Task]) -> list[bytes]:
         pairs = [(task.item, task.arrays) for task in tasks if isinstance(task.item, SearchItem)]
-        advanced = advance_items(self._network, pairs)
+        networks = self._networks
+        advanced = advance_items(networks.verifier, pairs, searcher=networks.searcher)
         return [seal(answer, arrays) for answer, arrays in advanced]

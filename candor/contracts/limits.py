@@ -16,8 +16,8 @@ DEFAULT_TOP_K = 5
 DEFAULT_STEPS = 450  # N of Algorithm 1
 DEFAULT_SOLVER = "paper"
 SOLVERS = ("paper", "fast")
-FAST_EXPLAIN_STEPS = 8
-FAST_RADIUS_STEPS = 30
+FAST_EXPLAIN_STEPS = 9
+FAST_RADIUS_STEPS = 40
 
 CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead
 

@@ -69,13 +69,17 @@ def predict_logits(network: nn.Module, images: NDArray[np.float32]) -> NDArray[n
 
 
 def advance_items(
-    network: nn.Module, items: Sequence[tuple[SearchItem, Arrays]]
+    network: nn.Module,
+    items: Sequence[tuple[SearchItem, Arrays]],
+    *,
+    searcher: nn.Module | None = None,
 ) -> list[tuple[SearchProgress | SearchEnd, dict[str, NDArray[Any]]]]:
     """Take every search ``chunk_steps`` on; those that end come back verified.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode, float32; verifies what ends.
         items: each one passed `check_item`.
+        searcher: takes the steps; the same network, possibly in low precision.
     Returns:
         One answer an item, in order; see `candor.contracts.worker`.
     """
@@ -86,7 +90,7 @@ def advance_items(
     for (solver_name, chunk_steps), indices in groups.items():
         solver = SOLVERS[solver_name]
         state = concatenate([_state(*items[index], network) for index in indices])
-        state = solver.advance(network, state, chunk_steps)
+        state = solver.advance(searcher or network, state, chunk_steps)
         is_done = solver.is_finished(state)
         if chunk_steps == 0:
             is_done = torch.ones_like(is_done)

@@ -55,10 +55,37 @@ class FixedBatchNetwork(nn.Module):
         return logits[:count].clone() if logits.is_cuda else logits[:count]
 
 
+class Bfloat16Network(nn.Module):
+    """A network run in bfloat16 where torch's autocast deems it safe; float32 in and out.
+
+    Good for searching only: what is found must be verified in float32.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits: Tensor = self.network(images)
+        return logits.float()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself; elsewhere it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def compile_network(
-    network: nn.Module, sizes: Sequence[int], input_shape: tuple[int, int, int]
+    network: nn.Module,
+    sizes: Sequence[int],
+    input_shape: tuple[int, int, int],
+    *,
+    in_bfloat16: bool = False,
 ) -> nn.Module:
-    """A compiled copy of ``network`` in float32, warmed for ``sizes``; the original is left alone.
+    """A compiled copy of ``network``, warmed for ``sizes``; the original is left alone.
 
     On the CPU each size gets the number of threads that was the faster at it, at most those of the
     process: a small batch waits longer for a second thread than it computes.  On a GPU the calls
@@ -72,9 +99,12 @@ def compile_network(
         sizes: batch sizes to compile for; each takes about a minute the first time, some seconds
             from the cache on disk, see `keep_compiled`.
         input_shape: (C, H, W).
+        in_bfloat16: see `Bfloat16Network`; default float32.
     """
     device = next(network.parameters()).device
     fast = copy.deepcopy(network)
+    if in_bfloat16:
+        fast = Bfloat16Network(fast).train(network.training)
     # torch's stubs do not know this form of `to`.
     fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     most_threads = torch.get_num_threads()

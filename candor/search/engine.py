@@ -67,6 +67,7 @@ def run_searches(
     *,
     solver: str = "paper",
     batch_size: int = 64,
+    searcher: nn.Module | None = None,
     report: Callable[[int, int], None] = lambda finished, image_steps: None,
 ) -> SearchResult:
     """Every search of ``plan`` to its end; finished ones leave at once and waiting ones enter.
@@ -74,8 +75,9 @@ def run_searches(
     An image already wrong costs its forward pass and never enters the batch.
 
     Args:
-        network: in evaluation mode, on the device of ``images``.
+        network: in evaluation mode, float32, on the device of ``images``; verifies what ends.
         images: (N, C, H, W) float32 in [0, 1].
+        searcher: takes the steps; default ``network``, or the same in low precision.
         report: called after each round with the searches finished and the image-steps done.
     Returns:
         One entry a search, in the order of the plan.
@@ -100,7 +102,7 @@ def run_searches(
             inside += entering
             waiting = waiting[len(entering) :]
         before = int(running.steps.sum())
-        running = strategy.advance(network, running, _ROUND_STEPS)
+        running = strategy.advance(searcher or network, running, _ROUND_STEPS)
         image_steps += int(running.steps.sum()) - before
         is_done = strategy.is_finished(running)
         if bool(is_done.any()):

@@ -1,6 +1,6 @@
 """Solver `fast`: our own, in a tenth of the steps of Algorithm 1.  Imports siblings and torch."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,10 +47,11 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
     cosine: a curved boundary turns away from its tangent.  The first step is p itself, the boundary
     jump |F| / |g| of FMN (arXiv 2102.12827).  An attack spends its first steps at the original
     image, one for each of the likeliest other classes, and takes the shortest of their jumps: the
-    likeliest class is often not the nearest (DeepFool compares them all).  p overshoots by a share
-    of the distance that falls with the steps, so that the goal holds on the way and the last
-    picture is close to the boundary.  A search ends early when its best picture has not become
-    clearly better for some steps.
+    likeliest class is often not the nearest (DeepFool compares them all).  Half way it starts anew
+    in the direction of `paper`, down the log-odds of s_t, which now and then leads to a nearer part
+    of the boundary.  p overshoots by a share of the distance that falls with the steps, so that the
+    goal holds on the way and the last picture is close to the boundary.  A search ends early when
+    its best picture has not become clearly better for some steps since it last set off.
 
     Explanations climb the log-odds of s_t along the normalised gradient; after each step delta is
     drawn back to RMSE rho inside the box.  The step length falls linearly from a multiple of rho:
@@ -77,8 +78,8 @@ def is_finished(state: SearchState) -> Tensor:
 
 
 def _step(network: nn.Module, state: SearchState) -> SearchState:
-    is_scouting = _is_scouting(state)
-    perturbed, logits, values, gradients = _evaluate(network, state, is_scouting)
+    phase = _phase(state)
+    perturbed, logits, values, gradients = _evaluate(network, state, phase)
     distances = rmse(perturbed, state.images)
     is_explained = is_explanation(state.goals)
     signed = ascent_sign(state.goals) * values
@@ -89,7 +90,7 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         holds & (distances < state.best_rmse),
     )
     is_clear = distances < _CLEARLY_BETTER * state.best_rmse
-    is_stalled = state.best_rmse.isfinite() & ~is_explained & ~(is_better & is_clear)
+    is_stalled = phase.is_last & state.best_rmse.isfinite() & ~(is_better & is_clear)
     best = is_better[:, None, None, None]
     deltas = perturbed - state.images
     return replace(
@@ -97,7 +98,7 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         deltas=torch.where(
             is_explained[:, None, None, None],
             _climbed(state, deltas, gradients),
-            _nearer(state, deltas, values, gradients, is_scouting),
+            _nearer(state, phase, deltas, values, gradients),
         ),
         best_images=torch.where(best, perturbed, state.best_images),
         best_rmse=torch.where(is_better, distances, state.best_rmse),
@@ -112,26 +113,59 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
     )
 
 
-def _is_scouting(state: SearchState) -> Tensor:
-    """(B,) bool: attacks still at the original image; their deltas hold the shortest jump yet."""
-    rivals = (state.step_counts // 4).clamp_max(_RIVALS)
-    return (state.goals == goal_code(Goal.ATTACK)) & (state.steps < rivals)
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """Where each search of a batch stands; every field (B,).
+
+    Attributes:
+        is_scouting: bool, an attack at the original image; its deltas hold the shortest jump yet.
+        is_restart: bool, an attack that is back at the original image to start anew.
+        is_jump: bool, the step goes to the nearest point itself.
+        is_last: bool, the last time that it sets off; never for explanations.
+        done: float64 share of the steps since it last set off, [0, 1).
+    """
+
+    is_scouting: Tensor
+    is_restart: Tensor
+    is_jump: Tensor
+    is_last: Tensor
+    done: Tensor
+
+
+def _phase(state: SearchState) -> _Phase:
+    is_attack = state.goals == goal_code(Goal.ATTACK)
+    rivals = torch.where(is_attack, (state.step_counts // 8).clamp_max(_RIVALS), 0)
+    half = torch.where(is_attack, (state.step_counts + rivals + 1) // 2, 0)
+    is_second = state.steps >= half
+    start = torch.where(is_second, half, rivals)
+    end = torch.where(is_second, state.step_counts, half)
+    is_scouting = state.steps < rivals
+    is_restart = is_attack & (state.steps == half)
+    return _Phase(
+        is_scouting=is_scouting,
+        is_restart=is_restart,
+        is_jump=is_scouting | is_restart | (state.steps == 0),
+        is_last=is_second & ~is_explanation(state.goals),
+        done=(state.steps - start).clamp_min(0) / (end - start),
+    )
 
 
 def _evaluate(
-    network: nn.Module, state: SearchState, is_scouting: Tensor
+    network: nn.Module, state: SearchState, phase: _Phase
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Perturbed images, logits, what each search follows, and its gradient over the image."""
+    is_home = (phase.is_scouting | phase.is_restart)[:, None, None, None]
     with torch.enable_grad():
-        deltas = torch.where(is_scouting[:, None, None, None], 0.0, state.deltas)
+        deltas = torch.where(is_home, 0.0, state.deltas)
         perturbed = (state.images + deltas).clamp(0.0, 1.0).requires_grad_()
         logits = network(perturbed)
-        gaps = torch.where(
-            is_scouting,
-            _gap_to_rival(logits, state.targets, state.steps),
-            gap_to_goal(logits, state.goals, state.targets),
-        )
-        values = torch.where(is_explanation(state.goals), log_odds(logits, state.targets), gaps)
+        odds = log_odds(logits, state.targets)
+        gaps = gap_to_goal(logits, state.goals, state.targets)
+        rival_gaps = _gap_to_rival(logits, state.targets, state.steps)
+        values = torch.where(phase.is_scouting, rival_gaps, gaps)
+        # The value of the gap with the gradient of the log-odds.
+        values = torch.where(phase.is_restart, odds + (gaps - odds).detach(), values)
+        values = torch.where(is_explanation(state.goals), odds, values)
         (gradients,) = torch.autograd.grad(values.sum(), perturbed)
     return perturbed.detach(), logits.detach(), values.detach(), without_zeros(gradients, state)
 
@@ -146,34 +180,30 @@ def _gap_to_rival(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
 
 
 def _nearer(
-    state: SearchState, deltas: Tensor, gaps: Tensor, gradients: Tensor, is_scouting: Tensor
+    state: SearchState, phase: _Phase, deltas: Tensor, gaps: Tensor, gradients: Tensor
 ) -> Tensor:
     overshoot = (_OVERSHOOT * _OVERSHOOT_DECAY**state.steps).clamp_min(_LEAST_OVERSHOOT)
     reach = (1.0 + overshoot.to(gaps.dtype)) * (_dot(gradients, deltas) - gaps)
     nearest = nearest_in_half_space(state.images, gradients, reach.clamp_max(0.0))
-    is_first = state.steps == 0
-    is_longer = is_scouting & ~is_first & (_lengths(nearest) >= _lengths(state.deltas))
-    jumps = torch.where(is_longer[:, None, None, None], state.deltas, nearest)
-    is_jump = is_scouting | is_first
-    return torch.where(
-        is_jump[:, None, None, None], jumps, _turned(state, deltas, nearest - deltas, gradients)
+    is_longer = (
+        phase.is_scouting & (state.steps > 0) & (_lengths(nearest) >= _lengths(state.deltas))
     )
+    jumps = torch.where(is_longer[:, None, None, None], state.deltas, nearest)
+    turned = _turned(state, phase, deltas, nearest - deltas, gradients)
+    return torch.where(phase.is_jump[:, None, None, None], jumps, turned)
 
 
-def _turned(state: SearchState, deltas: Tensor, move: Tensor, gradients: Tensor) -> Tensor:
+def _turned(
+    state: SearchState, phase: _Phase, deltas: Tensor, move: Tensor, gradients: Tensor
+) -> Tensor:
     normals = gradients / _lengths(gradients)[:, None, None, None]
     across = _dot(move, normals)
     along = move - across[:, None, None, None] * normals
     limits = _LONGEST_CORRECTION * torch.minimum(_lengths(deltas), _best_lengths(state))
     across = across.clamp(-limits, limits)
-    turn = _turn(state).to(move.dtype)
+    falling = 0.5 * (1.0 + torch.cos(torch.pi * phase.done))
+    turn = (_LEAST_TURN + (_TURN - _LEAST_TURN) * falling).to(move.dtype)
     return deltas + across[:, None, None, None] * normals + turn[:, None, None, None] * along
-
-
-def _turn(state: SearchState) -> Tensor:
-    """(B,) float64 share of the way along the boundary."""
-    done = state.steps / state.step_counts
-    return _LEAST_TURN + (_TURN - _LEAST_TURN) * 0.5 * (1.0 + torch.cos(torch.pi * done))
 
 
 def _best_lengths(state: SearchState) -> Tensor:

@@ -10,9 +10,9 @@ from candor.contracts.api import SearchStatus
 from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
 from candor.search.state import SearchState, rmse
 
-# A point on the boundary may fall back over it when it is evaluated in another batch; it is moved
-# outward by these factors until it holds.
-_NUDGES = (1.0, 1.0005, 1.002, 1.01)
+# A point on the boundary may fall back over it when it is evaluated in another batch or precision;
+# it is moved outward by these factors until it holds.
+_NUDGES = (1.0, 1.0005, 1.002, 1.01, 1.03)
 _BISECTIONS = 30
 _AT_RHO = 0.999  # from this share of rho on, drawing a picture out to rho changes nothing
 

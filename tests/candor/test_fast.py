@@ -131,7 +131,7 @@ def test_mixed_batch_gives_what_each_gives_alone() -> None:
 def test_search_ends_early_where_nothing_more_is_gained(network: LinearClassifier) -> None:
     images = _images(4)
     labels = network(images).argmax(1)
-    plan = plan_goal(Goal.ATTACK, labels, steps=500)
+    plan = plan_goal(Goal.BTR, labels, steps=500)
     result = run_searches(network, images, plan, solver="fast")
     assert int(result.steps.max()) < 40
     assert set(result.statuses) == {SearchStatus.FOUND}

@@ -167,10 +167,10 @@ def test_one_poisonous_prediction_fails_alone(
 def test_one_poisonous_search_fails_alone(
     search: Call, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(network: Any, items: Sequence[tuple[SearchItem, Any]]) -> Any:
+    def poisoned(network: Any, items: Sequence[tuple[SearchItem, Any]], **options: Any) -> Any:
         if any(item.target == 9 for item, _ in items):
             raise MemoryError
-        return chunks.advance_items(network, items)
+        return chunks.advance_items(network, items, **options)
 
     monkeypatch.setattr(search_handler, "advance_items", poisoned)
     made = [search_message(pictures[i], target=target) for i, target in enumerate((1, 9, 2))]
