@@ -6,7 +6,6 @@ Fields mean what ``proto/candor/v1/candor.proto`` says of them; JSON carries byt
 import base64
 import binascii
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -105,9 +104,13 @@ class PredictRequest(_Message):
     top_k: TopK = limits.DEFAULT_TOP_K
 
 
-def _default_steps(validated: dict[str, Any], *, explains: bool) -> int:
-    """Those of the solver named, which is validated before; any where it was refused."""
-    return limits.default_steps(validated.get("solver", limits.DEFAULT_SOLVER), explains=explains)
+def _explain_steps(validated: dict[str, Any]) -> int:
+    """Those of the solver, which is validated before; any where that was refused."""
+    return limits.default_steps(validated.get("solver", ""), explains=True)
+
+
+def _probe_steps(validated: dict[str, Any]) -> int:
+    return limits.default_steps(validated.get("solver", ""), explains=False)
 
 
 class ExplainRequest(_Message):
@@ -117,7 +120,7 @@ class ExplainRequest(_Message):
     rhos: Annotated[tuple[Rho, ...], Field(max_length=limits.MAX_RHOS)] = ()
     direction: Direction = Direction.FOR
     solver: str = limits.DEFAULT_SOLVER
-    steps: Steps = Field(default_factory=partial(_default_steps, explains=True))
+    steps: Steps = Field(default_factory=_explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     include_tensor: bool = False
@@ -129,7 +132,7 @@ class ProbeRequest(_Message):
     label: ClassRef | None = None
     goals: Annotated[tuple[ProbeGoal, ...], Field(min_length=1, max_length=2)] = tuple(ProbeGoal)
     solver: str = limits.DEFAULT_SOLVER
-    steps: Steps = Field(default_factory=partial(_default_steps, explains=False))
+    steps: Steps = Field(default_factory=_probe_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
 

@@ -18,10 +18,12 @@ from candor.search.goals import (
 from candor.search.state import SearchState, rmse
 from candor.search.steps import advance_by, is_already_wrong, without_zeros
 
-_RIVALS = 5  # classes an attack looks at before it sets off
+_SCOUTED = 4  # classes an attack looks at before it sets off
+_STARTS = 3  # of an attack; one more part of its steps goes on from the best
+_AIMED_STEPS = 4  # of a start, towards its own class; then towards the nearest
 _TURN, _LEAST_TURN = 1.0, 0.05  # share of the way along the boundary, at first and at last
 _LONGEST_CORRECTION = 0.5  # across the boundary, of the distance
-_OVERSHOOT, _OVERSHOOT_DECAY, _LEAST_OVERSHOOT = 0.03, 0.75, 0.001  # of the distance
+_OVERSHOOT, _OVERSHOOT_DECAY, _LEAST_OVERSHOOT = 0.03, 0.6, 0.001  # of the distance
 _CLEARLY_BETTER = 0.999  # of the best RMSE so far
 _PATIENCE = 8  # steps without a clearly better picture
 _CLIMB = 2.5  # first step length of an explanation, in rho
@@ -47,11 +49,12 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
     cosine: a curved boundary turns away from its tangent.  The first step is p itself, the boundary
     jump |F| / |g| of FMN (arXiv 2102.12827).  An attack spends its first steps at the original
     image, one for each of the likeliest other classes, and takes the shortest of their jumps: the
-    likeliest class is often not the nearest (DeepFool compares them all).  Half way it starts anew
-    in the direction of `paper`, down the log-odds of s_t, which now and then leads to a nearer part
-    of the boundary.  p overshoots by a share of the distance that falls with the steps, so that the
-    goal holds on the way and the last picture is close to the boundary.  A search ends early when
-    its best picture has not become clearly better for some steps since it last set off.
+    likeliest class is often not the nearest (DeepFool compares them all).  It then starts anew
+    towards the second and the third likeliest, because the shortest jump does not always lead to
+    the nearest part of the boundary, and at last goes on from the best picture of the three.  p
+    overshoots by a share of the distance that falls with the steps, so that the goal holds on the
+    way and the last picture is close to the boundary.  A search ends early when its best picture
+    has not become clearly better for some steps since it last set off.
 
     Explanations climb the log-odds of s_t along the normalised gradient; after each step delta is
     drawn back to RMSE rho inside the box.  The step length falls linearly from a multiple of rho:
@@ -79,7 +82,7 @@ def is_finished(state: SearchState) -> Tensor:
 
 def _step(network: nn.Module, state: SearchState) -> SearchState:
     phase = _phase(state)
-    perturbed, logits, values, gradients = _evaluate(network, state, phase)
+    perturbed, logits, values, gradients, rivals = _evaluate(network, state, phase)
     distances = rmse(perturbed, state.images)
     is_explained = is_explanation(state.goals)
     signed = ascent_sign(state.goals) * values
@@ -91,16 +94,16 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
     )
     is_clear = distances < _CLEARLY_BETTER * state.best_rmse
     is_stalled = phase.is_last & state.best_rmse.isfinite() & ~(is_better & is_clear)
-    best = is_better[:, None, None, None]
     deltas = perturbed - state.images
+    nearest = _nearest(state, phase, deltas, values, gradients)
+    turned = _turned(state, phase, deltas, nearest - deltas, gradients)
+    is_kept = phase.is_scouting & (state.steps > 0) & (_lengths(nearest) >= _lengths(state.deltas))
+    moved = _where(phase.is_jump, nearest, turned)
+    moved = _where(is_kept, state.deltas, moved)
     return replace(
         state,
-        deltas=torch.where(
-            is_explained[:, None, None, None],
-            _climbed(state, deltas, gradients),
-            _nearer(state, phase, deltas, values, gradients),
-        ),
-        best_images=torch.where(best, perturbed, state.best_images),
+        deltas=_where(is_explained, _climbed(state, deltas, gradients), moved),
+        best_images=_where(is_better, perturbed, state.best_images),
         best_rmse=torch.where(is_better, distances, state.best_rmse),
         best_score=torch.where(
             is_better, log_odds(logits, state.targets).double(), state.best_score
@@ -109,6 +112,7 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
             holds, state.largest_rmse, torch.maximum(state.largest_rmse, distances)
         ),
         stalls=torch.where(is_stalled, state.stalls + 1, 0),
+        rivals=torch.where(is_kept, state.rivals, rivals),
         steps=state.steps + 1,
     )
 
@@ -120,77 +124,90 @@ class _Phase:
     Attributes:
         is_scouting: bool, an attack at the original image; its deltas hold the shortest jump yet.
         is_restart: bool, an attack that is back at the original image to start anew.
+        is_resumed: bool, an attack that is back at its best picture.
+        is_aimed: bool, an attack that makes for one class.
         is_jump: bool, the step goes to the nearest point itself.
         is_last: bool, the last time that it sets off; never for explanations.
-        done: float64 share of the steps since it last set off, [0, 1).
+        rank: int64, of the class that an attack looks at from the original image.
+        position: int64 steps since it last set off.
+        done: float64 the same as a share of the steps until it sets off again, [0, 1).
     """
 
     is_scouting: Tensor
     is_restart: Tensor
+    is_resumed: Tensor
+    is_aimed: Tensor
     is_jump: Tensor
     is_last: Tensor
+    rank: Tensor
+    position: Tensor
     done: Tensor
 
 
 def _phase(state: SearchState) -> _Phase:
     is_attack = state.goals == goal_code(Goal.ATTACK)
-    rivals = torch.where(is_attack, (state.step_counts // 8).clamp_max(_RIVALS), 0)
-    half = torch.where(is_attack, (state.step_counts + rivals + 1) // 2, 0)
-    is_second = state.steps >= half
-    start = torch.where(is_second, half, rivals)
-    end = torch.where(is_second, state.step_counts, half)
-    is_scouting = state.steps < rivals
-    is_restart = is_attack & (state.steps == half)
+    scouted = torch.where(is_attack, (state.step_counts // 8).clamp_max(_SCOUTED), 0)
+    parts = torch.where(is_attack, _STARTS + 1, 1)
+    length = ((state.step_counts - scouted) // parts).clamp_min(1)
+    since = state.steps - scouted
+    part = torch.minimum(since.clamp_min(0) // length, parts - 1)
+    position = (since - part * length).clamp_min(0)
+    left = state.step_counts - scouted - part * length
+    is_scouting = since < 0
+    is_last = (part == parts - 1) & ~is_scouting
+    is_unscouted = is_attack & (state.steps == 0) & ~is_scouting
+    is_restart = ((position == 0) & (part > 0) & ~is_last) | is_unscouted
     return _Phase(
         is_scouting=is_scouting,
         is_restart=is_restart,
+        is_resumed=is_attack & is_last & (position == 0) & state.best_rmse.isfinite(),
+        is_aimed=is_attack & (position < _AIMED_STEPS) & ~is_last,
         is_jump=is_scouting | is_restart | (state.steps == 0),
-        is_last=is_second & ~is_explanation(state.goals),
-        done=(state.steps - start).clamp_min(0) / (end - start),
+        is_last=is_last & ~is_explanation(state.goals),
+        rank=torch.where(is_scouting, state.steps, part),
+        position=position,
+        done=position / torch.where(is_last, left, length).clamp_min(1),
     )
 
 
 def _evaluate(
     network: nn.Module, state: SearchState, phase: _Phase
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Perturbed images, logits, what each search follows, and its gradient over the image."""
-    is_home = (phase.is_scouting | phase.is_restart)[:, None, None, None]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Perturbed images, logits, what each search follows, its gradient, and the class aimed at."""
+    is_home = phase.is_scouting | phase.is_restart
+    start = _where(is_home, torch.zeros_like(state.deltas), state.deltas)
+    start = _where(phase.is_resumed, state.best_images - state.images, start)
     with torch.enable_grad():
-        deltas = torch.where(is_home, 0.0, state.deltas)
-        perturbed = (state.images + deltas).clamp(0.0, 1.0).requires_grad_()
+        perturbed = (state.images + start).clamp(0.0, 1.0).requires_grad_()
         logits = network(perturbed)
-        odds = log_odds(logits, state.targets)
+        rivals = torch.where(is_home, _ranked(logits, state.targets, phase.rank), state.rivals)
+        own = logits.gather(1, state.targets[:, None])[:, 0]
+        aimed = own - logits.gather(1, rivals.clamp_min(0)[:, None])[:, 0]
         gaps = gap_to_goal(logits, state.goals, state.targets)
-        rival_gaps = _gap_to_rival(logits, state.targets, state.steps)
-        values = torch.where(phase.is_scouting, rival_gaps, gaps)
-        # The value of the gap with the gradient of the log-odds.
-        values = torch.where(phase.is_restart, odds + (gaps - odds).detach(), values)
-        values = torch.where(is_explanation(state.goals), odds, values)
+        gaps = torch.where(phase.is_aimed | is_home, aimed, gaps)
+        values = torch.where(is_explanation(state.goals), log_odds(logits, state.targets), gaps)
         (gradients,) = torch.autograd.grad(values.sum(), perturbed)
-    return perturbed.detach(), logits.detach(), values.detach(), without_zeros(gradients, state)
+    gradients = without_zeros(gradients, state)
+    return perturbed.detach(), logits.detach(), values.detach(), gradients, rivals
 
 
-def _gap_to_rival(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
-    """(B,) y_t less the logit of the other class at ``ranks`` (B,), 0 the likeliest."""
+def _ranked(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
+    """(B,) int64 the class other than the target at ``ranks`` (B,), 0 the likeliest."""
     is_target = functional.one_hot(targets, logits.shape[1]).bool()
-    ordered = logits.masked_fill(is_target, float("-inf")).sort(dim=1, descending=True).values
-    ranks = ranks.clamp_max(logits.shape[1] - 2)
-    own: Tensor = logits.gather(1, targets[:, None])[:, 0]
-    return own - ordered.gather(1, ranks[:, None])[:, 0]
+    order = logits.masked_fill(is_target, float("-inf")).argsort(dim=1, descending=True)
+    return order.gather(1, ranks.clamp_max(logits.shape[1] - 2)[:, None])[:, 0]
 
 
-def _nearer(
+def _nearest(
     state: SearchState, phase: _Phase, deltas: Tensor, gaps: Tensor, gradients: Tensor
 ) -> Tensor:
-    overshoot = (_OVERSHOOT * _OVERSHOOT_DECAY**state.steps).clamp_min(_LEAST_OVERSHOOT)
+    """(B, C, H, W) p: the nearest point of the linearised boundary, a little beyond it."""
+    falling = (_OVERSHOOT * _OVERSHOOT_DECAY**phase.position).clamp_min(_LEAST_OVERSHOOT)
+    # Where the goal has not held yet the tangent promised too much: farther with every step.
+    rising = _OVERSHOOT * (1.0 + phase.position)
+    overshoot = torch.where(state.best_rmse.isfinite(), falling, rising)
     reach = (1.0 + overshoot.to(gaps.dtype)) * (_dot(gradients, deltas) - gaps)
-    nearest = nearest_in_half_space(state.images, gradients, reach.clamp_max(0.0))
-    is_longer = (
-        phase.is_scouting & (state.steps > 0) & (_lengths(nearest) >= _lengths(state.deltas))
-    )
-    jumps = torch.where(is_longer[:, None, None, None], state.deltas, nearest)
-    turned = _turned(state, phase, deltas, nearest - deltas, gradients)
-    return torch.where(phase.is_jump[:, None, None, None], jumps, turned)
+    return nearest_in_half_space(state.images, gradients, reach.clamp_max(0.0))
 
 
 def _turned(
@@ -269,6 +286,11 @@ def drawn_to_sphere(images: Tensor, deltas: Tensor, radii: Tensor) -> Tensor:
         free = (squares * is_free).flatten(1).sum(dim=1)
         held = (clipped.square() * ~is_free).flatten(1).sum(dim=1)
     return scaled.clamp(low, high)
+
+
+def _where(chosen: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Of two batches (B, C, H, W), each element from the left one where ``chosen`` (B,)."""
+    return torch.where(chosen[:, None, None, None], left, right)
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

@@ -37,6 +37,6 @@ SOLVERS: Mapping[str, Solver] = {
         advance=fast.advance,
         is_finished=fast.is_finished,
         pictures=("delta", "best"),
-        numbers=("best_rmse", "best_score", "largest_rmse", "stalls"),
+        numbers=("best_rmse", "best_score", "largest_rmse", "stalls", "rivals"),
     ),
 }

@@ -21,6 +21,7 @@ class SearchState:
         best_score: (B,) float64, log-odds of s_t there; NaN before there is one.
         largest_rmse: (B,) float64, largest RMSE visited where the goal did not hold.
         stalls: (B,) int64, steps since the best picture last became clearly better.
+        rivals: (B,) int64, class that an attack makes for; -1 for whichever is nearest.
         goals, targets: (B,) int64, see `candor.search.goals`.
         rhos: (B,) float64, RMSE an explanation may reach.
         steps, step_counts: (B,) int64, done and to do.
@@ -35,6 +36,7 @@ class SearchState:
     best_score: Tensor
     largest_rmse: Tensor
     stalls: Tensor
+    rivals: Tensor
     goals: Tensor
     targets: Tensor
     rhos: Tensor
@@ -109,6 +111,7 @@ def begin(
         best_score=torch.full((batch,), float("nan"), dtype=torch.float64, device=device),
         largest_rmse=torch.zeros(batch, dtype=torch.float64, device=device),
         stalls=torch.zeros(batch, dtype=torch.int64, device=device),
+        rivals=torch.full((batch,), -1, device=device),
         rhos=rhos.to(torch.float64),
         steps=torch.zeros(batch, dtype=torch.int64, device=device),
         **vectors,

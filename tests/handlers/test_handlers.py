@@ -145,7 +145,7 @@ def test_a_search_that_does_not_fit_is_refused(
 
 
 def test_an_unknown_field_is_named(search: Call, pictures: np.ndarray) -> None:
-    meta = search_item().model_dump(mode="json") | {"chunk_steps": 0}
+    meta = search_item().model_dump(mode="json") | {"chunk_steps": -1}
     answer, _ = only(search([row(wire.pack(meta, {"image": pictures[0]}))]))
     assert isinstance(answer, ItemError)
     assert "chunk_steps" in answer.field
