@@ -90,7 +90,7 @@ def run_searches(
     is_wrong = _is_wrong(network, images, plan, batch_size)
     waiting = (~is_wrong).nonzero()[:, 0].tolist()
     ends = _Ends(network, batch_size)
-    for wrong in is_wrong.nonzero()[:, 0].split(batch_size):
+    for wrong in torch.split(is_wrong.nonzero()[:, 0], batch_size):
         ends.add(wrong.tolist(), _begin(images, plan, wrong.tolist()))
     running = _begin(images, plan, [])
     inside: list[int] = []
@@ -139,7 +139,7 @@ class _Ends:
 
     def _verify(self) -> None:
         pending, self._pending = concatenate(self._pending), []
-        for part in torch.arange(len(pending)).split(self._batch_size):
+        for part in torch.split(torch.arange(len(pending)), self._batch_size):
             self._results.append(finish(self._network, pending.select(part)))
 
 
@@ -147,7 +147,7 @@ class _Ends:
 def _is_wrong(network: nn.Module, images: Tensor, plan: SearchPlan, batch_size: int) -> Tensor:
     """(M,) bool: the goal holds for the picture as it came.  One forward pass an image."""
     used, positions = torch.unique(plan.image_indices, return_inverse=True)
-    logits = torch.cat([network(images[part]) for part in used.split(batch_size)])
+    logits = torch.cat([network(images[part]) for part in torch.split(used, batch_size)])
     return output_condition(logits[positions], plan.goals, plan.targets)
 
 

@@ -195,7 +195,8 @@ def _ranked(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
     """(B,) int64 the class other than the target at ``ranks`` (B,), 0 the likeliest."""
     is_target = functional.one_hot(targets, logits.shape[1]).bool()
     order = logits.masked_fill(is_target, float("-inf")).argsort(dim=1, descending=True)
-    return order.gather(1, ranks.clamp_max(logits.shape[1] - 2)[:, None])[:, 0]
+    ranked: Tensor = order.gather(1, ranks.clamp_max(logits.shape[1] - 2)[:, None])[:, 0]
+    return ranked
 
 
 def _nearest(
@@ -298,4 +299,5 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _lengths(vectors: Tensor) -> Tensor:
-    return vectors.flatten(1).norm(dim=1)
+    lengths: Tensor = vectors.flatten(1).norm(dim=1)
+    return lengths
