@@ -195,8 +195,7 @@ def _ranked(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
     """(B,) int64 the class other than the target at ``ranks`` (B,), 0 the likeliest."""
     is_target = functional.one_hot(targets, logits.shape[1]).bool()
     order = logits.masked_fill(is_target, float("-inf")).argsort(dim=1, descending=True)
-    ranked: Tensor = order.gather(1, ranks.clamp_max(logits.shape[1] - 2)[:, None])[:, 0]
-    return ranked
+    return order.gather(1, ranks.clamp_max(logits.shape[1] - 2)[:, None])[:, 0]
 
 
 def _nearest(
@@ -226,7 +225,8 @@ def _turned(
 
 def _best_lengths(state: SearchState) -> Tensor:
     """(B,) float32 L2 length of the best perturbation, inf before there is one."""
-    return (state.best_rmse * state.images[0].numel() ** 0.5).to(state.images.dtype)
+    lengths: Tensor = state.best_rmse * state.images[0].numel() ** 0.5
+    return lengths.to(state.images.dtype)
 
 
 def nearest_in_half_space(images: Tensor, gradients: Tensor, reach: Tensor) -> Tensor:
