@@ -74,7 +74,7 @@ class Bfloat16Network(nn.Module):
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself; elsewhere it is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
