@@ -64,7 +64,15 @@ class Role:
 
 ROLES = (
     Role("predict", {"batchSize": 16, "maxBatchDelay": 2, "handler": {"threads": 1}}),
-    Role("search", {"batchSize": 1, "maxBatchDelay": 0, "handler": {"threads": 0}}),
+    Role(
+        "search",
+        {
+            "batchSize": 1,
+            "maxBatchDelay": 0,
+            "startupTimeout": 1800,  # seconds; the network may have to be compiled
+            "handler": {"threads": 0},
+        },
+    ),
 )
 
 

@@ -27,7 +27,9 @@ ModelDir = Annotated[
 Address = Annotated[str, typer.Option(help="gRPC door of a running service.")]
 ModelName = Annotated[str, typer.Option("--name", help="Model of the service; default its first.")]
 TopK = Annotated[int, typer.Option(help="Classes to list.")]
-Steps = Annotated[int, typer.Option(help=f"Search steps, [1, {limits.MAX_STEPS}].")]
+Steps = Annotated[
+    int | None, typer.Option(help=f"Search steps, [1, {limits.MAX_STEPS}]; default the solver's.")
+]
 Solver = Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")]
 Seed = Annotated[int, typer.Option(help="Same request, same seed, same answer.")]
 OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the pictures.")]
@@ -76,7 +78,7 @@ def explain(
     model: ModelDir = None,
     address: Address = _DEFAULT_ADDRESS,
     name: ModelName = "",
-    steps: Steps = limits.DEFAULT_STEPS,
+    steps: Steps = None,
     solver: Solver = limits.DEFAULT_SOLVER,
     seed: Seed = 0,
     top_k: TopK = limits.DEFAULT_TOP_K,
@@ -91,7 +93,7 @@ def explain(
             "targets": [_class_ref(text) for text in target],
             "rhos": rho or [],
             "direction": api.Direction.AGAINST if against else api.Direction.FOR,
-            "steps": steps,
+            **({} if steps is None else {"steps": steps}),
             "solver": solver,
             "seed": seed,
             "top_k": top_k,
@@ -114,7 +116,7 @@ def probe(
     model: ModelDir = None,
     address: Address = _DEFAULT_ADDRESS,
     name: ModelName = "",
-    steps: Steps = limits.DEFAULT_STEPS,
+    steps: Steps = None,
     solver: Solver = limits.DEFAULT_SOLVER,
     seed: Seed = 0,
     top_k: TopK = limits.DEFAULT_TOP_K,
@@ -127,7 +129,7 @@ def probe(
             "model": name,
             "image": _image(picture),
             "label": None if label is None else _class_ref(label),
-            "steps": steps,
+            **({} if steps is None else {"steps": steps}),
             "solver": solver,
             "seed": seed,
             "top_k": top_k,

@@ -32,8 +32,10 @@ def ara(
     data_dir: DataDir = None,
     images: Annotated[int, typer.Option(min=2, help="Test images, drawn by the seed.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
-    solver: Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")] = limits.DEFAULT_SOLVER,
-    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = limits.DEFAULT_STEPS,
+    solver: Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")] = "paper",
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Default: the solver's.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     compiles: Annotated[
         bool | None,
@@ -45,6 +47,7 @@ def ara(
 ) -> None:
     """Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals."""
     with clear_errors("ara"):
+        steps = limits.default_steps(solver, explains=False) if steps is None else steps
         plan = _Plan(model, data, data_dir, images, seed, solver, steps, batch_size, compiles)
         _measure(plan, out, record, as_json)
 

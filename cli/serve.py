@@ -13,6 +13,7 @@ from cli.output import AsJson, print_json
 from cli.stack import LOOPBACK, Stack, StackConfig, StackError
 
 _CHECK_SECONDS = 0.5
+_READY_SECONDS = 1800.0  # compiling every model of the store for the first time
 
 
 def serve(
@@ -37,6 +38,8 @@ def serve(
         rest_port=rest_port,
         default_model=default_model,
         shows_gateway_log=True,
+        compiles=True,
+        ready_timeout_seconds=_READY_SECONDS,
     )
     console = Console(stderr=as_json)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,7 +54,10 @@ def serve(
 
 
 def _run(config: StackConfig, console: Console, as_json: bool) -> None:
-    console.print("Starting, takes some seconds ...")
+    console.print(
+        "Starting; the first time each model is compiled, which takes minutes "
+        "(CANDOR_COMPILE=off goes without) ..."
+    )
     with Stack(config) as stack:
         if as_json:
             print_json({"grpc": stack.grpc_address, "rest": stack.rest_url, "models": stack.models})

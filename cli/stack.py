@@ -63,6 +63,8 @@ class StackConfig:
             the first by name of a store that has not got it.
         models: the only ones to serve; all, where the store has none of them.
         shows_gateway_log: on this process's output instead of a file.
+        compiles: search workers compile their network before the service is ready, minutes the
+            first time; the environment's CANDOR_COMPILE goes before it.
     """
 
     models_dir: Path = MODELS_DIR
@@ -73,6 +75,7 @@ class StackConfig:
     default_model: str | None = None
     models: tuple[str, ...] = ()
     shows_gateway_log: bool = False
+    compiles: bool = False
     ready_timeout_seconds: float = 120.0
 
 
@@ -279,11 +282,12 @@ def _start_torchserve(
 ) -> Process:
     properties = run_dir / "config.properties"
     properties.write_text(_properties(config.archives_dir, archive_names(models), ports))
+    compiling = {"CANDOR_COMPILE": "auto" if config.compiles else "off"}
     folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), str(run_dir))
     return _spawn(
         "torchserve",
         _java_command(properties, config.archives_dir, run_dir),
-        {**_WORKER_ENVIRONMENT, **os.environ, **folders},
+        {**_WORKER_ENVIRONMENT, **compiling, **os.environ, **folders},
         log=run_dir / "torchserve.log",
     )
 

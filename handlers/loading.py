@@ -1,14 +1,23 @@
-"""How a worker process gets its model.  Imports torch, candor.artifact and candor.allocator."""
+"""How a worker process gets its model.  Imports torch, candor.artifact, allocator and compiled."""
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from candor.allocator import keep_freed_memory
 from candor.artifact import LoadedModel, load_model
+from candor.search.compiled import SIZES, compile_network, has_bfloat16, keep_compiled
+
+COMPILE_VARIABLE = "CANDOR_COMPILE"
+COMPILE_CHOICES = ("auto", "off")
+_CACHE_DIR = (
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "candor" / "compiled"
+)
 
 
 def load_worker_model(context: Any) -> LoadedModel:
@@ -21,3 +30,36 @@ def load_worker_model(context: Any) -> LoadedModel:
     keep_freed_memory()
     torch.set_num_threads(int(options.get("threads", 0)) or os.cpu_count() or 1)
     return load_model(Path(options.get("model_dir") or context.system_properties["model_dir"]))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchNetworks:
+    """What takes the steps of a search, and what verifies its end in float32; both warm."""
+
+    searcher: nn.Module
+    verifier: nn.Module
+
+
+def search_networks(model: LoadedModel) -> SearchNetworks:
+    """The networks that searches run on.
+
+    The environment's CANDOR_COMPILE decides: "auto" compiles for a few batch sizes, minutes the
+    first time and seconds from the cache of this user, and goes on uncompiled where that fails; the
+    searcher is in bfloat16 where the machine has it.  "off", the default, takes the network as it
+    is.
+
+    Raises:
+        ValueError: another value.
+    """
+    choice = os.environ.get(COMPILE_VARIABLE, "off")
+    if choice not in COMPILE_CHOICES:
+        raise ValueError(f"{COMPILE_VARIABLE}: got {choice!r}, allowed {COMPILE_CHOICES}")
+    if choice == "off":
+        return SearchNetworks(model.network, model.network)
+    keep_compiled(_CACHE_DIR)
+    expected = model.card.input
+    shape = (expected.channels, expected.height, expected.width)
+    verifier = searcher = compile_network(model.network, SIZES, shape)
+    if has_bfloat16(next(model.network.parameters()).device):
+        searcher = compile_network(model.network, SIZES, shape, in_bfloat16=True)
+    return SearchNetworks(searcher, verifier)

@@ -10,16 +10,18 @@ from candor.artifact import LoadedModel
 from candor.contracts.worker import ItemError, SearchItem
 from candor.search.chunks import advance_items, check_item
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
-from handlers.loading import load_worker_model
+from handlers.loading import SearchNetworks, load_worker_model, search_networks
 
 
 class SearchHandler:
     """Holds the model and nothing of any request: the whole state travels with each item."""
 
     _model: LoadedModel
+    _networks: SearchNetworks
 
     def initialize(self, context: Any) -> None:
         self._model = load_worker_model(context)
+        self._networks = search_networks(self._model)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         return answer_rows(data, self._model.card, self._check, self._compute)
@@ -31,5 +33,6 @@ class SearchHandler:
 
     def _compute(self, tasks: Sequence[Task]) -> list[bytes]:
         pairs = [(task.item, task.arrays) for task in tasks if isinstance(task.item, SearchItem)]
-        advanced = advance_items(self._model.network, pairs)
+        networks = self._networks
+        advanced = advance_items(networks.verifier, pairs, searcher=networks.searcher)
         return [seal(answer, arrays) for answer, arrays in advanced]

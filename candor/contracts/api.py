@@ -104,14 +104,23 @@ class PredictRequest(_Message):
     top_k: TopK = limits.DEFAULT_TOP_K
 
 
+def _explain_steps(validated: dict[str, Any]) -> int:
+    """Those of the solver, which is validated before; any where that was refused."""
+    return limits.default_steps(validated.get("solver", ""), explains=True)
+
+
+def _probe_steps(validated: dict[str, Any]) -> int:
+    return limits.default_steps(validated.get("solver", ""), explains=False)
+
+
 class ExplainRequest(_Message):
     model: str = ""
     image: ImageInput
     targets: Annotated[tuple[ClassRef, ...], Field(min_length=1, max_length=limits.MAX_TARGETS)]
     rhos: Annotated[tuple[Rho, ...], Field(max_length=limits.MAX_RHOS)] = ()
     direction: Direction = Direction.FOR
-    steps: Steps = limits.DEFAULT_STEPS
     solver: str = limits.DEFAULT_SOLVER
+    steps: Steps = Field(default_factory=_explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     include_tensor: bool = False
@@ -122,8 +131,8 @@ class ProbeRequest(_Message):
     image: ImageInput
     label: ClassRef | None = None
     goals: Annotated[tuple[ProbeGoal, ...], Field(min_length=1, max_length=2)] = tuple(ProbeGoal)
-    steps: Steps = limits.DEFAULT_STEPS
     solver: str = limits.DEFAULT_SOLVER
+    steps: Steps = Field(default_factory=_probe_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
 

@@ -15,6 +15,15 @@ MAX_SEED = 2**32 - 1
 DEFAULT_TOP_K = 5
 DEFAULT_STEPS = 450  # N of Algorithm 1
 DEFAULT_SOLVER = "paper"
-SOLVERS = ("paper",)
+SOLVERS = ("paper", "fast")
+FAST_EXPLAIN_STEPS = 9
+FAST_RADIUS_STEPS = 40
 
 CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead
+
+
+def default_steps(solver: str, *, explains: bool) -> int:
+    """Steps of a search that names none: of an explanation, or of a radius."""
+    if solver != "fast":
+        return DEFAULT_STEPS
+    return FAST_EXPLAIN_STEPS if explains else FAST_RADIUS_STEPS

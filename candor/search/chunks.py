@@ -4,6 +4,7 @@ What a handler calls.  The gateway keeps the arrays between calls and does not l
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from candor.contracts.card import ModelCard
 from candor.contracts.worker import ItemError, SearchEnd, SearchItem, SearchProgress
 from candor.search.goals import goal_code
 from candor.search.outcome import SearchResult, finish
-from candor.search.solvers import SOLVERS
+from candor.search.solvers import SOLVERS, Solver
 from candor.search.state import SearchState, begin, concatenate
 
 Arrays = Mapping[str, NDArray[Any]]
-_PICTURES = {"deltas": "delta", "velocities": "velocity", "best_images": "best"}
-_NUMBERS = ("best_rmse", "best_score", "largest_rmse")
+# A batch's field by the name that one search's array has on the wire.
+_FIELDS = {"delta": "deltas", "velocity": "velocities", "best": "best_images"}
 
 
 def check_item(card: ModelCard, item: SearchItem, arrays: Arrays) -> ItemError | None:
@@ -35,7 +36,8 @@ def check_item(card: ModelCard, item: SearchItem, arrays: Arrays) -> ItemError |
     if problem is not None or item.step == 0:
         return problem
     shape = (card.input.channels, card.input.height, card.input.width)
-    expected = {name: shape for name in _PICTURES.values()} | {"numbers": (len(_NUMBERS),)}
+    solver = SOLVERS[item.solver]
+    expected = dict.fromkeys(solver.pictures, shape) | {"numbers": (len(solver.numbers),)}
     for name, allowed_shape in expected.items():
         dtype = np.float64 if name == "numbers" else np.float32
         array = arrays.get(name)
@@ -67,13 +69,17 @@ def predict_logits(network: nn.Module, images: NDArray[np.float32]) -> NDArray[n
 
 
 def advance_items(
-    network: nn.Module, items: Sequence[tuple[SearchItem, Arrays]]
+    network: nn.Module,
+    items: Sequence[tuple[SearchItem, Arrays]],
+    *,
+    searcher: nn.Module | None = None,
 ) -> list[tuple[SearchProgress | SearchEnd, dict[str, NDArray[Any]]]]:
     """Take every search ``chunk_steps`` on; those that end come back verified.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode, float32; verifies what ends.
         items: each one passed `check_item`.
+        searcher: takes the steps; the same network, possibly in low precision.
     Returns:
         One answer an item, in order; see `candor.contracts.worker`.
     """
@@ -84,7 +90,7 @@ def advance_items(
     for (solver_name, chunk_steps), indices in groups.items():
         solver = SOLVERS[solver_name]
         state = concatenate([_state(*items[index], network) for index in indices])
-        state = solver.advance(network, state, chunk_steps)
+        state = solver.advance(searcher or network, state, chunk_steps)
         is_done = solver.is_finished(state)
         if chunk_steps == 0:
             is_done = torch.ones_like(is_done)
@@ -95,7 +101,7 @@ def advance_items(
                 answers[index] = _end(ended, position, solver_name)
         for position, index in enumerate(indices):
             if index not in answers:
-                answers[index] = _progress(state, position)
+                answers[index] = _progress(state, position, solver)
     return [answers[index] for index in range(len(items))]
 
 
@@ -112,28 +118,29 @@ def _state(item: SearchItem, arrays: Arrays, network: nn.Module) -> SearchState:
     )
     if item.step == 0:
         return fresh
-    carried = {name: _tensor(arrays[short], network)[None] for name, short in _PICTURES.items()}
-    numbers = zip(_NUMBERS, arrays["numbers"].tolist(), strict=True)
-    carried |= {
-        name: torch.tensor([value], dtype=torch.float64, device=device) for name, value in numbers
-    }
-    carried["steps"] = torch.tensor([item.step], device=device)
-    kept = ("images", "goals", "targets", "rhos", "step_counts", "seeds")
-    return SearchState(**{name: getattr(fresh, name) for name in kept}, **carried)
+    solver = SOLVERS[item.solver]
+    carried = {_FIELDS[name]: _tensor(arrays[name], network)[None] for name in solver.pictures}
+    for name, value in zip(solver.numbers, arrays["numbers"], strict=True):
+        carried[name] = torch.tensor([value], dtype=getattr(fresh, name).dtype, device=device)
+    return replace(fresh, steps=torch.tensor([item.step], device=device), **carried)
 
 
-def _progress(state: SearchState, position: int) -> tuple[SearchProgress, dict[str, NDArray[Any]]]:
-    numbers = [float(getattr(state, name)[position]) for name in _NUMBERS]
-    best_rmse, best_score, _ = numbers
+def _progress(
+    state: SearchState, position: int, solver: Solver
+) -> tuple[SearchProgress, dict[str, NDArray[Any]]]:
+    best_rmse = float(state.best_rmse[position])
     has_best = bool(np.isfinite(best_rmse))
     arrays = {"image": state.images[position].cpu().numpy()}
-    for name, short in _PICTURES.items():
-        arrays[short] = getattr(state, name)[position].cpu().numpy()
+    for name in solver.pictures:
+        arrays[name] = getattr(state, _FIELDS[name])[position].cpu().numpy()
+    numbers = [float(getattr(state, name)[position]) for name in solver.numbers]
     arrays["numbers"] = np.array(numbers, dtype=np.float64)
     progress = SearchProgress(
         step=int(state.steps[position]),
         best_rmse=best_rmse if has_best else None,
-        best_confidence=float(special.expit(best_score)) if has_best else None,
+        best_confidence=float(special.expit(float(state.best_score[position])))
+        if has_best
+        else None,
     )
     return progress, arrays
 

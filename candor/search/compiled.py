@@ -5,12 +5,18 @@ Every new batch size would be compiled anew, so a batch is padded to the next of
 
 import copy
 import logging
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+SIZES = (1, 8, 32)
+_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_TRIALS = 3
 _LOG = logging.getLogger(__name__)
 
 
@@ -20,14 +26,18 @@ class FixedBatchNetwork(nn.Module):
     Args:
         network: maps (B, C, H, W) to (B, V), each image on its own (evaluation mode).
         sizes: batch sizes; a larger batch is split by the largest.
+        threads: of the CPU for a size; default those of the process.
     """
 
-    def __init__(self, network: nn.Module, sizes: Sequence[int]) -> None:
+    def __init__(
+        self, network: nn.Module, sizes: Sequence[int], threads: Mapping[int, int] | None = None
+    ) -> None:
         super().__init__()
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes: got {list(sizes)!r}, allowed one or more of [1, inf)")
         self.network = network
         self.sizes = tuple(sorted(sizes))
+        self.threads = dict(threads or {})
 
     def forward(self, images: Tensor) -> Tensor:
         parts = [self._padded(part) for part in torch.split(images, self.sizes[-1])]
@@ -38,36 +48,125 @@ class FixedBatchNetwork(nn.Module):
         size = next(size for size in self.sizes if size >= count)
         padding = images.new_zeros(size - count, *images.shape[1:])
         batch = torch.cat([images, padding]).contiguous(memory_format=torch.channels_last)
+        # Holds for the backward pass too, which follows before the next call.
+        _set_threads(self.threads.get(size, torch.get_num_threads()))
         logits: Tensor = self.network(batch)
-        return logits[:count]
+        # A CUDA graph writes its next outputs over these.
+        return logits[:count].clone() if logits.is_cuda else logits[:count]
+
+
+class Bfloat16Network(nn.Module):
+    """A network run in bfloat16 where torch's autocast deems it safe; float32 in and out.
+
+    Good for searching only: what is found must be verified in float32.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits: Tensor = self.network(images)
+        return logits.float()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself; elsewhere it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def compile_network(
-    network: nn.Module, sizes: Sequence[int], input_shape: tuple[int, int, int]
+    network: nn.Module,
+    sizes: Sequence[int],
+    input_shape: tuple[int, int, int],
+    *,
+    in_bfloat16: bool = False,
 ) -> nn.Module:
-    """A compiled copy of ``network`` in float32, warmed for ``sizes``; the original is left alone.
+    """A compiled copy of ``network``, warmed for ``sizes``; the original is left alone.
+
+    On the CPU each size gets the number of threads that was the faster at it, at most those of the
+    process: a small batch waits longer for a second thread than it computes.  On a GPU the calls
+    are replayed as CUDA graphs (torch's mode "reduce-overhead").
 
     Where there is no compiler a warning is logged and the network comes back as it is: slower,
     never wrong.
 
     Args:
         network: in evaluation mode, weights without gradient.
-        sizes: batch sizes to compile for, each takes about a minute; torch caches them on disk.
+        sizes: batch sizes to compile for; each takes about a minute the first time, some seconds
+            from the cache on disk, see `keep_compiled`.
         input_shape: (C, H, W).
+        in_bfloat16: see `Bfloat16Network`; default float32.
     """
+    device = next(network.parameters()).device
     fast = copy.deepcopy(network)
+    if in_bfloat16:
+        fast = Bfloat16Network(fast).train(network.training)
     # torch's stubs do not know this form of `to`.
     fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled = cast(nn.Module, torch.compile(fast, dynamic=False))
-    fixed = FixedBatchNetwork(compiled, sizes).train(network.training)
-    device = next(network.parameters()).device
+    most_threads = torch.get_num_threads()
     try:
+        threads = _fastest_threads(fast, sizes, input_shape) if device.type == "cpu" else {}
+        mode = "reduce-overhead" if device.type == "cuda" else None
+        compiled = cast(nn.Module, torch.compile(fast, dynamic=False, mode=mode))
+        fixed = FixedBatchNetwork(compiled, sizes, threads).train(network.training)
         for size in sizes:
-            images = torch.zeros(size, *input_shape, device=device, requires_grad=True)
-            torch.autograd.grad(fixed(images).sum(), images)
+            _step(fixed, size, input_shape)
             with torch.no_grad():
-                fixed(images.detach())
+                fixed(torch.zeros(size, *input_shape, device=device))
     except Exception as err:  # the compiler's failures have no common base
         _LOG.warning("network not compiled, running it as it is: %s", str(err)[:200])
         return network
+    finally:
+        _set_threads(most_threads)
     return fixed
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keep what torch compiles in ``folder``, unless TORCHINDUCTOR_CACHE_DIR names another.
+
+    A restart then reads it back instead of compiling again.  Call it before anything is compiled;
+    code in the folder is run, so it is made for this user alone.
+    """
+    if _CACHE_VARIABLE not in os.environ:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ[_CACHE_VARIABLE] = str(folder)
+
+
+def _fastest_threads(
+    network: nn.Module, sizes: Sequence[int], input_shape: tuple[int, int, int]
+) -> dict[int, int]:
+    choices = sorted({1, torch.get_num_threads()})
+    if len(choices) == 1:
+        return dict.fromkeys(sizes, 1)
+    return {
+        size: min(choices, key=lambda count: _step_seconds(network, size, input_shape, count))
+        for size in sizes
+    }
+
+
+def _step_seconds(
+    network: nn.Module, size: int, input_shape: tuple[int, int, int], threads: int
+) -> float:
+    _set_threads(threads)
+    _step(network, size, input_shape)
+    seconds = []
+    for _ in range(_TRIALS):
+        started = time.perf_counter()
+        _step(network, size, input_shape)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _step(network: nn.Module, size: int, input_shape: tuple[int, int, int]) -> None:
+    device = next(network.parameters()).device
+    images = torch.zeros(size, *input_shape, device=device, requires_grad=True)
+    torch.autograd.grad(network(images).sum(), images)
+
+
+def _set_threads(count: int) -> None:
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)

@@ -1,5 +1,7 @@
 """Goals of a search as per-sample codes and predicates.  Imports candor.contracts and torch."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -68,3 +70,31 @@ def output_condition(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
         goals == _CODES[Goal.BTR], log_share < -torch.tensor(float(class_count)).log(), holds
     )
     return torch.where(goals == _CODES[Goal.CONFIDENT], margin > CONFIDENT_MARGIN, holds)
+
+
+def gap_to_goal(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
+    """(B,) how far the outputs are from `output_condition`: negative where it holds.
+
+    attack     y_t - max_{j != t} y_j
+    btr        log s_t + log V
+    confident  log(0.5 + max_{q != j} s_q) - log max_{j != t} s_j
+
+    On the scale of the logits, so that its gradient does not vanish where the softmax saturates.
+    0 for explanations, which have no such boundary.
+
+    Args:
+        logits: (B, V) float32.     goals, targets: (B,) int64.
+    """
+    is_target = functional.one_hot(targets, logits.shape[1]).bool()
+    rival, rival_index = logits.masked_fill(is_target, float("-inf")).max(dim=1)
+    own = logits.gather(1, targets[:, None])[:, 0]
+    log_shares = logits.log_softmax(dim=1)
+    is_rival = functional.one_hot(rival_index, logits.shape[1]).bool()
+    runner_up = log_shares.masked_fill(is_rival, float("-inf")).amax(dim=1)
+    led = (runner_up.exp() + CONFIDENT_MARGIN).log()
+    log_share = log_shares.gather(1, targets[:, None])[:, 0]
+    gaps = torch.zeros_like(own)
+    gaps = torch.where(goals == _CODES[Goal.ATTACK], own - rival, gaps)
+    gaps = torch.where(goals == _CODES[Goal.BTR], log_share + math.log(logits.shape[1]), gaps)
+    rival_log_share = log_shares.gather(1, rival_index[:, None])[:, 0]
+    return torch.where(goals == _CODES[Goal.CONFIDENT], led - rival_log_share, gaps)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from candor.contracts.api import SearchStatus
 from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
-from candor.search.paper import is_already_wrong
 from candor.search.state import SearchState, rmse
 
-# A point on the boundary may fall back over it when it is evaluated in another batch; it is moved
-# outward by these factors until it holds.
-_NUDGES = (1.0, 1.0005, 1.002, 1.01)
+# A point on the boundary may fall back over it when it is evaluated in another batch or precision;
+# it is moved outward by these factors until it holds.
+_NUDGES = (1.0, 1.0005, 1.002, 1.01, 1.03)
 _BISECTIONS = 30
+_AT_RHO = 0.999  # from this share of rho on, drawing a picture out to rho changes nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +68,17 @@ def finish(network: nn.Module, state: SearchState) -> SearchResult:
     """
     logits_before = network(state.images)
     is_explained = is_explanation(state.goals)
-    images, is_found = state.best_images.clone(), torch.zeros_like(is_explained)
-    if bool(is_explained.any()):
-        images[is_explained], is_found[is_explained] = _explained(
-            network, state.select(is_explained), logits_before[is_explained]
-        )
-    if not bool(is_explained.all()):
-        others = ~is_explained
-        images[others], is_found[others] = _minimal(network, state.select(others))
-    already_wrong = is_already_wrong(state)
+    already_wrong = output_condition(logits_before, state.goals, state.targets)
+    images, logits_after = state.images.clone(), logits_before.clone()
+    is_found = torch.zeros_like(is_explained)
+    for settle, chosen in (
+        (_explained, is_explained),
+        (_minimal, ~is_explained & ~already_wrong),
+    ):
+        if bool(chosen.any()):
+            images[chosen], logits_after[chosen], is_found[chosen] = settle(
+                network, state.select(chosen), logits_before[chosen]
+            )
     lower = torch.where(is_found | already_wrong, torch.nan, state.largest_rmse)
     return SearchResult(
         images=images,
@@ -85,7 +87,7 @@ def finish(network: nn.Module, state: SearchState) -> SearchResult:
         statuses=tuple(map(_status, is_found.tolist(), already_wrong.tolist())),
         steps=state.steps,
         logits_before=logits_before,
-        logits_after=network(images),
+        logits_after=logits_after,
     )
 
 
@@ -116,48 +118,55 @@ def _scaled(originals: Tensor, deltas: Tensor, scales: Tensor) -> Tensor:
 
 def _explained(
     network: nn.Module, state: SearchState, logits_before: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Best picture inside rho of each explanation, and whether s_t moved as asked."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Best picture inside rho of each explanation, its logits, and whether s_t moved as asked."""
     last = (state.images + state.deltas).clamp(0.0, 1.0)
     sign = ascent_sign(state.goals)
-    best_images, best_gain = state.images, torch.zeros_like(sign)
+    best_images, best_logits = state.images.clone(), logits_before.clone()
+    best_gain = torch.zeros_like(sign)
     before = log_odds(logits_before, state.targets)
-    for candidate in (
-        state.best_images,
-        draw_to_rho(state.best_images, state.images, state.rhos),
-        draw_to_rho(last, state.images, state.rhos),
+    everywhere = torch.ones_like(sign, dtype=torch.bool)
+    for candidate, chosen in (
+        (state.best_images, everywhere),
+        (
+            draw_to_rho(state.best_images, state.images, state.rhos),
+            rmse(state.best_images, state.images) < _AT_RHO * state.rhos,
+        ),
+        (draw_to_rho(last, state.images, state.rhos), everywhere),
     ):
-        gain = sign * (log_odds(network(candidate), state.targets) - before)
+        logits = torch.where(chosen[:, None], 0.0, best_logits)
+        if bool(chosen.any()):
+            logits[chosen] = network(candidate[chosen])
+        gain = sign * (log_odds(logits, state.targets) - before)
         # A tie goes to the picture nearer to rho, which is what was asked.
-        is_better = gain >= best_gain
+        is_better = chosen & (gain >= best_gain)
         best_images = torch.where(is_better[:, None, None, None], candidate, best_images)
+        best_logits = torch.where(is_better[:, None], logits, best_logits)
         best_gain = torch.where(is_better, gain, best_gain)
-    return best_images, best_gain > 0
+    return best_images, best_logits, best_gain > 0
 
 
-def _minimal(network: nn.Module, state: SearchState) -> tuple[Tensor, Tensor]:
-    """Smallest verified picture of each attack, and whether there is one that is not distance 0."""
-    deltas = state.best_images - state.images
+def _minimal(
+    network: nn.Module, state: SearchState, logits_before: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest verified picture of each attack, its logits, and whether the goal holds there."""
     has_found = state.best_rmse.isfinite() & (state.best_rmse > 0)
-    images = torch.where(
-        state.best_rmse.isfinite()[:, None, None, None],
-        state.best_images,
-        (state.images + state.deltas).clamp(0.0, 1.0),
-    )
-    is_verified = torch.zeros_like(has_found)
+    last = (state.images + state.deltas).clamp(0.0, 1.0)
+    images = torch.where(has_found[:, None, None, None], state.best_images, last)
+    deltas = images - state.images
+    logits, is_verified = logits_before.clone(), torch.zeros_like(has_found)
     for factor in _NUDGES:
-        is_pending = has_found & ~is_verified
-        if not bool(is_pending.any()):
+        pending = (~is_verified if factor == 1.0 else has_found & ~is_verified).nonzero()[:, 0]
+        if not len(pending):
             break
-        nudged = images[is_pending]
         if factor != 1.0:
-            pending = state.select(is_pending)
-            nudged = (pending.images + factor * deltas[is_pending]).clamp(0.0, 1.0)
-        images[is_pending] = nudged
-        is_verified[is_pending] = output_condition(
-            network(nudged), state.goals[is_pending], state.targets[is_pending]
+            nudged = state.images[pending] + factor * deltas[pending]
+            images[pending] = nudged.clamp(0.0, 1.0)
+        logits[pending] = network(images[pending])
+        is_verified[pending] = has_found[pending] & output_condition(
+            logits[pending], state.goals[pending], state.targets[pending]
         )
-    return images, is_verified
+    return images, logits, is_verified
 
 
 def _status(is_found: bool, is_wrong: bool) -> SearchStatus:

@@ -1,12 +1,13 @@
 """Solver `paper`: Algorithm 1 as printed, one vectorised step.  Imports siblings and torch."""
 
-import hashlib
+from dataclasses import replace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
 from candor.search.state import SearchState, rmse
+from candor.search.steps import advance_by, is_already_wrong, without_zeros
 
 LEARNING_RATE = 0.01  # III-A1
 MOMENTUM = 0.9
@@ -37,27 +38,12 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
     Raises:
         ValueError: the network is in training mode, where a forward pass would move its statistics.
     """
-    if network.training:
-        raise ValueError("network: got training mode, allowed evaluation mode")
-    for _ in range(steps):
-        is_live = ~is_finished(state)
-        if not bool(is_live.any()):
-            return state
-        if bool(is_live.all()):
-            state = _step(network, state)
-        else:
-            state = state.replaced(is_live, _step(network, state.select(is_live)))
-    return state
+    return advance_by(_step, is_finished, network, state, steps)
 
 
 def is_finished(state: SearchState) -> Tensor:
     """(B,) bool: all steps done, or the goal held for the picture as it came."""
     return (state.steps >= state.step_counts) | is_already_wrong(state)
-
-
-def is_already_wrong(state: SearchState) -> Tensor:
-    """(B,) bool: attack, BTR or confident found its goal at distance 0."""
-    return (state.best_rmse == 0) & ~is_explanation(state.goals)
 
 
 def _step(network: nn.Module, state: SearchState) -> SearchState:
@@ -80,8 +66,8 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         ETA * _normalised(signed, state),
     )
     velocities = MOMENTUM * state.velocities + directions
-    return SearchState(
-        images=state.images,
+    return replace(
+        state,
         deltas=state.deltas - LEARNING_RATE * velocities,
         velocities=velocities,
         best_images=torch.where(best, perturbed, state.best_images),
@@ -90,12 +76,7 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         largest_rmse=torch.where(
             holds, state.largest_rmse, torch.maximum(state.largest_rmse, distances)
         ),
-        goals=state.goals,
-        targets=state.targets,
-        rhos=state.rhos,
         steps=state.steps + 1,
-        step_counts=state.step_counts,
-        seeds=state.seeds,
     )
 
 
@@ -122,16 +103,6 @@ def _is_better(
 
 def _normalised(gradients: Tensor, state: SearchState) -> Tensor:
     """Gradients at L2 length 1; a seeded random direction where a gradient is exactly zero."""
-    lengths = gradients.flatten(1).norm(dim=1)
-    for index in (lengths == 0).nonzero()[:, 0].tolist():
-        seed = _noise_seed(int(state.seeds[index]), int(state.steps[index]))
-        noise = torch.randn(gradients.shape[1:], generator=Generator().manual_seed(seed))
-        gradients = gradients.index_put((torch.tensor(index),), noise.to(gradients))
-        lengths = lengths.index_put((torch.tensor(index),), noise.norm().to(lengths))
-    normalised: Tensor = gradients / lengths[:, None, None, None]
+    gradients = without_zeros(gradients, state)
+    normalised: Tensor = gradients / gradients.flatten(1).norm(dim=1)[:, None, None, None]
     return normalised
-
-
-def _noise_seed(seed: int, step: int) -> int:
-    """32 bits of both: torch's CPU generator reads no more of its seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "little")

@@ -5,16 +5,38 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from candor.search import paper
+from candor.search import fast, paper
 from candor.search.state import SearchState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Solver:
-    """A solver: how a batch advances by so many steps, and which of its searches are finished."""
+    """A solver.
+
+    Attributes:
+        advance: a batch taken on by so many steps.
+        is_finished: (B,) bool, which searches of a batch have ended.
+        pictures: arrays (C, H, W) that a search takes along between two calls, beside its image;
+            the names they have on the wire, see `candor.search.chunks`.
+        numbers: fields (B,) of the state that it takes along.
+    """
 
     advance: Callable[[nn.Module, SearchState, int], SearchState]
     is_finished: Callable[[SearchState], Tensor]
+    pictures: tuple[str, ...]
+    numbers: tuple[str, ...] = ("best_rmse", "best_score", "largest_rmse")
 
 
-SOLVERS: Mapping[str, Solver] = {"paper": Solver(paper.advance, paper.is_finished)}
+SOLVERS: Mapping[str, Solver] = {
+    "paper": Solver(
+        advance=paper.advance,
+        is_finished=paper.is_finished,
+        pictures=("delta", "velocity", "best"),
+    ),
+    "fast": Solver(
+        advance=fast.advance,
+        is_finished=fast.is_finished,
+        pictures=("delta", "best"),
+        numbers=("best_rmse", "best_score", "largest_rmse", "stalls", "rivals"),
+    ),
+}

@@ -20,6 +20,8 @@ class SearchState:
         best_rmse: (B,) float64, its RMSE; inf before there is one.
         best_score: (B,) float64, log-odds of s_t there; NaN before there is one.
         largest_rmse: (B,) float64, largest RMSE visited where the goal did not hold.
+        stalls: (B,) int64, steps since the best picture last became clearly better.
+        rivals: (B,) int64, class that an attack makes for; -1 for whichever is nearest.
         goals, targets: (B,) int64, see `candor.search.goals`.
         rhos: (B,) float64, RMSE an explanation may reach.
         steps, step_counts: (B,) int64, done and to do.
@@ -33,6 +35,8 @@ class SearchState:
     best_rmse: Tensor
     best_score: Tensor
     largest_rmse: Tensor
+    stalls: Tensor
+    rivals: Tensor
     goals: Tensor
     targets: Tensor
     rhos: Tensor
@@ -106,6 +110,8 @@ def begin(
         best_rmse=torch.full((batch,), float("inf"), dtype=torch.float64, device=device),
         best_score=torch.full((batch,), float("nan"), dtype=torch.float64, device=device),
         largest_rmse=torch.zeros(batch, dtype=torch.float64, device=device),
+        stalls=torch.zeros(batch, dtype=torch.int64, device=device),
+        rivals=torch.full((batch,), -1, device=device),
         rhos=rhos.to(torch.float64),
         steps=torch.zeros(batch, dtype=torch.int64, device=device),
         **vectors,

@@ -71,9 +71,18 @@ def test_ends_of_a_range_are_allowed(field, value):
     assert getattr(request, field) == value
 
 
+@pytest.mark.parametrize(("solver", "explains", "radius"), [("paper", 450, 450), ("fast", 9, 40)])
+def test_steps_not_named_are_those_of_the_solver(solver, explains, radius):
+    explain = ExplainRequest.model_validate(EXPLAIN | {"solver": solver})
+    probe = ProbeRequest.model_validate({"image": IMAGE, "solver": solver})
+    assert (explain.steps, probe.steps) == (explains, radius)
+    assert ExplainRequest.model_validate(EXPLAIN | {"solver": solver, "steps": 7}).steps == 7
+
+
 def test_defaults_are_those_of_the_contract():
     request = ExplainRequest.model_validate({"image": IMAGE, "targets": [{"name": "cat"}]})
-    assert (request.steps, request.solver) == (limits.DEFAULT_STEPS, limits.DEFAULT_SOLVER)
+    assert request.solver == limits.DEFAULT_SOLVER
+    assert request.steps == limits.default_steps(request.solver, explains=True)
     assert (request.rhos, request.seed, request.top_k) == ((), 0, limits.DEFAULT_TOP_K)
     probe = ProbeRequest.model_validate({"image": IMAGE})
     assert probe.goals == (ProbeGoal.ATTACK, ProbeGoal.BTR)

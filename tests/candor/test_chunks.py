@@ -33,12 +33,12 @@ def _item(index: int, **changes: Any) -> SearchItem:
     return SearchItem(**(values | changes))
 
 
-def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int]) -> Any:
-    """One explanation, its state sent over the wire after each of ``cuts`` steps."""
+def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int], **changes: Any) -> Any:
+    """One search, its state sent over the wire after each of ``cuts`` steps."""
     arrays: dict[str, Any] = {"image": image}
     step = 0
     for chunk_steps in cuts:
-        item = _item(2, step=step, chunk_steps=chunk_steps)
+        item = _item(2, step=step, chunk_steps=chunk_steps, **changes)
         ((answer, arrays),) = advance_items(model.network, [(item, arrays)])
         if isinstance(answer, SearchEnd):
             return answer, arrays
@@ -48,11 +48,16 @@ def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int]) -> Any:
     raise AssertionError("never ended")
 
 
+@pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.EXPLAIN_FOR])
+@pytest.mark.parametrize("solver", limits.SOLVERS)
 def test_travelling_search_ends_with_the_same_bits(
-    model: LoadedModel, pictures: np.ndarray
+    model: LoadedModel, pictures: np.ndarray, solver: str, goal: Goal
 ) -> None:
-    whole, whole_arrays = _to_the_end(model, pictures[0], [STEPS])
-    cut, cut_arrays = _to_the_end(model, pictures[0], [1, 4, 2, 50])
+    label = int(predict_logits(model.network, pictures[:1])[0].argmax())
+    changes = {"solver": solver, "goal": goal, "target": label}
+    whole, whole_arrays = _to_the_end(model, pictures[0], [STEPS], **changes)
+    cut, cut_arrays = _to_the_end(model, pictures[0], [1, 4, 2, 50], **changes)
+    assert whole.steps == STEPS
     assert whole == cut
     for name, array in whole_arrays.items():
         assert np.array_equal(array, cut_arrays[name]), name
@@ -101,6 +106,16 @@ def test_search_that_goes_on_needs_its_state(model: LoadedModel, pictures: np.nd
     error = check_item(model.card, _item(0, step=3), {"image": pictures[0]})
     assert error is not None
     assert error.field == "delta"
+
+
+def test_search_travels_with_what_its_solver_needs(
+    model: LoadedModel, pictures: np.ndarray
+) -> None:
+    for solver in limits.SOLVERS:
+        item = _item(2, solver=solver, chunk_steps=2)
+        ((_, arrays),) = advance_items(model.network, [(item, {"image": pictures[0]})])
+        assert set(arrays) == {"image", "numbers", *SOLVERS[solver].pictures}
+        assert check_item(model.card, item.model_copy(update={"step": 2}), arrays) is None
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,20 @@
 """Padding to fixed batch sizes changes no answer and no gradient."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
-from candor.search.compiled import FixedBatchNetwork, compile_network
+from candor.search.compiled import (
+    Bfloat16Network,
+    FixedBatchNetwork,
+    compile_network,
+    keep_compiled,
+)
 from candor.search.engine import plan_goal, run_searches
 from tests.candor.linear import LinearClassifier
 
@@ -40,6 +49,50 @@ def test_outputs_and_gradients_are_those_of_the_network(count: int) -> None:
 def test_no_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="sizes"):
         FixedBatchNetwork(LinearClassifier(SHAPE, 5), ())
+
+
+def test_each_size_runs_on_its_own_number_of_threads() -> None:
+    seen = []
+
+    class Watched(LinearClassifier):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append((len(images), torch.get_num_threads()))
+            return super().forward(images)
+
+    before = torch.get_num_threads()
+    fixed = FixedBatchNetwork(Watched(SHAPE, 5), (1, 4), {1: 1, 4: 2})
+    try:
+        for count in (1, 3, 1):
+            fixed(torch.rand(count, *SHAPE))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(1, 1), (4, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("solver", ["paper", "fast"])
+def test_found_in_bfloat16_holds_in_float32(solver: str) -> None:
+    network = LinearClassifier(SHAPE, 5)
+    images = 0.4 + 0.2 * torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(2))
+    labels = network(images).argmax(1)
+    plan = plan_goal(Goal.ATTACK, labels, steps=60)
+    coarse = Bfloat16Network(network).eval()
+    assert not torch.equal(coarse(images), network(images)), "as precise, or no test"
+    result = run_searches(network, images, plan, solver=solver, searcher=coarse)
+    for status, logits, label in zip(result.statuses, result.logits_after, labels, strict=True):
+        if status is SearchStatus.FOUND:
+            assert int(logits.argmax()) != int(label)
+    assert result.statuses.count(SearchStatus.FOUND) >= 4
+
+
+def test_compiled_code_is_kept_for_this_user_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    keep_compiled(tmp_path / "kept")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kept")
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    keep_compiled(tmp_path / "other")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kept"), "named before"
 
 
 def test_without_a_compiler_the_network_comes_back_with_a_warning(

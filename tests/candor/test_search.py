@@ -12,6 +12,7 @@ from candor.search.engine import SearchPlan, plan_goal, run_searches
 from candor.search.goals import GOALS, goal_code, output_condition
 from candor.search.outcome import draw_to_rho, finish
 from candor.search.state import SearchState, begin, rmse
+from candor.search.steps import is_already_wrong
 from tests.candor.linear import LinearClassifier, nearest_rmse
 
 SHAPE = (3, 8, 6)  # H != W on purpose
@@ -146,11 +147,11 @@ def test_mixed_batch_gives_what_each_gives_alone(network: LinearClassifier) -> N
 
 def test_each_search_takes_its_own_number_of_steps(network: LinearClassifier) -> None:
     state = paper.advance(network, _mixed_state(network, 8), 1000)
-    expected = torch.where(paper.is_already_wrong(state), state.steps, state.step_counts)
+    expected = torch.where(is_already_wrong(state), state.steps, state.step_counts)
     assert torch.equal(state.steps, expected)
 
 
-def test_already_wrong_image_has_distance_zero_and_costs_one_step(
+def test_already_wrong_image_has_distance_zero_and_takes_no_step(
     network: LinearClassifier,
 ) -> None:
     images = _images(3)
@@ -159,7 +160,7 @@ def test_already_wrong_image_has_distance_zero_and_costs_one_step(
     assert set(result.statuses) == {SearchStatus.ALREADY_WRONG}
     assert torch.equal(result.images, images)
     assert result.rmse.tolist() == [0.0, 0.0, 0.0]
-    assert result.steps.tolist() == [1, 1, 1]
+    assert result.steps.tolist() == [0, 0, 0]
 
 
 def test_unresolved_search_reports_the_largest_rmse_it_visited(network: LinearClassifier) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from candor.contracts.worker import (
     SearchProgress,
 )
 from candor.search import chunks
-from handlers import predict_handler, search_handler
+from handlers import loading, predict_handler, search_handler
+from handlers.search_handler import SearchHandler
 
 Call = Callable[[Sequence[dict[str, Any]]], list[list[tuple[Any, dict[str, Any]]]]]
 
@@ -47,6 +50,13 @@ def search_item(**changes: Any) -> SearchItem:
 
 def search_message(picture: np.ndarray, **changes: Any) -> bytes:
     return message(search_item(**changes), {"image": picture})
+
+
+def started(model_dir: Path) -> SearchHandler:
+    handler = SearchHandler()
+    options = {"handler": {"threads": 1, "model_dir": str(model_dir)}}
+    handler.initialize(SimpleNamespace(model_yaml_config=options, system_properties={}))
+    return handler
 
 
 def only(answers: list[list[tuple[Any, dict[str, Any]]]]) -> tuple[Any, dict[str, Any]]:
@@ -135,7 +145,7 @@ def test_a_search_that_does_not_fit_is_refused(
 
 
 def test_an_unknown_field_is_named(search: Call, pictures: np.ndarray) -> None:
-    meta = search_item().model_dump(mode="json") | {"chunk_steps": 0}
+    meta = search_item().model_dump(mode="json") | {"chunk_steps": -1}
     answer, _ = only(search([row(wire.pack(meta, {"image": pictures[0]}))]))
     assert isinstance(answer, ItemError)
     assert "chunk_steps" in answer.field
@@ -167,10 +177,10 @@ def test_one_poisonous_prediction_fails_alone(
 def test_one_poisonous_search_fails_alone(
     search: Call, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(network: Any, items: Sequence[tuple[SearchItem, Any]]) -> Any:
+    def poisoned(network: Any, items: Sequence[tuple[SearchItem, Any]], **options: Any) -> Any:
         if any(item.target == 9 for item, _ in items):
             raise MemoryError
-        return chunks.advance_items(network, items)
+        return chunks.advance_items(network, items, **options)
 
     monkeypatch.setattr(search_handler, "advance_items", poisoned)
     made = [search_message(pictures[i], target=target) for i, target in enumerate((1, 9, 2))]
@@ -186,6 +196,31 @@ def test_no_bytes_make_a_handler_raise(predict: Call, header: bytes, body: bytes
     framed = len(header).to_bytes(4, "little") + header + body
     answers = predict([{"items": body}, row(body, framed)])
     assert all(isinstance(meta, ItemError) for items in answers for meta, _ in items)
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_search_worker_compiles_where_it_is_told_to(
+    choice: str, tiny_models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def watched(network: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append(arguments)
+        return network
+
+    monkeypatch.setenv("CANDOR_COMPILE", choice)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")
+    monkeypatch.setattr(loading, "compile_network", watched)
+    started(tiny_models_dir / "tiny")
+    assert (((1, 8, 32), (3, 32, 32)) in asked) is (choice == "auto")
+
+
+def test_unknown_way_of_compiling_is_refused(
+    tiny_models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANDOR_COMPILE", "always")
+    with pytest.raises(ValueError, match="CANDOR_COMPILE: got 'always', allowed"):
+        started(tiny_models_dir / "tiny")
 
 
 @pytest.mark.parametrize("module", [predict_handler, search_handler])

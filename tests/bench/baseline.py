@@ -1,0 +1,76 @@
+"""The plain loop that speed is compared with.  Imports candor.nets, torch and the standard library.
+
+Written as the paper's authors write theirs: eager float32, Half-Huber ReLU with its own backward,
+the whole batch to the last step, no clipping (arXiv 1906.02896 and its released program).
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from candor.nets.activations import HalfHuberReLU
+from candor.search.goals import log_odds
+
+EXPLANATION_STEPS = 35
+_OVERSHOOT = 5.0  # sum of all step lengths, in rho
+
+
+class _HalfHuber(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, inputs: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(inputs)
+        return torch.where(inputs < 0.5, inputs.clamp(min=0.0).square(), inputs - 0.25)
+
+    @staticmethod
+    def backward(ctx, gradients: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        (inputs,) = ctx.saved_tensors
+        return gradients * (2.0 * inputs).clamp(0.0, 1.0)
+
+
+class _Activation(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = _HalfHuber.apply(inputs)
+        return outputs
+
+
+def plain_network(network: nn.Module) -> nn.Module:
+    """A copy whose Half-Huber ReLUs (d = 1) are custom functions; everything else as it is."""
+    plain = copy.deepcopy(network)
+    for module in list(plain.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, HalfHuberReLU):
+                setattr(module, name, _Activation())
+    return plain
+
+
+def plain_explanations(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    rho: float,
+    steps: int = EXPLANATION_STEPS,
+) -> Tensor:
+    """Perturbed images (B, C, H, W), neither clipped nor drawn to rho.
+
+    Inside rho the normalised gradient of log s_t is followed, outside it -delta; the step length
+    falls linearly and the lengths sum to five times rho.
+    """
+    deltas = torch.zeros_like(images).requires_grad_()
+    for step in range(steps):
+        losses = nn.functional.cross_entropy(network(images + deltas), targets, reduction="none")
+        (gradients,) = torch.autograd.grad(losses.sum(), deltas)
+        with torch.no_grad():
+            is_inside = deltas.square().mean(dim=(1, 2, 3), keepdim=True) < rho**2
+            directions = torch.where(is_inside, -gradients, -deltas)
+            lengths = directions.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-8
+            share = (steps - step) / (steps * (steps + 1) / 2)
+            deltas += _OVERSHOOT * rho * share * directions / lengths
+    return (images + deltas).detach()
+
+
+@torch.no_grad()
+def target_log_odds(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """(B,) log-odds of the target's confidence."""
+    return log_odds(network(images), targets)

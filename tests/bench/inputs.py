@@ -1,0 +1,51 @@
+"""Real images and released networks for the measures.  Imports candor and torch."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from candor.data.cifar10 import load_cifar10
+from candor.nets.architectures import build_network
+from candor.released import read_released
+from tests.bench.table import Options
+
+CHECKPOINTS = ("all", "standard")
+ROBUST = "all"
+SHAPE = (3, 32, 32)
+
+
+def released_network(options: Options, name: str) -> nn.Module:
+    """One of the authors' ResNet-44, in evaluation mode."""
+    released = read_released(Path(options.reference_dir) / f"resnet44-{name}.pt")
+    network = build_network(released.spec)
+    network.load_state_dict(dict(released.state_dict))
+    return network.eval().requires_grad_(False)
+
+
+def test_images(options: Options, count: int) -> tuple[Tensor, Tensor]:
+    """``count`` test images (N, 3, 32, 32) and labels (N,), drawn by the seed."""
+    dataset = load_cifar10(options.data_dir, "test")
+    generator = torch.Generator().manual_seed(options.seed)
+    chosen = torch.randperm(len(dataset), generator=generator)[:count]
+    return dataset.images(chosen), dataset.labels[chosen]
+
+
+@torch.no_grad()
+def correct_images(options: Options, network: nn.Module, count: int) -> tuple[Tensor, Tensor]:
+    """The first ``count`` of the drawn test images that the network has right.
+
+    Raises:
+        ValueError: it has too few right.
+    """
+    images, labels = test_images(options, 4 * count + 20)
+    is_right = torch.cat([network(part).argmax(1) for part in images.split(50)]) == labels
+    if int(is_right.sum()) < count:
+        raise ValueError(f"images: {int(is_right.sum())} are right, {count} are needed")
+    return images[is_right][:count], labels[is_right][:count]
+
+
+def other_targets(labels: Tensor, class_count: int, seed: int) -> Tensor:
+    """(N,) a class other than the label, drawn by the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return (labels + torch.randint(1, class_count, labels.shape, generator=generator)) % class_count

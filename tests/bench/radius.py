@@ -1,0 +1,105 @@
+"""Measure 3: attack radii of solver `fast` against `paper`, two checkpoints.  Imports candor."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from candor.contracts import limits
+from candor.contracts.api import SearchStatus
+from candor.contracts.worker import Goal
+from candor.search.compiled import compile_network
+from candor.search.engine import plan_goal, run_searches
+from tests.bench.inputs import CHECKPOINTS, SHAPE, correct_images, released_network
+from tests.bench.table import Options, Row
+
+_GOALS = (Goal.ATTACK, Goal.BTR)
+_SIZES = (32, 8)
+_CLEARLY_WORSE, _WORSE_SHARE = 1.05, 0.02
+_FEWER_STEPS = 10.0
+
+
+def measure(options: Options) -> list[Row]:
+    """Images that the network has right, the same for both solvers.
+
+    Steps are evaluations of the network on one image: every step of either solver, and one for each
+    forward pass that verifies an end.  BTR has no goal of its own; it is measured beside.
+    """
+    rows = []
+    for name in CHECKPOINTS:
+        network = released_network(options, name)
+        compiled = compile_network(network, _SIZES, SHAPE)
+        images, labels = correct_images(options, compiled, options.image_count)
+        for goal in _GOALS:
+            ours = _radii(compiled, images, labels, goal, "fast", limits.FAST_RADIUS_STEPS)
+            theirs = _radii(compiled, images, labels, goal, "paper", limits.DEFAULT_STEPS)
+            rows += _rows(f"3 {goal} radius, {name}", *ours, *theirs)
+    return rows
+
+
+class _Counted(nn.Module):
+    """Counts the images that a network evaluates."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images += len(images)
+        logits: Tensor = self.network(images)
+        return logits
+
+
+def _radii(
+    network: nn.Module, images: Tensor, labels: Tensor, goal: Goal, solver: str, steps: int
+) -> tuple[NDArray[np.float64], int]:
+    """(N,) RMSE, infinite where none was found, and the images evaluated."""
+    counted = _Counted(network).eval()
+    plan = plan_goal(goal, labels, steps=steps)
+    result = run_searches(counted, images, plan, solver=solver, batch_size=_SIZES[0])
+    is_found = np.array([status is SearchStatus.FOUND for status in result.statuses])
+    return np.where(is_found, result.rmse.numpy(), np.inf), counted.images
+
+
+def _rows(
+    measure_name: str,
+    ours: NDArray[np.float64],
+    our_steps: int,
+    theirs: NDArray[np.float64],
+    their_steps: int,
+) -> list[Row]:
+    # Where neither found one they are equal; where only paper did, ours is infinitely worse.
+    with np.errstate(invalid="ignore"):
+        ratios = np.where(np.isinf(ours) & np.isinf(theirs), 1.0, ours / theirs)
+    count = len(ours)
+    median, worse = float(np.median(ratios)), float((ratios > _CLEARLY_WORSE).mean())
+    fewer = their_steps / our_steps
+    quantiles = np.quantile(ratios, (0.05, 0.25, 0.5, 0.75, 0.95), method="inverted_cdf")
+    return [
+        Row(
+            measure=measure_name,
+            ours=float(np.median(ours)),
+            baseline=float(np.median(theirs)),
+            unit="RMSE, median",
+            ratio=1.0 / median,
+            goal="median ratio fast / paper <= 1.00, at most 2 % worse by > 5 %",
+            is_met=median <= 1.0 and worse <= _WORSE_SHARE,
+            n=count,
+            detail=(
+                f"fast / paper: quantiles 5 25 50 75 95 % "
+                f"{' '.join(f'{value:.3f}' for value in quantiles)}, max {ratios.max():.3f}; "
+                f"{worse:.1%} worse by > 5 %; "
+                f"not found: fast {np.isinf(ours).sum()}, paper {np.isinf(theirs).sum()}"
+            ),
+        ),
+        Row(
+            measure=f"{measure_name}, steps an image",
+            ours=our_steps / count,
+            baseline=their_steps / count,
+            unit="evaluations",
+            ratio=fewer,
+            goal=f">= {_FEWER_STEPS:g} x fewer",
+            is_met=fewer >= _FEWER_STEPS,
+            n=count,
+        ),
+    ]
