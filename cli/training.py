@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.datasets import DataDir, open_dataset
+from cli.extra import Control, join_extra
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Model name on the card.")] = None,
     note: Annotated[str, typer.Option(help="A remark for the card's recipe.")] = "",
+    extra: Annotated[
+        Path | None, typer.Option(help="Images to train with too: `candor annotations export`.")
+    ] = None,
+    control: Annotated[
+        Control | None,
+        typer.Option(help="With --extra: as many of all judged images instead, drawn by the seed."),
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +48,9 @@ def train(
         label = Path(experiment).stem
         folder = run_dir or Path("runs") / label
         target = _Target(out or folder / "model", name or label, note)
-        card = _train(config, label, folder, target, data_dir)
+        training_data = open_dataset(config.data, "train", data_dir)
+        config, training_data = join_extra(config, training_data, extra, control)
+        card = _train(config, label, folder, target, training_data, data_dir)
         if as_json:
             print_json(card)
 
@@ -55,7 +65,12 @@ class _Target:
 
 
 def _train(
-    config: "TrainConfig", label: str, run_dir: Path, target: _Target, data_dir: Path | None
+    config: "TrainConfig",
+    label: str,
+    run_dir: Path,
+    target: _Target,
+    training_data: "ImageSet",
+    data_dir: Path | None,
 ) -> dict[str, Any]:
     import json
 
@@ -66,7 +81,6 @@ def _train(
     from candor.nets.architectures import build_network
 
     keep_freed_memory()
-    training_data = open_dataset(config.data, "train", data_dir)
     test_data = open_dataset(config.data, "test", data_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     resolved = {"experiment": label, **config.as_dict(), "torch": torch.__version__}
@@ -86,6 +100,7 @@ def _train(
         "history": state.history,
         "seconds": round(state.seconds, 1),
         "data_digest": training_data.digest(),
+        "data_images": len(training_data),
     }
     card = save_model(
         target.folder,

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from candor.contracts.api import Base64Bytes
 from candor.contracts.limits import MAX_ANNOTATOR_CHARS, MAX_CANDIDATE
@@ -44,7 +44,7 @@ class AnswerRequest(_Message):
 
     annotator: AnnotatorName
     candidate: CandidateId
-    verdict: Verdict
+    verdict: Annotated[Verdict, WithJsonSchema({"type": "string", "enum": list(Verdict)})]
 
 
 class AnnotationTask(_Message):

@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("steps", sa.Integer, nullable=False),
         sa.Column("seed", sa.BigInteger, nullable=False),
         sa.Column("searched", sa.Integer, nullable=False),
-        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("created_at", sa.Double, nullable=False),
         sa.UniqueConstraint("weights_sha256", "data_sha256", "solver", "steps", "seed"),
     )
     op.create_table(
@@ -31,8 +31,8 @@ def upgrade() -> None:
         sa.Column("identifier", sa.String, nullable=False),
         sa.Column("label", sa.Integer, nullable=False),
         sa.Column("adversarial_class", sa.Integer, nullable=False),
-        sa.Column("margin", sa.Float, nullable=False),
-        sa.Column("rmse", sa.Float, nullable=False),
+        sa.Column("margin", sa.Double, nullable=False),
+        sa.Column("rmse", sa.Double, nullable=False),
         sa.Column("original_png", sa.LargeBinary, nullable=False),
         sa.Column("adversarial_png", sa.LargeBinary, nullable=False),
         sa.Column("original_sha256", sa.String(64), nullable=False),
@@ -44,7 +44,7 @@ def upgrade() -> None:
         "annotators",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("name", sa.String(60), nullable=False, unique=True),
-        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("created_at", sa.Double, nullable=False),
     )
     op.create_table(
         "assignments",
@@ -53,8 +53,8 @@ def upgrade() -> None:
         sa.Column("slot", sa.Integer, nullable=False),
         sa.Column("annotator_id", sa.Integer, sa.ForeignKey("annotators.id"), nullable=False),
         sa.Column("verdict", sa.String(20)),
-        sa.Column("expires_at", sa.Float),
-        sa.Column("changed_at", sa.Float, nullable=False),
+        sa.Column("expires_at", sa.Double),
+        sa.Column("changed_at", sa.Double, nullable=False),
         sa.UniqueConstraint("candidate_id", "slot"),
         sa.UniqueConstraint("candidate_id", "annotator_id"),
     )

@@ -1,0 +1,38 @@
+"""Annotated images joined to the training data of `candor train`.  May import candor, training."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from candor.data.images import ImageSet
+    from training.config import TrainConfig
+
+
+class Control(StrEnum):
+    """What to train with instead of the images judged unchanged."""
+
+    RANDOM = "random"
+
+
+def join_extra(
+    config: "TrainConfig", data: "ImageSet", extra: Path | None, control: Control | None
+) -> tuple["TrainConfig", "ImageSet"]:
+    """The configuration with the extra images' digest, and the data with these images.
+
+    Raises:
+        ValueError: a control without extra images, or see `candor.data.annotated`.
+        DataMissing, DataDamaged: see `candor.data.annotated.load_annotated`.
+    """
+    from candor.data.annotated import drawn, joined, judged_beside, load_annotated
+
+    if extra is None:
+        if control is not None:
+            raise ValueError(f"--control: got {control}, allowed with --extra only")
+        return replace(config, extra_digest=""), data
+    chosen = load_annotated(extra, data)
+    if control is Control.RANDOM:
+        # The paper's control (IV-C): as many judged images without regard for what was said.
+        chosen = drawn(load_annotated(judged_beside(extra), data), len(chosen), config.seed)
+    return replace(config, extra_digest=chosen.digest()), joined(data, chosen)
