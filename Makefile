@@ -45,6 +45,10 @@ test-slow: $(READY) ## The tests that take minutes
 bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENCE name the folders
 	$(BIN)/python -m tests.bench $(BENCH)
 
+.PHONY: screenshots
+screenshots: $(READY) ## Pictures of the pages into docs/; needs chromium and CANDOR_DATA
+	$(BIN)/python -m tests.screenshots
+
 .PHONY: lint
 lint: $(READY) ## Style and import order
 	$(BIN)/ruff check .

@@ -53,6 +53,7 @@ class StackConfig:
     Attributes:
         grpc_port, rest_port: of the gateway; 0 picks a free one.
         default_model: the one that answers when a request names none; None = first by name.
+        store_url: of candidates and annotations; None = as CANDOR_STORE_URL says, or none.
         shows_gateway_log: on this process's output instead of a file.
     """
 
@@ -62,6 +63,7 @@ class StackConfig:
     grpc_port: int = 0
     rest_port: int = 0
     default_model: str | None = None
+    store_url: str | None = None
     shows_gateway_log: bool = False
     ready_timeout_seconds: float = 120.0
 
@@ -320,6 +322,8 @@ def _start_gateway(
         "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
         "CANDOR_MODELS": json.dumps(models),
     }
+    if config.store_url is not None:
+        settings["CANDOR_STORE_URL"] = config.store_url
     log = None if config.shows_gateway_log else run_dir / "gateway.log"
     command = [sys.executable, "-m", "gateway"]
     return _spawn("gateway", command, {**os.environ, **settings}, log=log)

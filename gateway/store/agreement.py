@@ -81,7 +81,7 @@ def report(judgements: Iterable[Judgement]) -> AgreementReport:
     return AgreementReport(
         image_count=len(images),
         verdicts={
-            name: Counter(verdicts[name] for verdicts in images.values() if name in verdicts)
+            name: dict(Counter(said[name] for said in images.values() if name in said))
             for name in annotators
         },
         kappa_name="cohen" if len(annotators) <= 2 else "fleiss",

@@ -28,9 +28,14 @@ class StoreError(ValueError):
 
 
 class Store:
-    """An open database with the tables of `gateway.store.models`; safe to share among threads."""
+    """An open database with the tables of `gateway.store.models`; safe to share among threads.
+
+    Attributes:
+        address: URL that opens it again, its password included.
+    """
 
     def __init__(self, engine: Engine) -> None:
+        self.address = engine.url.render_as_string(hide_password=False)
         self._engine = engine
         self._reading_engine = engine
         if engine.dialect.name == "postgresql":

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.gateway.open_doors import until
 
+_EXPECT_MILLISECONDS = 20_000
+_START_SECONDS = 60.0  # a process that imports everything, on a machine that does more than this
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -29,9 +31,20 @@ def chromium() -> Iterator[Browser]:
     if program is None:
         pytest.skip("no Chromium; Debian's package is chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=_EXPECT_MILLISECONDS)
         browser = playwright.chromium.launch(executable_path=program)
         yield browser
         browser.close()
+
+
+def enter(page: Page, url: str, name: str) -> Page:
+    """Through the name form to the first candidate; back once the page's script listens."""
+    page.goto(f"{url}/annotate")
+    page.get_by_label("Your name").fill(name)
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    expect(page.locator("#task")).to_be_visible()
+    return page
 
 
 class PageServer:
@@ -57,7 +70,7 @@ class PageServer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "gateway"], env=self._environment, stdout=subprocess.DEVNULL
         )
-        until(self._answers)
+        until(self._answers, _START_SECONDS)
 
     def kill(self) -> None:
         """As the kernel or a power cut would: nothing is flushed or finished."""

@@ -24,10 +24,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def rest(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with store.reading() as session:
-        address = str(session.get_bind().engine.url.database)
-    for doors in opened(store_url=address, annotators_per_image=2):
+def rest(store: Store) -> Iterator[httpx.Client]:
+    for doors in opened(store_url=store.address, annotators_per_image=2):
         yield doors.rest
 
 
