@@ -83,7 +83,7 @@ def open_store(address: str) -> Store:
 def store_url(address: str) -> URL:
     """The database URL an address stands for, the path of an SQLite file made absolute."""
     if "://" not in address:
-        address = f"sqlite:///{address}"
+        return URL.create("sqlite", database=str(Path(address).absolute()))
     try:
         url = make_url(address)
     except ArgumentError as err:

@@ -192,7 +192,8 @@ def test_export_of_nothing_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "x.parquet").exists()
 
 
-def test_bad_store_is_one_line() -> None:
-    refused = run("annotations", "report", "--store", "mysql://somewhere/x")
+@pytest.mark.parametrize("command", [("annotations", "report"), ("serve",)])
+def test_bad_store_is_one_line(command: tuple[str, ...]) -> None:
+    refused = run(*command, "--store", "mysql://somewhere/x")
     assert refused.exit_code == 1
     assert "allowed a path, sqlite:///PATH or postgresql://" in " ".join(refused.stderr.split())
