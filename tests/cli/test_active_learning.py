@@ -66,8 +66,8 @@ class Loop:
         self.extra = folder / "annotations.parquet"
         self._data = ("--data-dir", data_root)
 
-    def train(self, name: str, *options: object) -> tuple[object, ...]:
-        small = ("epochs=6", "batch_size=20", "psi_mode=fixed", "peak_learning_rate=0.05")
+    def train(self, name: str, *options: object, epochs: int = 1) -> tuple[object, ...]:
+        small = (f"epochs={epochs}", "batch_size=20", "psi_mode=fixed", "peak_learning_rate=0.05")
         settings = [f"--set={setting}" for setting in small]
         run_dir = self.folder / name
         return (
@@ -92,7 +92,7 @@ class Loop:
 def loop(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Loop:
     """With the first network trained and its candidates in the store."""
     started = Loop(tmp_path_factory.mktemp("loop"), data_root)
-    card = answer_of(*started.train("base"))
+    card = answer_of(*started.train("base", epochs=6))
     assert (card["recipe"]["extra_digest"], card["recipe"]["data_images"]) == ("", TRAIN_IMAGES)
     return started
 
