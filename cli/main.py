@@ -2,7 +2,21 @@
 
 import typer
 
-from cli import ask, demo, experiments, export, guideline, measure, released, serve, training
+from cli import (
+    active,
+    annotations,
+    ask,
+    candidates,
+    demo,
+    experiments,
+    export,
+    guideline,
+    measure,
+    released,
+    serve,
+    stores,
+    training,
+)
 
 
 def build_app() -> typer.Typer:
@@ -19,6 +33,10 @@ def build_app() -> typer.Typer:
     app.command()(measure.ara)
     app.command()(export.export)
     app.command()(training.train)
+    app.command()(candidates.candidates)
+    app.add_typer(annotations.app, name="annotations")
+    app.command("active-report")(active.active_report)
+    app.add_typer(stores.app, name="store")
     app.command()(experiments.experiments)
     app.add_typer(guideline.app, name="guideline")
     app.command()(serve.serve)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from cli.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError
-from cli.output import AsJson, print_json
+from cli.output import AsJson, clear_errors, print_json
 from cli.stack import LOOPBACK, Stack, StackConfig, StackError
 
 _CHECK_SECONDS = 0.5
@@ -27,10 +27,18 @@ def serve(
     default_model: Annotated[
         str | None, typer.Option(help="Answers requests that name no model.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CANDOR_STORE_URL",
+            help="Path or URL of the annotation store; with it there are pages at /annotate.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
     config = StackConfig(
+        store_url=_checked_store(store) if store else None,
         models_dir=models_dir,
         archives_dir=archives_dir,
         host=host,
@@ -51,6 +59,14 @@ def serve(
     except (StackError, ArchiveError) as err:
         Console(stderr=True).print(f"candor serve: {err}", style="red", markup=False)
         raise typer.Exit(1) from err
+
+
+def _checked_store(address: str) -> str:
+    """Absolute, since the gateway runs in another folder."""
+    with clear_errors("serve"):
+        from gateway.store.engine import store_url
+
+        return store_url(address).render_as_string(hide_password=False)
 
 
 def _run(config: StackConfig, console: Console, as_json: bool) -> None:
@@ -74,4 +90,6 @@ def _announce(stack: Stack, console: Console) -> None:
     console.print(f"Ready. Models: {', '.join(stack.models)} (the first is the default)")
     console.print(f"  gRPC   {stack.grpc_address}   candor.v1")
     console.print(f"  REST   {stack.rest_url}   description at /docs")
+    if stack.config.store_url:
+        console.print(f"  pages  {stack.rest_url}/annotate   for annotators")
     console.print("Ctrl-C stops it.")

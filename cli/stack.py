@@ -62,6 +62,7 @@ class StackConfig:
         default_model: the one that answers when a request names none; None = `DEFAULT_MODEL`, or
             the first by name of a store that has not got it.
         models: the only ones to serve; all, where the store has none of them.
+        store_url: of candidates and annotations; None = as CANDOR_STORE_URL says, or none.
         shows_gateway_log: on this process's output instead of a file.
         compiles: search workers compile their network before the service is ready, minutes the
             first time; the environment's CANDOR_COMPILE goes before it.
@@ -74,6 +75,7 @@ class StackConfig:
     rest_port: int = 0
     default_model: str | None = None
     models: tuple[str, ...] = ()
+    store_url: str | None = None
     shows_gateway_log: bool = False
     compiles: bool = False
     ready_timeout_seconds: float = 120.0
@@ -337,6 +339,8 @@ def _start_gateway(
         "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
         "CANDOR_MODELS": json.dumps(models),
     }
+    if config.store_url is not None:
+        settings["CANDOR_STORE_URL"] = config.store_url
     log = None if config.shows_gateway_log else run_dir / "gateway.log"
     command = [sys.executable, "-m", "gateway"]
     return _spawn("gateway", command, {**os.environ, **settings}, log=log)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.datasets import DataDir, open_dataset
+from cli.extra import Control, join_extra
 from cli.output import AsJson, clear_errors, console, print_json
 
 _PICTURES = 8  # training images explained as training goes
@@ -32,6 +33,13 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Model name on the card.")] = None,
     note: Annotated[str, typer.Option(help="A remark for the card's recipe.")] = "",
+    extra: Annotated[
+        Path | None, typer.Option(help="Images to train with too: `candor annotations export`.")
+    ] = None,
+    control: Annotated[
+        Control | None,
+        typer.Option(help="With --extra: as many of all judged images instead, drawn by the seed."),
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +53,11 @@ def train(
         folder = run_dir or Path("runs") / label
         target = _Target(out or folder / "model", name or label, note)
         with process_group():
-            card = _train(config, label, folder, target, data_dir)
+            training_data = open_dataset(
+                config.data, "train", data_dir, image_size=config.image_size
+            )
+            config, training_data = join_extra(config, training_data, extra, control)
+            card = _train(config, label, folder, target, training_data, data_dir)
         if as_json and card is not None:
             print_json(card)
 
@@ -60,7 +72,12 @@ class _Target:
 
 
 def _train(
-    config: "TrainConfig", label: str, run_dir: Path, target: _Target, data_dir: Path | None
+    config: "TrainConfig",
+    label: str,
+    run_dir: Path,
+    target: _Target,
+    training_data: "Images",
+    data_dir: Path | None,
 ) -> dict[str, Any] | None:
     """The card of the model written; None in all processes of a run but the first."""
     import json
@@ -75,10 +92,7 @@ def _train(
     from training.distributed import rank
 
     keep_freed_memory()
-    training_data, test_data = (
-        open_dataset(config.data, split, data_dir, image_size=config.image_size)
-        for split in ("train", "test")
-    )
+    test_data = open_dataset(config.data, "test", data_dir, image_size=config.image_size)
     run_dir.mkdir(parents=True, exist_ok=True)
     resolved = {
         "experiment": label,
@@ -106,6 +120,7 @@ def _train(
         "note": target.note,
         "history": state.history,
         "seconds": round(state.seconds, 1),
+        "data_images": len(training_data),
     }
     card = save_model(
         target.folder,

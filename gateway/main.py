@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
+from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.grpc_door import GrpcDoor
 from gateway.rest_door import make_app
 from gateway.service import CandorService
 from gateway.settings import Settings
+from gateway.store.engine import Store, StoreError, open_store
 from gateway.torchserve import TorchServeBackend
 
 _STARTING_PAUSE_SECONDS = 0.5  # between two checks of readiness before the first good one
@@ -45,6 +48,7 @@ class Gateway:
         self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}")
         self._socket = _listen(settings.host, settings.rest_port)
         app = make_app(self.service, lambda: self._is_ready, settings.body_seconds)
+        self._store = _add_store(app, settings)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -74,6 +78,8 @@ class Gateway:
         await self._grpc.stop(_LAST_ANSWERS_SECONDS)
         self._rest.should_exit = True
         await self._rest_task
+        if self._store is not None:
+            self._store.close()
 
     async def _watch(self) -> None:
         await self.service.start()
@@ -93,6 +99,20 @@ class Gateway:
         except Exception:  # the watch must outlive whatever a worker answers
             _log.exception("check of readiness failed")
             return False
+
+
+def _add_store(app: FastAPI, settings: Settings) -> Store | None:
+    """What needs a store joins the REST door where one is configured."""
+    if not settings.store_url:
+        return None
+    store = open_store(settings.store_url)
+    add_annotations(
+        app,
+        store,
+        annotators_per_image=settings.annotators_per_image,
+        lease_seconds=settings.lease_seconds,
+    )
+    return store
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -126,5 +146,9 @@ def main() -> int:
     except ValidationError as err:
         print(f"settings, CANDOR_ in the environment: {err}", file=sys.stderr)
         return 2
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings))
+    except StoreError as err:
+        print(err, file=sys.stderr)
+        return 2
     return 0

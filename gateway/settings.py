@@ -53,3 +53,10 @@ class Settings(BaseSettings):
     """Pause between two checks of readiness, each a real prediction and a real search step."""
     drain_seconds: Seconds = 30.0
     """How long requests in flight may finish after SIGTERM."""
+
+    store_url: str = ""
+    """Database of candidates and annotations, a path or a URL; empty: no annotation pages."""
+    annotators_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many annotators are given each candidate."""
+    lease_seconds: Seconds = 900.0
+    """How long a candidate stays with an annotator who does not answer."""

@@ -30,6 +30,8 @@ class TrainConfig:
         start_from: model folder whose weights the run starts with; "" draws them at random.
         data: registered data set.
         image_size: edge of the images of "folder", pixels; 0 is any other data set's own size.
+        extra_digest: `ImageSet.digest` of the images joined to it, "" for none; set by the caller,
+            so that a run goes on only with the images it began with.
         epochs, batch_size, seed: as usual.
         schedule, peak_learning_rate, momentum, weight_decay: SGD.
         weight_decay_on: "all" weights and biases (III-I1) or "biases" alone (III-C).
@@ -69,6 +71,7 @@ class TrainConfig:
     start_from: str = ""
     data: str = "cifar10"
     image_size: int = 0
+    extra_digest: str = ""
     epochs: int
     batch_size: int = 128
     seed: int = 0

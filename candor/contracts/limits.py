@@ -11,6 +11,8 @@ MAX_EXPLANATIONS = 64  # targets x rhos of one request
 MAX_TOP_K = 1000
 MAX_STEPS = 2000
 MAX_SEED = 2**32 - 1
+MAX_ANNOTATOR_CHARS = 60
+MAX_CANDIDATE = 2**31 - 1  # number of a candidate in the store
 
 DEFAULT_TOP_K = 5
 DEFAULT_STEPS = 450  # N of Algorithm 1

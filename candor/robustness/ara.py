@@ -98,13 +98,13 @@ def accuracy_robustness_area(
     low, high = _percentiles(
         np.concatenate(
             [
-                _areas(distances[chosen], naive)
+                areas(distances[chosen], naive)
                 for chosen in _resamples(len(distances), resample_count, generator)
             ]
         )
     )
     return AraResult(
-        value=float(_areas(distances, naive)),
+        value=float(areas(distances, naive)),
         low=low,
         high=high,
         image_count=len(distances),
@@ -138,12 +138,12 @@ def paired_difference(
     low, high = _percentiles(
         np.concatenate(
             [
-                _areas(a[chosen], naive) - _areas(b[chosen], naive)
+                areas(a[chosen], naive) - areas(b[chosen], naive)
                 for chosen in _resamples(len(a), resample_count, generator)
             ]
         )
     )
-    value = float(_areas(a, naive) - _areas(b, naive))
+    value = float(areas(a, naive) - areas(b, naive))
     return PairedDifference(value=value, low=low, high=high, image_count=len(a), naive=float(naive))
 
 
@@ -195,7 +195,7 @@ def accuracy_interval(correct: int, total: int) -> Interval:
     return Interval(value=correct / total, low=float(bounds.low), high=float(bounds.high))
 
 
-def _areas(radii: FloatArray, naive: float) -> FloatArray:
+def areas(radii: FloatArray, naive: float) -> FloatArray:
     """Areas (...) of radii (..., N); every row is one data set.
 
     Between the sorted radii a_{i-1} and a_i the accuracy is (N - i)/N, so the area is
@@ -204,8 +204,8 @@ def _areas(radii: FloatArray, naive: float) -> FloatArray:
     count = radii.shape[-1]
     heights = np.maximum(0.0, np.arange(count, 0, -1) / count - naive)
     steps = np.diff(np.sort(radii, axis=-1), axis=-1, prepend=0.0)
-    areas: FloatArray = steps @ heights
-    return areas
+    result: FloatArray = steps @ heights
+    return result
 
 
 def _resamples(count: int, resample_count: int, generator: Generator) -> Iterator[IndexArray]:

@@ -69,9 +69,9 @@ def opened(**changes: Any) -> Iterator[Doors]:
     loop.close()
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], bool], seconds: float = START_SECONDS) -> None:
     pause = threading.Event()
-    for _ in range(int(START_SECONDS / 0.02)):
+    for _ in range(int(seconds / 0.02)):
         if holds():
             return
         pause.wait(0.02)

@@ -1,0 +1,126 @@
+"""Judged adversarial images as a data set to train with.  (III-H)  Imports data siblings only.
+
+A Parquet file in the layout of CIFAR-10's: ``img`` struct<bytes, path> with the picture as PNG and
+``label`` int64, the class of the original.  The schema's metadata holds ``class_names`` as JSON.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from candor.data.errors import DataDamaged, DataMissing
+from candor.data.images import ImageSet
+
+_CLASS_NAMES_KEY = b"class_names"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedImage:
+    """One row: the picture annotators saw, the original's label and what they said of it."""
+
+    identifier: str
+    png: bytes
+    label: int
+    verdict: str
+    rmse: float
+
+
+def judged_beside(path: Path) -> Path:
+    """Where `save_annotated`'s caller puts all judged images beside the unchanged ones."""
+    return path.with_name(f"{path.stem}.judged{path.suffix}")
+
+
+def save_annotated(path: Path, rows: Sequence[JudgedImage], class_names: Sequence[str]) -> None:
+    """Write ``rows`` to ``path``, whatever their verdict."""
+    columns = {
+        "img": pa.array(
+            [{"bytes": row.png, "path": row.identifier} for row in rows],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        ),
+        "label": pa.array([row.label for row in rows], pa.int64()),
+        "verdict": pa.array([row.verdict for row in rows], pa.string()),
+        "rmse": pa.array([row.rmse for row in rows], pa.float64()),
+    }
+    metadata = {_CLASS_NAMES_KEY: json.dumps(list(class_names))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+
+
+def load_annotated(path: Path, like: ImageSet) -> ImageSet:
+    """The images of a file, to be joined to ``like``, whose classes and sizes they must have.
+
+    Raises:
+        DataMissing: no such file.
+        DataDamaged: not such a file, or its classes, labels or pictures are not those of ``like``.
+    """
+    try:
+        table = pq.read_table(path, columns=["img", "label"])
+    except FileNotFoundError as err:
+        raise DataMissing(f"{path}: missing; `candor annotations export` writes it") from err
+    except (pa.ArrowException, OSError, KeyError) as err:
+        raise DataDamaged(f"{path}: not a file of annotated images: {err}") from err
+    names = tuple(json.loads((table.schema.metadata or {}).get(_CLASS_NAMES_KEY, b"[]")))
+    if names != like.class_names:
+        raise DataDamaged(f"{path}: got classes {names}, allowed {like.class_names} ({like.name})")
+    rows, labels = table.column("img").to_pylist(), table.column("label").to_pylist()
+    if not rows:
+        raise DataDamaged(f"{path}: got no images, allowed one or more")
+    if not all(label is not None and 0 <= label < len(names) for label in labels):
+        raise DataDamaged(f"{path}: got a label outside [0, {len(names) - 1}]")
+    shape = tuple(like.pixels.shape[1:])
+    pixels = np.stack([_decode(row["bytes"], shape, f"{path}: {row['path']}") for row in rows])
+    return replace(
+        like,
+        name=path.stem,
+        pixels=torch.from_numpy(pixels),
+        labels=torch.tensor(labels),
+        identifiers=tuple(row["path"] for row in rows),
+    )
+
+
+def drawn(data: ImageSet, count: int, seed: int) -> ImageSet:
+    """``count`` images at random, whatever was said of them: the control of IV-C.
+
+    Raises:
+        ValueError: ``data`` has fewer.
+    """
+    if count > len(data):
+        raise ValueError(f"control: got {count} images to draw, allowed [1, {len(data)}]")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(data), generator=generator)[:count]
+    return replace(
+        data,
+        pixels=data.pixels[chosen],
+        labels=data.labels[chosen],
+        identifiers=tuple(data.identifiers[index] for index in chosen.tolist()),
+    )
+
+
+def joined(data: ImageSet, extra: ImageSet) -> ImageSet:
+    """``data`` followed by ``extra``, under the name and normalisation of ``data``."""
+    return replace(
+        data,
+        pixels=torch.cat([data.pixels, extra.pixels]),
+        labels=torch.cat([data.labels, extra.labels]),
+        identifiers=data.identifiers + extra.identifiers,
+    )
+
+
+def _decode(content: bytes, shape: tuple[int, ...], place: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            array = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"))
+    except (OSError, ValueError, TypeError) as err:
+        raise DataDamaged(f"{place}: not an image: {err}") from err
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if array.shape != shape:
+        raise DataDamaged(f"{place}: got {array.shape}, allowed {shape}")
+    return array

@@ -1,0 +1,42 @@
+"""Annotated images joined to the training data of `candor train`.  May import candor, training."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from candor.data.images import Images
+    from training.config import TrainConfig
+
+
+class Control(StrEnum):
+    """What to train with instead of the images judged unchanged."""
+
+    RANDOM = "random"
+
+
+def join_extra(
+    config: "TrainConfig", data: "Images", extra: Path | None, control: Control | None
+) -> tuple["TrainConfig", "Images"]:
+    """The configuration with the extra images' digest, and the data with these images.
+
+    Raises:
+        ValueError: a control without extra images, a data set not held in memory, or see
+            `candor.data.annotated`.
+        DataMissing, DataDamaged: see `candor.data.annotated.load_annotated`.
+    """
+    from candor.data.annotated import drawn, joined, judged_beside, load_annotated
+    from candor.data.images import ImageSet
+
+    if extra is None:
+        if control is not None:
+            raise ValueError(f"--control: got {control}, allowed with --extra only")
+        return replace(config, extra_digest=""), data
+    if not isinstance(data, ImageSet):
+        raise ValueError(f"--extra: got data {data.name!r}, allowed data held in memory")
+    chosen = load_annotated(extra, data)
+    if control is Control.RANDOM:
+        # The paper's control (IV-C): as many judged images without regard for what was said.
+        chosen = drawn(load_annotated(judged_beside(extra), data), len(chosen), config.seed)
+    return replace(config, extra_digest=chosen.digest()), joined(data, chosen)

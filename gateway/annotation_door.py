@@ -1,0 +1,280 @@
+"""The annotation API and pages (III-H, Fig. 12).  Imports contracts and gateway parts.
+
+Both lend and take through `gateway.store.annotations`; an answer says "saved" only once it is on
+disk.  The pages work as plain forms; their script uses the API and survives a lost connection.
+"""
+
+import asyncio
+import json
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, quote, unquote
+
+from fastapi import FastAPI, Request, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ValidationError
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+
+from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
+from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from gateway import observe, status
+from gateway.store.annotations import Annotations
+from gateway.store.engine import Store
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+
+PAGE = "/annotate"
+_PAGES_DIR = Path(__file__).parent / "pages"
+_COOKIE = "candor_annotator"
+_COOKIE_SECONDS = 180 * 24 * 3600
+_MAX_BODY_BYTES = 4096
+_BODY_SECONDS = 10.0
+_MAX_VIOLATIONS = 8
+_SHOWN_PIXELS = 320  # a picture is magnified by the largest whole number that keeps it below
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def add_annotations(
+    app: FastAPI, store: Store, *, annotators_per_image: int, lease_seconds: float
+) -> None:
+    """Adds the pages under `/annotate` and the API under `/v1/annotations:`."""
+    desk = Annotations(
+        store, annotators_per_image=annotators_per_image, lease_seconds=lease_seconds
+    )
+    api, pages = _Api(desk), _Pages(desk)
+    for name, endpoint, kind in (
+        ("next", api.next, AnnotatorRequest),
+        ("answer", api.answer, AnswerRequest),
+        ("undo", api.undo, AnnotatorRequest),
+    ):
+        app.add_api_route(
+            f"/v1/annotations:{name}",
+            endpoint,
+            methods=["POST"],
+            response_model=AnnotationState,
+            openapi_extra={"requestBody": _body_schema(kind)},
+        )
+    for path, page, method in (
+        ("", pages.desk, "GET"),
+        ("/annotate.css", pages.style, "GET"),
+        ("/annotate.js", pages.script, "GET"),
+        ("/name", pages.name, "POST"),
+        ("/answer", pages.answer, "POST"),
+        ("/undo", pages.undo, "POST"),
+        ("/leave", pages.leave, "POST"),
+    ):
+        app.add_api_route(
+            PAGE + path, page, methods=[method], include_in_schema=False, response_model=None
+        )
+
+
+class _Api:
+    """JSON in, an `AnnotationState` out."""
+
+    def __init__(self, desk: Annotations) -> None:
+        self._desk = desk
+
+    async def next(self, request: Request) -> Response:
+        """Lend the annotator a candidate, the most informative first."""
+        return await _answered(
+            request, "annotations_next", AnnotatorRequest, lambda r: self._desk.next(r.annotator)
+        )
+
+    async def answer(self, request: Request) -> Response:
+        """Keep a verdict, on disk when this answers, and lend the next candidate."""
+        return await _answered(
+            request,
+            "annotations_answer",
+            AnswerRequest,
+            lambda r: self._desk.answer(r.annotator, r.candidate, r.verdict),
+        )
+
+    async def undo(self, request: Request) -> Response:
+        """Take back the annotator's latest verdict and lend that candidate again."""
+        return await _answered(
+            request, "annotations_undo", AnnotatorRequest, lambda r: self._desk.undo(r.annotator)
+        )
+
+
+class _Pages:
+    """The same for people, as plain forms; who they are is in a cookie."""
+
+    def __init__(self, desk: Annotations) -> None:
+        self._desk = desk
+        self._templates = Environment(
+            loader=FileSystemLoader(_PAGES_DIR), autoescape=True, undefined=StrictUndefined
+        )
+
+    async def desk(self, request: Request) -> Response:
+        """What to judge next; before that, who is there."""
+        annotator = _annotator(request)
+        if annotator is None:
+            return self._page("name.html", message="")
+        return await self._desk_page(annotator)
+
+    async def name(self, request: Request) -> Response:
+        fields = await _form(request)
+        try:
+            name = _parsed(AnnotatorRequest, {"annotator": fields.get("annotator", "")}).annotator
+        except ServiceError as err:
+            return self._page("name.html", message=err.message, http_status=400)
+        response = _to_desk()
+        response.set_cookie(
+            _COOKIE,
+            quote(name, safe=""),
+            max_age=_COOKIE_SECONDS,
+            path=PAGE,
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    async def answer(self, request: Request) -> Response:
+        annotator = _annotator(request)
+        if annotator is None:
+            return _to_desk()
+        fields = {**await _form(request), "annotator": annotator}
+        try:
+            asked = _parsed(AnswerRequest, fields)
+            await asyncio.to_thread(
+                self._desk.answer, asked.annotator, asked.candidate, asked.verdict
+            )
+        except ServiceError as err:
+            return await self._desk_page(annotator, message=err.message, http_status=400)
+        return _to_desk()
+
+    async def undo(self, request: Request) -> Response:
+        annotator = _annotator(request)
+        if annotator is not None:
+            await asyncio.to_thread(self._desk.undo, annotator)
+        return _to_desk()
+
+    async def leave(self) -> Response:
+        response = _to_desk()
+        response.delete_cookie(_COOKIE, path=PAGE)
+        return response
+
+    async def style(self) -> Response:
+        return FileResponse(_PAGES_DIR / "annotate.css", headers={"cache-control": "no-cache"})
+
+    async def script(self) -> Response:
+        return FileResponse(_PAGES_DIR / "annotate.js", headers={"cache-control": "no-cache"})
+
+    async def _desk_page(
+        self, annotator: str, *, message: str = "", http_status: int = 200
+    ) -> Response:
+        state = await asyncio.to_thread(self._desk.next, annotator)
+        shown = state.model_dump(mode="json")
+        width = _shown_width(state.task.original_png) if state.task else _SHOWN_PIXELS
+        return self._page(
+            "annotate.html", http_status=http_status, state=shown, message=message, width=width
+        )
+
+    def _page(self, template: str, *, http_status: int = 200, **values: Any) -> Response:
+        html = self._templates.get_template(template).render(values)
+        return HTMLResponse(html, status_code=http_status, headers=_HEADERS)
+
+
+async def _answered(
+    request: Request,
+    verb: str,
+    kind: type[RequestT],
+    serve: Callable[[RequestT], AnnotationState],
+) -> Response:
+    request_id = request.state.request_id
+    try:
+        with observe.observed(observe.Call(verb, request_id)):
+            asked = _parsed(kind, await _json(request))
+            body = (await asyncio.to_thread(serve, asked)).model_dump_json()
+    except ServiceError as err:
+        return Response(
+            json.dumps(status.to_json_body(err, request_id)),
+            status_code=status.HTTP_STATUS[err.code],
+            media_type="application/json",
+            headers=status.retry_after(err),
+        )
+    return Response(body, media_type="application/json")
+
+
+async def _json(request: Request) -> Any:
+    # A page of another site can send any body but not this type without asking us first.
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise _bad_request(f"got content type {kind[:60]!r}, allowed application/json")
+    try:
+        return json.loads(await _body(request))
+    except (ValueError, RecursionError) as err:
+        raise _bad_request(f"not JSON: {str(err)[:200]}") from err
+
+
+async def _form(request: Request) -> dict[str, str]:
+    try:
+        return dict(parse_qsl((await _body(request)).decode(), max_num_fields=8))
+    except (ServiceError, ValueError):
+        return {}  # what is missing then is told as such
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MAX_BODY_BYTES:
+                    raise _bad_request(f"body above {_MAX_BODY_BYTES} bytes")
+    except TimeoutError as err:
+        raise _bad_request(f"body not received in {_BODY_SECONDS:g} seconds") from err
+    return body
+
+
+def _parsed(kind: type[RequestT], fields: Any) -> RequestT:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as err:
+        found = err.errors(include_url=False)[:_MAX_VIOLATIONS]
+        raise invalid_input([_violation(one) for one in found]) from err
+
+
+def _violation(error: Mapping[str, Any]) -> FieldViolation:
+    field = ".".join(map(str, error["loc"]))[:60] or "request"
+    got = "" if error["type"] == "missing" else f"got {reprlib.repr(error['input'])}: "
+    return FieldViolation(field, got + str(error["msg"]))
+
+
+def _bad_request(description: str) -> ServiceError:
+    return invalid_input([FieldViolation("request", description)])
+
+
+def _annotator(request: Request) -> str | None:
+    """Who the cookie says is there; None where it says nothing usable."""
+    try:
+        name = unquote(request.cookies.get(_COOKIE, ""), errors="strict")
+        return _parsed(AnnotatorRequest, {"annotator": name}).annotator
+    except (ServiceError, UnicodeDecodeError):
+        return None
+
+
+def _to_desk() -> RedirectResponse:
+    """See other: a reload of the page asks again instead of answering twice."""
+    return RedirectResponse(PAGE, status_code=303, headers={"cache-control": "no-store"})
+
+
+def _shown_width(png: bytes) -> int:
+    """Pixels on the screen: whole multiples keep the picture crisp."""
+    width = max(1, int.from_bytes(png[16:20]))  # of the PNG's header
+    return width * max(1, _SHOWN_PIXELS // width)
+
+
+def _body_schema(kind: type[BaseModel]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}

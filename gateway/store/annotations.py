@@ -1,0 +1,285 @@
+"""Who judges which candidate, and what they said.  Imports contracts and siblings only.
+
+A candidate is lent to one annotator at a time for each of its slots.  Whoever inserts the row has
+the slot: uniqueness is the database's, so it holds for any number of threads and processes.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Session, undefer
+
+from candor.contracts.annotations import AnnotationState, AnnotationTask, Verdict
+from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from gateway.store.engine import Store, insert_new
+from gateway.store.models import Annotator, Assignment, Candidate
+
+DEFAULT_LEASE_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One verdict as reports need it."""
+
+    candidate: int
+    label: int
+    class_name: str
+    annotator: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedCandidate:
+    """A candidate with a verdict or more, as training needs it; fields as in `Candidate`."""
+
+    candidate: int
+    data: str
+    identifier: str
+    label: int
+    class_names: tuple[str, ...]
+    rmse: float
+    adversarial_png: bytes
+    verdicts: tuple[Verdict, ...]
+
+
+class Annotations:
+    """The desk that lends candidates out and takes verdicts; safe to share among threads.
+
+    Args:
+        annotators_per_image: k, how many annotators see each candidate, >= 1.
+        lease_seconds: how long a candidate stays with an annotator who does not answer.
+        clock: seconds since 1970, UTC.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        annotators_per_image: int = 1,
+        lease_seconds: float = DEFAULT_LEASE_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._slot_count = annotators_per_image
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+
+    def next(self, annotator: str) -> AnnotationState:
+        """Lend this annotator a candidate, the one already lent first; most informative first.
+
+        The newest model's candidates come first, and of these the least changed: where the least
+        change makes the network overly confident, people most often see no change of class.
+        """
+        with self._store.writing() as session:
+            who = self._annotator(session, annotator)
+            lent = self._lent(session, who) or self._lend(session, who)
+            return self._state(session, who, lent)
+
+    def answer(self, annotator: str, candidate: int, verdict: Verdict) -> AnnotationState:
+        """Keep a verdict; on disk when this returns.  Then as `next`.
+
+        Raises:
+            ServiceError: INVALID_INPUT: no such candidate, or it was not answered in time and has
+                been lent to as many others as shall see it.
+        """
+        with self._store.writing() as session:
+            who = self._annotator(session, annotator)
+            self._keep(session, who, candidate, verdict)
+            lent = self._lent(session, who) or self._lend(session, who)
+            return self._state(session, who, lent)
+
+    def undo(self, annotator: str) -> AnnotationState:
+        """Take back this annotator's latest verdict and lend that candidate again."""
+        with self._store.writing() as session:
+            who = self._annotator(session, annotator)
+            latest = session.scalars(
+                select(Assignment)
+                .where(Assignment.annotator_id == who.id, Assignment.verdict.is_not(None))
+                .order_by(Assignment.changed_at.desc(), Assignment.id.desc())
+                .limit(1)
+            ).one_or_none()
+            if latest is not None:
+                latest.verdict = None
+                latest.expires_at = self._clock() + self._lease_seconds
+                latest.changed_at = self._clock()
+                session.flush()
+            lent = self._lent(session, who) or self._lend(session, who)
+            return self._state(session, who, lent)
+
+    def judgements(self) -> list[Judgement]:
+        """Every verdict, by candidate and annotator."""
+        with self._store.reading() as session:
+            rows = session.scalars(
+                select(Assignment)
+                .where(Assignment.verdict.is_not(None))
+                .order_by(Assignment.candidate_id, Assignment.annotator_id)
+            )
+            return [_judgement(row) for row in rows]
+
+    def judged_candidates(self, annotators: Collection[str] = ()) -> list[JudgedCandidate]:
+        """Every candidate with its verdicts, only those of ``annotators`` where there are any.
+
+        Raises:
+            ValueError: an annotator the store does not know.
+        """
+        with self._store.reading() as session:
+            known = set(session.scalars(select(Annotator.name)))
+            unknown = sorted(set(annotators) - known)
+            if unknown:
+                raise ValueError(f"annotator: got {unknown[0]!r}, allowed {sorted(known)}")
+            judged = select(Assignment).join(Assignment.annotator).order_by(Assignment.id)
+            judged = judged.where(Assignment.verdict.is_not(None))
+            if annotators:
+                judged = judged.where(Annotator.name.in_(annotators))
+            verdicts: dict[int, list[Verdict]] = defaultdict(list)
+            for row in session.scalars(judged):
+                verdicts[row.candidate_id].append(_verdict(row))
+            return [_judged(session, key, verdicts[key]) for key in sorted(verdicts)]
+
+    def _annotator(self, session: Session, name: str) -> Annotator:
+        named = select(Annotator).where(Annotator.name == name)
+        known = session.scalars(named).one_or_none()
+        if known is not None:
+            return known
+        insert_new(session, Annotator, name=name, created_at=self._clock())
+        return session.scalars(named).one()
+
+    def _lent(self, session: Session, who: Annotator) -> int | None:
+        """The candidate lent to ``who``, its time begun anew; after an undo that one first."""
+        lent = session.scalars(
+            select(Assignment)
+            .where(Assignment.annotator_id == who.id, Assignment.verdict.is_(None))
+            .order_by(Assignment.changed_at.desc(), Assignment.id.desc())
+            .limit(1)
+            .with_for_update()
+        ).one_or_none()
+        if lent is None:
+            return None
+        lent.expires_at = self._clock() + self._lease_seconds
+        return lent.candidate_id
+
+    def _lend(self, session: Session, who: Annotator) -> int | None:
+        self._forget_expired(session)
+        open_to = self._open_to(who)
+        wanted = select(Candidate.id).where(open_to)
+        wanted = wanted.order_by(Candidate.set_id.desc(), Candidate.rmse, Candidate.id).limit(1)
+        # Another transaction may take the slot between the question and the insert: ask again.
+        while (candidate := session.scalar(wanted)) is not None:
+            expires_at = self._clock() + self._lease_seconds
+            if self._take_slot(session, who, candidate, verdict=None, expires_at=expires_at):
+                return candidate
+        return None
+
+    def _keep(self, session: Session, who: Annotator, candidate: int, verdict: Verdict) -> None:
+        kept = session.scalar(
+            update(Assignment)
+            .where(Assignment.candidate_id == candidate, Assignment.annotator_id == who.id)
+            .values(verdict=verdict.value, expires_at=None, changed_at=self._clock())
+            .returning(Assignment.id)
+        )
+        if kept is not None:
+            return
+        if session.get(Candidate, candidate) is None:
+            raise _refused(f"got {candidate}, allowed a candidate of this store")
+        self._forget_expired(session)
+        if not self._take_slot(session, who, candidate, verdict=verdict.value, expires_at=None):
+            raise _refused(f"got {candidate}, which others were given meanwhile; ask for the next")
+
+    def _take_slot(
+        self,
+        session: Session,
+        who: Annotator,
+        candidate: int,
+        *,
+        verdict: str | None,
+        expires_at: float | None,
+    ) -> bool:
+        taken = set(
+            session.scalars(select(Assignment.slot).where(Assignment.candidate_id == candidate))
+        )
+        free = [slot for slot in range(self._slot_count) if slot not in taken]
+        return bool(free) and insert_new(
+            session,
+            Assignment,
+            candidate_id=candidate,
+            slot=free[0],
+            annotator_id=who.id,
+            verdict=verdict,
+            expires_at=expires_at,
+            changed_at=self._clock(),
+        )
+
+    def _forget_expired(self, session: Session) -> None:
+        expired = (
+            select(Assignment.id)
+            .where(Assignment.verdict.is_(None), Assignment.expires_at <= self._clock())
+            .with_for_update(skip_locked=True)  # two at once on PostgreSQL wait for nobody
+        )
+        session.execute(delete(Assignment).where(Assignment.id.in_(expired)))
+
+    def _open_to(self, who: Annotator) -> ColumnElement[bool]:
+        of_candidate = Assignment.candidate_id == Candidate.id
+        given_to_who = select(Assignment.id).where(of_candidate, Assignment.annotator_id == who.id)
+        given = select(func.count(Assignment.id)).where(of_candidate).scalar_subquery()
+        return ~given_to_who.exists() & (given < self._slot_count)
+
+    def _state(self, session: Session, who: Annotator, lent: int | None) -> AnnotationState:
+        session.flush()
+        mine = Assignment.annotator_id == who.id
+        counts = select(func.count(Assignment.id), func.count(Assignment.verdict)).where(mine)
+        given, answered = session.execute(counts).one()
+        open_count = session.scalar(select(func.count(Candidate.id)).where(self._open_to(who)))
+        return AnnotationState(
+            annotator=who.name,
+            task=None if lent is None else _task(session, lent),
+            answered=answered,
+            waiting=given - answered + (open_count or 0),
+        )
+
+
+def _task(session: Session, candidate: int) -> AnnotationTask:
+    pictures = (undefer(Candidate.original_png), undefer(Candidate.adversarial_png))
+    row = session.get_one(Candidate, candidate, options=pictures)
+    return AnnotationTask(
+        candidate=row.id,
+        label=row.candidate_set.class_names[row.label],
+        original_png=row.original_png,
+        adversarial_png=row.adversarial_png,
+    )
+
+
+def _judged(session: Session, candidate: int, verdicts: Sequence[Verdict]) -> JudgedCandidate:
+    row = session.get_one(Candidate, candidate, options=(undefer(Candidate.adversarial_png),))
+    return JudgedCandidate(
+        candidate=row.id,
+        data=row.candidate_set.data,
+        identifier=row.identifier,
+        label=row.label,
+        class_names=tuple(row.candidate_set.class_names),
+        rmse=row.rmse,
+        adversarial_png=row.adversarial_png,
+        verdicts=tuple(verdicts),
+    )
+
+
+def _verdict(row: Assignment) -> Verdict:
+    assert row.verdict is not None  # the queries leave out what is only lent
+    return Verdict(row.verdict)
+
+
+def _judgement(row: Assignment) -> Judgement:
+    candidate = row.candidate
+    return Judgement(
+        candidate=candidate.id,
+        label=candidate.label,
+        class_name=candidate.candidate_set.class_names[candidate.label],
+        annotator=row.annotator.name,
+        verdict=_verdict(row),
+    )
+
+
+def _refused(description: str) -> ServiceError:
+    return invalid_input([FieldViolation("candidate", description)])

@@ -1,0 +1,138 @@
+"""Opens the database and brings its tables up to date.  Imports gateway.store.models only.
+
+SQLite by default, PostgreSQL by URL.  What a transaction has committed survives the end of the
+process and of the machine: SQLite writes ahead with every commit forced to disk.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.orm import Session
+
+from gateway.store.models import Base
+
+_MIGRATIONS_DIR = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 7_263_001  # any number, the same in every process
+_BUSY_SECONDS = 30.0
+
+
+class StoreError(ValueError):
+    """The store's address is wrong or nothing answers there."""
+
+
+class Store:
+    """An open database with the tables of `gateway.store.models`; safe to share among threads.
+
+    Attributes:
+        address: URL that opens it again, its password included.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.address = engine.url.render_as_string(hide_password=False)
+        self._engine = engine
+        self._reading_engine = engine
+        if engine.dialect.name == "postgresql":
+            self._reading_engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        self._writing_engine = engine.execution_options(is_writing=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One snapshot of the database."""
+        with Session(self._reading_engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One transaction: all of it on disk when the block ends, or nothing where it raises."""
+        with Session(self._writing_engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_store(address: str) -> Store:
+    """The store at a path or URL, created or migrated as needed.
+
+    Args:
+        address: path of an SQLite file, or ``sqlite:///PATH``, or ``postgresql://USER@HOST/NAME``.
+    Raises:
+        StoreError: not such an address, or the database cannot be opened.
+    """
+    url = store_url(address)
+    if url.database and url.get_backend_name() == "sqlite":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = _engine(url)
+    try:
+        with engine.execution_options(is_writing=True).begin() as connection:
+            _migrate(connection)
+    except DBAPIError as err:
+        engine.dispose()
+        shown = url.render_as_string(hide_password=True)
+        raise StoreError(f"store: {shown} cannot be opened: {err.orig}") from err
+    return Store(engine)
+
+
+def store_url(address: str) -> URL:
+    """The database URL an address stands for, the path of an SQLite file made absolute."""
+    if "://" not in address:
+        return URL.create("sqlite", database=str(Path(address).absolute()))
+    try:
+        url = make_url(address)
+    except ArgumentError as err:
+        raise StoreError("store: got no URL, allowed a path, sqlite:// or postgresql://") from err
+    if url.get_backend_name() == "sqlite" and url.database:
+        return url.set(drivername="sqlite", database=str(Path(url.database).absolute()))
+    if url.get_backend_name() == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    shown = url.render_as_string(hide_password=True)
+    raise StoreError(f"store: got {shown}, allowed a path, sqlite:///PATH or postgresql://")
+
+
+def insert_new(session: Session, table: type[Base], **values: object) -> bool:
+    """Insert a row unless one of the table's uniquenesses already has it; whether it is new.
+
+    Where another transaction is about to insert the same, waits for how that ends.
+    """
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    insert = postgresql.insert if is_postgres else sqlite.insert
+    key = inspect(table).primary_key[0]
+    new = insert(table).values(**values).on_conflict_do_nothing().returning(key)
+    return session.scalar(new) is not None
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, no later
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: one that read first could no longer become a writer.
+    is_writing = connection.get_execution_options().get("is_writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+
+def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":  # two processes may start at the same moment
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS_DIR).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,111 @@
+"""Tables of the store.  Imports SQLAlchemy only.
+
+Times are seconds since 1970, UTC.  A change here needs a migration in `gateway.store.migrations`.
+"""
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class Base(DeclarativeBase):
+    """Of every table in the store."""
+
+
+class CandidateSet(Base):
+    """One search for overly confident adversarial images: a model, its data and how it was asked.
+
+    Attributes:
+        weights_sha256, data_sha256: digests of the model's weights and of the data set.
+        data: registered name and split, for example "cifar10/train".
+        class_names: in the order of the labels.
+        searched: images of the seeded order that have been searched; the search goes on from here.
+    """
+
+    __tablename__ = "candidate_sets"
+    __table_args__ = (UniqueConstraint("weights_sha256", "data_sha256", "solver", "steps", "seed"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(String(63))
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    data: Mapped[str] = mapped_column(String(100))
+    data_sha256: Mapped[str] = mapped_column(String(64))
+    class_names: Mapped[list[str]] = mapped_column(JSON)
+    solver: Mapped[str] = mapped_column(String(40))
+    steps: Mapped[int]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    searched: Mapped[int]
+    created_at: Mapped[float]
+
+
+class Candidate(Base):
+    """A training image changed so that the network is overly confident of another class.
+
+    Attributes:
+        data_index, identifier: the original's place and name in the data set.
+        label: its class; adversarial_class: what the network says of the changed image.
+        margin: by how much the network prefers that class to the next likely one, (0, 1].
+        rmse: between the two pictures on the [0, 1] scale; as stored, after rounding to 8 bits.
+        original_sha256, adversarial_sha256: of the pixels, (C, H, W) uint8.
+    """
+
+    __tablename__ = "candidates"
+    __table_args__ = (
+        UniqueConstraint("set_id", "data_index"),
+        Index("candidates_by_rmse", "set_id", "rmse"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    set_id: Mapped[int] = mapped_column(ForeignKey("candidate_sets.id"))
+    data_index: Mapped[int]
+    identifier: Mapped[str]
+    label: Mapped[int]
+    adversarial_class: Mapped[int]
+    margin: Mapped[float]
+    rmse: Mapped[float]
+    original_png: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    adversarial_png: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    original_sha256: Mapped[str] = mapped_column(String(64))
+    adversarial_sha256: Mapped[str] = mapped_column(String(64))
+    candidate_set: Mapped[CandidateSet] = relationship()
+
+
+class Annotator(Base):
+    """Somebody who judges candidates; known by name, not by password."""
+
+    __tablename__ = "annotators"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(60), unique=True)
+    created_at: Mapped[float]
+
+
+class Assignment(Base):
+    """A candidate given to an annotator: lent until ``expires_at``, kept once it has a verdict.
+
+    A candidate has as many slots as annotators shall see it.  The two constraints are what makes
+    an assignment atomic: whoever inserts first has the slot, on SQLite and on PostgreSQL.
+
+    Attributes:
+        slot: 0 to k - 1.
+        verdict: a `candor.contracts.annotations.Verdict`; None while lent.
+        expires_at: when a candidate lent may be given to another; None once it is judged.
+        changed_at: when it was lent or judged.
+    """
+
+    __tablename__ = "assignments"
+    __table_args__ = (
+        UniqueConstraint("candidate_id", "slot"),
+        UniqueConstraint("candidate_id", "annotator_id"),
+        Index("assignments_by_annotator", "annotator_id", "changed_at"),
+        Index("assignments_by_expiry", "expires_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    candidate_id: Mapped[int] = mapped_column(ForeignKey("candidates.id"))
+    slot: Mapped[int]
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    verdict: Mapped[str | None] = mapped_column(String(20))
+    expires_at: Mapped[float | None]
+    changed_at: Mapped[float]
+    candidate: Mapped[Candidate] = relationship()
+    annotator: Mapped[Annotator] = relationship()

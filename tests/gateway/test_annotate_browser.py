@@ -1,0 +1,164 @@
+"""The annotation page as people use it, in a real headless Chromium."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from candor.contracts.annotations import Verdict
+from gateway.store.annotations import Annotations
+from gateway.store.engine import Store, open_store
+from tests.gateway.browser import PageServer, chromium, enter, page_server
+from tests.gateway.stores import fill
+
+KEYS = {
+    "1": Verdict.UNCHANGED,
+    "2": Verdict.UNSURE,
+    "3": Verdict.CHANGED,
+    "ArrowLeft": Verdict.UNCHANGED,
+    "ArrowDown": Verdict.UNSURE,
+    "ArrowRight": Verdict.CHANGED,
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """With candidates enough for every test."""
+    opened = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
+    fill(opened, 60)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(store: Store) -> Iterator[PageServer]:
+    with page_server(CANDOR_STORE_URL=store.address) as running:
+        yield running
+
+
+def shown_candidate(page: Page) -> int:
+    return int(page.locator("input[name=candidate]").input_value())
+
+
+def verdicts(store: Store, name: str) -> dict[int, Verdict]:
+    said = Annotations(store).judgements()
+    return {one.candidate: one.verdict for one in said if one.annotator == name}
+
+
+def test_no_acknowledged_answer_is_lost_when_the_server_is_killed(
+    browser: Browser, server: PageServer, store: Store
+) -> None:
+    with browser.new_page() as page:
+        enter(page, server.url, "ada")
+        answered = page.locator("#answered")
+        given: dict[int, Verdict] = {}
+        for turn in range(20):
+            key = list(KEYS)[turn % len(KEYS)]
+            given[shown_candidate(page)] = KEYS[key]
+            if turn == 8:  # dead before the answer is sent
+                server.kill()
+                page.keyboard.press(key)
+                expect(page.locator("#status")).to_contain_text("Not saved yet")
+                expect(answered).to_have_text("8")
+                assert len(verdicts(store, "ada")) == 8
+            elif turn == 14:  # killed at any moment of the answer's way
+                page.keyboard.press(key)
+                server.kill()
+                acknowledged = int(answered.inner_text())
+                assert len(verdicts(store, "ada")) >= acknowledged
+            else:
+                page.keyboard.press(key)
+            if turn in (8, 14):
+                server.start()
+            expect(answered).to_have_text(str(turn + 1))
+        assert len(given) == 20
+        assert verdicts(store, "ada") == given
+
+
+def test_two_at_once_never_see_the_same_image(browser: Browser, server: PageServer) -> None:
+    pages = [browser.new_context().new_page() for _ in range(2)]
+    for page, name in zip(pages, ("bob", "eve"), strict=True):
+        enter(page, server.url, name)
+    seen: list[int] = []
+    for turn in range(5):
+        seen += map(shown_candidate, pages)
+        for page in pages:  # both answers on their way at once
+            page.keyboard.press("1")
+        for page in pages:
+            expect(page.locator("#answered")).to_have_text(str(turn + 1))
+    assert len(set(seen)) == len(seen) == 10
+    for page in pages:
+        page.context.close()
+
+
+def test_undo_by_key_shows_the_last_image_again(
+    browser: Browser, server: PageServer, store: Store
+) -> None:
+    with browser.new_page() as page:
+        enter(page, server.url, "kim")
+        first = shown_candidate(page)
+        picture = page.locator("#adversarial").get_attribute("src")
+        page.keyboard.press("3")
+        expect(page.locator("#answered")).to_have_text("1")
+        page.keyboard.press("u")
+        expect(page.locator("#answered")).to_have_text("0")
+        assert shown_candidate(page) == first
+        assert page.locator("#adversarial").get_attribute("src") == picture
+        expect(page.locator("#undo button")).to_be_disabled()
+        page.get_by_role("button", name="Unchanged").click()
+        expect(page.locator("#answered")).to_have_text("1")
+        assert verdicts(store, "kim") == {first: Verdict.UNCHANGED}
+        # Who comes back finds the page as it was left.
+        before = shown_candidate(page)
+        page.reload()
+        assert shown_candidate(page) == before
+
+
+def test_page_needs_no_script_and_no_mouse(
+    browser: Browser, server: PageServer, store: Store
+) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = enter(context.new_page(), server.url, "eli")
+        first = shown_candidate(page)
+        for _ in range(2):  # past "Somebody else" to the first answer
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_load_state()
+        expect(page.locator("#answered")).to_have_text("1")
+        assert verdicts(store, "eli") == {first: Verdict.UNCHANGED}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_fits_a_phone_in_light_and_dark(
+    browser: Browser, server: PageServer, scheme: str
+) -> None:
+    options = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+    problems: list[str] = []
+    with browser.new_context(color_scheme=scheme, **options) as context:
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        enter(page, server.url, "sam")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for verdict in ("Unchanged", "Unsure", "No longer"):
+            button = page.get_by_role("button", name=verdict)
+            expect(button).to_be_in_viewport(ratio=1)
+            assert button.bounding_box()["height"] >= 44
+        for picture in ("#original", "#adversarial"):
+            box = page.locator(picture).bounding_box()
+            assert box["width"] == pytest.approx(5 * 32 + 2)  # whole multiples, and the border
+            assert box["width"] == pytest.approx(box["height"])
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = [int(part) for part in re.findall(r"\d+", colour)]
+        assert (min(brightness) > 200) if scheme == "light" else (max(brightness) < 60)
+        before = int(page.locator("#answered").inner_text())
+        page.get_by_role("button", name="Unsure").tap()
+        expect(page.locator("#answered")).to_have_text(str(before + 1))
+    assert problems == []

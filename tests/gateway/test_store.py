@@ -1,0 +1,360 @@
+"""The store on SQLite and on PostgreSQL: migrations, loans, verdicts, export and import."""
+
+import json
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from candor.contracts.annotations import AnnotationState, Verdict
+from candor.contracts.errors import ErrorCode, ServiceError
+from gateway.store.annotations import Annotations
+from gateway.store.engine import Store, StoreError, open_store
+from gateway.store.models import Base
+from gateway.store.transfer import export_store, import_store
+from tests.gateway.stores import (
+    CLASS_NAMES,
+    KEY,
+    PostgresCluster,
+    candidate,
+    fill,
+    private_postgres,
+)
+
+UNCHANGED, UNSURE, CHANGED = Verdict
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    with private_postgres() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_address(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes addresses of empty stores."""
+    if request.param == "postgresql":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        return cluster.new_database
+    names = iter(range(10))
+    return lambda: str(tmp_path / "not" / "yet" / f"{next(names)}.sqlite")
+
+
+@pytest.fixture
+def address(new_address: Callable[[], str]) -> str:
+    return new_address()
+
+
+@pytest.fixture
+def store(address: str) -> Iterator[Store]:
+    opened = open_store(address)
+    yield opened
+    opened.close()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        self.seconds += 0.001
+        return self.seconds
+
+
+def number(state: AnnotationState) -> int:
+    assert state.task is not None
+    return state.task.candidate
+
+
+# --- opening -----------------------------------------------------------------------------------
+
+
+def test_migrations_make_the_tables_of_the_models(store: Store) -> None:
+    with store.reading() as session:
+        context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_opening_again_keeps_what_is_there(address: str, store: Store) -> None:
+    fill(store, 2)
+    again = open_store(address)
+    assert Annotations(again).next("ada").waiting == 2
+    again.close()
+
+
+def test_many_may_open_an_empty_store_at_once(address: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for opened in pool.map(open_store, [address] * 4):
+            opened.close()
+
+
+@pytest.mark.parametrize("address", ["mysql://root@localhost/x", "postgresql://[/x", "://"])
+def test_address_of_no_store_is_refused(address: str) -> None:
+    with pytest.raises(StoreError, match="store: "):
+        open_store(address)
+
+
+def test_refusal_does_not_repeat_the_password() -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store("postgresql://ada:sesame@127.0.0.1:1/x")
+    assert "sesame" not in str(caught.value)
+
+
+def test_sqlite_commits_are_forced_to_disk(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "s.sqlite"))
+    with store.writing() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert session.execute(text("PRAGMA synchronous")).scalar() == 2  # FULL
+        assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+    store.close()
+
+
+def test_block_that_raises_leaves_nothing(store: Store) -> None:
+    writer = fill(store, 1)
+
+    def change_and_fail() -> None:
+        with store.writing() as session:
+            session.execute(text("UPDATE candidate_sets SET searched = 77"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change_and_fail()
+    assert writer.searched() == 1
+
+
+# --- candidates --------------------------------------------------------------------------------
+
+
+def test_search_goes_on_where_it_was(store: Store) -> None:
+    fill(store, 3)
+    again = fill(store, 0)
+    assert again.count() == 3
+    again.save([candidate(2), candidate(3)], 4)
+    assert (again.count(), again.searched()) == (4, 4)
+
+
+def test_least_changed_of_the_newest_model_comes_first(store: Store) -> None:
+    fill(store, 3)
+    fill(store, 2, key=replace(KEY, weights_sha256="e" * 64))
+    desk = Annotations(store)
+    state = desk.next("ada")
+    order = []
+    while state.task is not None:
+        order.append(number(state))
+        state = desk.answer("ada", number(state), UNSURE)
+    assert order == [5, 4, 3, 2, 1]
+
+
+# --- loans -------------------------------------------------------------------------------------
+
+
+def test_same_candidate_until_it_is_answered(store: Store) -> None:
+    fill(store, 3)
+    desk = Annotations(store)
+    first = desk.next("ada")
+    assert desk.next("ada") == first
+    assert first.task is not None
+    assert (first.answered, first.waiting, first.task.label) == (0, 3, CLASS_NAMES[2])
+    second = desk.answer("ada", number(first), UNCHANGED)
+    assert (second.answered, second.waiting) == (1, 2)
+    assert number(second) != number(first)
+
+
+@pytest.mark.parametrize("annotators_per_image", [1, 2, 3])
+def test_each_image_reaches_so_many_and_nobody_twice(
+    store: Store, annotators_per_image: int
+) -> None:
+    fill(store, 8)
+    desk = Annotations(store, annotators_per_image=annotators_per_image)
+    names = ("ada", "bob", "eve")
+    seen: Counter[tuple[str, int]] = Counter()
+    is_done = threading.Barrier(len(names))
+
+    def judge(name: str) -> None:
+        is_done.wait(20)
+        state = desk.next(name)
+        while state.task is not None:
+            seen[name, number(state)] += 1
+            state = desk.answer(name, number(state), UNCHANGED)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(judge, names))
+    assert set(seen.values()) == {1}
+    assert Counter(key for _, key in seen) == dict.fromkeys(range(1, 9), annotators_per_image)
+    assert len(desk.judgements()) == 8 * annotators_per_image
+
+
+def test_two_at_once_never_get_the_same_image(store: Store) -> None:
+    fill(store, 40)
+    desks = [Annotations(store) for _ in range(4)]
+    barrier = threading.Barrier(len(desks))
+
+    def borrow(worker: int) -> list[int]:
+        lent = []
+        for turn in range(10):
+            barrier.wait(20)
+            lent.append(number(desks[worker].next(f"{worker}/{turn}")))
+        return lent
+
+    with ThreadPoolExecutor(len(desks)) as pool:
+        lent = [key for keys in pool.map(borrow, range(len(desks))) for key in keys]
+    assert sorted(lent) == list(range(1, 41))
+
+
+def test_loan_that_ran_out_goes_to_another(store: Store) -> None:
+    fill(store, 1)
+    clock = Clock()
+    desk = Annotations(store, lease_seconds=60.0, clock=clock)
+    lent = number(desk.next("ada"))
+    clock.seconds += 50
+    assert desk.next("bob").task is None
+    clock.seconds += 20
+    assert number(desk.next("bob")) == lent
+    with pytest.raises(ServiceError, match="others were given meanwhile") as caught:
+        desk.answer("ada", lent, CHANGED)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert desk.answer("bob", lent, UNCHANGED).answered == 1
+    assert [one.annotator for one in desk.judgements()] == ["bob"]
+
+
+def test_late_answer_counts_where_nobody_else_was_given_the_image(store: Store) -> None:
+    fill(store, 1)
+    clock = Clock()
+    desk = Annotations(store, annotators_per_image=2, lease_seconds=60.0, clock=clock)
+    lent = number(desk.next("bob"))
+    desk.answer("bob", lent, UNSURE)
+    assert number(desk.next("ada")) == lent
+    clock.seconds += 3600
+    desk.next("bob")  # forgets the loan without taking the image again
+    assert desk.answer("ada", lent, CHANGED).answered == 1
+    assert [one.annotator for one in desk.judgements()] == ["bob", "ada"]
+
+
+def test_asking_again_keeps_the_loan_alive(store: Store) -> None:
+    fill(store, 1)
+    clock = Clock()
+    desk = Annotations(store, lease_seconds=60.0, clock=clock)
+    for _ in range(4):
+        assert desk.next("ada").task is not None
+        clock.seconds += 50
+    assert desk.next("bob").task is None
+
+
+# --- verdicts ----------------------------------------------------------------------------------
+
+
+def test_same_answer_again_changes_nothing_and_another_replaces_it(store: Store) -> None:
+    fill(store, 2)
+    desk = Annotations(store)
+    lent = number(desk.next("ada"))
+    first = desk.answer("ada", lent, UNCHANGED)
+    assert desk.answer("ada", lent, UNCHANGED) == first
+    desk.answer("ada", lent, CHANGED)
+    (one,) = desk.judgements()
+    assert (one.candidate, one.verdict, one.class_name) == (lent, CHANGED, CLASS_NAMES[1])
+
+
+def test_undo_walks_back_through_the_annotators_own_answers(store: Store) -> None:
+    fill(store, 4)
+    desk = Annotations(store, clock=Clock())
+    answered = []
+    for _ in range(2):
+        answered.append(number(desk.next("ada")))
+        desk.answer("ada", answered[-1], UNCHANGED)
+    bobs = number(desk.next("bob"))
+    desk.answer("bob", bobs, CHANGED)
+    for expected in reversed(answered):
+        assert number(desk.undo("ada")) == expected
+    state = desk.undo("ada")  # nothing left to take back
+    assert (number(state), state.answered) == (answered[0], 0)
+    assert [(one.annotator, one.candidate) for one in desk.judgements()] == [("bob", bobs)]
+    # Then the pictures lent meanwhile, the latest undone first.
+    assert number(desk.answer("ada", answered[0], UNSURE)) == answered[1]
+
+
+def test_unknown_candidate_is_refused(store: Store) -> None:
+    fill(store, 1)
+    with pytest.raises(ServiceError, match="candidate: got 99"):
+        Annotations(store).answer("ada", 99, UNSURE)
+
+
+def test_names_are_kept_as_they_are(store: Store) -> None:
+    fill(store, 1)
+    name = "Zoë <b>'; DROP TABLE annotators; --"
+    desk = Annotations(store)
+    desk.answer(name, number(desk.next(name)), UNSURE)
+    assert [one.annotator for one in desk.judgements()] == [name]
+
+
+def test_judged_candidates_of_some_annotators(store: Store) -> None:
+    fill(store, 2)
+    desk = Annotations(store, annotators_per_image=2)
+    for name, verdict in (("ada", UNCHANGED), ("bob", CHANGED)):
+        desk.answer(name, number(desk.next(name)), verdict)
+    (both,) = desk.judged_candidates()
+    assert both.verdicts == (UNCHANGED, CHANGED)
+    assert both.adversarial_png == candidate(1).adversarial_png
+    (adas,) = desk.judged_candidates(["ada"])
+    assert adas.verdicts == (UNCHANGED,)
+    with pytest.raises(ValueError, match="annotator: got 'eve'"):
+        desk.judged_candidates(["eve"])
+
+
+# --- export and import -------------------------------------------------------------------------
+
+
+def test_everything_survives_export_and_import(
+    store: Store, new_address: Callable[[], str], tmp_path: Path
+) -> None:
+    fill(store, 3)
+    desk = Annotations(store, annotators_per_image=2)
+    for name in ("ada", "bob"):
+        desk.answer(name, number(desk.next(name)), CHANGED)
+    path = tmp_path / "all.zip"
+    written = export_store(store, path)
+    assert (written.candidate_sets, written.candidates) == (1, 3)
+    assert (written.annotators, written.annotations) == (2, 2)
+    other = open_store(new_address())
+    fill(other, 1, key=replace(KEY, seed=5))  # so that no row keeps its number
+    assert import_store(other, path) == written
+    assert import_store(other, path) == replace(
+        written, candidate_sets=0, candidates=0, annotators=0, annotations=0
+    )
+    copied = Annotations(other).judged_candidates()
+    original = desk.judged_candidates()
+    assert [replace(one, candidate=0) for one in copied] == [
+        replace(one, candidate=0) for one in original
+    ]
+    # Those judged twice are full, the others still wait.
+    assert Annotations(other, annotators_per_image=2).next("eve").waiting == 3
+    other.close()
+
+
+def test_import_of_what_is_no_export_adds_nothing(store: Store, tmp_path: Path) -> None:
+    fill(store, 2)
+    path = tmp_path / "all.zip"
+    export_store(store, path)
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(damaged, "w") as target:
+        for name in source.namelist():
+            if name != "pictures/2-original.png":
+                target.writestr(name, source.read(name))
+    empty = fill(store, 0, key=replace(KEY, seed=9))
+    with pytest.raises(StoreError, match="2-original"):
+        import_store(store, damaged)
+    (tmp_path / "text.zip").write_text("hello")
+    with pytest.raises(StoreError, match="not an export"):
+        import_store(store, tmp_path / "text.zip")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("store.json", json.dumps({"format": "candor-store", "version": 2}))
+    with pytest.raises(StoreError, match="version 1"):
+        import_store(store, tmp_path / "other.zip")
+    assert empty.count() == 0
