@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import ask, demo, experiments, guideline, measure, released, serve, training
+from cli import ask, demo, experiments, guideline, measure, released, serve, training, worker
 
 
 def build_app() -> typer.Typer:
@@ -21,6 +21,8 @@ def build_app() -> typer.Typer:
     app.command()(experiments.experiments)
     app.add_typer(guideline.app, name="guideline")
     app.command()(serve.serve)
+    app.command()(worker.archives)
+    app.command()(worker.worker)
     app.command()(demo.demo)
     app.command("import-released")(released.import_released)
     return app
