@@ -85,7 +85,7 @@ sbom: $(READY) ## Bill of materials, licences and known holes of what the images
 .PHONY: image-gateway
 image-gateway: ## The gateway's image; BASE_DIGEST=sha256:... of the Python image
 	docker build -f deploy/Dockerfile.gateway --build-arg BASE_DIGEST=$(BASE_DIGEST) \
-		-t candor-gateway:$(VERSION) .
+		--build-arg VERSION=$(VERSION) -t candor-gateway:$(VERSION) .
 
 .PHONY: image-worker
 image-worker: ## The worker's image; also DEVICE=cpu or cuda, TORCH_INDEX_URL

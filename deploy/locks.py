@@ -68,11 +68,12 @@ def closure(roots: Iterable[str]) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _needs(name)
+            waiting += needs(name)
     return found
 
 
-def _needs(name: str) -> Iterator[str]:
+def needs(name: str) -> Iterator[str]:
+    """Canonical names of what a package asks for in this environment, extras left out."""
     for line in requires(name) or ():
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
