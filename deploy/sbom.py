@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageMetadata, metadata
 from pathlib import Path
 from urllib.error import URLError
@@ -19,7 +20,7 @@ from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
-from license_expression import ExpressionError, ParseError, get_spdx_licensing
+from license_expression import ExpressionError, Licensing, ParseError, get_spdx_licensing
 from packageurl import PackageURL
 from packaging.utils import canonicalize_name
 from rich.console import Console
@@ -197,16 +198,22 @@ def _component(package: Package) -> Component:
     )
 
 
+@cache
+def _licensing() -> Licensing:
+    """Made once: it reads every licence there is."""
+    return get_spdx_licensing()
+
+
 def _is_spdx(expression: str) -> bool:
     try:
-        get_spdx_licensing().parse(expression, validate=True)
+        _licensing().parse(expression, validate=True)
     except (ExpressionError, ParseError):
         return False
     return True
 
 
 def _keys_of(expression: str) -> list[str]:
-    return [str(key) for key in get_spdx_licensing().license_keys(expression)]
+    return [str(key) for key in _licensing().license_keys(expression)]
 
 
 def _print_table(
