@@ -9,7 +9,8 @@ import argparse
 import ast
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -72,12 +73,15 @@ def closure(roots: Iterable[str]) -> set[str]:
     return found
 
 
-def needs(name: str) -> Iterator[str]:
+@cache
+def needs(name: str) -> tuple[str, ...]:
     """Canonical names of what a package asks for in this environment, extras left out."""
-    for line in requires(name) or ():
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield str(canonicalize_name(requirement.name))
+    asked = map(Requirement, requires(name) or ())
+    return tuple(
+        str(canonicalize_name(requirement.name))
+        for requirement in asked
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    )
 
 
 def _lock_files() -> dict[Path, str]:
@@ -102,9 +106,15 @@ def _lock_text(image: str, roots: Iterable[str]) -> str:
 def _gateway_roots() -> set[str]:
     """The distributions that the gateway's modules import."""
     modules = {name for path in _gateway_files() for name in _imported(path)}
-    distributions = packages_distributions()
+    distributions = _distributions()
     outside = modules - set(sys.stdlib_module_names) - set(_OURS)
     return {dist for name in outside for dist in distributions[name]}
+
+
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """What the environment installs each module from; read once, it takes a second."""
+    return packages_distributions()
 
 
 def _gateway_files() -> Iterator[Path]:
