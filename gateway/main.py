@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from http.server import HTTPServer
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.grpc_door import GrpcDoor
+from gateway.metrics import Metrics, start_exposition
 from gateway.rest_door import make_app
 from gateway.service import CandorService
 from gateway.settings import Settings
@@ -38,12 +40,16 @@ class Gateway:
     """Both doors and the watch over readiness.
 
     Attributes:
-        grpc_port, rest_port: where the doors really listen, known once started.
+        metrics: what is counted; told at ``metrics_port`` where the settings name one.
+        grpc_port, rest_port, metrics_port: where the doors really listen, known once started.
     """
 
     def __init__(self, settings: Settings, backend: WorkerBackend) -> None:
         self._settings = settings
         self._is_ready = False
+        self.metrics = Metrics(settings.models)
+        self.metrics.set_build(settings.build_version)
+        self._exposition: HTTPServer | None = None
         self.service = CandorService(backend, settings)
         self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}")
         self._socket = _listen(settings.host, settings.rest_port)
@@ -62,6 +68,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Opens both doors at once; until the models answer, they say so."""
+        self._start_exposition()
         await self._grpc.start()
         self._rest_task = asyncio.create_task(self._rest.serve(sockets=[self._socket]))
         self._tasks = [asyncio.create_task(self._watch())]
@@ -69,7 +76,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """NOT_SERVING first, so that traffic turns away; then drain, then close."""
-        self._is_ready = False
+        self._set_ready(False)
         await self._grpc.announce_drain()
         for task in self._tasks:
             task.cancel()
@@ -78,13 +85,28 @@ class Gateway:
         await self._grpc.stop(_LAST_ANSWERS_SECONDS)
         self._rest.should_exit = True
         await self._rest_task
+        if self._exposition is not None:
+            await asyncio.to_thread(self._exposition.shutdown)
+            self._exposition.server_close()
         if self._store is not None:
             self._store.close()
+
+    def _start_exposition(self) -> None:
+        port = self._settings.metrics_port
+        if port is not None:
+            self._exposition = start_exposition(self.metrics, self._settings.host, port)
+            self.metrics_port = int(self._exposition.server_port)
+            _log.info("metrics on port %d", self.metrics_port)
+
+    def _set_ready(self, is_ready: bool) -> None:
+        self._is_ready = is_ready
+        self.metrics.set_ready(is_ready)
 
     async def _watch(self) -> None:
         await self.service.start()
         while True:
-            was_ready, self._is_ready = self._is_ready, await self._check()
+            was_ready = self._is_ready
+            self._set_ready(await self._check())
             if was_ready != self._is_ready:
                 _log.info("ready" if self._is_ready else "not ready")
             await self._grpc.set_serving(self._is_ready)

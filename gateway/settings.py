@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     """gRPC door; 0 takes any free port."""
     rest_port: Port = 8501
     """REST door; 0 takes any free port."""
+    metrics_port: Port | None = None
+    """Prometheus' door at /metrics, plain HTTP; 0 takes any free port, none is closed."""
+    build_version: str = "source"
+    """What the metrics call this gateway; an image says its own version."""
     torchserve_address: str = "127.0.0.1:7070"
     """host:port of TorchServe's gRPC inference API; loopback, it has no defences of its own."""
     models: Annotated[tuple[str, ...], Field(min_length=1)]

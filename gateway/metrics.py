@@ -1,0 +1,216 @@
+"""What the gateway counts for Prometheus.  Imports contracts and prometheus_client.
+
+Ours begin with `candor_`, units are seconds and RMSE on the [0, 1] pixel scale, and every label
+comes from a set that is known at start: a caller's text never becomes a label.
+"""
+
+from collections.abc import Collection, Mapping
+from http.server import HTTPServer
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    start_http_server,
+)
+
+from candor.contracts.api import ModelRef, SearchStatus
+from candor.contracts.errors import ErrorCode
+from candor.contracts.worker import Goal
+
+OTHER: Final = "other"
+VERBS: Final = ("predict", "explain", "probe", "list_models", "get_model")
+OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
+CACHE_RESULTS: Final = ("hit", "miss")
+JOB_STATES: Final = ("waiting", "running", "done", "failed", "cancelled")
+# How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
+# so that the share within the objective is counted and not interpolated.
+OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {"predict": 0.25, "explain": 30.0, "probe": 30.0}
+FIRST_PROGRESS_OBJECTIVE_SECONDS: Final = 1.0
+
+_REQUEST_EDGES = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    *(30.0, 60.0, 120.0, 240.0, 480.0, 600.0),
+)
+_CHUNK_EDGES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0)
+_COUNT_EDGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_RMSE_EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Metrics:
+    """Every measure, in a registry of its own; one object a gateway.
+
+    Args:
+        models: names served; any other is counted as "other".
+        tenants: names that compute seconds are told apart by, likewise.
+    """
+
+    def __init__(self, models: Collection[str], tenants: Collection[str] = ()) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._models = frozenset(models)
+        self._tenants = frozenset(tenants)
+        self._requests = self._counter(
+            "requests", "Requests that ended.", ("verb", "model", "outcome")
+        )
+        self._request_seconds = self._histogram(
+            "request_seconds", "From arrival to answer.", ("verb", "model"), _REQUEST_EDGES
+        )
+        self._queue_seconds = self._histogram(
+            "queue_seconds", "A search's wait for its first chunk.", ("model",), _REQUEST_EDGES
+        )
+        self._first_progress_seconds = self._histogram(
+            "first_progress_seconds",
+            "From a search's admission to the end of its first chunk.",
+            ("model",),
+            _REQUEST_EDGES,
+        )
+        self._chunk_seconds = self._histogram(
+            "chunk_seconds", "One call that advances searches.", ("model",), _CHUNK_EDGES
+        )
+        self._chunk_searches = self._histogram(
+            "chunk_searches", "Searches advanced by one call.", ("model",), _COUNT_EDGES
+        )
+        self._searches = self._counter(
+            "searches", "Searches that ended.", ("model", "goal", "status")
+        )
+        self._partial = self._counter(
+            "partial_searches", "Searches ended before their last step.", ("model",)
+        )
+        self._steps = self._histogram(
+            "search_steps", "Steps a search took.", ("model",), _COUNT_EDGES
+        )
+        self._rmse = self._histogram(
+            "search_rmse", "RMSE of a search's picture.", ("model", "goal"), _RMSE_EDGES
+        )
+        self._active = self._gauge("active_searches", "Searches in the running batch.", ("model",))
+        self._waiting = self._gauge("waiting_searches", "Searches admitted only.", ("model",))
+        self._pending = self._gauge(
+            "pending_compute_seconds", "Computing that admitted searches still need.", ("model",)
+        )
+        self._cache = self._counter("cache_requests", "Looks into the cache.", ("model", "result"))
+        self._compute = self._counter("compute_seconds", "Computing, by tenant.", ("tenant",))
+        self._jobs = self._gauge("report_jobs", "Robustness reports by state.", ("state",))
+        self._ready = self._gauge("ready", "1 where every model just answered.", ())
+        self._build = Info("candor_build", "This gateway.", registry=self.registry)
+        self._model_info = self._gauge(
+            "model_info", "1 for the model in service.", ("model", "version", "weights_digest")
+        )
+        self._known: dict[str, tuple[str, str, str]] = {}
+        self._start_at_zero()
+
+    def request_ended(self, verb: str, model: str, outcome: str, seconds: float) -> None:
+        """One request: ``outcome`` is OK, CANCELLED or an error code."""
+        name, verb = self._model(model), _closed(verb, VERBS)
+        self._requests.labels(verb, name, _closed(outcome, OUTCOMES)).inc()
+        self._request_seconds.labels(verb, name).observe(seconds)
+
+    def chunk_ended(self, model: str, search_count: int, seconds: float) -> None:
+        """One call to a worker that advanced so many searches."""
+        name = self._model(model)
+        self._chunk_seconds.labels(name).observe(seconds)
+        self._chunk_searches.labels(name).observe(search_count)
+
+    def search_started(self, model: str, queue_seconds: float) -> None:
+        """A search's first chunk begins now."""
+        self._queue_seconds.labels(self._model(model)).observe(queue_seconds)
+
+    def search_progressed(self, model: str, seconds: float) -> None:
+        """A search's first chunk ended, so long after its admission."""
+        self._first_progress_seconds.labels(self._model(model)).observe(seconds)
+
+    def search_ended(
+        self,
+        model: str,
+        goal: Goal,
+        status: SearchStatus,
+        *,
+        steps: int,
+        rmse: float,
+        is_partial: bool,
+    ) -> None:
+        """One search with its verified end."""
+        name = self._model(model)
+        self._searches.labels(name, goal.value, status.value).inc()
+        self._partial.labels(name).inc(int(is_partial))
+        self._steps.labels(name).observe(steps)
+        self._rmse.labels(name, goal.value).observe(rmse)
+
+    def set_load(self, model: str, *, active: int, waiting: int, pending_seconds: float) -> None:
+        """What a scheduler has to do now; ``pending_seconds`` is its own estimate."""
+        name = self._model(model)
+        self._active.labels(name).set(active)
+        self._waiting.labels(name).set(waiting)
+        self._pending.labels(name).set(pending_seconds)
+
+    def cache_asked(self, model: str, is_hit: bool) -> None:
+        self._cache.labels(self._model(model), CACHE_RESULTS[not is_hit]).inc()
+
+    def computed(self, tenant: str, seconds: float) -> None:
+        self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
+
+    def set_jobs(self, counts: Mapping[str, int]) -> None:
+        """Robustness reports by state; a state left out has none."""
+        for state in JOB_STATES:
+            self._jobs.labels(state).set(counts.get(state, 0))
+
+    def set_ready(self, is_ready: bool) -> None:
+        self._ready.set(int(is_ready))
+
+    def set_build(self, version: str) -> None:
+        self._build.info({"version": version})
+
+    def set_model(self, model: ModelRef) -> None:
+        """The version now in service; the one before it is no longer told."""
+        labels = (self._model(model.name), model.version, model.weights_digest)
+        known = self._known.get(model.name)
+        if known not in (None, labels):
+            self._model_info.remove(*known)
+        self._known[model.name] = labels
+        self._model_info.labels(*labels).set(1)
+
+    def _start_at_zero(self) -> None:
+        """Series that exist before the first event, so that a rate sees the first one."""
+        for model in sorted(self._models):
+            self.set_load(model, active=0, waiting=0, pending_seconds=0.0)
+            self._partial.labels(model)
+            for result in CACHE_RESULTS:
+                self._cache.labels(model, result)
+            for verb in OBJECTIVE_SECONDS:
+                self._request_seconds.labels(verb, model)
+                for outcome in OUTCOMES:
+                    self._requests.labels(verb, model, outcome)
+        self.set_jobs({})
+
+    def _model(self, name: str) -> str:
+        return _closed(name, self._models)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        """A name without `_total`, which the client adds."""
+        return Counter(f"candor_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(f"candor_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], edges: tuple[float, ...]
+    ) -> Histogram:
+        return Histogram(f"candor_{name}", text, labels, registry=self.registry, buckets=edges)
+
+
+def start_exposition(metrics: Metrics, host: str, port: int) -> HTTPServer:
+    """Answer Prometheus at /metrics from a thread; `shutdown` and `server_close` end it.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    server, _ = start_http_server(port, host, registry=metrics.registry)
+    return server
+
+
+def _closed(value: str, allowed: Collection[str]) -> str:
+    return value if value in allowed else OTHER

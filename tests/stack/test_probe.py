@@ -1,0 +1,20 @@
+"""The probe of a worker's container, against the real TorchServe."""
+
+import subprocess
+import sys
+
+from cli.archives import REPOSITORY
+from cli.stack import Stack, StackConfig
+
+
+def test_the_probe_predicts_and_searches_on_every_worker(
+    stack: Stack, stack_config: StackConfig
+) -> None:
+    command = [sys.executable, "-m", "cli.probe_worker"]
+    command += ["--archives-dir", str(stack_config.archives_dir)]
+    command += ["--url", f"http://127.0.0.1:{stack.ports.inference}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    for model in stack.models:
+        assert f"{model}-predict" in done.stdout
+        assert f"{model}-search" in done.stdout
