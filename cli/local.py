@@ -11,6 +11,7 @@ from typing import Any, Self
 from candor.artifact import read_card
 from candor.contracts import api, wire
 from gateway.backend import Role
+from gateway.caller import Caller
 from gateway.service import CandorService
 from gateway.settings import Settings
 from handlers.envelopes import INPUT_NAME
@@ -50,13 +51,13 @@ class LocalClient:
         self._runner.run(self._service.start())
 
     def predict(self, request: api.PredictRequest) -> api.PredictResponse:
-        return self._runner.run(self._service.predict(_payload(request), "local"))
+        return self._runner.run(self._service.predict(_payload(request), _caller()))
 
     def explain(self, request: api.ExplainRequest) -> api.ExplainResponse:
-        return self._runner.run(self._service.explain(_payload(request), "local"))
+        return self._runner.run(self._service.explain(_payload(request), _caller()))
 
     def probe(self, request: api.ProbeRequest) -> api.ProbeResponse:
-        return self._runner.run(self._service.probe(_payload(request), "local"))
+        return self._runner.run(self._service.probe(_payload(request), _caller()))
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +70,10 @@ class LocalClient:
     ) -> None:
         self._runner.run(self._service.drain())
         self._runner.close()
+
+
+def _caller() -> Caller:
+    return Caller(request_id="local")
 
 
 def _payload(request: Any) -> dict[str, Any]:

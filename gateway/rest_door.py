@@ -1,5 +1,6 @@
-"""The REST door: JSON or multipart in, JSON out.  Imports contracts and gateway parts.
+"""The REST door: JSON or multipart in, JSON or server-sent events out.
 
+Imports contracts and gateway parts.
 Bodies are read and parsed here rather than by the framework, so that limits hold while a body
 still arrives and every refusal has the one error body.
 """
@@ -7,7 +8,8 @@ still arrives and every refusal has the one error body.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from typing import Any, NoReturn
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -23,20 +25,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from gateway import observe, status, validation
+from gateway.caller import HEADERS, Caller, caller_of
+from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.service import CandorService
+from gateway.settings import Settings
+
+T = TypeVar("T")
 
 REQUEST_ID_HEADER = "x-request-id"
 # A body above the limit is read to its end, unseen, so that the client hears the refusal instead
 # of a broken connection; up to this many bytes.
 _MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
 _CLIENT_GONE_STATUS = 499  # seen in no answer, only by whoever wraps the application
-_REQUESTS: tuple[type[BaseModel], ...] = (
+_STREAM_HEADERS = [
+    (b"content-type", MEDIA_TYPE.encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # proxies must pass every event on at once
+]
+_UNPARSED: tuple[type[BaseModel], ...] = (  # models the framework does not see by itself
     api.PredictRequest,
     api.ExplainRequest,
     api.ProbeRequest,
+    api.ExplainProgress,
 )
 
-Verb = Callable[[Any, str], Coroutine[Any, Any, BaseModel]]
+Verb = Callable[[Any, Caller], Coroutine[Any, Any, BaseModel]]
 
 
 class _Violation(BaseModel):
@@ -101,11 +114,12 @@ class RestDoor:
     """The endpoints over one `CandorService`."""
 
     def __init__(
-        self, service: CandorService, is_ready: Callable[[], bool], body_seconds: float
+        self, service: CandorService, is_ready: Callable[[], bool], settings: Settings
     ) -> None:
         self._service = service
         self._is_ready = is_ready
-        self._body_seconds = body_seconds
+        self._body_seconds = settings.body_seconds
+        self._heartbeat_seconds = settings.heartbeat_seconds
 
     async def predict(self, request: Request) -> Response:
         """What is this picture?"""
@@ -114,6 +128,10 @@ class RestDoor:
     async def explain(self, request: Request) -> Response:
         """This picture changed by RMSE rho so that the network says the target."""
         return await self._verb("explain", self._service.explain, request)
+
+    async def explain_stream(self, request: Request) -> Response:
+        """Explain as server-sent events: `progress` on the way, at last `result` or `error`."""
+        return _Streamed(self._send_events, request)
 
     async def probe(self, request: Request) -> Response:
         """How little must this picture change before the network errs or knows nothing?"""
@@ -143,9 +161,11 @@ class RestDoor:
         call = observe.Call(verb, request_id)
         try:
             with observe.observed(call):
+                caller = _caller(request)
                 payload = await self._payload(request)
                 call.model = validation.requested_model(payload)
-                answer = await _unless_gone(request, serve(payload, request_id))
+                answer = await _unless_gone(request, serve(payload, caller))
+                call.note(answer)
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
         except ServiceError as err:
@@ -153,6 +173,35 @@ class RestDoor:
         except _ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
+
+    async def _send_events(self, request: Request, send: Send) -> None:
+        """A refusal before the first event is an answer like any other, later an event."""
+        call = observe.Call("explain_stream", request.state.request_id)
+        stream = _Opened(send)
+        try:
+            with observe.observed(call):
+                caller = _caller(request)
+                payload = await self._payload(request)
+                call.model = validation.requested_model(payload)
+                await _unless_gone(request, self._pass_events(payload, caller, call, stream))
+        except ServiceError as err:
+            if not stream.is_open:
+                await _refusal(err, request)(request.scope, request.receive, send)
+                return
+            await stream.write(encode_error(err, call.request_id))
+        except _ClientGone:
+            return
+        await stream.close()
+
+    async def _pass_events(
+        self, payload: Any, caller: Caller, call: observe.Call, stream: "_Opened"
+    ) -> None:
+        events = self._service.explain_stream(payload, caller)
+        async with aclosing(with_heartbeats(events, self._heartbeat_seconds)) as passed:
+            async for event in passed:
+                if event is not None and event.result is not None:
+                    call.note(event.result)
+                await stream.write(await asyncio.to_thread(encode_event, event))
 
     async def _payload(self, request: Request) -> Any:
         try:
@@ -164,6 +213,43 @@ class RestDoor:
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             return await _from_multipart(request.headers, body)
         return await asyncio.to_thread(parse_json, body)
+
+
+class _Streamed(Response):
+    """An answer that is written by a function of its own."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, write: Callable[[Request, Send], Awaitable[None]], request: Request) -> None:
+        super().__init__()
+        self._write = write
+        self._request = request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._write(self._request, send)
+
+
+class _Opened:
+    """An event stream that begins with its first event."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_open = False
+
+    async def write(self, chunk: bytes) -> None:
+        if not self.is_open:
+            self.is_open = True
+            await self._send(
+                {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+            )
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def close(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _caller(request: Request) -> Caller:
+    return caller_of(request.state.request_id, dict(request.headers), None)
 
 
 async def _respond(
@@ -196,7 +282,7 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, BaseModel]) -> BaseModel:
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hang_up(request))
@@ -291,12 +377,13 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     return _refusal(error, request, http_status)
 
 
-def make_app(service: CandorService, is_ready: Callable[[], bool], body_seconds: float) -> FastAPI:
+def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Settings) -> FastAPI:
     """The whole REST application."""
     app = FastAPI(title="Candor", version="v1")
-    door = RestDoor(service, is_ready, body_seconds)
+    door = RestDoor(service, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
+    _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)
     _add_verb(app, "/v1/probe", door.probe, api.ProbeRequest, api.ProbeResponse)
     _add_get(app, "/v1/models", door.list_models, api.ModelList)
     _add_get(app, "/v1/models/{name}", door.get_model, api.ModelDetails)
@@ -312,6 +399,12 @@ Endpoint = Callable[..., Awaitable[Response]]
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody} for code in (*sorted(set(status.HTTP_STATUS.values())), 413)
 }
+
+
+_HEADER_PARAMETERS = [
+    {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+    for name, text in HEADERS.items()
+]
 
 
 def _add_get(app: FastAPI, path: str, endpoint: Endpoint, answer: type[BaseModel]) -> None:
@@ -331,7 +424,21 @@ def _add_verb(
         methods=["POST"],
         response_model=answer,
         responses=_REFUSALS,
-        openapi_extra={"requestBody": _body_schema(request)},
+        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+    )
+
+
+def _add_stream(app: FastAPI, path: str, endpoint: Endpoint, request: type[BaseModel]) -> None:
+    events = {"type": "string", "description": "progress: ExplainProgress; result: ExplainResponse"}
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": {MEDIA_TYPE: {"schema": events}}}}
+    app.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        status_code=200,
+        response_class=_Streamed,
+        responses={**_REFUSALS, **streamed},
+        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
     )
 
 
@@ -355,7 +462,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
         _, defined = models_json_schema(
-            [(model, "validation") for model in _REQUESTS],
+            [(model, "validation") for model in _UNPARSED],
             ref_template="#/components/schemas/{model}",
         )
         schema["components"]["schemas"].update(defined["$defs"])

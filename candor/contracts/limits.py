@@ -11,6 +11,7 @@ MAX_EXPLANATIONS = 64  # targets x rhos of one request
 MAX_TOP_K = 1000
 MAX_STEPS = 2000
 MAX_SEED = 2**32 - 1
+MAX_TIMEOUT_SECONDS = 86400.0
 
 DEFAULT_TOP_K = 5
 DEFAULT_STEPS = 450  # N of Algorithm 1

@@ -1,0 +1,50 @@
+"""What searches cost in time, from what was measured.  Imports nothing of ours."""
+
+MAX_CHUNK_STEPS = 50
+_NEW_SHARE = 0.3  # weight of the newest measurement in the average
+_FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anything was measured
+
+
+class ChunkClock:
+    """How many steps fill a chunk, from the measured seconds a step at each batch size.
+
+    Args:
+        chunk_seconds: how long a chunk should take, all of it.
+        value_count: C*H*W of the model's pictures; sizes the first chunk.
+    """
+
+    def __init__(self, chunk_seconds: float, value_count: int) -> None:
+        self.chunk_seconds = chunk_seconds
+        self._fallback = _FALLBACK_SECONDS * value_count
+        self._step_seconds: dict[int, float] = {}
+        self._ending_seconds = chunk_seconds
+
+    def steps(self, batch_size: int) -> int:
+        wanted = int(self.chunk_seconds / self.step_seconds(batch_size))
+        return min(MAX_CHUNK_STEPS, max(1, wanted))
+
+    def step_seconds(self, batch_size: int) -> float:
+        """Of one step of the whole batch; the nearest size measured stands in for a new one."""
+        if not self._step_seconds:
+            return self._fallback
+        nearest = min(self._step_seconds, key=lambda size: abs(size - batch_size))
+        return self._step_seconds[nearest] * max(1.0, batch_size / nearest)
+
+    def chunk_length(self, batch_size: int) -> float:
+        """Seconds of the next chunk: one step may take longer than a chunk should."""
+        return max(self.chunk_seconds, self.step_seconds(batch_size))
+
+    @property
+    def ending_seconds(self) -> float:
+        """Of a call that takes no step and only verifies the best so far."""
+        return self._ending_seconds
+
+    def record(self, batch_size: int, step_count: int, seconds: float) -> None:
+        if step_count < 1:
+            return
+        measured = max(seconds / step_count, 1e-6)
+        known = self._step_seconds.get(batch_size, measured)
+        self._step_seconds[batch_size] = known + _NEW_SHARE * (measured - known)
+
+    def record_ending(self, seconds: float) -> None:
+        self._ending_seconds += _NEW_SHARE * (seconds - self._ending_seconds)
