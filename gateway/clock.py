@@ -3,6 +3,10 @@
 MAX_CHUNK_STEPS = 50
 _NEW_SHARE = 0.3  # weight of the newest measurement in the average
 _FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anything was measured
+# A state travels as often as a chunk is cut; below so many steps a chunk that would be a large
+# share of its cost, so the batch becomes smaller instead, down to what still fills a CPU.
+_WORTHWHILE_STEPS = 4
+_SMALLEST_LIMIT = 8
 
 
 class ChunkClock:
@@ -19,16 +23,29 @@ class ChunkClock:
         self._step_seconds: dict[int, float] = {}
         self._ending_seconds = chunk_seconds
 
+    @property
+    def has_measured(self) -> bool:
+        return bool(self._step_seconds)
+
     def steps(self, batch_size: int) -> int:
         wanted = int(self.chunk_seconds / self.step_seconds(batch_size))
         return min(MAX_CHUNK_STEPS, max(1, wanted))
 
+    def batch_limit(self, max_batch: int) -> int:
+        """Searches to put into one chunk at most, so that it is worth its travel."""
+        size = max_batch
+        while size > _SMALLEST_LIMIT and (
+            self.step_seconds(size) * _WORTHWHILE_STEPS > self.chunk_seconds
+        ):
+            size = max(_SMALLEST_LIMIT, size // 2)
+        return size
+
     def step_seconds(self, batch_size: int) -> float:
-        """Of one step of the whole batch; the nearest size measured stands in for a new one."""
+        """Of one step of the whole batch; a size not measured takes its share of the nearest."""
         if not self._step_seconds:
-            return self._fallback
+            return self._fallback * max(1.0, batch_size / _SMALLEST_LIMIT)
         nearest = min(self._step_seconds, key=lambda size: abs(size - batch_size))
-        return self._step_seconds[nearest] * max(1.0, batch_size / nearest)
+        return self._step_seconds[nearest] * batch_size / nearest
 
     def chunk_length(self, batch_size: int) -> float:
         """Seconds of the next chunk: one step may take longer than a chunk should."""

@@ -53,7 +53,7 @@ class SearchScheduler:
         worker_count: int = 1,
         max_batch: int = 32,
         max_waiting: int = 512,
-        chunk_seconds: float = 0.075,
+        chunk_seconds: float = 0.1,
         short_steps: int = 40,
         worker_retry_seconds: float = 60.0,
     ) -> None:
@@ -136,17 +136,19 @@ class SearchScheduler:
 
     def first_result_seconds(self, tenant: str, lane: Lane) -> float:
         """Until a search that came now could be ended with a result, estimated."""
-        places = self._worker_count * self._max_batch
+        places = self._worker_count * self._clock.batch_limit(self._max_batch)
         wait = self._queue.wait_before(tenant, lane, places) * self._image_step_seconds()
         under_way = self._clock.chunk_length(self._batch_size()) if self._calls else 0.0
         own = self._clock.step_seconds(1)
         return wait + under_way + own + self._clock.ending_seconds
 
     def whole_seconds(self, items: Sequence[SearchItem], tenant: str, lane: Lane) -> float:
-        """Until all of ``items`` would be done, estimated."""
+        """Until all of ``items`` would be done, estimated; a guess would turn too many away."""
+        first = self.first_result_seconds(tenant, lane)
+        if not self._clock.has_measured:
+            return first
         steps = sum(item.step_count for item in items)
         alone = max(item.step_count for item in items) * self._clock.step_seconds(1)
-        first = self.first_result_seconds(tenant, lane)
         return first + max(alone, steps * self._image_step_seconds())
 
     def positions(self, lane: Lane) -> dict[int, int]:
@@ -176,13 +178,14 @@ class SearchScheduler:
         search.when_landed(lambda: self._queue.remove(search))
 
     def _batch_size(self) -> int:
-        """Of the next chunk, about: the workers share what there is."""
-        return max(1, min(self._max_batch, math.ceil(len(self._queue) / self._worker_count)))
+        """Of the next chunk at most: the workers share what there is."""
+        share = math.ceil(len(self._queue) / self._worker_count)
+        return max(1, min(self._clock.batch_limit(self._max_batch), share))
 
     def _image_step_seconds(self) -> float:
         """Of one step of one search, with full batches and all workers at it."""
-        places = self._max_batch * self._worker_count
-        return self._clock.step_seconds(self._max_batch) / places
+        size = self._clock.batch_limit(self._max_batch)
+        return self._clock.step_seconds(size) / (size * self._worker_count)
 
     def _backlog_seconds(self) -> float:
         """Until half of what is queued is done, whole seconds, at least 1."""

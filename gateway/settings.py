@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     """Names of the models served; the first is the default."""
 
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Searches advanced by one call to a worker."""
+    """Searches advanced by one call to a worker at most; fewer where steps take long."""
     search_workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Search workers a model has behind TorchServe, its `minWorkers`; as many chunks travel."""
     short_steps: Annotated[int, Field(ge=0)] = 40
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     """Searches of one model that may wait for a place in the batch; more are turned away."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests worked on at once, of all kinds; more are turned away."""
-    chunk_seconds: Seconds = 0.075
+    chunk_seconds: Seconds = 0.1
     """How long one chunk of a search should take: the wait of a newcomer before it joins."""
     cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """Memory for finished searches of all models, the least recently used go first; 0: none."""

@@ -322,7 +322,7 @@ def test_deadline_that_cannot_be_met_is_refused_on_arrival(
     error = run(scenario())
     assert error.code is ErrorCode.TIMEOUT
     assert what in error.message
-    assert "takes about 0." in error.message
+    assert "takes about" in error.message
 
 
 def test_all_or_nothing_is_refused_where_a_partial_answer_would_do() -> None:

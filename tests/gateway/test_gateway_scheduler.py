@@ -438,8 +438,10 @@ def test_estimates_grow_with_what_is_ahead() -> None:
         scheduler = scheduler_of(LinearBackend(call_seconds=0.01), max_batch=2)
         item = explain(400)
         lane = scheduler.lane(Priority.EXPLAIN, item)
+        assert scheduler.whole_seconds([item], "a", lane) < 1.0  # nothing measured, no refusal
+        await one(scheduler, explain(60))
         idle = scheduler.first_result_seconds("a", lane)
-        assert idle < scheduler.whole_seconds([item], "a", lane)
+        assert scheduler.whole_seconds([item], "a", lane) > 2 * idle
         tasks = [asyncio.create_task(one(scheduler, item, "a")) for _ in range(10)]
         await asyncio.sleep(0)
         assert scheduler.first_result_seconds("a", lane) > 3 * idle
@@ -509,10 +511,21 @@ def test_chunks_grow_and_shrink_to_their_time() -> None:
     assert clock.steps(1) == 7
     clock.record(32, 1, 0.3)
     assert clock.steps(32) == 1
-    assert clock.steps(30) == 1  # nearest size measured
+    assert clock.steps(30) == 1  # its share of the nearest size measured
     for _ in range(30):
         clock.record(1, 7, 0.0007)
     assert clock.steps(1) == MAX_CHUNK_STEPS
+
+
+def test_batch_shrinks_until_its_chunk_is_worth_the_travel_of_its_states() -> None:
+    slow, quick = ChunkClock(0.1, 3072), ChunkClock(0.1, 3072)
+    for size in (8, 16, 32):
+        slow.record(size, 1, 0.004 * size)
+        quick.record(size, 10, 0.02)
+    assert slow.batch_limit(32) == 8
+    assert slow.steps(8) == 3
+    assert quick.batch_limit(32) == 32
+    assert slow.batch_limit(4) == 4
 
 
 def test_closing_fails_what_still_runs() -> None:
