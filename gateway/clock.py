@@ -56,8 +56,11 @@ class ChunkClock:
         """Of a call that takes no step and only verifies the best so far."""
         return self._ending_seconds
 
-    def record(self, batch_size: int, step_count: int, seconds: float) -> None:
-        if step_count < 1:
+    def record(
+        self, batch_size: int, step_count: int, seconds: float, *, is_cut: bool = False
+    ) -> None:
+        """A chunk measured; one cut short by the ends of its searches only where none is known."""
+        if step_count < 1 or (is_cut and batch_size in self._step_seconds):
             return
         measured = max(seconds / step_count, 1e-6)
         known = self._step_seconds.get(batch_size, measured)

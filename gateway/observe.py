@@ -64,7 +64,7 @@ def observed(call: Call) -> Iterator[None]:
     except ServiceError as err:
         code = err.code.value
         raise
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):  # the latter ends a stream
         code = "CANCELLED"
         raise
     except Exception as err:

@@ -245,7 +245,8 @@ class SearchScheduler:
             seconds = time.perf_counter() - started
             after = [search.take(answer) for search, answer in zip(batch, answers, strict=True)]
             taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
-            self._clock.record(len(batch), max(taken), seconds)
+            is_cut = max(taken) < chunk_steps
+            self._clock.record(len(batch), max(taken), seconds, is_cut=is_cut)
             self._queue.charge(batch, taken, seconds)
             for search in batch:
                 search.deaths = 0

@@ -7,7 +7,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,8 +146,9 @@ class CandorService:
             with self._order(items, checked, admitted, Priority.EXPLAIN) as order:
                 working = asyncio.ensure_future(order.results())
                 try:
-                    async for event in self._progress(order, working):
-                        yield event
+                    async with aclosing(self._progress(order, working)) as events:
+                        async for event in events:
+                            yield event
                     found = await working
                 finally:
                     working.cancel()
@@ -236,7 +237,7 @@ class CandorService:
 
     async def _progress(
         self, order: Order, working: "asyncio.Future[list[Found]]"
-    ) -> AsyncIterator[api.ExplainStreamResponse]:
+    ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
         """Until the work is done."""
         told: dict[int, tuple[int, int]] = {}
         while not working.done():
