@@ -1,30 +1,27 @@
 """The REST door: JSON or multipart in, JSON or server-sent events out.
 
-Imports contracts and gateway parts.
-Bodies are read and parsed here rather than by the framework, so that limits hold while a body
-still arrives and every refusal has the one error body.
+Imports contracts and gateway parts.  Bodies are read by `gateway.bodies` rather than by the
+framework, so that limits hold while a body still arrives and every refusal has the one error body.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from candor.contracts import api, limits
-from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts import api
+from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import observe, status, validation
+from gateway.bodies import BodyTooLarge, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.service import CandorService
@@ -33,9 +30,6 @@ from gateway.settings import Settings
 T = TypeVar("T")
 
 REQUEST_ID_HEADER = "x-request-id"
-# A body above the limit is read to its end, unseen, so that the client hears the refusal instead
-# of a broken connection; up to this many bytes.
-_MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
 _CLIENT_GONE_STATUS = 499  # seen in no answer, only by whoever wraps the application
 _STREAM_HEADERS = [
     (b"content-type", MEDIA_TYPE.encode()),
@@ -71,19 +65,6 @@ class ErrorBody(BaseModel):
     error: _Error
 
 
-class _BodyTooLarge(ServiceError):
-    """INVALID_INPUT for which HTTP has a status of its own, 413."""
-
-    def __init__(self) -> None:
-        violation = FieldViolation("request", f"body above {limits.MAX_BODY_BYTES} bytes")
-        message = f"request: body above {limits.MAX_BODY_BYTES} bytes"
-        super().__init__(ErrorCode.INVALID_INPUT, message, violations=[violation])
-
-
-class _ClientGone(asyncio.CancelledError):
-    """The caller closed the connection; nobody waits for the answer."""
-
-
 class _RequestId:
     """Gives every request its id and puts it on every answer, refusals of the framework too."""
 
@@ -102,12 +83,6 @@ class _RequestId:
             await send(message)
 
         return await self._app(scope, receive, send_with_id)
-
-
-class _MemoryParser(MultiPartParser):
-    """Keeps parts in memory: the body is already there and small enough."""
-
-    spool_max_size = limits.MAX_BODY_BYTES
 
 
 class RestDoor:
@@ -162,7 +137,7 @@ class RestDoor:
         try:
             with observe.observed(call):
                 caller = _caller(request)
-                payload = await self._payload(request)
+                payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
                 answer = await _unless_gone(request, serve(payload, caller))
                 call.note(answer)
@@ -170,7 +145,7 @@ class RestDoor:
                 body = await asyncio.to_thread(answer.model_dump_json)
         except ServiceError as err:
             return _refusal(err, request)
-        except _ClientGone:
+        except ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
 
@@ -181,7 +156,7 @@ class RestDoor:
         try:
             with observe.observed(call):
                 caller = _caller(request)
-                payload = await self._payload(request)
+                payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
                 await _unless_gone(request, self._pass_events(payload, caller, call, stream))
         except ServiceError as err:
@@ -189,7 +164,7 @@ class RestDoor:
                 await _refusal(err, request)(request.scope, request.receive, send)
                 return
             await stream.write(encode_error(err, call.request_id))
-        except _ClientGone:
+        except ClientGone:
             return
         await stream.close()
 
@@ -202,17 +177,6 @@ class RestDoor:
                 if event is not None and event.result is not None:
                     call.note(event.result)
                 await stream.write(await asyncio.to_thread(encode_event, event))
-
-    async def _payload(self, request: Request) -> Any:
-        try:
-            async with asyncio.timeout(self._body_seconds):
-                body = await _read_body(request)
-        except TimeoutError as err:
-            message = f"body not received in {self._body_seconds:g} seconds"
-            raise ServiceError(ErrorCode.TIMEOUT, message) from err
-        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            return await _from_multipart(request.headers, body)
-        return await asyncio.to_thread(parse_json, body)
 
 
 class _Streamed(Response):
@@ -263,25 +227,6 @@ async def _respond(
     return Response(body, media_type="application/json")
 
 
-async def _read_body(request: Request) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > _MAX_DISCARDED_BYTES:
-                raise _BodyTooLarge
-            if size > limits.MAX_BODY_BYTES:
-                chunks.clear()
-            else:
-                chunks.append(chunk)
-    except ClientDisconnect as err:
-        raise _ClientGone from err
-    if size > limits.MAX_BODY_BYTES:
-        raise _BodyTooLarge
-    return b"".join(chunks)
-
-
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
@@ -289,7 +234,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise _ClientGone
+            raise ClientGone
         return working.result()
     finally:
         working.cancel()
@@ -302,65 +247,8 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def parse_json(body: bytes | str) -> Any:
-    """JSON as the standard has it: NaN and infinities are refused.
-
-    Raises:
-        ServiceError: INVALID_INPUT.
-    """
-    try:
-        return json.loads(body, parse_constant=_refuse_constant)
-    except RecursionError as err:
-        raise _bad_body("JSON nested too deeply") from err
-    except ValueError as err:
-        raise _bad_body(f"not JSON: {str(err)[:200]}") from err
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"got {name}, allowed finite numbers")
-
-
-def _bad_body(description: str) -> ServiceError:
-    return invalid_input([FieldViolation("request", description)])
-
-
-async def _from_multipart(headers: Headers, body: bytes) -> Any:
-    """Part `image` is the encoded picture, part `request` the other fields as JSON."""
-
-    async def whole_body() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = _MemoryParser(
-        headers, whole_body(), max_files=2, max_fields=2, max_part_size=limits.MAX_BODY_BYTES
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, FormParserError, ValueError) as err:
-        raise _bad_body(f"not multipart/form-data: {str(err)[:200]}") from err
-    try:
-        return _merge_parts({name: await _part(value) for name, value in form.multi_items()})
-    finally:
-        await form.close()
-
-
-async def _part(value: UploadFile | str) -> bytes:
-    return value.encode() if isinstance(value, str) else await value.read()
-
-
-def _merge_parts(parts: dict[str, bytes]) -> Any:
-    unknown = sorted(parts.keys() - {"image", "request"})
-    if unknown:
-        raise _bad_body(f"got part {unknown[0][:60]!r}, allowed image, request")
-    fields = parse_json(parts.get("request", b"{}"))
-    if not isinstance(fields, dict) or "image" not in parts:
-        return fields  # what is missing or of the wrong kind is told with all else that is wrong
-    if "image" in fields:
-        raise invalid_input([FieldViolation("image", "given twice, allowed once")])
-    return {**fields, "image": {"encoded": parts["image"]}}
-
-
 def _refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
-    usual = 413 if isinstance(error, _BodyTooLarge) else status.HTTP_STATUS[error.code]
+    usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
     return Response(
         # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
         json.dumps(status.to_json_body(error, request.state.request_id)),
