@@ -6,10 +6,10 @@ Imports contracts and siblings.
 import asyncio
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,7 @@ class SearchDesk:
         """Shared searches under way."""
         return len(self._flights)
 
+    @contextmanager
     def order(
         self,
         items: Sequence[SearchItem],
@@ -92,8 +93,8 @@ class SearchDesk:
         terms: Terms,
         slot: Slot,
         weights_digest: str,
-    ) -> "Order":
-        """All searches of one request, under way; enter it and leave it to end them.
+    ) -> Iterator["Order"]:
+        """All searches of one request, under way while the context lasts.
 
         Raises:
             ServiceError: OVERLOADED or, where the deadline cannot be met, TIMEOUT.
@@ -114,9 +115,14 @@ class SearchDesk:
             Found(result, from_cache=True) if result else self._join(key, item, image, terms)
             for key, item, result in zip(keys, items, cached, strict=True)
         ]
-        return Order(self, entries, terms, slot)
+        order = Order(self.scheduler, entries, terms)
+        try:
+            yield order
+        finally:
+            for flight in order.flights:
+                self._leave(flight, slot)
 
-    def leave(self, flight: _Flight, slot: Slot) -> None:
+    def _leave(self, flight: _Flight, slot: Slot) -> None:
         """One waiter less; nobody left ends the search, which holds the slot until it stopped."""
         flight.waiter_count -= 1
         if flight.waiter_count > 0 or flight.search.future.done():
@@ -173,14 +179,14 @@ class SearchDesk:
 class Order:
     """The searches of one request, results and flights in the order of its items."""
 
-    _desk: SearchDesk
+    _scheduler: SearchScheduler
     _entries: list[Found | _Flight]
     _terms: Terms
-    _slot: Slot
-    _flights: list[_Flight] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._flights = [entry for entry in self._entries if isinstance(entry, _Flight)]
+    @property
+    def flights(self) -> list[_Flight]:
+        """Those of its searches that the cache did not answer."""
+        return [entry for entry in self._entries if isinstance(entry, _Flight)]
 
     async def results(self) -> list[Found]:
         """In order.
@@ -189,7 +195,7 @@ class Order:
             ServiceError: that of the first search to fail; TIMEOUT when the deadline came before
                 any search had taken a step.
         """
-        futures = [flight.search.future for flight in self._flights]
+        futures = [flight.search.future for flight in self.flights]
         if futures:
             await asyncio.wait(
                 futures, timeout=self._patience(), return_when=asyncio.FIRST_EXCEPTION
@@ -197,9 +203,9 @@ class Order:
             for future in futures:
                 if future.done():
                     future.result()
-        partial = await self._partial_results()
+        ended = await self._ended()
         found = [
-            entry if isinstance(entry, Found) else Found(partial[id(entry)], from_cache=False)
+            entry if isinstance(entry, Found) else Found(ended[id(entry)], from_cache=False)
             for entry in self._entries
         ]
         if all(one.result.is_partial and one.result.end.steps == 0 for one in found):
@@ -209,40 +215,29 @@ class Order:
     def glimpses(self) -> dict[int, Glimpse]:
         """By place among the items: where every search stands that the cache did not answer."""
         positions: dict[int, int] = {}
-        for lane in {flight.search.lane for flight in self._flights}:
-            positions |= self._desk.scheduler.positions(lane)
+        for lane in {flight.search.lane for flight in self.flights}:
+            positions |= self._scheduler.positions(lane)
         return {
             place: _glimpse(entry.search, positions)
             for place, entry in enumerate(self._entries)
             if isinstance(entry, _Flight)
         }
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for flight in self._flights:
-            self._desk.leave(flight, self._slot)
-
     def _patience(self) -> float | None:
         """Seconds until the best so far has to be asked for; None to wait for the end."""
         if not self._terms.allows_partial or math.isinf(self._terms.deadline):
             return None
-        due = self._terms.deadline - self._desk.scheduler.ending_seconds
+        due = self._terms.deadline - self._scheduler.ending_seconds
         return max(0.0, due - time.monotonic())
 
-    async def _partial_results(self) -> dict[int, SearchResult]:
-        endings: dict[int, Any] = {}
-        for flight in self._flights:
+    async def _ended(self) -> dict[int, SearchResult]:
+        """The result of every flight by its id; what still runs is ended where it is."""
+        endings: dict[int, asyncio.Future[SearchResult]] = {}
+        for flight in self.flights:
             future = flight.search.future
-            is_over = future.done() and not future.cancelled()
-            scheduler = self._desk.scheduler
-            endings[id(flight)] = future if is_over else scheduler.end_now(flight.search)
+            endings[id(flight)] = (
+                future if future.done() else self._scheduler.end_now(flight.search)
+            )
         try:
             await asyncio.gather(*endings.values())
         finally:

@@ -7,7 +7,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,7 +230,7 @@ class CandorService:
         checked: validation.Checked[Any],
         admitted: _Admitted,
         usual: Priority,
-    ) -> Order:
+    ) -> AbstractContextManager[Order]:
         terms = admitted.terms(checked.request, usual, self._settings.answer_seconds)
         digest = admitted.model.details.model.weights_digest
         return admitted.model.desk.order(items, checked.image, terms, admitted.slot, digest)

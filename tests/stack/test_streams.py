@@ -46,9 +46,15 @@ def test_stream_shows_the_search_and_ends_with_its_answer(
 def test_deadline_brings_a_verified_partial_answer(
     stack: Stack, images: list[api.ImageInput]
 ) -> None:
+    probe = api.ProbeRequest(
+        image=images[1], goals=(api.ProbeGoal.BTR,), steps=_ENDLESS_STEPS, solver="paper"
+    )
     with CandorClient(stack.grpc_address, timeout_seconds=3.0) as hasty:
         (found,) = hasty.explain(_request(images[1], _ENDLESS_STEPS)).explanations
+        (probed,) = hasty.probe(probe).results
     assert found.is_partial
     assert 0 < found.steps < _ENDLESS_STEPS
     assert found.rmse <= found.rho
     assert found.confidence_after > found.confidence_before
+    assert probed.is_partial
+    assert 0 < probed.steps < _ENDLESS_STEPS
