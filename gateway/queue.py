@@ -2,8 +2,9 @@
 
 Every chunk is one lane's turn, and lanes take turns by weight: a lane is a class (explain, probe,
 report) and, within it, short or long searches, so a short one waits for no batch of long ones.
-Within the turn tenants share the places in compute-seconds, and a tenant's own searches go first
-come, first served.  Every weight is above zero, so everybody's turn comes.
+Within the turn tenants share the places in compute-seconds.  A tenant's own searches go first come,
+first served, but each has its first chunk before any has its next: a first result is there early.
+Every weight is above zero, so everybody's turn comes.
 """
 
 from collections import defaultdict, deque
@@ -23,9 +24,11 @@ def _weight(lane: Lane) -> float:
     return _CLASS_WEIGHTS[lane.priority] * (1.0 if lane.is_long else _SHORT_FACTOR)
 
 
-def _suspicion(search: Search) -> float:
-    """Suspects first, to clear most of them soon; those that went on to kill last of these."""
-    return search.deaths if search.deaths >= SUSPECT_DEATHS else CONDEMNED_DEATHS
+def _place_in_line(search: Search) -> tuple[int, bool, int]:
+    """Among a tenant's own: suspects first, to clear most of them soon; then who has not begun."""
+    is_suspect = search.deaths >= SUSPECT_DEATHS
+    deaths = search.deaths if is_suspect else CONDEMNED_DEATHS
+    return deaths, search.item.step > 0, search.number
 
 
 class SearchQueue:
@@ -79,14 +82,12 @@ class SearchQueue:
             self._lanes.charge(search.lane, cost, _weight(search.lane))
             self._tenants.charge(search.tenant, cost)
 
-    def wait_before(self, tenant: str, lane: Lane, places: int) -> int:
-        """Image-steps to be done before the tenant's next search gets one of ``places``."""
-        ahead = [s for s in self._searches.values() if (s.tenant, s.lane) == (tenant, lane)]
-        if len(ahead) < places:
-            return 0
-        # First come, first served: the earliest leave first and make room.
-        leaving = ahead[: len(ahead) - places + 1]
-        return sum(search.steps_left for search in leaving)
+    def count_before(self, tenant: str, lane: Lane) -> int:
+        """Searches that have their first chunk before the tenant's next one has."""
+        return sum(
+            search.tenant == tenant and search.lane == lane and search.item.step == 0
+            for search in self._ready()
+        )
 
     def positions(self, lane: Lane) -> dict[int, int]:
         """By number: where each search of a lane that has not begun stands in line, from 1."""
@@ -105,7 +106,7 @@ class SearchQueue:
     ) -> list[Search]:
         """Place by place to the tenant that has had least."""
         lines: dict[str, deque[Search]] = defaultdict(deque)
-        for search in sorted(searches, key=_suspicion):
+        for search in sorted(searches, key=_place_in_line):
             lines[search.tenant].append(search)
         had = {tenant: self._tenants.had(tenant) for tenant in lines}
         chosen: list[Search] = []

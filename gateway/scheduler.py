@@ -137,10 +137,9 @@ class SearchScheduler:
     def first_result_seconds(self, tenant: str, lane: Lane) -> float:
         """Until a search that came now could be ended with a result, estimated."""
         places = self._worker_count * self._clock.batch_limit(self._max_batch)
-        wait = self._queue.wait_before(tenant, lane, places) * self._image_step_seconds()
-        under_way = self._clock.chunk_length(self._batch_size()) if self._calls else 0.0
-        own = self._clock.step_seconds(1)
-        return wait + under_way + own + self._clock.ending_seconds
+        chunks = self._queue.count_before(tenant, lane) // places + bool(self._calls)
+        chunk = self._clock.chunk_length(self._batch_size())
+        return chunks * chunk + self._clock.step_seconds(1) + self._clock.ending_seconds
 
     def whole_seconds(self, items: Sequence[SearchItem], tenant: str, lane: Lane) -> float:
         """Until all of ``items`` would be done, estimated; a guess would turn too many away."""
@@ -149,7 +148,7 @@ class SearchScheduler:
             return first
         steps = sum(item.step_count for item in items)
         alone = max(item.step_count for item in items) * self._clock.step_seconds(1)
-        return first + max(alone, steps * self._image_step_seconds())
+        return first + max(alone, (steps + self._steps_left()) * self._image_step_seconds())
 
     def positions(self, lane: Lane) -> dict[int, int]:
         """See `SearchQueue.positions`."""
@@ -189,8 +188,11 @@ class SearchScheduler:
 
     def _backlog_seconds(self) -> float:
         """Until half of what is queued is done, whole seconds, at least 1."""
-        steps = sum(search.steps_left for search in self._queue)
-        return float(max(1, math.ceil(steps * self._image_step_seconds() / 2)))
+        seconds = self._steps_left() * self._image_step_seconds()
+        return float(max(1, math.ceil(seconds / 2)))
+
+    def _steps_left(self) -> int:
+        return sum(search.steps_left for search in self._queue)
 
     async def _work(self) -> None:
         while True:
