@@ -7,6 +7,8 @@ _FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anyt
 # share of its cost, so the batch becomes smaller instead, down to what still fills a CPU.
 _WORTHWHILE_STEPS = 4
 _SMALLEST_LIMIT = 8
+_ENDING_STEPS = 5  # verifying takes about as long as so many steps, before one was measured
+_PEAK_FADES = 0.1  # how much of a peak later measurements wear off, each
 
 
 class ChunkClock:
@@ -21,7 +23,8 @@ class ChunkClock:
         self.chunk_seconds = chunk_seconds
         self._fallback = _FALLBACK_SECONDS * value_count
         self._step_seconds: dict[int, float] = {}
-        self._ending_seconds = chunk_seconds
+        self._chunk_peak = chunk_seconds
+        self._ending_peak = 0.0
 
     @property
     def has_measured(self) -> bool:
@@ -48,18 +51,18 @@ class ChunkClock:
         return self._step_seconds[nearest] * batch_size / nearest
 
     def chunk_length(self, batch_size: int) -> float:
-        """Seconds of the next chunk: one step may take longer than a chunk should."""
-        return max(self.chunk_seconds, self.step_seconds(batch_size))
+        """Seconds of a chunk at worst, by what was seen lately: a late answer is worth nothing."""
+        return max(self._chunk_peak, self.step_seconds(batch_size))
 
-    @property
-    def ending_seconds(self) -> float:
-        """Of a call that takes no step and only verifies the best so far."""
-        return self._ending_seconds
+    def ending_length(self) -> float:
+        """Seconds at worst of a call that takes no step and only verifies the best so far."""
+        return self._ending_peak or _ENDING_STEPS * self.step_seconds(1)
 
     def record(
         self, batch_size: int, step_count: int, seconds: float, *, is_cut: bool = False
     ) -> None:
         """A chunk measured; one cut short by the ends of its searches only where none is known."""
+        self._chunk_peak = _faded(self._chunk_peak, seconds)
         if step_count < 1 or (is_cut and batch_size in self._step_seconds):
             return
         measured = max(seconds / step_count, 1e-6)
@@ -67,4 +70,8 @@ class ChunkClock:
         self._step_seconds[batch_size] = known + _NEW_SHARE * (measured - known)
 
     def record_ending(self, seconds: float) -> None:
-        self._ending_seconds += _NEW_SHARE * (seconds - self._ending_seconds)
+        self._ending_peak = _faded(self._ending_peak, seconds)
+
+
+def _faded(peak: float, seconds: float) -> float:
+    return max(seconds, peak + _PEAK_FADES * (seconds - peak))

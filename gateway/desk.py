@@ -22,6 +22,8 @@ from gateway.scheduler import SearchScheduler
 from gateway.search import Search, SearchResult
 from gateway.slots import Slot
 
+_LOOK_SECONDS = 0.2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -192,17 +194,10 @@ class Order:
         """In order.
 
         Raises:
-            ServiceError: that of the first search to fail; TIMEOUT when the deadline came before
+            ServiceError: that of a search that failed; TIMEOUT when the deadline came before
                 any search had taken a step.
         """
-        futures = [flight.search.future for flight in self.flights]
-        if futures:
-            await asyncio.wait(
-                futures, timeout=self._patience(), return_when=asyncio.FIRST_EXCEPTION
-            )
-            for future in futures:
-                if future.done():
-                    future.result()
+        await self._wait()
         ended = await self._ended()
         found = [
             entry if isinstance(entry, Found) else Found(ended[id(entry)], from_cache=False)
@@ -223,12 +218,24 @@ class Order:
             if isinstance(entry, _Flight)
         }
 
-    def _patience(self) -> float | None:
-        """Seconds until the best so far has to be asked for; None to wait for the end."""
-        if not self._terms.allows_partial or math.isinf(self._terms.deadline):
-            return None
-        due = self._terms.deadline - self._scheduler.ending_seconds
-        return max(0.0, due - time.monotonic())
+    async def _wait(self) -> None:
+        """Until all is done, one failed, or the best so far has to be asked for."""
+        pending = {flight.search.future for flight in self.flights}
+        while pending and (patience := self._patience()) > 0.0:
+            done, pending = await asyncio.wait(
+                pending,
+                # Looked at again before long: the estimate follows what the chunks take by then.
+                timeout=min(patience, _LOOK_SECONDS),
+                return_when=asyncio.FIRST_EXCEPTION,
+            )
+            for future in done:
+                future.result()
+
+    def _patience(self) -> float:
+        """Seconds until the best so far has to be asked for; inf to wait for the end."""
+        if not self._terms.allows_partial:
+            return math.inf
+        return self._terms.deadline - self._scheduler.ending_seconds - time.monotonic()
 
     async def _ended(self) -> dict[int, SearchResult]:
         """The result of every flight by its id; what still runs is ended where it is."""

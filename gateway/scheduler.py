@@ -132,14 +132,14 @@ class SearchScheduler:
     @property
     def ending_seconds(self) -> float:
         """How long `end_now` takes at worst: the chunk that is under way, then its own call."""
-        return self._clock.chunk_length(self._batch_size()) + self._clock.ending_seconds
+        return self._clock.chunk_length(self._batch_size()) + self._clock.ending_length()
 
     def first_result_seconds(self, tenant: str, lane: Lane) -> float:
         """Until a search that came now could be ended with a result, estimated."""
         places = self._worker_count * self._clock.batch_limit(self._max_batch)
         chunks = self._queue.count_before(tenant, lane) // places + bool(self._calls)
         chunk = self._clock.chunk_length(self._batch_size())
-        return chunks * chunk + self._clock.step_seconds(1) + self._clock.ending_seconds
+        return chunks * chunk + self._clock.step_seconds(1) + self._clock.ending_length()
 
     def whole_seconds(self, items: Sequence[SearchItem], tenant: str, lane: Lane) -> float:
         """Until all of ``items`` would be done, estimated; a guess would turn too many away."""

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     """How long a prediction outlives a dead worker; a restart takes about 3 seconds."""
     request_seconds: Seconds = 600.0
     """Longest a request may take, all of it."""
-    answer_seconds: Seconds = 0.1
+    answer_seconds: Seconds = 0.2
     """Before a deadline the searches end so much earlier: time to encode and send the answer."""
     body_seconds: Seconds = 30.0
     """Longest a REST client may take to send its body."""

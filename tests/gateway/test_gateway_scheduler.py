@@ -542,6 +542,21 @@ def test_batch_shrinks_until_its_chunk_is_worth_the_travel_of_its_states() -> No
     assert slow.batch_limit(4) == 4
 
 
+def test_worst_lengths_follow_peaks_at_once_and_forget_them_slowly() -> None:
+    clock = ChunkClock(0.1, 3072)
+    assert clock.ending_length() > 0
+    clock.record(8, 4, 0.5)
+    clock.record_ending(0.3)
+    assert (clock.chunk_length(8), clock.ending_length()) == (0.5, 0.3)
+    clock.record(8, 4, 0.1)
+    assert 0.4 < clock.chunk_length(8) < 0.5
+    for _ in range(60):
+        clock.record(8, 4, 0.1)
+        clock.record_ending(0.02)
+    assert clock.chunk_length(8) < 0.11
+    assert clock.ending_length() < 0.03
+
+
 def test_closing_fails_what_still_runs() -> None:
     async def scenario() -> ServiceError:
         scheduler = scheduler_of(LinearBackend(call_seconds=0.01), max_batch=1)
