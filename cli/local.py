@@ -19,6 +19,7 @@ from candor.contracts import api, wire
 from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
 from cli.output import console
 from gateway.backend import Role, WorkerBackend
+from gateway.caller import Caller
 from gateway.service import CandorService
 from gateway.settings import Settings
 from handlers.envelopes import INPUT_NAME, Task, answer_rows, seal, wrong_kind
@@ -79,13 +80,13 @@ class LocalClient:
         self._runner.run(self._service.start())
 
     def predict(self, request: api.PredictRequest) -> api.PredictResponse:
-        return self._runner.run(self._service.predict(_payload(request), "local"))
+        return self._runner.run(self._service.predict(_payload(request), _caller()))
 
     def explain(self, request: api.ExplainRequest) -> api.ExplainResponse:
-        return self._runner.run(self._service.explain(_payload(request), "local"))
+        return self._runner.run(self._service.explain(_payload(request), _caller()))
 
     def probe(self, request: api.ProbeRequest) -> api.ProbeResponse:
-        return self._runner.run(self._service.probe(_payload(request), "local"))
+        return self._runner.run(self._service.probe(_payload(request), _caller()))
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +148,10 @@ def _cached_export(folder: Path) -> Path:
         draft.write_bytes(export_onnx(load_model(folder)))
         draft.replace(path)
     return path
+
+
+def _caller() -> Caller:
+    return Caller(request_id="local")
 
 
 def _payload(request: Any) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class WorkerUnavailable(Exception):
     """No answer: the worker died, hangs or is not there yet.  The same call may work later."""
 
 
+class WorkerDied(WorkerUnavailable):
+    """The worker ended, or hung, while it worked on this very call, which may be why."""
+
+
 class WorkerFault(Exception):
     """An answer that breaks the protocol.  Asking again would not help."""
 
@@ -30,7 +34,7 @@ class WorkerBackend(Protocol):
         """One answer an item, in order.
 
         Raises:
-            WorkerUnavailable: try again.
+            WorkerUnavailable: try again; `WorkerDied` where this call was under way.
             WorkerFault: do not.
         """
 

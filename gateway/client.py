@@ -4,7 +4,7 @@ with CandorClient("127.0.0.1:8500") as client:
     print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from gateway import convert, status
+from gateway.caller import TENANT_KEY
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -23,9 +24,14 @@ _MAX_METADATA_BYTES = 64 * 1024  # error details travel as metadata
 
 
 class CandorClient:
-    """One connection; safe to share between threads."""
+    """One connection; safe to share between threads.
 
-    def __init__(self, address: str, *, timeout_seconds: float = 600.0) -> None:
+    Args:
+        timeout_seconds: the deadline of every call; an explanation may come back partial at it.
+        tenant: who shares the workers fairly with others.
+    """
+
+    def __init__(self, address: str, *, timeout_seconds: float = 600.0, tenant: str = "") -> None:
         options = [
             ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
@@ -33,6 +39,7 @@ class CandorClient:
         self._channel = grpc.insecure_channel(address, options=options)
         self._stub = candor_pb2_grpc.CandorServiceStub(self._channel)
         self._timeout_seconds = timeout_seconds
+        self._tenant = tenant
 
     def predict(
         self, request: api.PredictRequest, *, request_id: str | None = None
@@ -45,6 +52,22 @@ class CandorClient:
     ) -> api.ExplainResponse:
         message = candor_pb2.ExplainRequest()
         return self._call(self._stub.Explain, request, message, api.ExplainResponse, request_id)
+
+    def explain_stream(
+        self, request: api.ExplainRequest, *, request_id: str | None = None
+    ) -> Iterator[api.ExplainStreamResponse]:
+        """Progress as it comes; the last message has the result.  Closing it ends the work."""
+        message = convert.to_message(request.model_dump(), candor_pb2.ExplainRequest())
+        events = self._stub.ExplainStream(
+            message, timeout=self._timeout_seconds, metadata=self._metadata(request_id)
+        )
+        try:
+            for event in events:
+                yield api.ExplainStreamResponse.model_validate(convert.all_fields(event))
+        except grpc.RpcError as err:
+            raise _service_error(err) from err
+        finally:
+            events.cancel()
 
     def probe(
         self, request: api.ProbeRequest, *, request_id: str | None = None
@@ -80,12 +103,16 @@ class CandorClient:
     ) -> AnswerT:
         if request is not None:
             convert.to_message(request.model_dump(), message)
-        metadata = (("x-request-id", request_id),) if request_id else None
+        metadata = self._metadata(request_id)
         try:
             answer = call(message, timeout=self._timeout_seconds, metadata=metadata)
         except grpc.RpcError as err:
             raise _service_error(err) from err
         return kind.model_validate(convert.all_fields(answer))
+
+    def _metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
+        sent = (("x-request-id", request_id), (TENANT_KEY, self._tenant))
+        return tuple((key, value) for key, value in sent if value)
 
 
 def _service_error(err: Any) -> ServiceError:

@@ -1,6 +1,7 @@
 """The gRPC door: convert, await the service, convert back.  Imports contracts and gateway parts."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn, TypeAlias
 
 from google.protobuf.message import Message
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from candor.contracts import limits
 from candor.contracts.errors import ServiceError
 from gateway import convert, observe, status
+from gateway.caller import Caller, caller_of
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 from gateway.service import CandorService
 
@@ -20,7 +22,8 @@ SERVICE_NAME = candor_pb2.DESCRIPTOR.services_by_name["CandorService"].full_name
 REQUEST_ID_KEY = "x-request-id"
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-Verb = Callable[[dict[str, Any], str], Awaitable[BaseModel]]
+_NO_DEADLINE_SECONDS = 1e8  # what the library reports without one is years away
+Verb = Callable[[dict[str, Any], Caller], Awaitable[BaseModel]]
 Context: TypeAlias = aio.ServicerContext
 
 
@@ -40,13 +43,33 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
             "explain", self._service.explain, request, candor_pb2.ExplainResponse(), context
         )
 
+    async def ExplainStream(
+        self, request: Message, context: Context
+    ) -> AsyncIterator[candor_pb2.ExplainStreamResponse]:
+        metadata = _metadata(context)
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
+        try:
+            call = observe.Call("explain_stream", request_id, getattr(request, "model", ""))
+            with observe.observed(call):
+                caller = caller_of(request_id, metadata, _seconds_left(context))
+                payload = convert.given_fields(request)
+                async with aclosing(self._service.explain_stream(payload, caller)) as events:
+                    async for event in events:
+                        if event.result is not None:
+                            call.note(event.result)
+                        message = candor_pb2.ExplainStreamResponse()
+                        yield convert.to_message(event.model_dump(), message)
+        except ServiceError as err:
+            await _abort(context, err, request_id)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+
     async def Probe(self, request: Message, context: Context) -> Message:
         return await _answer(
             "probe", self._service.probe, request, candor_pb2.ProbeResponse(), context
         )
 
     async def ListModels(self, request: Message, context: Context) -> Message:
-        async def list_models(payload: dict[str, Any], request_id: str) -> BaseModel:
+        async def list_models(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.list_models()
 
         return await _answer(
@@ -54,7 +77,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         )
 
     async def GetModel(self, request: Message, context: Context) -> Message:
-        async def get_model(payload: dict[str, Any], request_id: str) -> BaseModel:
+        async def get_model(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.get_model(payload.get("model", ""))
 
         return await _answer(
@@ -65,11 +88,14 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
 async def _answer(
     verb: str, serve: Verb, request: Message, response: Message, context: Context
 ) -> Message:
-    request_id = observe.request_id(_sent_id(context))
+    metadata = _metadata(context)
+    request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
     try:
         call = observe.Call(verb, request_id, getattr(request, "model", ""))
         with observe.observed(call):
-            answer = await serve(convert.given_fields(request), request_id)
+            caller = caller_of(request_id, metadata, _seconds_left(context))
+            answer = await serve(convert.given_fields(request), caller)
+            call.note(answer)
             convert.to_message(answer.model_dump(), response)
     except ServiceError as err:
         await _abort(context, err, request_id)
@@ -77,11 +103,15 @@ async def _answer(
     return response
 
 
-def _sent_id(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str):
-            return value
-    return None
+def _metadata(context: Context) -> dict[str, str]:
+    """The first text value of every key."""
+    pairs = reversed(tuple(context.invocation_metadata() or ()))
+    return {key: value for key, value in pairs if isinstance(value, str)}
+
+
+def _seconds_left(context: Context) -> float | None:
+    left = context.time_remaining()
+    return None if left is None or left > _NO_DEADLINE_SECONDS else left
 
 
 async def _abort(context: Context, error: ServiceError, request_id: str) -> NoReturn:

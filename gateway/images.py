@@ -149,6 +149,13 @@ def encode_png(image: NDArray[Any]) -> bytes:
     return _png(_levels(image))
 
 
+def encode_preview(image: NDArray[Any], edge: int) -> bytes:
+    """PNG of a (C, H, W) image in [0, 1], shrunk until its longer side is at most ``edge``."""
+    picture = _picture(_levels(image))
+    picture.thumbnail((edge, edge))
+    return _saved(picture)
+
+
 def encode_png_toward(explained: NDArray[Any], original: NDArray[Any]) -> bytes:
     """PNG of ``explained``, every value rounded to 8 bits toward that of ``original``.
 
@@ -166,7 +173,15 @@ def _levels(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _png(levels: NDArray[np.uint8]) -> bytes:
+    return _saved(_picture(levels))
+
+
+def _picture(levels: NDArray[np.uint8]) -> Image.Image:
     values = levels[0] if levels.shape[0] == 1 else levels.transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _saved(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(values)).save(buffer, format="PNG")
+    picture.save(buffer, format="PNG")
     return buffer.getvalue()

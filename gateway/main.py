@@ -53,7 +53,7 @@ class Gateway:
         self.service = CandorService(backend, settings)
         self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}")
         self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, lambda: self._is_ready, settings.body_seconds)
+        app = make_app(self.service, lambda: self._is_ready, settings)
         self._store = _add_store(app, settings)
         config = uvicorn.Config(
             app,

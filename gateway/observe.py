@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from candor.contracts.errors import ErrorCode, ServiceError
 
 MAX_REQUEST_ID_CHARS = 128
@@ -29,11 +31,24 @@ def request_id(sent: str | None) -> str:
 
 @dataclass(slots=True)
 class Call:
-    """One request as its log line tells it; ``model`` is filled in once it is known."""
+    """One request as its log line tells it; filled in as things become known.
+
+    Attributes:
+        cached_count: explanations or probes that the cache answered.
+        partial_count: those that the deadline cut short.
+    """
 
     verb: str
     request_id: str
     model: str = ""
+    cached_count: int = 0
+    partial_count: int = 0
+
+    def note(self, answer: BaseModel) -> None:
+        """What the log line tells of an answer."""
+        parts = getattr(answer, "explanations", getattr(answer, "results", ()))
+        self.cached_count = sum(part.from_cache for part in parts)
+        self.partial_count = sum(part.is_partial for part in parts)
 
 
 @contextmanager
@@ -49,7 +64,7 @@ def observed(call: Call) -> Iterator[None]:
     except ServiceError as err:
         code = err.code.value
         raise
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):  # the latter ends a stream
         code = "CANCELLED"
         raise
     except Exception as err:
@@ -69,5 +84,7 @@ def _log(call: Call, code: str, seconds: float) -> None:
         "model": call.model[:64],
         "code": code,
         "seconds": round(seconds, 6),
+        "cached": call.cached_count,
+        "partial": call.partial_count,
     }
     _requests.info(json.dumps(line))

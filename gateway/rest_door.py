@@ -1,42 +1,49 @@
-"""The REST door: JSON or multipart in, JSON out.  Imports contracts and gateway parts.
+"""The REST door: JSON or multipart in, JSON or server-sent events out.
 
-Bodies are read and parsed here rather than by the framework, so that limits hold while a body
-still arrives and every refusal has the one error body.
+Imports contracts and gateway parts.  Bodies are read by `gateway.bodies` rather than by the
+framework, so that limits hold while a body still arrives and every refusal has the one error body.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from candor.contracts import api, limits
-from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts import api
+from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import observe, status, validation
+from gateway.bodies import BodyTooLarge, ClientGone, read_payload
+from gateway.caller import HEADERS, Caller, caller_of
+from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.service import CandorService
+from gateway.settings import Settings
+
+T = TypeVar("T")
 
 REQUEST_ID_HEADER = "x-request-id"
-# A body above the limit is read to its end, unseen, so that the client hears the refusal instead
-# of a broken connection; up to this many bytes.
-_MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
 _CLIENT_GONE_STATUS = 499  # seen in no answer, only by whoever wraps the application
-_REQUESTS: tuple[type[BaseModel], ...] = (
+_STREAM_HEADERS = [
+    (b"content-type", MEDIA_TYPE.encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # proxies must pass every event on at once
+]
+_UNPARSED: tuple[type[BaseModel], ...] = (  # models the framework does not see by itself
     api.PredictRequest,
     api.ExplainRequest,
     api.ProbeRequest,
+    api.ExplainProgress,
 )
 
-Verb = Callable[[Any, str], Coroutine[Any, Any, BaseModel]]
+Verb = Callable[[Any, Caller], Coroutine[Any, Any, BaseModel]]
 
 
 class _Violation(BaseModel):
@@ -56,19 +63,6 @@ class ErrorBody(BaseModel):
     """What every refusal says."""
 
     error: _Error
-
-
-class _BodyTooLarge(ServiceError):
-    """INVALID_INPUT for which HTTP has a status of its own, 413."""
-
-    def __init__(self) -> None:
-        violation = FieldViolation("request", f"body above {limits.MAX_BODY_BYTES} bytes")
-        message = f"request: body above {limits.MAX_BODY_BYTES} bytes"
-        super().__init__(ErrorCode.INVALID_INPUT, message, violations=[violation])
-
-
-class _ClientGone(asyncio.CancelledError):
-    """The caller closed the connection; nobody waits for the answer."""
 
 
 class _RequestId:
@@ -91,21 +85,16 @@ class _RequestId:
         return await self._app(scope, receive, send_with_id)
 
 
-class _MemoryParser(MultiPartParser):
-    """Keeps parts in memory: the body is already there and small enough."""
-
-    spool_max_size = limits.MAX_BODY_BYTES
-
-
 class RestDoor:
     """The endpoints over one `CandorService`."""
 
     def __init__(
-        self, service: CandorService, is_ready: Callable[[], bool], body_seconds: float
+        self, service: CandorService, is_ready: Callable[[], bool], settings: Settings
     ) -> None:
         self._service = service
         self._is_ready = is_ready
-        self._body_seconds = body_seconds
+        self._body_seconds = settings.body_seconds
+        self._heartbeat_seconds = settings.heartbeat_seconds
 
     async def predict(self, request: Request) -> Response:
         """What is this picture?"""
@@ -114,6 +103,10 @@ class RestDoor:
     async def explain(self, request: Request) -> Response:
         """This picture changed by RMSE rho so that the network says the target."""
         return await self._verb("explain", self._service.explain, request)
+
+    async def explain_stream(self, request: Request) -> Response:
+        """Explain as server-sent events: `progress` on the way, at last `result` or `error`."""
+        return _Streamed(self._send_events, request)
 
     async def probe(self, request: Request) -> Response:
         """How little must this picture change before the network errs or knows nothing?"""
@@ -143,27 +136,84 @@ class RestDoor:
         call = observe.Call(verb, request_id)
         try:
             with observe.observed(call):
-                payload = await self._payload(request)
+                caller = _caller(request)
+                payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                answer = await _unless_gone(request, serve(payload, request_id))
+                answer = await _unless_gone(request, serve(payload, caller))
+                call.note(answer)
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
         except ServiceError as err:
             return _refusal(err, request)
-        except _ClientGone:
+        except ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
 
-    async def _payload(self, request: Request) -> Any:
+    async def _send_events(self, request: Request, send: Send) -> None:
+        """A refusal before the first event is an answer like any other, later an event."""
+        call = observe.Call("explain_stream", request.state.request_id)
+        stream = _Opened(send)
         try:
-            async with asyncio.timeout(self._body_seconds):
-                body = await _read_body(request)
-        except TimeoutError as err:
-            message = f"body not received in {self._body_seconds:g} seconds"
-            raise ServiceError(ErrorCode.TIMEOUT, message) from err
-        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            return await _from_multipart(request.headers, body)
-        return await asyncio.to_thread(parse_json, body)
+            with observe.observed(call):
+                caller = _caller(request)
+                payload = await read_payload(request, self._body_seconds)
+                call.model = validation.requested_model(payload)
+                await _unless_gone(request, self._pass_events(payload, caller, call, stream))
+        except ServiceError as err:
+            if not stream.is_open:
+                await _refusal(err, request)(request.scope, request.receive, send)
+                return
+            await stream.write(encode_error(err, call.request_id))
+        except ClientGone:
+            return
+        await stream.close()
+
+    async def _pass_events(
+        self, payload: Any, caller: Caller, call: observe.Call, stream: "_Opened"
+    ) -> None:
+        events = self._service.explain_stream(payload, caller)
+        async with aclosing(with_heartbeats(events, self._heartbeat_seconds)) as passed:
+            async for event in passed:
+                if event is not None and event.result is not None:
+                    call.note(event.result)
+                await stream.write(await asyncio.to_thread(encode_event, event))
+
+
+class _Streamed(Response):
+    """An answer that is written by a function of its own."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, write: Callable[[Request, Send], Awaitable[None]], request: Request) -> None:
+        super().__init__()
+        self._write = write
+        self._request = request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._write(self._request, send)
+
+
+class _Opened:
+    """An event stream that begins with its first event."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_open = False
+
+    async def write(self, chunk: bytes) -> None:
+        if not self.is_open:
+            self.is_open = True
+            await self._send(
+                {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+            )
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def close(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _caller(request: Request) -> Caller:
+    return caller_of(request.state.request_id, dict(request.headers), None)
 
 
 async def _respond(
@@ -177,33 +227,14 @@ async def _respond(
     return Response(body, media_type="application/json")
 
 
-async def _read_body(request: Request) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > _MAX_DISCARDED_BYTES:
-                raise _BodyTooLarge
-            if size > limits.MAX_BODY_BYTES:
-                chunks.clear()
-            else:
-                chunks.append(chunk)
-    except ClientDisconnect as err:
-        raise _ClientGone from err
-    if size > limits.MAX_BODY_BYTES:
-        raise _BodyTooLarge
-    return b"".join(chunks)
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, BaseModel]) -> BaseModel:
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hang_up(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise _ClientGone
+            raise ClientGone
         return working.result()
     finally:
         working.cancel()
@@ -216,65 +247,8 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def parse_json(body: bytes | str) -> Any:
-    """JSON as the standard has it: NaN and infinities are refused.
-
-    Raises:
-        ServiceError: INVALID_INPUT.
-    """
-    try:
-        return json.loads(body, parse_constant=_refuse_constant)
-    except RecursionError as err:
-        raise _bad_body("JSON nested too deeply") from err
-    except ValueError as err:
-        raise _bad_body(f"not JSON: {str(err)[:200]}") from err
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"got {name}, allowed finite numbers")
-
-
-def _bad_body(description: str) -> ServiceError:
-    return invalid_input([FieldViolation("request", description)])
-
-
-async def _from_multipart(headers: Headers, body: bytes) -> Any:
-    """Part `image` is the encoded picture, part `request` the other fields as JSON."""
-
-    async def whole_body() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = _MemoryParser(
-        headers, whole_body(), max_files=2, max_fields=2, max_part_size=limits.MAX_BODY_BYTES
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, FormParserError, ValueError) as err:
-        raise _bad_body(f"not multipart/form-data: {str(err)[:200]}") from err
-    try:
-        return _merge_parts({name: await _part(value) for name, value in form.multi_items()})
-    finally:
-        await form.close()
-
-
-async def _part(value: UploadFile | str) -> bytes:
-    return value.encode() if isinstance(value, str) else await value.read()
-
-
-def _merge_parts(parts: dict[str, bytes]) -> Any:
-    unknown = sorted(parts.keys() - {"image", "request"})
-    if unknown:
-        raise _bad_body(f"got part {unknown[0][:60]!r}, allowed image, request")
-    fields = parse_json(parts.get("request", b"{}"))
-    if not isinstance(fields, dict) or "image" not in parts:
-        return fields  # what is missing or of the wrong kind is told with all else that is wrong
-    if "image" in fields:
-        raise invalid_input([FieldViolation("image", "given twice, allowed once")])
-    return {**fields, "image": {"encoded": parts["image"]}}
-
-
 def _refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
-    usual = 413 if isinstance(error, _BodyTooLarge) else status.HTTP_STATUS[error.code]
+    usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
     return Response(
         # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
         json.dumps(status.to_json_body(error, request.state.request_id)),
@@ -291,12 +265,13 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     return _refusal(error, request, http_status)
 
 
-def make_app(service: CandorService, is_ready: Callable[[], bool], body_seconds: float) -> FastAPI:
+def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Settings) -> FastAPI:
     """The whole REST application."""
     app = FastAPI(title="Candor", version="v1")
-    door = RestDoor(service, is_ready, body_seconds)
+    door = RestDoor(service, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
+    _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)
     _add_verb(app, "/v1/probe", door.probe, api.ProbeRequest, api.ProbeResponse)
     _add_get(app, "/v1/models", door.list_models, api.ModelList)
     _add_get(app, "/v1/models/{name}", door.get_model, api.ModelDetails)
@@ -312,6 +287,12 @@ Endpoint = Callable[..., Awaitable[Response]]
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody} for code in (*sorted(set(status.HTTP_STATUS.values())), 413)
 }
+
+
+_HEADER_PARAMETERS = [
+    {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+    for name, text in HEADERS.items()
+]
 
 
 def _add_get(app: FastAPI, path: str, endpoint: Endpoint, answer: type[BaseModel]) -> None:
@@ -331,7 +312,21 @@ def _add_verb(
         methods=["POST"],
         response_model=answer,
         responses=_REFUSALS,
-        openapi_extra={"requestBody": _body_schema(request)},
+        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+    )
+
+
+def _add_stream(app: FastAPI, path: str, endpoint: Endpoint, request: type[BaseModel]) -> None:
+    events = {"type": "string", "description": "progress: ExplainProgress; result: ExplainResponse"}
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": {MEDIA_TYPE: {"schema": events}}}}
+    app.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        status_code=200,
+        response_class=_Streamed,
+        responses={**_REFUSALS, **streamed},
+        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
     )
 
 
@@ -355,7 +350,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
         _, defined = models_json_schema(
-            [(model, "validation") for model in _REQUESTS],
+            [(model, "validation") for model in _UNPARSED],
             ref_template="#/components/schemas/{model}",
         )
         schema["components"]["schemas"].update(defined["$defs"])

@@ -1,281 +1,315 @@
-"""Continuous batching of searches, one scheduler a model.  Imports contracts and the backend.
+"""Continuous batching of searches, one scheduler a model.  Imports contracts, backend, siblings.
 
 A search travels in chunks: pack what runs into one call, "advance these by k steps", take the
 states back.  A newcomer joins at the next chunk and a finished one leaves.  The state lives here,
-so a killed worker costs one repeated chunk and a cancelled search simply gets no next one.
+so a killed worker costs one repeated chunk, a cancelled search simply gets no next one, any search
+can sit out a chunk, and the best so far can be had at any time.
 """
 
 import asyncio
-import contextlib
+import itertools
 import math
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from candor.contracts import wire
-from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
-from candor.contracts.worker import (
-    ANSWER_ADAPTER,
-    Answer,
-    ItemError,
-    SearchEnd,
-    SearchItem,
-    SearchProgress,
+from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.worker import SearchItem
+from gateway.backend import (
+    WorkerBackend,
+    WorkerDied,
+    WorkerFault,
+    WorkerUnavailable,
+    not_ready,
+    pauses,
 )
-from gateway.backend import WorkerBackend, WorkerFault, WorkerUnavailable, not_ready, pauses
-
-FIRST_CHUNK_STEPS = 5
-MAX_CHUNK_STEPS = 50
-_NEW_SHARE = 0.3  # weight of the newest measurement in the average
-_FALLBACK_STEP_SECONDS = 0.015  # before anything was measured; only for the hint when to retry
-
-Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
-    """A finished search: ``image`` (C, H, W), logits (V,), all float32."""
-
-    end: SearchEnd
-    image: NDArray[np.float32]
-    logits_before: NDArray[np.float32]
-    logits_after: NDArray[np.float32]
-
-
-@dataclass(slots=True, eq=False)
-class _Search:
-    """One search between two chunks; mutable, owned by its scheduler."""
-
-    item: SearchItem
-    arrays: Arrays
-    future: asyncio.Future[SearchResult]
-
-    def packed(self, chunk_steps: int) -> bytes:
-        meta = self.item.model_copy(update={"chunk_steps": chunk_steps})
-        return wire.pack(meta.model_dump(mode="json"), self.arrays)
-
-
-class ChunkClock:
-    """How many steps fill a chunk, from the measured seconds a step at each batch size."""
-
-    def __init__(self, chunk_seconds: float) -> None:
-        self._chunk_seconds = chunk_seconds
-        self._step_seconds: dict[int, float] = {}
-
-    def steps(self, batch_size: int) -> int:
-        if not self._step_seconds:
-            return FIRST_CHUNK_STEPS
-        wanted = int(self._chunk_seconds / self.step_seconds(batch_size))
-        return min(MAX_CHUNK_STEPS, max(1, wanted))
-
-    def step_seconds(self, batch_size: int) -> float:
-        """Of one step of the whole batch; the nearest size measured stands in for a new one."""
-        if not self._step_seconds:
-            return _FALLBACK_STEP_SECONDS
-        nearest = min(self._step_seconds, key=lambda size: abs(size - batch_size))
-        return self._step_seconds[nearest]
-
-    def record(self, batch_size: int, step_count: int, seconds: float) -> None:
-        if step_count < 1:
-            return
-        measured = max(seconds / step_count, 1e-6)
-        known = self._step_seconds.get(batch_size, measured)
-        self._step_seconds[batch_size] = known + _NEW_SHARE * (measured - known)
+from gateway.caller import Priority
+from gateway.clock import ChunkClock
+from gateway.queue import CONDEMNED_DEATHS, SearchQueue
+from gateway.search import Ending, Lane, Search, SearchResult, as_service_error
 
 
 class SearchScheduler:
-    """Runs the searches of one model; make and use it inside one event loop."""
+    """Runs the searches of one model; make and use it inside one event loop.
+
+    Args:
+        value_count: C*H*W of the model's pictures.
+        worker_count: chunks on their way at once, each to a worker of its own.
+        max_batch: searches in one chunk.
+        max_waiting: searches beyond those that all workers hold at once.
+        short_steps: a search of at most so many steps counts as short, see `gateway.queue`.
+        worker_retry_seconds: how long searches outlive workers that are away.
+    """
 
     def __init__(
         self,
         backend: WorkerBackend,
         model: str,
         *,
+        value_count: int,
+        worker_count: int = 1,
         max_batch: int = 32,
         max_waiting: int = 512,
-        chunk_seconds: float = 0.075,
+        chunk_seconds: float = 0.1,
+        short_steps: int = 40,
         worker_retry_seconds: float = 60.0,
     ) -> None:
         self._backend = backend
         self._model = model
+        self._worker_count = worker_count
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._short_steps = short_steps
         self._worker_retry_seconds = worker_retry_seconds
-        self._clock = ChunkClock(chunk_seconds)
-        self._active: list[_Search] = []
-        self._waiting: deque[_Search] = deque()
+        self._clock = ChunkClock(chunk_seconds, value_count)
+        self._queue = SearchQueue()
+        self._endings: list[Ending] = []
+        self._numbers = itertools.count()
+        self._calls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
+        self._pauses = pauses()
+        self._away_since = math.inf
+        self._resume_at = 0.0
 
-    async def run(
-        self, items: Sequence[SearchItem], image: NDArray[np.float32]
-    ) -> list[SearchResult]:
-        """The results of ``items``, all of one picture, in order.
+    @property
+    def search_count(self) -> int:
+        """Searches not over, and those over that a worker still has."""
+        return len(self._queue)
 
-        Cancelling the caller, or the failure of one item, ends the others with their chunk.
+    def check_room(self, count: int) -> None:
+        """Raises: ServiceError: OVERLOADED, ``count`` more searches would be too many."""
+        limit = self._worker_count * self._max_batch + self._max_waiting
+        if len(self._queue) + count > limit:
+            message = (
+                f"model {self._model!r}: got {count} more searches with {len(self._queue)} there, "
+                f"allowed {limit}"
+            )
+            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=self._backlog_seconds())
 
-        Raises:
-            ServiceError: OVERLOADED at once; else that of the first item to fail.
+    def submit(
+        self,
+        item: SearchItem,
+        image: NDArray[np.float32],
+        *,
+        tenant: str = "",
+        priority: Priority = Priority.EXPLAIN,
+    ) -> Search:
+        """The search, under way; its future brings the result or a ServiceError.
+
+        Cancelling the future ends the search with its chunk.  Ask `check_room` first.
         """
-        searches = self._admit(items, image)
-        try:
-            return await asyncio.gather(*(search.future for search in searches))
-        finally:
-            for search in searches:
-                search.future.cancel()
+        loop = asyncio.get_running_loop()
+        search = Search(
+            item=item,
+            arrays={"image": image},
+            future=loop.create_future(),
+            lane=self.lane(priority, item),
+            tenant=tenant,
+            number=next(self._numbers),
+        )
+        search.future.add_done_callback(lambda _: self._settle(search))
+        self._queue.add(search)
+        self._start()
+        return search
+
+    def end_now(self, search: Search) -> asyncio.Future[SearchResult]:
+        """The best of a search so far, verified, about `ending_seconds` from now.
+
+        The search itself goes on; where it ends of itself meanwhile, that is the result.
+        """
+        ending = Ending(search, asyncio.get_running_loop().create_future())
+        self._endings.append(ending)
+        self._start()
+        return ending.future
+
+    def lane(self, priority: Priority, item: SearchItem) -> Lane:
+        return Lane(priority, is_long=item.step_count > self._short_steps)
+
+    @property
+    def ending_seconds(self) -> float:
+        """How long `end_now` takes at worst: the chunk that is under way, then its own call."""
+        return self._clock.chunk_length(self._batch_size()) + self._clock.ending_length()
+
+    def first_result_seconds(self, tenant: str, lane: Lane) -> float:
+        """Until a search that came now could be ended with a result, estimated."""
+        places = self._worker_count * self._clock.batch_limit(self._max_batch)
+        chunks = self._queue.count_before(tenant, lane) // places + bool(self._calls)
+        chunk = self._clock.chunk_length(self._batch_size())
+        return chunks * chunk + self._clock.step_seconds(1) + self._clock.ending_length()
+
+    def whole_seconds(self, items: Sequence[SearchItem], tenant: str, lane: Lane) -> float:
+        """Until all of ``items`` would be done, estimated; a guess would turn too many away."""
+        first = self.first_result_seconds(tenant, lane)
+        if not self._clock.has_measured:
+            return first
+        steps = sum(item.step_count for item in items)
+        alone = max(item.step_count for item in items) * self._clock.step_seconds(1)
+        return first + max(alone, (steps + self._steps_left()) * self._image_step_seconds())
+
+    def positions(self, lane: Lane) -> dict[int, int]:
+        """See `SearchQueue.positions`."""
+        return self._queue.positions(lane)
 
     async def close(self) -> None:
         """Stops at once; searches still running fail with MODEL_NOT_READY."""
         if self._loop_task is None:
             return
-        self._loop_task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._loop_task
-        self._fail([*self._active, *self._waiting], not_ready(self._model, "shutting down"))
+        tasks = [self._loop_task, *self._calls]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._fail_all(not_ready(self._model, "shutting down"))
 
-    def _admit(self, items: Sequence[SearchItem], image: NDArray[np.float32]) -> list[_Search]:
-        self._drop_done()
-        free = self._max_batch - len(self._active) + self._max_waiting - len(self._waiting)
-        if len(items) > free:
-            raise self._overloaded(len(items))
-        loop = asyncio.get_running_loop()
-        searches = [_Search(item, {"image": image}, loop.create_future()) for item in items]
-        self._waiting.extend(searches)
+    def _start(self) -> None:
         if self._loop_task is None:
+            loop = asyncio.get_running_loop()
             self._loop_task = loop.create_task(self._work(), name=f"searches of {self._model}")
         self._wake.set()
-        return searches
 
-    def _overloaded(self, count: int) -> ServiceError:
-        message = (
-            f"model {self._model!r}: got {count} more searches with {len(self._waiting)} waiting, "
-            f"allowed {self._max_waiting} waiting"
-        )
-        return ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=self._backlog_seconds())
+    def _settle(self, search: Search) -> None:
+        """Out of the queue once it is over and no worker has it; only then its place is free."""
+        if not search.future.cancelled():
+            search.future.exception()  # seen, also where everybody who waited has left
+        search.when_landed(lambda: self._queue.remove(search))
+
+    def _batch_size(self) -> int:
+        """Of the next chunk at most: the workers share what there is."""
+        share = math.ceil(len(self._queue) / self._worker_count)
+        return max(1, min(self._clock.batch_limit(self._max_batch), share))
+
+    def _image_step_seconds(self) -> float:
+        """Of one step of one search, with full batches and all workers at it."""
+        size = self._clock.batch_limit(self._max_batch)
+        return self._clock.step_seconds(size) / (size * self._worker_count)
 
     def _backlog_seconds(self) -> float:
         """Until half of what is queued is done, whole seconds, at least 1."""
-        queued = [*self._active, *self._waiting]
-        steps = sum(search.item.step_count - search.item.step for search in queued)
-        seconds = steps * self._clock.step_seconds(self._max_batch) / self._max_batch
+        seconds = self._steps_left() * self._image_step_seconds()
         return float(max(1, math.ceil(seconds / 2)))
+
+    def _steps_left(self) -> int:
+        return sum(search.steps_left for search in self._queue)
 
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            while self._next_batch():
-                try:
-                    await self._chunk_until_answered()
-                except Exception as err:  # our own mistake: fail these searches, keep serving
-                    self._fail(self._active, err)
+            await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
+            while len(self._calls) < self._worker_count and self._launch():
+                pass
             await self._wake.wait()
 
-    def _drop_done(self) -> None:
-        self._active = [search for search in self._active if not search.future.done()]
-        self._waiting = deque(search for search in self._waiting if not search.future.done())
+    def _launch(self) -> bool:
+        """Sends the next call on its way; False where there is nothing to send."""
+        work = self._next_endings() or self._next_chunk()
+        if work is None:
+            return False
+        task = asyncio.create_task(work)
+        self._calls.add(task)
+        task.add_done_callback(self._landed)
+        return True
 
-    def _next_batch(self) -> list[_Search]:
-        """Fills free places first come, first served; what was cancelled or finished is gone."""
-        self._drop_done()
-        while self._waiting and len(self._active) < self._max_batch:
-            self._active.append(self._waiting.popleft())
-        return self._active
+    def _landed(self, task: "asyncio.Task[None]") -> None:
+        self._calls.discard(task)
+        self._wake.set()
 
-    async def _chunk_until_answered(self) -> None:
-        """One chunk, asked again while the worker is away; newcomers join, the cancelled leave."""
-        give_up = time.monotonic() + self._worker_retry_seconds
-        for pause in pauses():
-            batch = list(self._next_batch())
-            try:
-                await self._chunk(batch)
-                return
-            except WorkerFault as err:
-                self._fail(batch, ServiceError(ErrorCode.INTERNAL, f"worker: {err}"))
-                return
-            except WorkerUnavailable as err:
-                if time.monotonic() + pause > give_up:
-                    # The waiting ones too: each batch would only wait as long and fail as well.
-                    self._fail([*batch, *self._waiting], not_ready(self._model, str(err)))
-                    return
-            await asyncio.sleep(pause)
+    def _next_endings(self) -> Coroutine[Any, Any, None] | None:
+        self._endings = [one for one in self._endings if not one.settle_with_search()]
+        if not self._endings:
+            return None
+        endings = self._endings[: self._max_batch]
+        self._endings = self._endings[self._max_batch :]
+        return self._end(endings)
 
-    async def _chunk(self, batch: list[_Search]) -> None:
+    def _next_chunk(self) -> Coroutine[Any, Any, None] | None:
+        seconds_a_place = self._clock.chunk_seconds / self._max_batch
+        batch = self._queue.next_batch(self._batch_size(), seconds_a_place)
         if not batch:
-            return
+            return None
+        for search in batch:
+            search.is_flying = True
+        return self._chunk(batch)
+
+    async def _chunk(self, batch: list[Search]) -> None:
         chunk_steps = self._clock.steps(len(batch))
-        packed = [search.packed(chunk_steps) for search in batch]
-        steps_before = [search.item.step for search in batch]
+        before = [search.item.step for search in batch]
         started = time.perf_counter()
-        answers = await self._backend.call(self._model, "search", packed)
-        seconds = time.perf_counter() - started
-        if len(answers) != len(batch):
-            raise WorkerFault(f"got {len(answers)} answers to {len(batch)} searches")
-        steps_after = [_take(*pair) for pair in zip(batch, answers, strict=True)]
-        taken = max(after - before for after, before in zip(steps_after, steps_before, strict=True))
-        self._clock.record(len(batch), taken, seconds)
+        try:
+            answers = await self._call([search.packed(chunk_steps) for search in batch])
+        except WorkerUnavailable as err:
+            self._strike(batch, err)
+        except Exception as err:
+            _fail(batch, err)
+        else:
+            seconds = time.perf_counter() - started
+            after = [search.take(answer) for search, answer in zip(batch, answers, strict=True)]
+            taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
+            is_cut = max(taken) < chunk_steps
+            self._clock.record(len(batch), max(taken), seconds, is_cut=is_cut)
+            self._queue.charge(batch, taken, seconds)
+            for search in batch:
+                search.deaths = 0
+        finally:
+            for search in batch:
+                search.land()
 
-    def _fail(self, searches: Sequence[_Search], error: Exception) -> None:
-        for search in searches:
-            if not search.future.done():
-                search.future.set_exception(error)
+    async def _end(self, endings: list[Ending]) -> None:
+        """A call of its own that takes no step: soon back, and it delays the others little."""
+        started = time.perf_counter()
+        try:
+            answers = await self._call([ending.search.packed(0) for ending in endings])
+        except WorkerUnavailable as err:
+            self._endings = endings + self._endings
+            self._note_absence(err)
+        except Exception as err:
+            _fail(endings, err)
+        else:
+            self._clock.record_ending(time.perf_counter() - started)
+            for ending, answer in zip(endings, answers, strict=True):
+                ending.take(answer)
+
+    async def _call(self, items: list[bytes]) -> list[bytes]:
+        answers = await self._backend.call(self._model, "search", items)
+        if len(answers) != len(items):
+            raise WorkerFault(f"got {len(answers)} answers to {len(items)} searches")
+        self._forget_absence()
+        return answers
+
+    def _strike(self, batch: list[Search], err: WorkerUnavailable) -> None:
+        """The chunk will be repeated; a search that keeps killing its worker will not."""
+        if isinstance(err, WorkerDied):
+            for search in batch:
+                search.deaths += 1
+                if search.deaths >= CONDEMNED_DEATHS:
+                    message = (
+                        f"its worker died {search.deaths} times in a row, at last alone with it"
+                    )
+                    search.fail(ServiceError(ErrorCode.SEARCH_FAILED, message))
+        self._note_absence(err)
+
+    def _note_absence(self, err: WorkerUnavailable) -> None:
+        pause = next(self._pauses)
+        now = time.monotonic()
+        self._away_since = min(self._away_since, now)
+        self._resume_at = now + pause
+        if self._resume_at > self._away_since + self._worker_retry_seconds:
+            # All of them: every other batch would only wait as long and fail as well.
+            self._fail_all(not_ready(self._model, str(err)))
+            self._forget_absence()
+
+    def _forget_absence(self) -> None:
+        self._pauses = pauses()
+        self._away_since = math.inf
+        self._resume_at = 0.0
+
+    def _fail_all(self, error: ServiceError) -> None:
+        _fail([*self._queue, *self._endings], error)
 
 
-def _take(search: _Search, message: bytes) -> int:
-    """Files one answer with its search; returns the steps the search has done by now."""
-    try:
-        answer, arrays = read_answer(message)
-    except WorkerFault as err:
-        return _end(search, ServiceError(ErrorCode.INTERNAL, f"worker: {err}"))
-    if isinstance(answer, SearchProgress):
-        if answer.step <= search.item.step:
-            return _end(search, ServiceError(ErrorCode.INTERNAL, "worker: search does not advance"))
-        search.item = search.item.model_copy(update={"step": answer.step})
-        search.arrays = arrays
-        return answer.step
-    if isinstance(answer, SearchEnd):
-        _finish(search, answer, arrays)
-        return answer.steps
-    if isinstance(answer, ItemError):
-        return _end(search, item_error(answer))
-    return _end(search, ServiceError(ErrorCode.INTERNAL, f"worker: got {answer.kind}"))
-
-
-def _end(search: _Search, error: ServiceError) -> int:
-    if not search.future.done():
-        search.future.set_exception(error)
-    return search.item.step
-
-
-def _finish(search: _Search, end: SearchEnd, arrays: Arrays) -> None:
-    if search.future.done():
-        return
-    try:
-        search.future.set_result(SearchResult(end=end, **arrays))
-    except TypeError:
-        _end(search, ServiceError(ErrorCode.INTERNAL, f"worker: got arrays {sorted(arrays)}"))
-
-
-def read_answer(message: bytes) -> tuple[Answer, dict[str, NDArray[Any]]]:
-    """Answer and arrays of one item.
-
-    Raises:
-        WorkerFault: not of the contract.
-    """
-    try:
-        meta, arrays = wire.unpack(message)
-        return ANSWER_ADAPTER.validate_python(meta), arrays
-    except (wire.WireError, ValidationError) as err:
-        raise WorkerFault(f"unreadable answer: {str(err)[:200]}") from err
-
-
-def item_error(answer: ItemError) -> ServiceError:
-    """What the caller is told of an item that a worker refused."""
-    if answer.is_internal:
-        return ServiceError(ErrorCode.INTERNAL, f"{answer.field}: {answer.message}")
-    return invalid_input([FieldViolation(answer.field, answer.message)])
+def _fail(waiting: Sequence[Search | Ending], error: Exception) -> None:
+    known = as_service_error(error) if isinstance(error, WorkerFault) else error
+    for one in waiting:
+        one.fail(known)

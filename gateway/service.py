@@ -5,8 +5,9 @@ A request is a plain mapping with the fields of `candor.contracts.api`; an answe
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from candor.contracts.worker import (
     PredictItem,
     SearchItem,
 )
-from gateway import images, validation
+from gateway import answers, images, validation
 from gateway.backend import (
     MAX_CALL_BYTES,
     RESTART_SECONDS,
@@ -37,15 +38,19 @@ from gateway.backend import (
     patiently,
     pauses,
 )
-from gateway.scheduler import SearchResult, SearchScheduler, item_error, read_answer
+from gateway.cache import ResultCache
+from gateway.caller import Caller, Priority
+from gateway.desk import Found, Order, SearchDesk, Terms
+from gateway.scheduler import SearchScheduler
+from gateway.search import item_error, read_answer
 from gateway.settings import Settings
+from gateway.slots import Slot, Slots
 
 _EXPLAIN_GOALS = {
     api.Direction.FOR: Goal.EXPLAIN_FOR,
     api.Direction.AGAINST: Goal.EXPLAIN_AGAINST,
 }
 _PROBE_GOALS = {api.ProbeGoal.ATTACK: Goal.ATTACK, api.ProbeGoal.BTR: Goal.BTR}
-_CROWDED_SECONDS = 1.0  # when to come back to a gateway that has all the requests it can hold
 _STATE_PICTURES = 5  # a search's state is four arrays of a picture's size, and some numbers
 _READY_GREY = 0.5  # of the picture that readiness is tried on
 
@@ -55,7 +60,36 @@ class _Served:
     """A model whose worker has said what it is."""
 
     details: api.ModelDetails
-    scheduler: SearchScheduler
+    desk: SearchDesk
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A request that is being worked on."""
+
+    model: _Served
+    slot: Slot
+    caller: Caller
+    timeout: asyncio.Timeout
+
+    def terms(
+        self,
+        request: api.ExplainRequest | api.ProbeRequest,
+        usual: Priority,
+        answer_seconds: float,
+    ) -> Terms:
+        """How it wants its searches done; from here on its own `timeout_seconds` counts too."""
+        deadline = self.caller.deadline
+        if request.timeout_seconds is not None:
+            deadline = min(deadline, self.caller.arrived + request.timeout_seconds)
+            self.timeout.reschedule(min(self.timeout.when() or deadline, deadline))
+        return Terms(
+            tenant=self.caller.tenant,
+            priority=self.caller.priority(usual),
+            deadline=deadline - answer_seconds,
+            allows_partial=request.allow_partial,
+            uses_cache=not request.no_cache,
+        )
 
 
 class CandorService:
@@ -65,9 +99,8 @@ class CandorService:
         self._backend = backend
         self._settings = settings
         self._served: dict[str, _Served] = {}
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._cache = ResultCache(settings.cache_bytes)
+        self._slots = Slots(settings.max_in_flight)
         self._draining = False
 
     async def start(self) -> None:
@@ -76,35 +109,66 @@ class CandorService:
             for name in self._settings.models:
                 group.create_task(self._describe_until_known(name))
 
-    async def predict(self, payload: Any, request_id: str) -> api.PredictResponse:
-        async with self._admitted(payload, api.PredictRequest) as model:
-            checked = await validation.check(api.PredictRequest, payload, model.details)
-            logits = await self._logits(model, checked.image)
+    async def predict(self, payload: Any, caller: Caller) -> api.PredictResponse:
+        async with self._admitted(payload, api.PredictRequest, caller) as admitted:
+            details = admitted.model.details
+            checked = await validation.check(api.PredictRequest, payload, details)
+            logits = await self._logits(details, checked.image)
             return api.PredictResponse(
-                predictions=_strongest(logits, model.details, checked.request.top_k),
-                model=model.details.model,
-                request_id=request_id,
+                predictions=answers.strongest(logits, details, checked.request.top_k),
+                model=details.model,
+                request_id=caller.request_id,
             )
 
-    async def explain(self, payload: Any, request_id: str) -> api.ExplainResponse:
-        async with self._admitted(payload, api.ExplainRequest) as model:
-            checked = await validation.check(api.ExplainRequest, payload, model.details)
-            items = _explain_items(checked, model.details)
-            results = await model.scheduler.run(items, checked.image)
+    async def explain(self, payload: Any, caller: Caller) -> api.ExplainResponse:
+        async with self._admitted(payload, api.ExplainRequest, caller) as admitted:
+            details = admitted.model.details
+            checked = await validation.check(api.ExplainRequest, payload, details)
+            items = _explain_items(checked, details)
+            with self._order(items, checked, admitted, Priority.EXPLAIN) as order:
+                found = await order.results()
             # In a thread: 64 PNGs take longer than a chunk of everybody else's searches.
             return await asyncio.to_thread(
-                _explain_response, checked, items, results, model.details, request_id
+                answers.explain_response, checked, items, found, details, caller.request_id
             )
 
-    async def probe(self, payload: Any, request_id: str) -> api.ProbeResponse:
-        async with self._admitted(payload, api.ProbeRequest) as model:
-            checked = await validation.check(api.ProbeRequest, payload, model.details)
-            logits = await self._logits(model, checked.image)
+    async def explain_stream(
+        self, payload: Any, caller: Caller
+    ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
+        """Progress of every pair where it changed, at most every `progress_seconds`; the answer.
+
+        Closing the generator ends the work.
+        """
+        async with self._admitted(payload, api.ExplainRequest, caller) as admitted:
+            details = admitted.model.details
+            checked = await validation.check(api.ExplainRequest, payload, details)
+            items = _explain_items(checked, details)
+            with self._order(items, checked, admitted, Priority.EXPLAIN) as order:
+                working = asyncio.ensure_future(order.results())
+                try:
+                    async with aclosing(self._progress(order, working)) as events:
+                        async for event in events:
+                            yield event
+                    found = await working
+                finally:
+                    working.cancel()
+                    await asyncio.gather(working, return_exceptions=True)
+            answer = await asyncio.to_thread(
+                answers.explain_response, checked, items, found, details, caller.request_id
+            )
+            yield api.ExplainStreamResponse(result=answer)
+
+    async def probe(self, payload: Any, caller: Caller) -> api.ProbeResponse:
+        async with self._admitted(payload, api.ProbeRequest, caller) as admitted:
+            details = admitted.model.details
+            checked = await validation.check(api.ProbeRequest, payload, details)
+            logits = await self._logits(details, checked.image)
             label = checked.classes.get("label", int(logits.argmax()))
             items = _probe_items(checked.request, label)
-            results = await model.scheduler.run(items, checked.image)
+            with self._order(items, checked, admitted, Priority.PROBE) as order:
+                found = await order.results()
             return await asyncio.to_thread(
-                _probe_response, checked, label, logits, results, model.details, request_id
+                answers.probe_response, checked, label, logits, found, details, caller.request_id
             )
 
     def list_models(self) -> api.ModelList:
@@ -133,39 +197,56 @@ class CandorService:
         self._draining = True
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
-                await self._idle.wait()
+                await self._slots.wait_until_idle()
         except TimeoutError:
             pass  # the doors close on whoever is left
         for model in self._served.values():
-            await model.scheduler.close()
+            await model.desk.scheduler.close()
 
     @asynccontextmanager
-    async def _admitted(self, payload: Any, kind: type[Any]) -> AsyncIterator[_Served]:
+    async def _admitted(
+        self, payload: Any, kind: type[Any], caller: Caller
+    ) -> AsyncIterator[_Admitted]:
         """Counts the request as running and ends it when its time is over."""
-        self._check_admission()
-        model = self._find(validation.requested_model(payload), payload, kind)
-        self._in_flight += 1
-        self._idle.clear()
-        try:
-            async with asyncio.timeout(self._settings.request_seconds):
-                yield model
-        except TimeoutError as err:
-            message = f"not finished in {self._settings.request_seconds:g} seconds"
-            raise ServiceError(ErrorCode.TIMEOUT, message) from err
-        finally:
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._idle.set()
-
-    def _check_admission(self) -> None:
         if self._draining:
             raise ServiceError(
                 ErrorCode.MODEL_NOT_READY, "shutting down", retry_seconds=RESTART_SECONDS
             )
-        limit = self._settings.max_in_flight
-        if self._in_flight >= limit:
-            message = f"got one request more than the {limit} allowed at once"
-            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=_CROWDED_SECONDS)
+        slot = self._slots.take()
+        try:
+            model = self._find(validation.requested_model(payload), payload, kind)
+            longest = caller.arrived + self._settings.request_seconds
+            async with asyncio.timeout_at(min(caller.deadline, longest)) as timeout:
+                yield _Admitted(model, slot, caller, timeout)
+        except TimeoutError as err:
+            message = f"not finished in {time.monotonic() - caller.arrived:.3g} seconds"
+            raise ServiceError(ErrorCode.TIMEOUT, message) from err
+        finally:
+            slot.drop()
+
+    def _order(
+        self,
+        items: Sequence[SearchItem],
+        checked: validation.Checked[Any],
+        admitted: _Admitted,
+        usual: Priority,
+    ) -> AbstractContextManager[Order]:
+        terms = admitted.terms(checked.request, usual, self._settings.answer_seconds)
+        digest = admitted.model.details.model.weights_digest
+        return admitted.model.desk.order(items, checked.image, terms, admitted.slot, digest)
+
+    async def _progress(
+        self, order: Order, working: "asyncio.Future[list[Found]]"
+    ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
+        """Until the work is done."""
+        told: dict[int, tuple[int, int]] = {}
+        while not working.done():
+            for place, glimpse in order.glimpses().items():
+                news = (glimpse.step, glimpse.queue_position)
+                if told.get(place) != news and not working.done():
+                    told[place] = news
+                    yield await asyncio.to_thread(answers.progress_event, place, glimpse)
+            await asyncio.wait({working}, timeout=self._settings.progress_seconds)
 
     def _find(self, name: str, payload: Any, kind: type[Any] | None) -> _Served:
         names = self._settings.models
@@ -192,17 +273,20 @@ class CandorService:
             raise WorkerFault(f"got {answer.kind} to a describe item")
         known = self._served.get(name)
         details = _details(name, answer.card)
-        scheduler = known.scheduler if known else self._scheduler(details)
-        self._served[name] = _Served(details, scheduler)
+        desk = known.desk if known else SearchDesk(self._scheduler(details), self._cache)
+        self._served[name] = _Served(details, desk)
 
     def _scheduler(self, details: api.ModelDetails) -> SearchScheduler:
         settings = self._settings
         return SearchScheduler(
             self._backend,
             details.model.name,
+            value_count=_value_count(details.input),
+            worker_count=settings.search_workers,
             max_batch=min(settings.max_batch, _searches_a_call(details.input)),
             max_waiting=settings.max_waiting,
             chunk_seconds=settings.chunk_seconds,
+            short_steps=settings.short_steps,
             worker_retry_seconds=settings.worker_retry_seconds,
         )
 
@@ -213,8 +297,8 @@ class CandorService:
             raise item_error(answer)
         return answer, arrays
 
-    async def _logits(self, model: _Served, image: images.Pixels) -> NDArray[np.float32]:
-        name = model.details.model.name
+    async def _logits(self, details: api.ModelDetails, image: images.Pixels) -> NDArray[np.float32]:
+        name = details.model.name
         item = wire.pack(PredictItem().model_dump(mode="json"), {"image": image})
         answer, arrays = await patiently(
             functools.partial(self._ask, name, "predict", item),
@@ -236,8 +320,11 @@ class CandorService:
 
 def _searches_a_call(spec: api.InputSpec) -> int:
     """How many running searches fit into one message."""
-    picture_bytes = 4 * spec.channels * spec.height * spec.width
-    return max(1, MAX_CALL_BYTES // (_STATE_PICTURES * picture_bytes))
+    return max(1, MAX_CALL_BYTES // (_STATE_PICTURES * 4 * _value_count(spec)))
+
+
+def _value_count(spec: api.InputSpec) -> int:
+    return spec.channels * spec.height * spec.width
 
 
 def _details(name: str, card: ModelCard) -> api.ModelDetails:
@@ -286,121 +373,4 @@ def _item_maker(request: api.ExplainRequest | api.ProbeRequest) -> Callable[...,
         seed=request.seed,
         solver=request.solver,
         chunk_steps=1,  # the scheduler sets it anew for every chunk
-    )
-
-
-def _explain_response(
-    checked: validation.Checked[api.ExplainRequest],
-    items: Sequence[SearchItem],
-    results: Sequence[SearchResult],
-    model: api.ModelDetails,
-    request_id: str,
-) -> api.ExplainResponse:
-    before = results[0].logits_before
-    explanations = [
-        _explanation(checked, item, result, model)
-        for item, result in zip(items, results, strict=True)
-    ]
-    return api.ExplainResponse(
-        explanations=tuple(explanations),
-        predictions_before=_strongest(before, model, checked.request.top_k),
-        input_png=images.encode_png(checked.image),
-        model=model.model,
-        request_id=request_id,
-    )
-
-
-def _explanation(
-    checked: validation.Checked[api.ExplainRequest],
-    item: SearchItem,
-    result: SearchResult,
-    model: api.ModelDetails,
-) -> api.Explanation:
-    request = checked.request
-    before, after = _softmax(result.logits_before), _softmax(result.logits_after)
-    return api.Explanation(
-        target=_class_confidence(item.target, after, model),
-        direction=request.direction,
-        rho=item.rho,
-        rmse=result.end.rmse,
-        confidence_before=float(before[item.target]),
-        confidence_after=float(after[item.target]),
-        predicted_before=_strongest(result.logits_before, model, 1)[0],
-        predicted_after=_strongest(result.logits_after, model, 1)[0],
-        predictions_after=_strongest(result.logits_after, model, request.top_k),
-        steps=result.end.steps,
-        status=result.end.status,
-        solver=result.end.solver,
-        image_png=images.encode_png_toward(result.image, checked.image),
-        image_tensor=_tensor(result.image) if request.include_tensor else None,
-    )
-
-
-def _tensor(image: NDArray[np.float32]) -> api.TensorInput:
-    return api.TensorInput(shape=image.shape, data=image.astype("<f4").tobytes())
-
-
-def _probe_response(
-    checked: validation.Checked[api.ProbeRequest],
-    label: int,
-    logits: NDArray[np.float32],
-    results: Sequence[SearchResult],
-    model: api.ModelDetails,
-    request_id: str,
-) -> api.ProbeResponse:
-    probed = [
-        _probe_result(goal, label, result, checked.image, model)
-        for goal, result in zip(checked.request.goals, results, strict=True)
-    ]
-    return api.ProbeResponse(
-        results=tuple(probed),
-        label=_class_confidence(label, _softmax(logits), model),
-        predictions_before=_strongest(logits, model, checked.request.top_k),
-        model=model.model,
-        request_id=request_id,
-    )
-
-
-def _probe_result(
-    goal: api.ProbeGoal,
-    label: int,
-    result: SearchResult,
-    image: images.Pixels,
-    model: api.ModelDetails,
-) -> api.ProbeResult:
-    end = result.end
-    is_found = end.status is api.SearchStatus.FOUND
-    is_unresolved = end.status is api.SearchStatus.UNRESOLVED
-    return api.ProbeResult(
-        goal=goal,
-        status=end.status,
-        radius=end.rmse if is_found else None if is_unresolved else 0.0,
-        lower_bound=end.lower_bound if is_unresolved else None,
-        falls_to=_strongest(result.logits_after, model, 1)[0],
-        label_confidence_after=float(_softmax(result.logits_after)[label]),
-        steps=end.steps,
-        solver=end.solver,
-        image_png=images.encode_png_toward(result.image, image) if is_found else b"",
-    )
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(shifted / shifted.sum())
-
-
-def _strongest(
-    logits: NDArray[Any], model: api.ModelDetails, count: int
-) -> tuple[api.ClassConfidence, ...]:
-    """The ``count`` strongest classes; of equals the lower index first."""
-    confidences = _softmax(logits)
-    order = np.argsort(-confidences, kind="stable")[:count]
-    return tuple(_class_confidence(int(index), confidences, model) for index in order)
-
-
-def _class_confidence(
-    index: int, confidences: NDArray[np.float64], model: api.ModelDetails
-) -> api.ClassConfidence:
-    return api.ClassConfidence(
-        index=index, name=model.classes[index], confidence=float(confidences[index])
     )

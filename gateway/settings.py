@@ -35,13 +35,23 @@ class Settings(BaseSettings):
     """Names of the models served; the first is the default."""
 
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Searches advanced by one call to a worker."""
+    """Searches advanced by one call to a worker at most; fewer where steps take long."""
+    search_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Search workers a model has behind TorchServe, its `minWorkers`; as many chunks travel."""
+    short_steps: Annotated[int, Field(ge=0)] = 40
+    """A search of at most so many steps counts as short: it waits for no batch of long ones."""
     max_waiting: Annotated[int, Field(ge=1)] = 512
     """Searches of one model that may wait for a place in the batch; more are turned away."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests worked on at once, of all kinds; more are turned away."""
-    chunk_seconds: Seconds = 0.075
+    chunk_seconds: Seconds = 0.1
     """How long one chunk of a search should take: the wait of a newcomer before it joins."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """Memory for finished searches of all models, the least recently used go first; 0: none."""
+    progress_seconds: Seconds = 0.25
+    """Pause between two looks at a streamed search; each may send one message a pair."""
+    heartbeat_seconds: Seconds = 10.0
+    """Silence after which a stream over REST shows that it is alive."""
 
     worker_call_seconds: Seconds = 30.0
     """Longest wait for one answer of a worker; a hung worker counts as dead after it."""
@@ -51,6 +61,8 @@ class Settings(BaseSettings):
     """How long a prediction outlives a dead worker; a restart takes about 3 seconds."""
     request_seconds: Seconds = 600.0
     """Longest a request may take, all of it."""
+    answer_seconds: Seconds = 0.2
+    """Before a deadline the searches end so much earlier: time to encode and send the answer."""
     body_seconds: Seconds = 30.0
     """Longest a REST client may take to send its body."""
     ready_seconds: Seconds = 10.0

@@ -3,12 +3,14 @@
 from grpc import StatusCode, aio
 
 from candor.contracts import wire
-from gateway.backend import MAX_CALL_BYTES, Role, WorkerFault, WorkerUnavailable
+from gateway.backend import MAX_CALL_BYTES, Role, WorkerDied, WorkerFault, WorkerUnavailable
 from gateway.pb.torchserve import inference_pb2, inference_pb2_grpc
 
 # TorchServe says RESOURCE_EXHAUSTED "Worker died." for a killed worker, INTERNAL for a model it
 # does not know yet or a full queue, CANCELLED for a broken stream; only these are ours to fix.
 _PERMANENT = (StatusCode.INVALID_ARGUMENT, StatusCode.UNIMPLEMENTED, StatusCode.UNAUTHENTICATED)
+# Under way when the worker was killed, or when it took longer than a call may.
+_DEATHS = (StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEEDED)
 
 
 class TorchServeBackend:
@@ -41,7 +43,11 @@ class TorchServeBackend:
 
 def _worker_error(err: aio.AioRpcError) -> Exception:
     reason = f"{err.code().name} {err.details() or ''}"[:200]
-    return WorkerFault(reason) if err.code() in _PERMANENT else WorkerUnavailable(reason)
+    if err.code() in _PERMANENT:
+        return WorkerFault(reason)
+    if err.code() in _DEATHS:
+        return WorkerDied(reason)
+    return WorkerUnavailable(reason)
 
 
 def _answers(prediction: bytes, count: int) -> list[bytes]:

@@ -22,16 +22,19 @@ PartT = TypeVar("PartT", bound=BaseModel)
 _MAX_VIOLATIONS = 64  # of one answer; a hostile request could hold a million
 _MAX_VALUES = 1000  # keys and entries of one request; the largest that makes sense has about 200
 _RANGES = {
+    "allow_partial": "true, false",
     "direction": "for, against",
     "goals": "one or both of attack, btr",
     "image": "an object with encoded or tensor",
     "include_tensor": "true, false",
     "index": "a class index, 0 or more",
     "label": "an object with index or name",
+    "no_cache": "true, false",
     "rhos": "RMSE in (0, 1]",
     "seed": f"[0, {limits.MAX_SEED}]",
     "steps": f"[1, {limits.MAX_STEPS}]",
     "targets": "an object with index or name",
+    "timeout_seconds": f"(0, {limits.MAX_TIMEOUT_SECONDS:g}]",
     "top_k": f"[1, {limits.MAX_TOP_K}]",
 }
 _OVERSIZED = FieldViolation("request", f"got more values than allowed, {_MAX_VALUES}")

@@ -42,6 +42,7 @@ Rmse = Annotated[float, Field(ge=0.0, le=1.0)]
 Rho = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=1, le=limits.MAX_STEPS)]
 Seed = Annotated[int, Field(ge=0, le=limits.MAX_SEED)]
+TimeoutSeconds = Annotated[float, Field(gt=0.0, le=limits.MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
 TopK = Annotated[int, Field(ge=1, le=limits.MAX_TOP_K)]
 
 
@@ -124,6 +125,9 @@ class ExplainRequest(_Message):
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     include_tensor: bool = False
+    timeout_seconds: TimeoutSeconds | None = None
+    allow_partial: bool = True
+    no_cache: bool = False
 
 
 class ProbeRequest(_Message):
@@ -135,6 +139,9 @@ class ProbeRequest(_Message):
     steps: Steps = Field(default_factory=_probe_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
+    timeout_seconds: TimeoutSeconds | None = None
+    allow_partial: bool = True
+    no_cache: bool = False
 
 
 class ModelRef(_Message):
@@ -170,6 +177,8 @@ class Explanation(_Message):
     solver: str
     image_png: Base64Bytes
     image_tensor: TensorInput | None = None
+    is_partial: bool
+    from_cache: bool
 
 
 class ExplainResponse(_Message):
@@ -178,6 +187,23 @@ class ExplainResponse(_Message):
     input_png: Base64Bytes
     model: ModelRef
     request_id: str
+
+
+class ExplainProgress(_Message):
+    index: int
+    step: int
+    step_count: int
+    best_confidence: Probability | None
+    best_rmse: Rmse | None
+    queue_position: int
+    preview_png: Base64Bytes
+
+
+class ExplainStreamResponse(_Message):
+    """One message of a stream: progress, or the answer that ends it."""
+
+    progress: ExplainProgress | None = None
+    result: ExplainResponse | None = None
 
 
 class ProbeResult(_Message):
@@ -190,6 +216,8 @@ class ProbeResult(_Message):
     steps: int
     solver: str
     image_png: Base64Bytes
+    is_partial: bool
+    from_cache: bool
 
 
 class ProbeResponse(_Message):

@@ -13,6 +13,7 @@ MAX_STEPS = 2000
 MAX_SEED = 2**32 - 1
 MAX_ANNOTATOR_CHARS = 60
 MAX_CANDIDATE = 2**31 - 1  # number of a candidate in the store
+MAX_TIMEOUT_SECONDS = 86400.0
 
 DEFAULT_TOP_K = 5
 DEFAULT_STEPS = 450  # N of Algorithm 1

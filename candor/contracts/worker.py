@@ -10,6 +10,7 @@ describe call  item: `DescribeItem`; answer: `DescribeAnswer` (any worker answer
 search call    item: `SearchItem` + arrays: ``image`` alone for a search that begins, or exactly the
                arrays of the last `SearchProgress` for one that goes on
                answer while it runs: `SearchProgress` + the state's arrays, opaque to the gateway
+               but for ``best`` (C, H, W) float32, the best picture so far, which it may show
                answer when it ends: `SearchEnd` + arrays ``image`` (C, H, W) float32,
                ``logits_before`` and ``logits_after`` (V,) float32
 """

@@ -23,12 +23,13 @@ from candor.contracts.worker import (
     SearchItem,
     SearchProgress,
 )
-from gateway.backend import WorkerUnavailable
+from gateway.backend import WorkerDied, WorkerUnavailable
 
 SHAPE = (3, 8, 6)  # height and width differ, so a swap of the two shows
 CLASSES = ("cat", "dog", "frog", "ship", "truck")
 STEP_RMSE = 0.01
 POISON_SEED = 666  # a search with this seed is refused by the worker
+DEADLY_SEED = 667  # and one with this seed kills it, each time
 CARD = ModelCard(
     name="linear",
     version="1.2",
@@ -111,9 +112,13 @@ def _search(item: SearchItem, image: np.ndarray, current: np.ndarray) -> bytes:
         step += 1
         if item.goal in (Goal.ATTACK, Goal.BTR) and _holds(item, current):
             return _ended(item, SearchStatus.FOUND, step, image, current)
-    if step < item.step_count:
-        progress = SearchProgress(step=step, best_rmse=None, best_confidence=None)
-        return _packed(progress, {"image": image, "current": current})
+    if step < item.step_count and item.chunk_steps > 0:
+        progress = SearchProgress(
+            step=step,
+            best_rmse=rmse_between(current, image),
+            best_confidence=float(confidences_of(current)[item.target]),
+        )
+        return _packed(progress, {"image": image, "current": current, "best": current})
     is_found = item.goal not in (Goal.ATTACK, Goal.BTR)
     status = SearchStatus.FOUND if is_found else SearchStatus.UNRESOLVED
     return _ended(item, status, step, image, current)
@@ -164,6 +169,8 @@ class LinearBackend:
         call_seconds: how long a search call takes.
         search_calls: the items of every search call that was answered.
         started: set when the first search call arrives.
+        flying, most_flying: search calls now, and the most there were at once.
+        death_count: times a search with `DEADLY_SEED` killed the worker.
     """
 
     def __init__(self, call_seconds: float = 0.0) -> None:
@@ -172,14 +179,28 @@ class LinearBackend:
         self.call_seconds = call_seconds
         self.search_calls: list[list[SearchItem]] = []
         self.started = threading.Event()
+        self.flying = self.most_flying = 0
+        self.death_count = 0
 
     async def call(self, model: str, role: str, items: list[bytes]) -> list[bytes]:
         if role == "predict":
             return self._worker.answer(items)
         self.started.set()
-        await asyncio.sleep(self.call_seconds)
+        self.flying += 1
+        self.most_flying = max(self.most_flying, self.flying)
+        try:
+            await asyncio.sleep(self.call_seconds)
+            return self._search(items)
+        finally:
+            self.flying -= 1
+
+    def _search(self, items: list[bytes]) -> list[bytes]:
         if self.failures_left > 0:
             self.failures_left -= 1
             raise WorkerUnavailable("Worker died.")
-        self.search_calls.append([SearchItem.model_validate(wire.unpack(i)[0]) for i in items])
+        searches = [SearchItem.model_validate(wire.unpack(item)[0]) for item in items]
+        if any(search.seed == DEADLY_SEED for search in searches):
+            self.death_count += 1
+            raise WorkerDied("Worker died.")
+        self.search_calls.append(searches)
         return self._worker.answer(items)

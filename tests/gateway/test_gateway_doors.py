@@ -23,6 +23,7 @@ from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
 from gateway.client import CandorClient
 from gateway.pb.candor.v1 import candor_pb2 as pb
+from gateway.slots import Slots
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of, rmse_between
 from tests.gateway.open_doors import Doors, until
 
@@ -171,9 +172,18 @@ REQUESTS: list[tuple[str, api.BaseModel, dict[str, Any]]] = [
     (
         "explain",
         api.ExplainRequest,
-        {"targets": [{"name": "dog"}, {"index": 0}], "rhos": [0.03], "include_tensor": True},
+        {
+            "targets": [{"name": "dog"}, {"index": 0}],
+            "rhos": [0.03],
+            "include_tensor": True,
+            "no_cache": True,
+        },
     ),
-    ("probe", api.ProbeRequest, {"label": {"index": 0}, "goals": ["btr"], "seed": 7}),
+    (
+        "probe",
+        api.ProbeRequest,
+        {"label": {"index": 0}, "goals": ["btr"], "seed": 7, "no_cache": True},
+    ),
 ]
 
 
@@ -590,9 +600,7 @@ def test_deadline_of_the_service_is_a_timeout(fresh_doors: Doors, png: bytes) ->
 
 
 def test_crowded_gateway_turns_the_next_request_away(fresh_doors: Doors, png: bytes) -> None:
-    fresh_doors.gateway.service._settings = fresh_doors.gateway._settings.model_copy(
-        update={"max_in_flight": 1}
-    )
+    fresh_doors.gateway.service._slots = Slots(1)
     fresh_doors.backend.call_seconds = 0.02
     image = pb.Image(encoded=png)
     running = fresh_doors.stub.Explain.future(

@@ -1,6 +1,8 @@
 """Continuous batching of searches."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -12,17 +14,16 @@ from candor.contracts.api import InputSpec
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import Goal, SearchItem
 from gateway.backend import MAX_CALL_BYTES, WorkerFault
-from gateway.scheduler import (
-    FIRST_CHUNK_STEPS,
-    MAX_CHUNK_STEPS,
-    ChunkClock,
-    SearchResult,
-    SearchScheduler,
-)
+from gateway.caller import Priority
+from gateway.clock import MAX_CHUNK_STEPS, ChunkClock
+from gateway.queue import CONDEMNED_DEATHS
+from gateway.scheduler import SearchScheduler
+from gateway.search import SearchResult
 from gateway.service import _searches_a_call
-from tests.gateway.linear_worker import POISON_SEED, SHAPE, LinearBackend
+from tests.gateway.linear_worker import DEADLY_SEED, POISON_SEED, SHAPE, LinearBackend
 
 T = TypeVar("T")
+VALUE_COUNT = 3 * 32 * 32  # so that the first chunk is 4 steps
 IMAGE = np.random.default_rng(5).random(SHAPE, dtype=np.float32)
 
 
@@ -39,14 +40,28 @@ def explain(steps: int, target: int = 1, seed: int = 0) -> SearchItem:
     )
 
 
-async def one(scheduler: SearchScheduler, item: SearchItem) -> SearchResult:
-    return (await scheduler.run([item], IMAGE))[0]
+def scheduler_of(backend: Any, **options: Any) -> SearchScheduler:
+    return SearchScheduler(backend, "linear", value_count=VALUE_COUNT, **options)
+
+
+async def one(
+    scheduler: SearchScheduler,
+    item: SearchItem,
+    tenant: str = "",
+    priority: Priority = Priority.EXPLAIN,
+) -> SearchResult:
+    scheduler.check_room(1)
+    search = scheduler.submit(item, IMAGE, tenant=tenant, priority=priority)
+    try:
+        return await search.future
+    finally:
+        search.future.cancel()
 
 
 def test_result_does_not_depend_on_the_length_of_chunks() -> None:
     async def searched(chunk_seconds: float) -> tuple[SearchResult, int]:
         backend = LinearBackend()
-        scheduler = SearchScheduler(backend, "linear", chunk_seconds=chunk_seconds)
+        scheduler = scheduler_of(backend, chunk_seconds=chunk_seconds)
         result = await one(scheduler, explain(60))
         await scheduler.close()
         return result, len(backend.search_calls)
@@ -65,21 +80,21 @@ def test_result_does_not_depend_on_the_length_of_chunks() -> None:
 def test_eight_searches_share_batches_of_equal_chunks() -> None:
     async def scenario() -> list[list[SearchItem]]:
         backend = LinearBackend(call_seconds=0.005)
-        scheduler = SearchScheduler(backend, "linear")
+        scheduler = scheduler_of(backend)
         await asyncio.gather(*(one(scheduler, explain(40)) for _ in range(8)))
         await scheduler.close()
         return backend.search_calls
 
     calls = run(scenario())
     assert max(len(call) for call in calls) == 8
-    assert sum(len(call) for call in calls) < 8 * 40 / FIRST_CHUNK_STEPS
+    assert sum(len(call) for call in calls) < 8 * 40 / 5
     assert all(len({item.chunk_steps for item in call}) == 1 for call in calls)
 
 
 def test_batch_never_exceeds_its_limit_and_everyone_is_served_in_order() -> None:
     async def scenario() -> tuple[list[int], list[int]]:
         backend = LinearBackend()
-        scheduler = SearchScheduler(backend, "linear", max_batch=3)
+        scheduler = scheduler_of(backend, max_batch=3, chunk_seconds=1e-9)
         order: list[int] = []
 
         async def numbered(number: int) -> None:
@@ -98,7 +113,7 @@ def test_batch_never_exceeds_its_limit_and_everyone_is_served_in_order() -> None
 def test_late_short_search_finishes_before_long_ones() -> None:
     async def scenario() -> list[str]:
         backend = LinearBackend(call_seconds=0.005)
-        scheduler = SearchScheduler(backend, "linear", chunk_seconds=0.01)
+        scheduler = scheduler_of(backend, chunk_seconds=0.01)
         order: list[str] = []
 
         async def named(name: str, steps: int) -> None:
@@ -119,9 +134,9 @@ def test_late_short_search_finishes_before_long_ones() -> None:
 def test_failing_worker_that_recovers_loses_no_search() -> None:
     async def scenario() -> tuple[list[SearchResult], list[SearchResult], int]:
         backend = LinearBackend()
-        scheduler = SearchScheduler(backend, "linear")
+        scheduler = scheduler_of(backend)
         items = [explain(20, target) for target in range(4)]
-        undisturbed = await scheduler.run(items, IMAGE)
+        undisturbed = await asyncio.gather(*(one(scheduler, item) for item in items))
         backend.failures_left = 3
         survivors = await asyncio.gather(*(one(scheduler, item) for item in items))
         await scheduler.close()
@@ -136,7 +151,7 @@ def test_failing_worker_that_recovers_loses_no_search() -> None:
 def test_worker_killed_mid_search_costs_one_repeated_chunk() -> None:
     async def scenario() -> list[int]:
         backend = LinearBackend(call_seconds=0.01)
-        scheduler = SearchScheduler(backend, "linear", chunk_seconds=1e-9)
+        scheduler = scheduler_of(backend, chunk_seconds=1e-9)
         task = asyncio.create_task(one(scheduler, explain(9)))
         while len(backend.search_calls) < 2:
             await asyncio.sleep(0.001)
@@ -153,7 +168,7 @@ def test_worker_that_stays_away_is_model_not_ready() -> None:
     async def scenario() -> ServiceError:
         backend = LinearBackend()
         backend.failures_left = 10**6
-        scheduler = SearchScheduler(backend, "linear", worker_retry_seconds=0.15)
+        scheduler = scheduler_of(backend, worker_retry_seconds=0.15)
         with pytest.raises(ServiceError) as caught:
             await one(scheduler, explain(5))
         backend.failures_left = 0
@@ -169,7 +184,7 @@ def test_worker_that_stays_away_is_model_not_ready() -> None:
 def test_refused_item_harms_no_neighbour() -> None:
     async def scenario() -> list[Any]:
         backend = LinearBackend()
-        scheduler = SearchScheduler(backend, "linear")
+        scheduler = scheduler_of(backend)
         seeds = (0, POISON_SEED, 1)
         outcomes = await asyncio.gather(
             *(one(scheduler, explain(12, seed=seed)) for seed in seeds), return_exceptions=True
@@ -188,7 +203,7 @@ def test_refused_item_harms_no_neighbour() -> None:
 def test_cancelled_search_gets_no_next_chunk() -> None:
     async def scenario() -> tuple[int, list[list[SearchItem]]]:
         backend = LinearBackend(call_seconds=0.01)
-        scheduler = SearchScheduler(backend, "linear", chunk_seconds=0.01)
+        scheduler = scheduler_of(backend, chunk_seconds=0.01)
         cancelled = asyncio.create_task(one(scheduler, explain(2000, target=0)))
         kept = asyncio.create_task(one(scheduler, explain(40, target=1)))
         while not backend.search_calls:
@@ -209,8 +224,8 @@ def test_cancelled_search_gets_no_next_chunk() -> None:
 def test_full_queue_is_overloaded_with_a_time_to_retry() -> None:
     async def scenario() -> ServiceError:
         backend = LinearBackend(call_seconds=0.01)
-        scheduler = SearchScheduler(backend, "linear", max_batch=2, max_waiting=3)
-        running = asyncio.create_task(scheduler.run([explain(50)] * 5, IMAGE))
+        scheduler = scheduler_of(backend, max_batch=2, max_waiting=3)
+        running = asyncio.gather(*(one(scheduler, explain(50)) for _ in range(5)))
         await asyncio.sleep(0)
         with pytest.raises(ServiceError) as caught:
             await one(scheduler, explain(5))
@@ -222,6 +237,235 @@ def test_full_queue_is_overloaded_with_a_time_to_retry() -> None:
     error = run(scenario())
     assert error.code is ErrorCode.OVERLOADED
     assert error.retry_seconds >= 1.0
+
+
+def steps_of(calls: list[list[SearchItem]], target: int) -> int:
+    """Image-steps asked for with this target, which stands for who asked."""
+    return sum(item.chunk_steps for call in calls for item in call if item.target == target)
+
+
+def test_several_workers_fly_at_once_and_change_no_result() -> None:
+    async def scenario(worker_count: int) -> tuple[list[SearchResult], int, int]:
+        backend = LinearBackend(call_seconds=0.005)
+        scheduler = scheduler_of(backend, worker_count=worker_count)
+        items = [explain(90, target) for target in range(5)] + [explain(70, 1)]
+        results = await asyncio.gather(*(one(scheduler, item) for item in items))
+        await scheduler.close()
+        return results, backend.most_flying, max(len(call) for call in backend.search_calls)
+
+    alone, one_flying, whole_batch = run(scenario(1))
+    spread, three_flying, third_of_it = run(scenario(3))
+    assert (one_flying, whole_batch) == (1, 6)
+    assert (three_flying, third_of_it) == (3, 2)
+    for expected, got in zip(alone, spread, strict=True):
+        np.testing.assert_array_equal(got.image, expected.image)
+
+
+def test_search_that_kills_its_worker_takes_no_other_with_it() -> None:
+    async def scenario() -> tuple[list[Any], LinearBackend]:
+        backend = LinearBackend()
+        scheduler = scheduler_of(backend)
+        seeds = (1, 2, DEADLY_SEED, 3)
+        outcomes = await asyncio.gather(
+            *(one(scheduler, explain(60, seed=seed)) for seed in seeds), return_exceptions=True
+        )
+        assert scheduler.search_count == 0
+        await scheduler.close()
+        return outcomes, backend
+
+    (first, second, condemned, third), backend = run(scenario())
+    assert first.end.steps == second.end.steps == third.end.steps == 60
+    assert isinstance(condemned, ServiceError)
+    assert condemned.code is ErrorCode.SEARCH_FAILED
+    assert condemned.retry_seconds is None
+    assert backend.death_count == CONDEMNED_DEATHS
+
+
+def test_tenants_share_image_steps_however_many_searches_they_bring() -> None:
+    async def scenario() -> list[list[SearchItem]]:
+        backend = LinearBackend(call_seconds=0.002)
+        scheduler = scheduler_of(backend, max_batch=4, chunk_seconds=0.002)
+        greedy = [asyncio.create_task(one(scheduler, explain(2000, 0), "a")) for _ in range(20)]
+        while len(backend.search_calls) < 10:
+            await asyncio.sleep(0.001)
+        since = len(backend.search_calls)
+        modest = [asyncio.create_task(one(scheduler, explain(2000, 1), "b")) for _ in range(4)]
+        while len(backend.search_calls) < since + 40:
+            await asyncio.sleep(0.001)
+        for task in [*greedy, *modest]:
+            task.cancel()
+        await scheduler.close()
+        return backend.search_calls[since : since + 40]
+
+    calls = run(scenario())
+    greedy, modest = steps_of(calls, 0), steps_of(calls, 1)
+    assert 0.5 < modest / greedy < 2.0  # by the number of searches it would be 0.2
+
+
+def test_reports_step_behind_explanations_and_yet_go_on() -> None:
+    async def scenario() -> list[list[SearchItem]]:
+        backend = LinearBackend(call_seconds=0.002)
+        scheduler = scheduler_of(backend, max_batch=4, chunk_seconds=0.002)
+        tasks = [
+            asyncio.create_task(one(scheduler, explain(2000, priority), "", Priority(priority)))
+            for priority in Priority
+            for _ in range(8)
+        ]
+        while len(backend.search_calls) < 130:
+            await asyncio.sleep(0.001)
+        for task in tasks:
+            task.cancel()
+        await scheduler.close()
+        return backend.search_calls[:130]
+
+    calls = run(scenario())
+    explains, probes, reports = (steps_of(calls, priority) for priority in Priority)
+    assert explains > 1.5 * probes
+    assert probes > 2 * reports
+    assert explains < 20 * reports  # 8 to 1 by weight
+
+
+def test_short_search_shares_no_batch_with_long_ones_that_go_on_all_the_same() -> None:
+    async def scenario() -> list[list[SearchItem]]:
+        backend = LinearBackend(call_seconds=0.002)
+        scheduler = scheduler_of(backend, chunk_seconds=0.02)
+        long = [asyncio.create_task(one(scheduler, explain(2000, 0))) for _ in range(8)]
+        while len(backend.search_calls) < 2:
+            await asyncio.sleep(0.001)
+        since = len(backend.search_calls)
+        for _ in range(10):
+            await one(scheduler, explain(20, 1))
+        for task in long:
+            task.cancel()
+        await scheduler.close()
+        return backend.search_calls[since:]
+
+    calls = run(scenario())
+    assert all(len({item.target for item in call}) == 1 for call in calls)
+    lone = [call for call in calls if call[0].target == 1]
+    assert sum(call[0].step == 0 for call in lone) == 10
+    assert len(calls) > len(lone)  # a stream of short ones starves nobody
+
+
+def test_each_search_has_its_first_chunk_before_any_goes_on() -> None:
+    async def scenario() -> list[list[SearchItem]]:
+        backend = LinearBackend(call_seconds=0.002)
+        scheduler = scheduler_of(backend, max_batch=2)
+        await asyncio.gather(*(one(scheduler, explain(200, target)) for target in range(5)))
+        await scheduler.close()
+        return backend.search_calls
+
+    calls = run(scenario())
+    assert [[item.target for item in call] for call in calls[:3]] == [[0, 1], [2, 3], [4, 0]]
+    # And then first come, first served.
+    assert [item.target for item in calls[3]] == [0, 1]
+
+
+def test_long_searches_of_a_lesser_class_ride_along_to_double_the_batch() -> None:
+    async def scenario() -> list[list[SearchItem]]:
+        backend = LinearBackend(call_seconds=0.002)
+        scheduler = scheduler_of(backend)
+        work = [one(scheduler, explain(200, 0)) for _ in range(2)]
+        work += [one(scheduler, explain(200, 1), "", Priority.REPORT) for _ in range(6)]
+        await asyncio.gather(*work)
+        await scheduler.close()
+        return backend.search_calls
+
+    first = run(scenario())[0]
+    assert sorted(item.target for item in first) == [0, 0, 1, 1]
+
+
+def test_best_so_far_can_be_had_while_the_search_goes_on() -> None:
+    async def scenario() -> tuple[SearchResult, SearchResult, list[int]]:
+        backend = LinearBackend(call_seconds=0.005)
+        scheduler = scheduler_of(backend, chunk_seconds=0.05)
+        search = scheduler.submit(explain(1000), IMAGE)
+        while search.item.step == 0:
+            await asyncio.sleep(0.001)
+        partial = await scheduler.end_now(search)
+        whole = await search.future
+        late = await scheduler.end_now(search)
+        assert late is whole
+        await scheduler.close()
+        return partial, whole, [len(call) for call in backend.search_calls]
+
+    partial, whole, sizes = run(scenario())
+    assert partial.is_partial
+    assert 0 < partial.end.steps < 1000
+    assert not whole.is_partial
+    assert whole.end.steps == 1000
+    assert set(sizes) == {1}
+
+
+def test_place_of_a_cancelled_search_is_free_only_when_its_chunk_is_back() -> None:
+    async def scenario() -> None:
+        backend = LinearBackend(call_seconds=0.05)
+        scheduler = scheduler_of(backend, max_batch=1, max_waiting=1)
+        tasks = [asyncio.create_task(one(scheduler, explain(2000))) for _ in range(2)]
+        while backend.flying == 0:
+            await asyncio.sleep(0.001)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert scheduler.search_count == 1  # the waiting one has gone, the flying one has not
+        while backend.flying:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert scheduler.search_count == 0
+        await scheduler.close()
+
+    run(scenario())
+
+
+def test_two_hundred_cancelled_searches_leave_nothing() -> None:
+    async def scenario() -> None:
+        backend = LinearBackend(call_seconds=0.002)
+        scheduler = scheduler_of(backend)
+        tasks = [
+            asyncio.create_task(one(scheduler, explain(2000), f"tenant {number}"))
+            for number in range(200)
+        ]
+        while len(backend.search_calls) < 10:
+            await asyncio.sleep(0.001)
+        arrays = weakref.WeakSet(s for s in scheduler._queue)
+        assert len(arrays) == 200
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        answered = len(backend.search_calls)
+        await asyncio.sleep(0.05)
+        assert len(backend.search_calls) == answered
+        assert scheduler.search_count == 0
+        assert len(scheduler._queue._tenants) == 0
+        del task, tasks
+        gc.collect()
+        assert len(arrays) == 0
+        assert len(asyncio.all_tasks()) == 3  # this one, its time limit and the scheduler's loop
+        await scheduler.close()
+
+    run(scenario())
+
+
+def test_estimates_grow_with_what_is_ahead() -> None:
+    async def scenario() -> None:
+        scheduler = scheduler_of(LinearBackend(call_seconds=0.01), max_batch=2)
+        item = explain(400)
+        lane = scheduler.lane(Priority.EXPLAIN, item)
+        assert scheduler.whole_seconds([item], "a", lane) < 1.0  # nothing measured, no refusal
+        await one(scheduler, explain(60))
+        idle = scheduler.first_result_seconds("a", lane)
+        assert scheduler.whole_seconds([item], "a", lane) > 2 * idle
+        tasks = [asyncio.create_task(one(scheduler, item, "a")) for _ in range(20)]
+        await asyncio.sleep(0)
+        busy = scheduler.first_result_seconds("a", lane)
+        assert busy > 3 * idle
+        assert scheduler.first_result_seconds("b", lane) < busy / 3  # does not wait for those
+        for task in tasks:
+            task.cancel()
+        await scheduler.close()
+
+    run(scenario())
 
 
 class NonsenseBackend:
@@ -247,7 +491,7 @@ class NonsenseBackend:
 )
 def test_nonsense_of_a_worker_is_an_internal_error_at_once(answers: list[bytes]) -> None:
     async def scenario() -> None:
-        scheduler = SearchScheduler(NonsenseBackend(answers), "linear")
+        scheduler = scheduler_of(NonsenseBackend(answers))
         with pytest.raises(ServiceError) as caught:
             await one(scheduler, explain(5))
         assert caught.value.code is ErrorCode.INTERNAL
@@ -264,7 +508,7 @@ def test_fault_of_the_whole_call_is_not_retried() -> None:
 
     async def scenario() -> int:
         backend = Faulty()
-        scheduler = SearchScheduler(backend, "linear")
+        scheduler = scheduler_of(backend)
         with pytest.raises(ServiceError, match="not a list"):
             await one(scheduler, explain(5))
         await scheduler.close()
@@ -274,21 +518,48 @@ def test_fault_of_the_whole_call_is_not_retried() -> None:
 
 
 def test_chunks_grow_and_shrink_to_their_time() -> None:
-    clock = ChunkClock(0.075)
-    assert clock.steps(1) == FIRST_CHUNK_STEPS
+    clock = ChunkClock(0.075, 3 * 32 * 32)
+    assert clock.steps(1) == 4
+    assert ChunkClock(0.075, 3 * 224 * 224).steps(1) == 1
     clock.record(1, 5, 0.050)  # 10 ms a step
     assert clock.steps(1) == 7
     clock.record(32, 1, 0.3)
     assert clock.steps(32) == 1
-    assert clock.steps(30) == 1  # nearest size measured
+    assert clock.steps(30) == 1  # its share of the nearest size measured
     for _ in range(30):
         clock.record(1, 7, 0.0007)
     assert clock.steps(1) == MAX_CHUNK_STEPS
 
 
+def test_batch_shrinks_until_its_chunk_is_worth_the_travel_of_its_states() -> None:
+    slow, quick = ChunkClock(0.1, 3072), ChunkClock(0.1, 3072)
+    for size in (8, 16, 32):
+        slow.record(size, 1, 0.004 * size)
+        quick.record(size, 10, 0.02)
+    assert slow.batch_limit(32) == 8
+    assert slow.steps(8) == 3
+    assert quick.batch_limit(32) == 32
+    assert slow.batch_limit(4) == 4
+
+
+def test_worst_lengths_follow_peaks_at_once_and_forget_them_slowly() -> None:
+    clock = ChunkClock(0.1, 3072)
+    assert clock.ending_length() > 0
+    clock.record(8, 4, 0.5)
+    clock.record_ending(0.3)
+    assert (clock.chunk_length(8), clock.ending_length()) == (0.5, 0.3)
+    clock.record(8, 4, 0.1)
+    assert 0.4 < clock.chunk_length(8) < 0.5
+    for _ in range(60):
+        clock.record(8, 4, 0.1)
+        clock.record_ending(0.02)
+    assert clock.chunk_length(8) < 0.11
+    assert clock.ending_length() < 0.03
+
+
 def test_closing_fails_what_still_runs() -> None:
     async def scenario() -> ServiceError:
-        scheduler = SearchScheduler(LinearBackend(call_seconds=0.01), "linear", max_batch=1)
+        scheduler = scheduler_of(LinearBackend(call_seconds=0.01), max_batch=1)
         running = asyncio.gather(
             *(one(scheduler, explain(2000)) for _ in range(2)), return_exceptions=True
         )

@@ -101,7 +101,7 @@ class PredictResponse(_message.Message):
     def __init__(self, predictions: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "image", "targets", "rhos", "direction", "steps", "solver", "seed", "top_k", "include_tensor")
+    __slots__ = ("model", "image", "targets", "rhos", "direction", "steps", "solver", "seed", "top_k", "include_tensor", "timeout_seconds", "allow_partial", "no_cache")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +112,9 @@ class ExplainRequest(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    NO_CACHE_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Image
     targets: _containers.RepeatedCompositeFieldContainer[ClassRef]
@@ -122,7 +125,10 @@ class ExplainRequest(_message.Message):
     seed: int
     top_k: int
     include_tensor: bool
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[ClassRef, _Mapping]]] = ..., rhos: _Optional[_Iterable[float]] = ..., direction: _Optional[_Union[Direction, str]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., include_tensor: _Optional[bool] = ...) -> None: ...
+    timeout_seconds: float
+    allow_partial: bool
+    no_cache: bool
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[ClassRef, _Mapping]]] = ..., rhos: _Optional[_Iterable[float]] = ..., direction: _Optional[_Union[Direction, str]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., include_tensor: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: _Optional[bool] = ..., no_cache: _Optional[bool] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("explanations", "predictions_before", "input_png", "model", "request_id")
@@ -139,7 +145,7 @@ class ExplainResponse(_message.Message):
     def __init__(self, explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("target", "direction", "rho", "rmse", "confidence_before", "confidence_after", "predicted_before", "predicted_after", "predictions_after", "steps", "status", "solver", "image_png", "image_tensor")
+    __slots__ = ("target", "direction", "rho", "rmse", "confidence_before", "confidence_after", "predicted_before", "predicted_after", "predictions_after", "steps", "status", "solver", "image_png", "image_tensor", "is_partial", "from_cache")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     RHO_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +160,8 @@ class Explanation(_message.Message):
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     IMAGE_PNG_FIELD_NUMBER: _ClassVar[int]
     IMAGE_TENSOR_FIELD_NUMBER: _ClassVar[int]
+    IS_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
     target: ClassConfidence
     direction: Direction
     rho: float
@@ -168,10 +176,38 @@ class Explanation(_message.Message):
     solver: str
     image_png: bytes
     image_tensor: Tensor
-    def __init__(self, target: _Optional[_Union[ClassConfidence, _Mapping]] = ..., direction: _Optional[_Union[Direction, str]] = ..., rho: _Optional[float] = ..., rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_before: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_after: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., steps: _Optional[int] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., image_tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    is_partial: bool
+    from_cache: bool
+    def __init__(self, target: _Optional[_Union[ClassConfidence, _Mapping]] = ..., direction: _Optional[_Union[Direction, str]] = ..., rho: _Optional[float] = ..., rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_before: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_after: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., steps: _Optional[int] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., image_tensor: _Optional[_Union[Tensor, _Mapping]] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ...) -> None: ...
+
+class ExplainStreamResponse(_message.Message):
+    __slots__ = ("progress", "result")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    progress: ExplainProgress
+    result: ExplainResponse
+    def __init__(self, progress: _Optional[_Union[ExplainProgress, _Mapping]] = ..., result: _Optional[_Union[ExplainResponse, _Mapping]] = ...) -> None: ...
+
+class ExplainProgress(_message.Message):
+    __slots__ = ("index", "step", "step_count", "best_confidence", "best_rmse", "queue_position", "preview_png")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_COUNT_FIELD_NUMBER: _ClassVar[int]
+    BEST_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    BEST_RMSE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_PNG_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    step: int
+    step_count: int
+    best_confidence: float
+    best_rmse: float
+    queue_position: int
+    preview_png: bytes
+    def __init__(self, index: _Optional[int] = ..., step: _Optional[int] = ..., step_count: _Optional[int] = ..., best_confidence: _Optional[float] = ..., best_rmse: _Optional[float] = ..., queue_position: _Optional[int] = ..., preview_png: _Optional[bytes] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
-    __slots__ = ("model", "image", "label", "goals", "steps", "solver", "seed", "top_k")
+    __slots__ = ("model", "image", "label", "goals", "steps", "solver", "seed", "top_k", "timeout_seconds", "allow_partial", "no_cache")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +216,9 @@ class ProbeRequest(_message.Message):
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    NO_CACHE_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Image
     label: ClassRef
@@ -188,7 +227,10 @@ class ProbeRequest(_message.Message):
     solver: str
     seed: int
     top_k: int
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., label: _Optional[_Union[ClassRef, _Mapping]] = ..., goals: _Optional[_Iterable[_Union[Goal, str]]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ...) -> None: ...
+    timeout_seconds: float
+    allow_partial: bool
+    no_cache: bool
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., label: _Optional[_Union[ClassRef, _Mapping]] = ..., goals: _Optional[_Iterable[_Union[Goal, str]]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: _Optional[bool] = ..., no_cache: _Optional[bool] = ...) -> None: ...
 
 class ProbeResponse(_message.Message):
     __slots__ = ("results", "label", "predictions_before", "model", "request_id")
@@ -205,7 +247,7 @@ class ProbeResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ProbeResult, _Mapping]]] = ..., label: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ProbeResult(_message.Message):
-    __slots__ = ("goal", "status", "radius", "lower_bound", "falls_to", "label_confidence_after", "steps", "solver", "image_png")
+    __slots__ = ("goal", "status", "radius", "lower_bound", "falls_to", "label_confidence_after", "steps", "solver", "image_png", "is_partial", "from_cache")
     GOAL_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     RADIUS_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +257,8 @@ class ProbeResult(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     IMAGE_PNG_FIELD_NUMBER: _ClassVar[int]
+    IS_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
     goal: Goal
     status: SearchStatus
     radius: float
@@ -224,7 +268,9 @@ class ProbeResult(_message.Message):
     steps: int
     solver: str
     image_png: bytes
-    def __init__(self, goal: _Optional[_Union[Goal, str]] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., radius: _Optional[float] = ..., lower_bound: _Optional[float] = ..., falls_to: _Optional[_Union[ClassConfidence, _Mapping]] = ..., label_confidence_after: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ...) -> None: ...
+    is_partial: bool
+    from_cache: bool
+    def __init__(self, goal: _Optional[_Union[Goal, str]] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., radius: _Optional[float] = ..., lower_bound: _Optional[float] = ..., falls_to: _Optional[_Union[ClassConfidence, _Mapping]] = ..., label_confidence_after: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

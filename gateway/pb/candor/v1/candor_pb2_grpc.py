@@ -44,6 +44,11 @@ class CandorServiceStub:
                 request_serializer=candor_dot_v1_dot_candor__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=candor_dot_v1_dot_candor__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.ExplainStream = channel.unary_stream(
+                '/candor.v1.CandorService/ExplainStream',
+                request_serializer=candor_dot_v1_dot_candor__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=candor_dot_v1_dot_candor__pb2.ExplainStreamResponse.FromString,
+                _registered_method=True)
         self.Probe = channel.unary_unary(
                 '/candor.v1.CandorService/Probe',
                 request_serializer=candor_dot_v1_dot_candor__pb2.ProbeRequest.SerializeToString,
@@ -73,6 +78,13 @@ class CandorServiceServicer:
 
     def Explain(self, request, context):
         """Show me this picture changed by RMSE rho so that the network says `target`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainStream(self, request, context):
+        """Explain, with progress messages on the way; the last message is the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +122,11 @@ def add_CandorServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=candor_dot_v1_dot_candor__pb2.ExplainRequest.FromString,
                     response_serializer=candor_dot_v1_dot_candor__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ExplainStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExplainStream,
+                    request_deserializer=candor_dot_v1_dot_candor__pb2.ExplainRequest.FromString,
+                    response_serializer=candor_dot_v1_dot_candor__pb2.ExplainStreamResponse.SerializeToString,
             ),
             'Probe': grpc.unary_unary_rpc_method_handler(
                     servicer.Probe,
@@ -181,6 +198,33 @@ class CandorService:
             '/candor.v1.CandorService/Explain',
             candor_dot_v1_dot_candor__pb2.ExplainRequest.SerializeToString,
             candor_dot_v1_dot_candor__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/candor.v1.CandorService/ExplainStream',
+            candor_dot_v1_dot_candor__pb2.ExplainRequest.SerializeToString,
+            candor_dot_v1_dot_candor__pb2.ExplainStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,152 @@
+"""Answers of the service from what workers found.  Imports contracts and the gateway's own parts.
+
+Everything here computes, PNGs for the most part: call it from a thread, never on the event loop.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candor.contracts import api
+from candor.contracts.worker import SearchItem
+from gateway import images, validation
+from gateway.desk import Found, Glimpse
+
+_PREVIEW_EDGE = 96  # pixels, the longer side of a preview at most
+
+
+def explain_response(
+    checked: validation.Checked[api.ExplainRequest],
+    items: Sequence[SearchItem],
+    found: Sequence[Found],
+    model: api.ModelDetails,
+    request_id: str,
+) -> api.ExplainResponse:
+    before = found[0].result.logits_before
+    explanations = [
+        _explanation(checked, item, one, model) for item, one in zip(items, found, strict=True)
+    ]
+    return api.ExplainResponse(
+        explanations=tuple(explanations),
+        predictions_before=strongest(before, model, checked.request.top_k),
+        input_png=images.encode_png(checked.image),
+        model=model.model,
+        request_id=request_id,
+    )
+
+
+def _explanation(
+    checked: validation.Checked[api.ExplainRequest],
+    item: SearchItem,
+    found: Found,
+    model: api.ModelDetails,
+) -> api.Explanation:
+    request, result = checked.request, found.result
+    before, after = _softmax(result.logits_before), _softmax(result.logits_after)
+    return api.Explanation(
+        target=_class_confidence(item.target, after, model),
+        direction=request.direction,
+        rho=item.rho,
+        rmse=result.end.rmse,
+        confidence_before=float(before[item.target]),
+        confidence_after=float(after[item.target]),
+        predicted_before=strongest(result.logits_before, model, 1)[0],
+        predicted_after=strongest(result.logits_after, model, 1)[0],
+        predictions_after=strongest(result.logits_after, model, request.top_k),
+        steps=result.end.steps,
+        status=result.end.status,
+        solver=result.end.solver,
+        image_png=images.encode_png_toward(result.image, checked.image),
+        image_tensor=_tensor(result.image) if request.include_tensor else None,
+        is_partial=result.is_partial,
+        from_cache=found.from_cache,
+    )
+
+
+def _tensor(image: NDArray[np.float32]) -> api.TensorInput:
+    return api.TensorInput(shape=image.shape, data=image.astype("<f4").tobytes())
+
+
+def progress_event(place: int, glimpse: Glimpse) -> api.ExplainStreamResponse:
+    """What is told of one pair while its search runs."""
+    image = glimpse.image
+    progress = api.ExplainProgress(
+        index=place,
+        step=glimpse.step,
+        step_count=glimpse.step_count,
+        best_confidence=glimpse.best_confidence,
+        best_rmse=glimpse.best_rmse,
+        queue_position=glimpse.queue_position,
+        preview_png=b"" if image is None else images.encode_preview(image, _PREVIEW_EDGE),
+    )
+    return api.ExplainStreamResponse(progress=progress)
+
+
+def probe_response(
+    checked: validation.Checked[api.ProbeRequest],
+    label: int,
+    logits: NDArray[np.float32],
+    found: Sequence[Found],
+    model: api.ModelDetails,
+    request_id: str,
+) -> api.ProbeResponse:
+    probed = [
+        _probe_result(goal, label, one, checked.image, model)
+        for goal, one in zip(checked.request.goals, found, strict=True)
+    ]
+    return api.ProbeResponse(
+        results=tuple(probed),
+        label=_class_confidence(label, _softmax(logits), model),
+        predictions_before=strongest(logits, model, checked.request.top_k),
+        model=model.model,
+        request_id=request_id,
+    )
+
+
+def _probe_result(
+    goal: api.ProbeGoal,
+    label: int,
+    found: Found,
+    image: images.Pixels,
+    model: api.ModelDetails,
+) -> api.ProbeResult:
+    result, end = found.result, found.result.end
+    is_found = end.status is api.SearchStatus.FOUND
+    is_unresolved = end.status is api.SearchStatus.UNRESOLVED
+    return api.ProbeResult(
+        goal=goal,
+        status=end.status,
+        radius=end.rmse if is_found else None if is_unresolved else 0.0,
+        lower_bound=end.lower_bound if is_unresolved else None,
+        falls_to=strongest(result.logits_after, model, 1)[0],
+        label_confidence_after=float(_softmax(result.logits_after)[label]),
+        steps=end.steps,
+        solver=end.solver,
+        image_png=images.encode_png_toward(result.image, image) if is_found else b"",
+        is_partial=result.is_partial,
+        from_cache=found.from_cache,
+    )
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    return np.asarray(shifted / shifted.sum())
+
+
+def strongest(
+    logits: NDArray[Any], model: api.ModelDetails, count: int
+) -> tuple[api.ClassConfidence, ...]:
+    """The ``count`` strongest classes; of equals the lower index first."""
+    confidences = _softmax(logits)
+    order = np.argsort(-confidences, kind="stable")[:count]
+    return tuple(_class_confidence(int(index), confidences, model) for index in order)
+
+
+def _class_confidence(
+    index: int, confidences: NDArray[np.float64], model: api.ModelDetails
+) -> api.ClassConfidence:
+    return api.ClassConfidence(
+        index=index, name=model.classes[index], confidence=float(confidences[index])
+    )

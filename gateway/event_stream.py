@@ -1,0 +1,81 @@
+"""Server-sent events: one JSON message an event, comments while there is silence.
+
+Imports contracts and gateway parts.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Any
+
+from pydantic import BaseModel
+
+from candor.contracts import api
+from candor.contracts.errors import ServiceError
+from gateway import status
+
+MEDIA_TYPE = "text/event-stream"
+_HEARTBEAT = b": still here\n\n"
+_MAX_UNSENT_EVENTS = 64  # then a slow reader slows the search down
+
+
+async def with_heartbeats(
+    events: AsyncGenerator[api.ExplainStreamResponse, None], pause_seconds: float
+) -> AsyncGenerator[api.ExplainStreamResponse | None, None]:
+    """The events, and None whenever ``pause_seconds`` pass without one."""
+    # One task runs the generator to its end: its time limit belongs to the task that entered it.
+    queue: asyncio.Queue[api.ExplainStreamResponse] = asyncio.Queue(_MAX_UNSENT_EVENTS)
+    pumping = asyncio.create_task(_pump(events, queue))
+    try:
+        while not (pumping.done() and queue.empty()):
+            getting = asyncio.create_task(queue.get())
+            try:
+                await asyncio.wait(
+                    {getting, pumping},
+                    timeout=pause_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if getting.done():
+                    yield getting.result()
+                elif not pumping.done():
+                    yield None
+            finally:
+                getting.cancel()
+        await pumping
+    finally:
+        pumping.cancel()
+        with suppress(asyncio.CancelledError, ServiceError):
+            await pumping
+
+
+async def _pump(
+    events: AsyncGenerator[api.ExplainStreamResponse, None],
+    queue: "asyncio.Queue[api.ExplainStreamResponse]",
+) -> None:
+    async with aclosing(events):
+        async for event in events:
+            await queue.put(event)
+
+
+def encode_event(event: api.ExplainStreamResponse | None) -> bytes:
+    """``progress`` or ``result`` with its message as data; a comment for None."""
+    if event is None:
+        return _HEARTBEAT
+    if event.result is not None:
+        return _encoded("result", event.result)
+    assert event.progress is not None
+    return _encoded("progress", event.progress)
+
+
+def encode_error(error: ServiceError, request_id: str) -> bytes:
+    """``error`` with the error body of any other answer."""
+    return _named("error", json.dumps(status.to_json_body(error, request_id)))
+
+
+def _encoded(name: str, message: BaseModel) -> bytes:
+    return _named(name, message.model_dump_json())
+
+
+def _named(name: str, data: Any) -> bytes:
+    return f"event: {name}\ndata: {data}\n\n".encode()
