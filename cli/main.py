@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import ask, demo, experiments, guideline, measure, released, serve, training
+from cli import ask, audit, demo, experiments, guideline, measure, released, serve, training
 
 
 def build_app() -> typer.Typer:
@@ -17,6 +17,8 @@ def build_app() -> typer.Typer:
     app.command()(ask.explain)
     app.command()(ask.probe)
     app.command()(measure.ara)
+    app.add_typer(audit.app, name="audit")
+    app.command()(audit.verify)
     app.command()(training.train)
     app.command()(experiments.experiments)
     app.add_typer(guideline.app, name="guideline")
