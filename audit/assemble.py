@@ -8,9 +8,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit import registry, summary
+from audit.certificates import clever_section, smoothing_section
+from audit.checks import Panel, failed_checks, run_checks
 from audit.comparison import Other, compare
 from audit.ensemble import LEDGER_FILE, ledger_bytes
 from audit.errors import AuditError
+from audit.explanations import section
 from audit.facts import FACTS_FILE, Facts, read_facts, write_facts
 from audit.ledger import Ledger, Row, read_plan, write_atomically
 from audit.model import Provenance, Report
@@ -76,16 +79,28 @@ def build_report(
     areas = summary.ensemble_areas(evidence)
     subset = summary.subset_positions(evidence)
     settings = {name: registry.STAGES[name].settings(plan.budget) for name in evidence.attacks}
+    accuracy = summary.share(row["is_correct"] for row in evidence.clean)
+    smoothing = smoothing_section(evidence, plan.budget.smoothing_samples)
+    checks = run_checks(
+        Panel(
+            evidence=evidence,
+            plan=plan,
+            rows=[row for row in evidence.rows.get("panel", ()) if row["is_correct"]],
+            accuracy=accuracy,
+            areas=areas,
+            smoothing=smoothing,
+        )
+    )
     return Report(
         model=facts.model,
         data=plan.data,
         image_count=plan.image_count,
-        warnings=tuple(summary.warnings(evidence, areas)),
+        warnings=(*summary.warnings(evidence, areas), *failed_checks(checks)),
         threat=ThreatModel(),
         words=WORDS,
         naive=evidence.naive,
         pixel_count=evidence.pixel_count,
-        accuracy=summary.share(row["is_correct"] for row in evidence.clean),
+        accuracy=accuracy,
         above_chance=summary.share(row["is_above_chance"] for row in evidence.clean),
         areas=areas,
         subset_areas=summary.ensemble_areas(evidence, subset) if subset else (),
@@ -93,10 +108,10 @@ def build_report(
         classes=summary.class_rows(evidence, facts.model.classes),
         attacks=summary.attack_rows(evidence, settings),
         budgets=summary.budget_rows(evidence),
-        checks=(),
-        smoothing=None,
-        clever=None,
-        explanations=None,
+        checks=checks,
+        smoothing=smoothing,
+        clever=clever_section(evidence, plan.budget.clever_samples),
+        explanations=section(evidence, facts.model.classes, facts.rho),
         references=summary.references(plan.data, evidence.pixel_count),
         comparison=None if other is None else compare(evidence, plan, other),
         provenance=provenance,

@@ -29,11 +29,13 @@ class Facts(Frozen):
     """Facts of one audit.
 
     Attributes:
+        rho: RMSE the card recommends for explanations.
         naive: share of the most frequent class of the whole data set.
         versions: of Python and the libraries that compute.
     """
 
     model: ModelFacts
+    rho: float
     naive: float
     machine: Machine
     versions: dict[str, str]
@@ -70,6 +72,7 @@ def collect(network: nn.Module, card: ModelCard, data: ImageSet) -> Facts:
             classes=card.classes,
             input_shape=shape,
         ),
+        rho=card.recommended_rho,
         naive=naive_accuracy(data.labels.numpy(), len(data.class_names)),
         machine=Machine(
             processor=_processor(),

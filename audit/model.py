@@ -201,6 +201,20 @@ class Overlap(Frozen):
     rank_correlation: float
 
 
+class Faithfulness(Frozen):
+    """Medians of captum's two scores for one attribution; smaller is better.
+
+    Attributes:
+        infidelity: squared error of the attribution as a local linear model of the target's
+            confidence, after the scaling that suits it best (Yeh et al., arXiv 1901.09392).
+        max_sensitivity: largest relative change of the attribution when the picture changes a bit.
+    """
+
+    method: str
+    infidelity: float
+    max_sensitivity: float
+
+
 class ExplanationQuality(Frozen):
     """Quality of explanations for the runner-up class at one RMSE.
 
@@ -210,8 +224,6 @@ class ExplanationQuality(Frozen):
         reached: images whose target became the prediction.
         agreement: images on which an independent model also finds the target likelier; None
             without such a model.
-        infidelity, max_sensitivity: medians over the images (captum, of the Grad-CAM and the input
-            gradient), None where they could not be computed.
     """
 
     image_count: Number
@@ -221,8 +233,7 @@ class ExplanationQuality(Frozen):
     reached: Share
     overlaps: tuple[Overlap, ...]
     agreement: Share | None
-    infidelity: float
-    max_sensitivity: float
+    faithfulness: tuple[Faithfulness, ...]
     examples: tuple[Example, ...]
 
 

@@ -2,15 +2,41 @@
 
 from collections.abc import Mapping
 
+from audit.certificates import clever_rows, smoothing_rows
+from audit.explanations import LIME_SAMPLES, explanation_rows
 from audit.ledger import Block
 from audit.plan import AuditPlan
+from audit.probes import panel
 from audit.stages import ATTACK_STAGES, Stage, clean
 
 STAGES: Mapping[str, Stage] = {
     "clean": Stage(run=clean, limit=lambda budget: None, steps=lambda budget: 1),
     **ATTACK_STAGES,
+    "panel": Stage(
+        run=panel,
+        limit=lambda budget: budget.panel_images,
+        steps=lambda budget: 80 * budget.descent_steps + budget.noise_trials,
+        block_images=4,
+    ),
+    "smoothing": Stage(
+        run=smoothing_rows,
+        limit=lambda budget: budget.smoothing_images,
+        steps=lambda budget: budget.smoothing_samples,
+        block_images=4,
+    ),
+    "clever": Stage(
+        run=clever_rows,
+        limit=lambda budget: budget.clever_images,
+        steps=lambda budget: 20 * budget.clever_samples,
+        block_images=4,
+    ),
+    "explanations": Stage(
+        run=explanation_rows,
+        limit=lambda budget: budget.explanation_images,
+        steps=lambda budget: 12 * budget.descent_steps + LIME_SAMPLES,
+        block_images=4,
+    ),
 }
-DEFAULT_STAGES = tuple(STAGES)
 
 
 def checked_stages(attacks: tuple[str, ...], has_extras: bool = True) -> tuple[str, ...]:

@@ -277,8 +277,12 @@ def _explanations(report: Report) -> list[Any]:
         ),
         ["independent model agrees", "not measured: no independent model was given"
          if quality.agreement is None else formats.share(quality.agreement)],
-        ["infidelity of the input gradient", formats.number(quality.infidelity)],
-        ["max-sensitivity of the input gradient", formats.number(quality.max_sensitivity)],
+        *(
+            [f"as attribution, {row.method}",
+             f"infidelity {formats.number(row.infidelity)}, max-sensitivity "
+             f"{formats.number(row.max_sensitivity)} (medians, smaller is better)"]
+            for row in quality.faithfulness
+        ),
     ]  # fmt: skip
     parts = [_text("Explanation quality", _HEAD), _table(rows, (0.35, 0.65), has_head=False)]
     for example in quality.examples:
