@@ -8,6 +8,7 @@ from audit.ledger import Block
 from audit.plan import AuditPlan
 from audit.probes import panel
 from audit.stages import ATTACK_STAGES, Stage, clean
+from candor.search.solvers import SOLVERS
 
 STAGES: Mapping[str, Stage] = {
     "clean": Stage(run=clean, limit=lambda budget: None, steps=lambda budget: 1),
@@ -39,7 +40,7 @@ STAGES: Mapping[str, Stage] = {
 }
 
 
-def checked_stages(attacks: tuple[str, ...], has_extras: bool = True) -> tuple[str, ...]:
+def checked_stages(attacks: tuple[str, ...], *, has_extras: bool = True) -> tuple[str, ...]:
     """Stages of an audit with these attacks, in the registry's order.
 
     Args:
@@ -48,6 +49,8 @@ def checked_stages(attacks: tuple[str, ...], has_extras: bool = True) -> tuple[s
     Raises:
         ValueError: an unknown attack, or none that sees every image.
     """
+    if not any(name in SOLVERS for name in attacks):
+        raise ValueError(f"attacks: got {attacks}, allowed with at least one of {tuple(SOLVERS)}")
     for name in attacks:
         if name not in ATTACK_STAGES:
             raise ValueError(f"attacks: got {name!r}, allowed {tuple(ATTACK_STAGES)}")

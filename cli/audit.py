@@ -44,6 +44,9 @@ def audit(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed together.")] = 32,
     quick: Annotated[bool, typer.Option("--quick", help="Small budgets, for a look.")] = False,
+    attacks_only: Annotated[
+        bool, typer.Option("--attacks-only", help="Without panel, certificates, explanations.")
+    ] = False,
     independent: Annotated[
         Path | None, typer.Option(help="Another model: transfer, and agreement on explanations.")
     ] = None,
@@ -91,7 +94,7 @@ def audit(
             code_sha256=code_digest(),
             image_count=images,
             seed=seed,
-            stages=checked_stages(_names(attacks)),
+            stages=checked_stages(_names(attacks), has_extras=not attacks_only),
             batch_size=batch_size,
             budget=budget if steps is None else budget.model_copy(update={"steps": steps}),
             **{
@@ -250,6 +253,7 @@ def _command(model_name: str, plan: "AuditPlan") -> str:
         f"candor audit --model {model_name} --data {plan.data.split('/')[0]} "
         f"--images {plan.image_count} --seed {plan.seed} --attacks {attacks} "
         f"--steps {plan.budget.steps} --batch-size {plan.batch_size}"
+        + ("" if "panel" in plan.stages else " --attacks-only")
     )
 
 

@@ -32,7 +32,8 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 
 def input_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Gradient of the target's logit over the pixels, (B, C, H, W), signed."""
-    attributions: Tensor = Saliency(network).attribute(images, target=targets, abs=False)
+    inputs = images.detach().requires_grad_()
+    attributions: Tensor = Saliency(network).attribute(inputs, target=targets, abs=False)
     return attributions.detach()
 
 

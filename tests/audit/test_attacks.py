@@ -28,7 +28,7 @@ def _random_pgd(network: nn.Module, images: Tensor, labels: Tensor) -> Candidate
 ATTACKS: dict[str, Attack] = {
     "ddn": partial(minimal.ddn, goal=Goal.ATTACK, steps=STEPS),
     "fmn": partial(minimal.fmn, goal=Goal.ATTACK, steps=STEPS),
-    "cw": partial(minimal.carlini_wagner, goal=Goal.ATTACK, steps=STEPS),
+    "cw": partial(minimal.carlini_wagner, goal=Goal.ATTACK, steps=150),
     "fgsm": partial(budgeted.fgsm, eps=4.0),
     "pgd": _random_pgd,
 }
