@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Literal
 
@@ -199,11 +200,16 @@ def _faithfulness(
             torch.manual_seed(seed)
             scores["max_sensitivity"][name] = float(
                 sensitivity_max(
-                    source, image, perturb_radius=SENSITIVITY_RADIUS,
+                    partial(_of_first, source), image, perturb_radius=SENSITIVITY_RADIUS,
                     n_perturb_samples=SENSITIVITY_SAMPLES,
                 )
             )  # fmt: skip
     return scores
+
+
+def _of_first(source: Callable[[Tensor], Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    """captum hands its one input over as a tuple."""
+    return source(inputs[0])
 
 
 def _correlation(energy: NDArray[np.float64], saliency: NDArray[np.float64]) -> float:

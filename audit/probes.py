@@ -106,9 +106,16 @@ def _attacks(subject: Subject, batch: Batch, budget: Budget) -> dict[str, list[o
     network, images, labels, eps = subject.network, batch.images, batch.labels, PANEL_EPS_L2
     steps = budget.descent_steps
 
-    def fooled_by_pgd(length: float, count: int = steps, **options: object) -> Tensor:
-        found = budgeted.pgd(network, images, labels, length, steps=count, **options)  # type: ignore[arg-type]
-        return found.is_found
+    def fooled_by_pgd(
+        length: float,
+        count: int = steps,
+        *,
+        start: Tensor | None = None,
+        score: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        return budgeted.pgd(
+            network, images, labels, length, steps=count, start=start, score=score
+        ).is_found
 
     unbounded = math.sqrt(images[0].numel())  # reaches every corner of the box
     single = budgeted.fgsm(network, images, labels, eps).is_found
@@ -206,7 +213,8 @@ def _ranked_targets(network: nn.Module, images: Tensor, labels: Tensor, rank: in
     """The wrong class that is the ``rank``-th likeliest."""
     logits = network(images)
     is_own = functional.one_hot(labels, logits.shape[1]).bool()
-    return logits.masked_fill(is_own, float("-inf")).argsort(dim=1, descending=True)[:, rank - 1]
+    ordered: Tensor = logits.masked_fill(is_own, float("-inf")).argsort(dim=1, descending=True)
+    return ordered[:, rank - 1]
 
 
 def _towards(labels: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:

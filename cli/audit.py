@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from audit.model import Report
     from audit.plan import AuditPlan
     from audit.run import Progress
+    from audit.stages import Subject
+    from candor.artifact import LoadedModel
+    from candor.data.images import ImageSet
 
 app = typer.Typer(help="Robustness reports that an auditor can sign.", add_completion=False)
 
@@ -62,64 +66,115 @@ def audit(
     if context.invoked_subcommand is not None:
         return
     with _one_reason("audit"):
-        from audit.assemble import write_report
-        from audit.comparison import read_other
-        from audit.facts import collect, write_facts
-        from audit.ledger import Ledger
-        from audit.plan import QUICK, AuditPlan, Budget, Shard, code_digest
-        from audit.registry import checked_stages
-        from audit.run import run_blocks
-        from audit.signing import load_or_create_key
-        from audit.stages import Subject
-        from candor.allocator import keep_freed_memory
-        from candor.artifact import load_model
-
-        keep_freed_memory()
-        model, out = _given("model", model), _given("out", out)
-        share = Shard.parse(shard)
-        signing_key = load_or_create_key(_key_file(key))
-        other = None if compare is None else read_other(compare)
-        loaded = load_model(model)
-        beside = {
-            name: None if path is None else load_model(path)
-            for name, path in {"independent": independent, "undefended": undefended}.items()
-        }
-        dataset = open_dataset(data, "test", data_dir)
-        _check_count(images, len(dataset))
-        budget = QUICK if quick else Budget()
-        plan = AuditPlan(
-            weights_sha256=loaded.card.weights_sha256,
-            data=dataset.name,
-            data_sha256=dataset.digest(),
-            code_sha256=code_digest(),
+        request = _Request(
+            model=_given("model", model),
+            out=_given("out", out),
+            data=data,
+            data_dir=data_dir,
             image_count=images,
+            attacks=attacks,
+            has_extras=not attacks_only,
             seed=seed,
-            stages=checked_stages(_names(attacks), has_extras=not attacks_only),
+            steps=steps,
             batch_size=batch_size,
-            budget=budget if steps is None else budget.model_copy(update={"steps": steps}),
-            **{
-                f"{name}_sha256": None if found is None else found.card.weights_sha256
-                for name, found in beside.items()
-            },
+            is_quick=quick,
+            independent=independent,
+            undefended=undefended,
         )
-        subject = Subject(
-            network=loaded.network,
-            card=loaded.card,
-            **{name: None if found is None else found.network for name, found in beside.items()},
+        _run(request, shard, key, compare, as_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """Options that decide the numbers, and the folder they go to."""
+
+    model: Path
+    out: Path
+    data: str
+    data_dir: Path | None
+    image_count: int
+    attacks: str | None
+    has_extras: bool
+    seed: int
+    steps: int | None
+    batch_size: int
+    is_quick: bool
+    independent: Path | None
+    undefended: Path | None
+
+
+def _run(
+    request: _Request, shard: str, key: Path | None, compare: Path | None, as_json: bool
+) -> None:
+    from audit.assemble import write_report
+    from audit.comparison import read_other
+    from audit.facts import collect, write_facts
+    from audit.ledger import Ledger
+    from audit.plan import Shard
+    from audit.run import run_blocks
+    from audit.signing import load_or_create_key
+    from candor.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    # Whatever can be wrong is looked at before the hours of work.
+    share, signing_key = Shard.parse(shard), load_or_create_key(_key_file(key))
+    other = None if compare is None else read_other(compare)
+    subject, dataset, plan = _prepare(request)
+    facts = collect(subject.network, subject.card, dataset)
+    ledger = Ledger(request.out, plan)
+    write_facts(request.out, facts)
+    with _progress_bar() as report:
+        missing = run_blocks(ledger, plan, subject, dataset, shard=share, report=report)
+    if missing:
+        console().print(
+            f"shard {shard} is done; {missing} parts belong to others. When all are done: "
+            "candor audit merge FOLDER... --out FOLDER"
         )
-        facts = collect(subject.network, subject.card, dataset)
-        ledger = Ledger(out, plan)
-        write_facts(out, facts)
-        with _progress_bar() as report:
-            missing = run_blocks(ledger, plan, subject, dataset, shard=share, report=report)
-        if missing:
-            console().print(
-                f"shard {shard} is done; {missing} parts belong to others. When all are done: "
-                "candor audit merge FOLDER... --out FOLDER"
-            )
-            return
-        made = write_report(out, signing_key, command=_command(loaded.card.name, plan), other=other)
-        _show(made, out, as_json)
+        return
+    command = _command(subject.card.name, plan)
+    _show(
+        write_report(request.out, signing_key, command=command, other=other), request.out, as_json
+    )
+
+
+def _prepare(request: _Request) -> "tuple[Subject, ImageSet, AuditPlan]":
+    from audit.plan import QUICK, AuditPlan, Budget, code_digest
+    from audit.registry import checked_stages
+    from audit.stages import Subject
+    from candor.artifact import load_model
+
+    loaded = load_model(request.model)
+    beside = {
+        name: None if path is None else load_model(path)
+        for name, path in {
+            "independent": request.independent,
+            "undefended": request.undefended,
+        }.items()
+    }
+    dataset = open_dataset(request.data, "test", request.data_dir)
+    _check_count(request.image_count, len(dataset))
+    budget = QUICK if request.is_quick else Budget()
+    if request.steps is not None:
+        budget = budget.model_copy(update={"steps": request.steps})
+    plan = AuditPlan(
+        weights_sha256=loaded.card.weights_sha256,
+        data=dataset.name,
+        data_sha256=dataset.digest(),
+        code_sha256=code_digest(),
+        image_count=request.image_count,
+        seed=request.seed,
+        stages=checked_stages(_names(request.attacks), has_extras=request.has_extras),
+        batch_size=request.batch_size,
+        budget=budget,
+        independent_sha256=_weights(beside["independent"]),
+        undefended_sha256=_weights(beside["undefended"]),
+    )
+    networks = {name: None if found is None else found.network for name, found in beside.items()}
+    return Subject(network=loaded.network, card=loaded.card, **networks), dataset, plan
+
+
+def _weights(loaded: "LoadedModel | None") -> str | None:
+    return None if loaded is None else loaded.card.weights_sha256
 
 
 @app.command()
