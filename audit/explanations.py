@@ -207,9 +207,9 @@ def _faithfulness(
     return scores
 
 
-def _of_first(source: Callable[[Tensor], Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-    """captum hands its one input over as a tuple."""
-    return source(inputs[0])
+def _of_first(source: Callable[[Tensor], Tensor], inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """captum hands its one input over as a tuple and wants one back."""
+    return (source(inputs[0]),)
 
 
 def _correlation(energy: NDArray[np.float64], saliency: NDArray[np.float64]) -> float:

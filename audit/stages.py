@@ -212,7 +212,7 @@ def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
 
 
 def _square(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    proposed = budgeted.square(
+    proposed, warnings = budgeted.square(
         subject.network,
         batch.images,
         batch.labels,
@@ -220,7 +220,8 @@ def _square(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
         batch.seeds("square"),
         queries=budget.square_queries,
     )
-    return _tightened_rows(subject, batch, Goal.ATTACK, proposed, "square", SQUARE_EPS_L2)
+    rows = _tightened_rows(subject, batch, Goal.ATTACK, proposed, "square", SQUARE_EPS_L2)
+    return [row | {"warnings": warnings} for row in rows]
 
 
 def _label_only(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:

@@ -300,16 +300,25 @@ def _names(attacks: str | None) -> tuple[str, ...]:
 
 
 def _command(model_name: str, plan: "AuditPlan") -> str:
-    """What to type for the same ledger; the model by its name, for paths say nothing elsewhere."""
+    """What to type for the same ledger; models by name, for paths say nothing elsewhere."""
+    from audit.plan import QUICK
     from audit.stages import ATTACK_STAGES
 
     attacks = ",".join(name for name in plan.stages if name in ATTACK_STAGES)
-    return (
-        f"candor audit --model {model_name} --data {plan.data.split('/')[0]} "
-        f"--images {plan.image_count} --seed {plan.seed} --attacks {attacks} "
-        f"--steps {plan.budget.steps} --batch-size {plan.batch_size}"
-        + ("" if "panel" in plan.stages else " --attacks-only")
-    )
+    words = [
+        f"candor audit --model {model_name} --data {plan.data.split('/')[0]}",
+        f"--images {plan.image_count} --seed {plan.seed} --attacks {attacks}",
+        f"--steps {plan.budget.steps} --batch-size {plan.batch_size}",
+    ]
+    if plan.budget.model_copy(update={"steps": QUICK.steps}) == QUICK:
+        words.append("--quick")
+    if "panel" not in plan.stages:
+        words.append("--attacks-only")
+    if plan.independent_sha256 is not None:
+        words.append("--independent MODEL")
+    if plan.undefended_sha256 is not None:
+        words.append("--undefended MODEL")
+    return " ".join(words)
 
 
 def _show(report: "Report", out: Path, as_json: bool) -> None:

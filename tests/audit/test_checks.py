@@ -12,7 +12,7 @@ from tests.audit.conftest import CLASSES, TINY, card, plan_for, small_data, smal
 
 IMAGES = 4
 STAGES = ("fmn", "fgsm", "pgd", "square", "label-only")
-BUDGET = TINY.model_copy(update={"square_queries": 100, "label_queries": 200})
+BUDGET = TINY.model_copy(update={"square_queries": 100, "label_queries": 200, "descent_steps": 30})
 
 
 class Quantised(nn.Module):

@@ -174,32 +174,19 @@ def test_comparison_with_itself_finds_nothing(
         assert (row.difference.rmse, row.p_value, row.ties) == (0.0, 1.0, 10)
 
 
-def test_comparison_knows_the_more_robust_model(network: nn.Module, tmp_path: Path) -> None:
-    class Steep(nn.Module):
-        """The same network seeing every picture with more contrast: all radii shrink by 2."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, images: object) -> object:
-            return self.network(0.5 + 2 * (images - 0.5))  # type: ignore[operator]
-
-    data = small_data(Steep(), 40)
-    stages = ("clean", "fmn")
-    changes = {"image_count": 20, "budget": plan_for(data, stages).budget.model_copy(
-        update={"descent_images": 20, "descent_steps": 20})}  # fmt: skip
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    _audit(theirs, Subject(network=Steep(), card=card()), data, stages, **changes)
-    _audit(ours, Subject(network=network, card=card()), data, stages, **changes)
-    report = write_report(ours, KEY, command="test", other=read_other(theirs))
+def test_comparison_with_halved_radii_is_half_the_area(audited: tuple[Path, Report]) -> None:
+    folder, _ = audited
+    other = read_other(folder)
+    for row in other.ledger:
+        for name in ("radius_rmse", "lower_bound_rmse"):
+            row[name] = None if row[name] is None else row[name] / 2
+    report = write_report(folder, KEY, command="test", other=other)
     assert report.comparison is not None
-    attack = report.comparison.goals[0]
-    assert attack.p_value < 0.05
-    assert attack.ours_larger > attack.theirs_larger
-    assert attack.difference.rmse == pytest.approx(
-        report.areas[0].value.rmse - read_other(theirs).report.areas[0].value.rmse
-    )
+    for row, area in zip(report.comparison.goals, report.areas, strict=True):
+        assert row.difference.rmse == pytest.approx(area.value.rmse / 2)
+        assert row.low.rmse > 0
+        assert row.p_value < 0.05
+        assert row.theirs_larger == 0
 
 
 def test_comparison_with_other_data_is_refused(

