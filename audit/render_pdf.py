@@ -308,7 +308,7 @@ def _example(example: Example) -> list[Any]:
 
 def _picture(uri: str) -> Image:
     content = base64.b64decode(uri.partition(",")[2])
-    return Image(io.BytesIO(content), width=26 * mm, height=26 * mm)
+    return Image(io.BytesIO(content), width=26 * mm, height=26 * mm, kind="proportional")
 
 
 def _others(report: Report) -> list[Any]:

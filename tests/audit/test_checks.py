@@ -11,7 +11,7 @@ from audit.summary import Evidence, ensemble_areas, share
 from tests.audit.conftest import CLASSES, TINY, card, plan_for, small_data, small_network
 
 IMAGES = 4
-STAGES = ("fmn", "fgsm", "pgd", "square", "label-only")
+STAGES = ("ddn", "fmn", "pgd", "square", "label-only")
 BUDGET = TINY.model_copy(update={"square_queries": 100, "label_queries": 200, "descent_steps": 30})
 
 
