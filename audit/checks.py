@@ -21,6 +21,7 @@ LARGEST_SPREAD = 1e-4  # of repeated outputs, relative (AutoAttack's own flag)
 LARGEST_SLOPE_ERROR = 0.5  # of the gradient against a finite difference
 KINK_CHANGE = 1e-3  # relative change of a gradient that says the function is curved
 FEWEST_ATTACKS = 3
+FEWEST_IMAGES = 5  # of the panel; with fewer nothing that compares attacks passes
 _NO_PANEL = "the panel saw no image"
 _BLIND_ATTACKS = ("square", "label-only")
 
@@ -170,7 +171,7 @@ def _blind(panel: Panel) -> Finding:
     verdict = _compared(worst, count)
     if len(ran) < len(_BLIND_ATTACKS) and verdict == "pass":
         verdict = "warn"
-    return verdict, "; ".join(texts), count
+    return _sized((verdict, "; ".join(texts), count))
 
 
 def _transfer(panel: Panel) -> Finding:
@@ -267,7 +268,15 @@ def _compared(alone: int, count: int) -> Verdict:
 
 
 def _with_panel(check: Callable[[Panel], Finding]) -> Callable[[Panel], Finding]:
-    return lambda panel: check(panel) if panel.rows else ("not-applicable", _NO_PANEL, 0)
+    return lambda panel: _sized(check(panel)) if panel.rows else ("not-applicable", _NO_PANEL, 0)
+
+
+def _sized(finding: Finding) -> Finding:
+    """The finding; too few images turn a pass into a warning."""
+    verdict, text, count = finding
+    if verdict == "pass" and count < FEWEST_IMAGES:
+        return "warn", f"{text}; too few images to pass", count
+    return finding
 
 
 _CHECKS: tuple[tuple[str, Callable[[Panel], Finding]], ...] = (

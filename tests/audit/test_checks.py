@@ -10,7 +10,7 @@ from audit.stages import ATTACK_STAGES, Batch, Subject
 from audit.summary import Evidence, ensemble_areas, share
 from tests.audit.conftest import CLASSES, TINY, card, plan_for, small_data, small_network
 
-IMAGES = 4
+IMAGES = 5
 STAGES = ("ddn", "fmn", "pgd", "square", "label-only")
 BUDGET = TINY.model_copy(update={"square_queries": 100, "label_queries": 200, "descent_steps": 30})
 
@@ -51,13 +51,15 @@ class Noisy(nn.Module):
         return logits + 0.01 * torch.randn_like(logits)
 
 
-def _verdicts(network: nn.Module, **others: nn.Module) -> dict[int, Check]:
+def _verdicts(
+    network: nn.Module, *, image_count: int = IMAGES, **others: nn.Module
+) -> dict[int, Check]:
     data = small_data(small_network(), 24)
-    indices = [index for index in range(24) if index % 7][:IMAGES]
+    indices = [index for index in range(24) if index % 7][:image_count]
     chosen = torch.tensor(indices)
     images = data.images(chosen)
     batch = Batch(
-        positions=range(IMAGES),
+        positions=range(image_count),
         indices=indices,
         identifiers=[str(index) for index in indices],
         images=images,
@@ -67,7 +69,7 @@ def _verdicts(network: nn.Module, **others: nn.Module) -> dict[int, Check]:
     subject = Subject(network=network, card=card(), **others)
     clean = [
         {"position": row, "is_correct": True, "is_above_chance": True, "label": 0}
-        for row in range(IMAGES)
+        for row in range(image_count)
     ]
     rows = {name: ATTACK_STAGES[name].run(subject, batch, BUDGET) for name in STAGES}
     evidence = Evidence(
@@ -80,9 +82,11 @@ def _verdicts(network: nn.Module, **others: nn.Module) -> dict[int, Check]:
     found = run_checks(
         Panel(
             evidence=evidence,
-            plan=plan_for(data, ("clean", *STAGES, "panel"), image_count=IMAGES, budget=BUDGET),
+            plan=plan_for(
+                data, ("clean", *STAGES, "panel"), image_count=image_count, budget=BUDGET
+            ),
             rows=panel(subject, batch, BUDGET),
-            accuracy=share([True] * IMAGES),
+            accuracy=share([True] * image_count),
             areas=ensemble_areas(evidence),
             smoothing=None,
         )
@@ -125,6 +129,13 @@ def test_random_outputs_fail() -> None:
         torch.manual_seed(0)
         check = _verdicts(Noisy(small_network()))[15]
     assert check.verdict == "fail"
+
+
+def test_too_few_images_pass_nothing_that_compares_attacks() -> None:
+    checks = _verdicts(small_network(), image_count=2)
+    for number in (5, 6, 7, 13, 14, 15, 16, 17):
+        assert checks[number].verdict == "warn"
+        assert "too few images to pass" in checks[number].evidence
 
 
 def test_transfer_and_ablation_are_judged_where_models_are_given() -> None:
