@@ -6,6 +6,7 @@ the block and the budget, so blocks may run anywhere and in any order.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -302,7 +303,10 @@ ATTACK_STAGES: Mapping[str, Stage] = {
         run=_autoattack,
         limit=lambda budget: budget.autoattack_images,
         steps=lambda budget: 20_000,
-        settings=lambda budget: {"eps_l2": list(EPS_L2), "version": "standard, pyautoattack 0.2.0"},
+        settings=lambda budget: {
+            "eps_l2": list(EPS_L2),
+            "version": f"standard, pyautoattack {version('pyautoattack')}",
+        },
         block_images=1,
     ),
     "square": Stage(
