@@ -6,6 +6,7 @@ from cli import (
     active,
     annotations,
     ask,
+    audit,
     candidates,
     demo,
     experiments,
@@ -33,6 +34,8 @@ def build_app() -> typer.Typer:
     app.command()(ask.probe)
     app.command()(measure.ara)
     app.command()(export.export)
+    app.add_typer(audit.app, name="audit")
+    app.command()(audit.verify)
     app.command()(training.train)
     app.command()(candidates.candidates)
     app.add_typer(annotations.app, name="annotations")

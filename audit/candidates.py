@@ -1,0 +1,199 @@
+"""What an attack hands over and how it is believed: tightened, verified alone.  Imports candor.
+
+An attack proposes a picture per image.  It counts only after the network, given that picture alone
+(batch of 1, float32, clipped to [0, 1]), does what the goal asks; whether the same holds after
+rounding to 8 bits is recorded beside it.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from candor.contracts.worker import Goal
+from candor.search.goals import goal_code, output_condition
+from candor.search.state import rmse
+
+_BISECTIONS = 14  # the segment is known to 1/16384 of its length
+# A point on the boundary may fall back over it when it is evaluated alone.
+_NUDGES = (1.0, 1.0005, 1.002, 1.01)
+_LEVELS = 255.0
+
+
+class Status(StrEnum):
+    """How an attack on one image ended.
+
+    ALREADY_WRONG: the goal held for the picture as it came, distance 0.
+    FOUND: a picture was found and verified alone.
+    UNRESOLVED: none was found; the radius is at least nothing known, see ``lower_bound``.
+    UNVERIFIED: one was proposed, but alone it is none; treated as unresolved.
+    """
+
+    ALREADY_WRONG = "already_wrong"
+    FOUND = "found"
+    UNRESOLVED = "unresolved"
+    UNVERIFIED = "unverified"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Proposals of an attack for a batch.
+
+    Attributes:
+        images: (B, C, H, W) float32 in [0, 1].
+        is_found: (B,) bool, whether the attack believes in its picture.
+        lower_bounds: (B,) float64, largest RMSE it tried without success; 0 where it tried none.
+        steps: (B,) int64, gradient steps or queries.
+    """
+
+    images: Tensor
+    is_found: Tensor
+    lower_bounds: Tensor
+    steps: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """One image's end, as a row of the ledger has it.
+
+    Attributes:
+        radius: RMSE of the verified picture; 0 if already wrong, None without one.
+        lower_bound: RMSE up to which nothing was found; None unless without one.
+        rounded_radius: RMSE after rounding to 8 bits; None without a picture.
+        holds_rounded: whether the goal still holds then.
+        picture_sha256: of the verified picture's float32 bytes, C order.
+    """
+
+    status: Status
+    radius: float | None = None
+    lower_bound: float | None = None
+    rounded_radius: float | None = None
+    holds_rounded: bool | None = None
+    picture_sha256: str | None = None
+    steps: int = 0
+
+
+def holds(logits: Tensor, labels: Tensor, goal: Goal) -> Tensor:
+    """(B,) bool: the outputs (B, V) are what ``goal`` asks for."""
+    return output_condition(logits, torch.full_like(labels, goal_code(goal)), labels)
+
+
+def goal_margin(logits: Tensor, labels: Tensor, goal: Goal) -> Tensor:
+    """(B,) how far the goal is from holding, in logits: negative where it holds.
+
+    attack     y_t - max_{j != t} y_j
+    btr        log s_t + log V
+    """
+    own = logits.gather(1, labels[:, None])[:, 0]
+    if goal is Goal.BTR:
+        return own - logits.logsumexp(dim=1) + torch.tensor(float(logits.shape[1])).log()
+    is_own = functional.one_hot(labels, logits.shape[1]).bool()
+    return own - logits.masked_fill(is_own, float("-inf")).amax(dim=1)
+
+
+def directions_like(images: Tensor, seeds: Sequence[int]) -> Tensor:
+    """(B, C, H, W) Gaussian directions of L2 length 1, each from its own image's seed."""
+    noise = [
+        torch.randn(images.shape[1:], generator=Generator().manual_seed(seed)) for seed in seeds
+    ]
+    return to_length(torch.stack(noise).to(images), torch.ones(len(seeds)))
+
+
+def to_length(directions: Tensor, lengths: Tensor) -> Tensor:
+    """Directions (B, C, H, W) scaled to L2 ``lengths`` (B,); zero stays zero."""
+    norms = directions.flatten(1).norm(dim=1).clamp_min(1e-30)
+    factors = (lengths.to(directions) / norms)[:, None, None, None]
+    scaled: Tensor = directions * factors
+    return scaled
+
+
+def score_gradients(
+    network: nn.Module, pictures: Tensor, score: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, V), scores (B,) of ``score(logits)``, their gradients (B, C, H, W); detached."""
+    with torch.enable_grad():
+        inputs = pictures.detach().requires_grad_()
+        logits = network(inputs)
+        scores = score(logits)
+        (gradients,) = torch.autograd.grad(scores.sum(), inputs)
+    return logits.detach(), scores.detach(), gradients
+
+
+@torch.no_grad()
+def tighten(
+    network: nn.Module, originals: Tensor, labels: Tensor, goal: Goal, candidates: Candidates
+) -> Candidates:
+    """Move every found picture towards its original, as near as the goal still holds.
+
+    Bisection along the segment, forward passes only; the picture never gets farther away.
+    """
+    deltas = candidates.images - originals
+    inside = torch.zeros(len(originals), device=originals.device)
+    outside = torch.ones_like(inside)
+    for _ in range(_BISECTIONS):
+        middle = (inside + outside) / 2
+        trial = (originals + middle[:, None, None, None] * deltas).clamp(0.0, 1.0)
+        is_outside = holds(network(trial), labels, goal)
+        outside = torch.where(is_outside, middle, outside)
+        inside = torch.where(is_outside, inside, middle)
+    moved = (originals + outside[:, None, None, None] * deltas).clamp(0.0, 1.0)
+    images = torch.where(candidates.is_found[:, None, None, None], moved, candidates.images)
+    return Candidates(
+        images=images,
+        is_found=candidates.is_found,
+        lower_bounds=candidates.lower_bounds,
+        steps=candidates.steps + _BISECTIONS,
+    )
+
+
+@torch.no_grad()
+def verify(
+    network: nn.Module, originals: Tensor, labels: Tensor, goal: Goal, candidates: Candidates
+) -> list[Verified]:
+    """Every proposal on its own: one end an image, in order."""
+    return [
+        _verify_one(network, originals[row], labels[row], goal, candidates, row)
+        for row in range(len(originals))
+    ]
+
+
+def _verify_one(
+    network: nn.Module, original: Tensor, label: Tensor, goal: Goal, proposed: Candidates, row: int
+) -> Verified:
+    steps = int(proposed.steps[row])
+    if _holds_alone(network, original, label, goal):
+        return Verified(
+            status=Status.ALREADY_WRONG, radius=0.0, rounded_radius=0.0, holds_rounded=True
+        )
+    bound = float(proposed.lower_bounds[row])
+    if not bool(proposed.is_found[row]):
+        return Verified(status=Status.UNRESOLVED, lower_bound=bound, steps=steps)
+    for factor in _NUDGES:
+        picture = proposed.images[row]
+        if factor != 1.0:
+            picture = (original + factor * (picture - original)).clamp(0.0, 1.0)
+        if _holds_alone(network, picture, label, goal):
+            break
+    else:
+        return Verified(status=Status.UNVERIFIED, lower_bound=bound, steps=steps)
+    rounded = (picture * _LEVELS).round() / _LEVELS
+    return Verified(
+        status=Status.FOUND,
+        radius=_distance(picture, original),
+        rounded_radius=_distance(rounded, original),
+        holds_rounded=_holds_alone(network, rounded, label, goal),
+        picture_sha256=hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest(),
+        steps=steps,
+    )
+
+
+def _holds_alone(network: nn.Module, picture: Tensor, label: Tensor, goal: Goal) -> bool:
+    return bool(holds(network(picture[None]), label[None], goal)[0])
+
+
+def _distance(picture: Tensor, original: Tensor) -> float:
+    return float(rmse(picture[None], original[None])[0])

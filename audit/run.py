@@ -1,0 +1,123 @@
+"""Runs the unfinished blocks of an audit into its ledger.  Imports candor and siblings."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from audit import registry
+from audit.ensemble import combine
+from audit.errors import AuditError
+from audit.ledger import Block, Ledger, Row
+from audit.plan import AuditPlan, Shard
+from audit.stages import ATTACK_STAGES, Batch, Subject
+from candor.data.images import ImageSet
+from candor.robustness.ara import accuracy_robustness_area, naive_accuracy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """State of a running audit.
+
+    Attributes:
+        done, total: network evaluations of this shard, estimated.
+        stage: now running, "" at the end.
+        attack_ara: RMSE, of the images attacked so far; None before there are any.
+    """
+
+    done: int
+    total: int
+    stage: str
+    attack_ara: float | None
+
+
+def run_blocks(
+    ledger: Ledger,
+    plan: AuditPlan,
+    subject: Subject,
+    data: ImageSet,
+    *,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> int:
+    """Compute what is unfinished of a shard, block by block.
+
+    Returns:
+        Blocks of the whole plan still missing in this ledger: those of other shards.
+    Raises:
+        AuditError: more images than there are, another process has this shard, or a block failed;
+            what was finished stays.
+    """
+    if plan.image_count > len(data):
+        raise AuditError(f"images: got {plan.image_count}, allowed [2, {len(data)}]")
+    everything = registry.blocks(plan)
+    own = everything[shard.index :: shard.count]
+    indices = plan.image_indices(len(data))
+    total = sum(_cost(block, plan) for block in own)
+    with ledger.locked(shard):
+        area = _RunningArea(naive_accuracy(data.labels.numpy(), len(data.class_names)))
+        for block in filter(ledger.has, everything):
+            area.add(block, ledger.rows(block))
+        waiting = [block for block in own if not ledger.has(block)]
+        done = total - sum(_cost(block, plan) for block in waiting)
+        for block in waiting:
+            report(Progress(done=done, total=total, stage=block.stage, attack_ara=area.value()))
+            started = time.monotonic()
+            rows = _run_block(block, plan, subject, data, indices)
+            ledger.write(block, rows, time.monotonic() - started)
+            area.add(block, rows)
+            done += _cost(block, plan)
+        report(Progress(done=total, total=total, stage="", attack_ara=area.value()))
+    return sum(not ledger.has(block) for block in everything)
+
+
+def _run_block(
+    block: Block, plan: AuditPlan, subject: Subject, data: ImageSet, indices: Sequence[int]
+) -> list[Row]:
+    chosen = indices[block.start : block.stop]
+    batch = Batch(
+        positions=range(block.start, block.stop),
+        indices=chosen,
+        identifiers=[data.identifiers[index] for index in chosen],
+        images=data.images(torch.tensor(chosen)),
+        labels=data.labels[torch.tensor(chosen)],
+        seed=plan.seed,
+    )
+    try:
+        return registry.STAGES[block.stage].run(subject, batch, plan.budget)
+    except Exception as err:  # whatever a stage or a library meets ends as one readable reason
+        reason = " ".join(str(err).split())[:300] or "no further word"
+        raise AuditError(
+            f"{block.stage} failed on images {block.start} to {block.stop - 1} "
+            f"({type(err).__name__}: {reason}); finished parts are kept, the same command goes on"
+        ) from err
+
+
+def _cost(block: Block, plan: AuditPlan) -> int:
+    steps = registry.STAGES[block.stage].steps(plan.budget)
+    return steps * (block.stop - block.start)
+
+
+class _RunningArea:
+    """Attack ARA of the images seen so far, the estimate a person watches."""
+
+    def __init__(self, naive: float) -> None:
+        self._naive = naive
+        self._rows: list[Row] = []
+
+    def add(self, block: Block, rows: Sequence[Row]) -> None:
+        if block.stage in ATTACK_STAGES:
+            self._rows += [row for row in rows if row["goal"] == "attack"]
+
+    def value(self) -> float | None:
+        if not self._rows:
+            return None
+        positions = sorted({row["position"] for row in self._rows})
+        return accuracy_robustness_area(
+            combine(self._rows, "attack", positions).values,
+            naive=self._naive,
+            generator=np.random.default_rng(0),
+            resample_count=1,
+        ).value

@@ -1,0 +1,129 @@
+"""Grad-CAM, LIME and input gradients through captum, for side by side.  Imports captum and torch.
+
+A saliency is (B, H, W) float32, larger where a pixel counts more for the class asked about.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from captum._utils.models.model import Model
+from captum.attr import LayerGradCam, Lime, Saliency
+from skimage.segmentation import slic
+from torch import Tensor, nn
+from torch.nn import functional
+
+LIME_SEGMENTS = 40
+_RIDGE = 1.0  # lime's own default penalty
+_LIME_BATCH = 50
+
+
+def grad_cam(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Grad-CAM at the last feature map, drawn up to the picture's size.  (arXiv 1610.02391)
+
+    Negative evidence is kept: cut off, it would leave most of a small map tied at zero.
+
+    Args:
+        network: in evaluation mode.     images: (B, C, H, W) float32.     targets: (B,) int64.
+    """
+    layer = last_feature_layer(network, images[:1])
+    maps = LayerGradCam(network, layer).attribute(images, target=targets)
+    return _drawn_up(maps.detach(), images)
+
+
+def input_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Gradient of the target's logit over the pixels, (B, C, H, W), signed."""
+    inputs = images.detach().requires_grad_()
+    attributions: Tensor = Saliency(network).attribute(inputs, target=targets, abs=False)
+    return attributions.detach()
+
+
+def lime(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    samples: int,
+    seeds: Sequence[int],
+) -> Tensor:
+    """LIME over SLIC segments with a ridge regression, one image after another.  (1602.04938)
+
+    Args:
+        network, images, targets: as in `grad_cam`.
+        samples: masked copies of each picture.
+        seeds: one an image.  captum draws from torch's global generator, which is put back.
+    """
+    method = Lime(network, interpretable_model=_Ridge())
+    saliencies = []
+    for image, target, seed in zip(images, targets, seeds, strict=True):
+        mask = _segments(image)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            attributions = method.attribute(
+                image[None],
+                target=int(target),
+                feature_mask=mask[None, None].expand(1, len(image), -1, -1),
+                n_samples=samples,
+                perturbations_per_eval=_LIME_BATCH,
+            )
+        saliencies.append(attributions[0].mean(dim=0))
+    return torch.stack(saliencies).detach()
+
+
+def last_feature_layer(network: nn.Module, image: Tensor) -> nn.Module:
+    """The last module whose output is a feature map (B, C, H, W).
+
+    Raises:
+        ValueError: there is none.
+    """
+    found: list[nn.Module] = []
+
+    def remember(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            found.append(module)
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    handles = [module.register_forward_hook(remember) for module in leaves]
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
+        raise ValueError("network: got no layer with a feature map, allowed a convolutional one")
+    return found[-1]
+
+
+def _drawn_up(maps: Tensor, images: Tensor) -> Tensor:
+    size = (images.shape[2], images.shape[3])
+    return functional.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _segments(image: Tensor) -> Tensor:
+    """(H, W) int64 segment of every pixel, counted from 0."""
+    pixels = image.permute(1, 2, 0).cpu().double().numpy()
+    labels = slic(pixels, n_segments=LIME_SEGMENTS, start_label=0, channel_axis=2)
+    return torch.from_numpy(labels).to(image.device)
+
+
+class _Ridge(Model):  # type: ignore[misc]
+    """Weighted ridge regression in closed form; captum's own needs scikit-learn."""
+
+    def __init__(self) -> None:
+        self._coefficients = torch.zeros(0)
+
+    def fit(self, train_data: Iterable[tuple[Tensor, Tensor, Tensor]], **_: object) -> None:
+        masks, outputs, weights = next(iter(train_data))
+        features, values, weights = masks.double(), outputs.double().flatten(), weights.double()
+        share = weights.flatten() / weights.sum()
+        centred = features - share @ features
+        values = values - share @ values
+        weighted = centred * weights.flatten()[:, None]
+        normal = centred.T @ weighted + _RIDGE * torch.eye(features.shape[1]).double()
+        self._coefficients = torch.linalg.solve(normal, weighted.T @ values).float()
+
+    def representation(self) -> Tensor:
+        return self._coefficients[None]
+
+    def __call__(self, masks: Tensor) -> Tensor:
+        return masks @ self._coefficients

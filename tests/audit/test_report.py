@@ -1,0 +1,208 @@
+"""The report: one object in three forms, its schema, its warnings and its comparison."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import nn
+
+from audit import formats, registry
+from audit.assemble import write_report
+from audit.comparison import read_other
+from audit.ensemble import combine
+from audit.errors import AuditError
+from audit.facts import collect, write_facts
+from audit.ledger import Ledger
+from audit.model import SCHEMA_FILE, Report, schema_text
+from audit.run import run_blocks
+from audit.stages import Subject
+from candor.data.images import ImageSet
+from candor.robustness.ara import naive_accuracy
+from tests.audit.conftest import card, plan_for, small_data, small_network
+
+KEY = Ed25519PrivateKey.generate()
+
+
+def _audit(
+    folder: Path, subject: Subject, data: ImageSet, stages: tuple[str, ...], **changes: object
+) -> Report:
+    plan = plan_for(data, stages, **changes)
+    ledger = Ledger(folder, plan)
+    write_facts(folder, collect(subject.network, subject.card, data))
+    run_blocks(ledger, plan, subject, data)
+    return write_report(folder, KEY, command="candor audit")
+
+
+@pytest.fixture(scope="module")
+def audited(
+    network: nn.Module, data: ImageSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Report]:
+    """A whole audit of the small network, all stages, with an independent model."""
+    folder = tmp_path_factory.mktemp("audited")
+    subject = Subject(network=network, card=card(), independent=small_network(seed=2))
+    return folder, _audit(folder, subject, data, tuple(registry.STAGES))
+
+
+def test_schema_file_is_in_step_with_the_model() -> None:
+    assert SCHEMA_FILE.read_text() == schema_text(), "write it anew: python -m audit.model"
+
+
+def test_json_is_the_report(audited: tuple[Path, Report]) -> None:
+    folder, report = audited
+    assert Report.model_validate_json((folder / "report.json").read_bytes()) == report
+    names = set(json.loads(SCHEMA_FILE.read_text())["properties"])
+    assert names == set(json.loads((folder / "report.json").read_text()))
+
+
+def test_every_section_is_filled(audited: tuple[Path, Report]) -> None:
+    _, report = audited
+    assert len(report.checks) == 20
+    assert report.smoothing is not None
+    assert report.clever is not None
+    assert report.explanations is not None
+    assert report.explanations.agreement is not None
+    assert [example.rank for example in report.explanations.examples] == ["best", "median", "worst"]
+    assert {row.attack for row in report.budgets} == {
+        "fgsm", "pgd", "autoattack", "square", "label-only",
+    }  # fmt: skip
+    assert sum(row.wins for row in report.attacks if row.goal == "attack") == sum(
+        1 for point in _found(audited[0], "attack")
+    )
+
+
+def test_html_needs_no_network_and_shows_the_numbers(audited: tuple[Path, Report]) -> None:
+    folder, report = audited
+    page = (folder / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
+    assert "@import" not in page
+    assert "url(http" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    for area in report.areas:
+        assert formats.area(area) in page
+    for check in report.checks:
+        assert f"<td>{check.number}</td>" in page
+    assert 'fill="url(#hatch)"' in page
+    assert report.provenance.ledger_sha256 in page
+
+
+def test_pdf_is_one(audited: tuple[Path, Report]) -> None:
+    content = (audited[0] / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert content.rstrip().endswith(b"%%EOF")
+    assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") >= 2
+
+
+def test_both_units_of_every_distance_agree(audited: tuple[Path, Report]) -> None:
+    root = audited[1].pixel_count ** 0.5
+
+    def walk(value: object) -> int:
+        if isinstance(value, dict):
+            if set(value) == {"rmse", "l2"}:
+                assert value["l2"] == pytest.approx(value["rmse"] * root)
+                return 1
+            return sum(map(walk, value.values()))
+        return sum(map(walk, value)) if isinstance(value, list) else 0
+
+    assert walk(audited[1].model_dump(mode="json")) > 50
+
+
+def test_ten_images_are_said_to_be_too_few(audited: tuple[Path, Report]) -> None:
+    assert any("10 images are too few" in warning for warning in audited[1].warnings)
+
+
+def test_ensemble_is_no_larger_than_any_attack(audited: tuple[Path, Report]) -> None:
+    report = audited[1]
+    for area in report.areas:
+        own = [
+            row.area.value.rmse
+            for row in report.attacks
+            if row.goal == area.goal and row.area is not None and row.image_count == 10
+        ]
+        assert own
+        assert all(area.value.rmse <= value + 1e-12 for value in own)
+
+
+def test_area_is_that_of_the_ledger(audited: tuple[Path, Report], data: ImageSet) -> None:
+    folder, report = audited
+    naive = naive_accuracy(data.labels.numpy(), 4)
+    assert report.naive == naive
+    values = np.sort([radius for radius in _found(folder, "attack", zero=True)])
+    heights = np.maximum(0.0, np.arange(10, 0, -1) / 10 - naive)
+    expected = float(np.diff(values, prepend=0.0) @ heights)
+    assert report.areas[0].value.rmse == pytest.approx(expected)
+
+
+def test_unresolved_counts_with_its_bound_and_never_as_zero() -> None:
+    rows = [
+        {"position": 0, "goal": "attack", "radius": None, "lower_bound": 0.3},
+        {"position": 0, "goal": "attack", "radius": None, "lower_bound": 0.1},
+        {"position": 1, "goal": "attack", "radius": 0.2, "lower_bound": None},
+        {"position": 1, "goal": "attack", "radius": None, "lower_bound": 0.5},
+        {"position": 1, "goal": "btr", "radius": 0.05, "lower_bound": None},
+    ]
+    radii = combine(rows, "attack", [0, 1])
+    assert radii.values.tolist() == [0.3, 0.2]
+    assert radii.is_unresolved.tolist() == [True, False]
+    assert radii.winners[1] is rows[2]
+
+
+def test_report_says_where_numbers_come_from_but_not_on_whose_machine(
+    audited: tuple[Path, Report],
+) -> None:
+    folder, report = audited
+    text = (folder / "report.json").read_text()
+    assert str(folder) not in text
+    assert str(Path.home()) not in text
+    assert report.provenance.plan.code_sha256 in text
+    assert report.provenance.machine.cores > 0
+
+
+def test_comparison_with_itself_finds_nothing(
+    audited: tuple[Path, Report],
+) -> None:
+    folder, _ = audited
+    report = write_report(folder, KEY, command="test", other=read_other(folder))
+    assert report.comparison is not None
+    assert report.comparison.image_count == 10
+    for row in report.comparison.goals:
+        assert (row.difference.rmse, row.p_value, row.ties) == (0.0, 1.0, 10)
+
+
+def test_comparison_with_halved_radii_is_half_the_area(audited: tuple[Path, Report]) -> None:
+    folder, _ = audited
+    other = read_other(folder)
+    for row in other.ledger:
+        for name in ("radius_rmse", "lower_bound_rmse"):
+            row[name] = None if row[name] is None else row[name] / 2
+    report = write_report(folder, KEY, command="test", other=other)
+    assert report.comparison is not None
+    for row, area in zip(report.comparison.goals, report.areas, strict=True):
+        assert row.difference.rmse == pytest.approx(area.value.rmse / 2)
+        assert row.low.rmse > 0
+        assert row.p_value < 0.05
+        assert row.theirs_larger == 0
+
+
+def test_comparison_with_other_data_is_refused(
+    audited: tuple[Path, Report], network: nn.Module, folder: Path
+) -> None:
+    data = small_data(network, 24, seed=9)
+    _audit(folder, Subject(network=network, card=card()), data, ("clean", "fgsm"))
+    with pytest.raises(AuditError, match="other images"):
+        write_report(folder, KEY, command="test", other=read_other(audited[0]))
+
+
+def _found(folder: Path, goal: str, *, zero: bool = False) -> list[float]:
+    """Radii of the images in the ledger that are marked as the smallest."""
+    rows = pq.read_table(folder / "ledger.parquet").to_pylist()
+    return [
+        row["radius_rmse"]
+        for row in rows
+        if row["goal"] == goal and row["is_smallest"] and (zero or row["radius_rmse"] > 0)
+    ]

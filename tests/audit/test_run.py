@@ -1,0 +1,199 @@
+"""An audit gives the same ledger however it is cut, stopped and shared out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import Tensor, nn
+
+from audit import registry
+from audit.assemble import merge, write_report
+from audit.ensemble import LEDGER_FILE
+from audit.errors import AuditError
+from audit.facts import collect, write_facts
+from audit.ledger import PARTS_FOLDER, Block, Ledger
+from audit.plan import AuditPlan, Shard, image_seed
+from audit.run import Progress, run_blocks
+from audit.stages import Subject
+from candor.data.images import ImageSet
+from tests.audit.conftest import plan_for
+from tests.audit.worker import STAGES
+
+KEY = Ed25519PrivateKey.generate()
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def _audit(
+    folder: Path, plan: AuditPlan, subject: Subject, data: ImageSet, *, shard: str = "0/1"
+) -> int:
+    ledger = Ledger(folder, plan)
+    write_facts(folder, collect(subject.network, subject.card, data))
+    return run_blocks(ledger, plan, subject, data, shard=Shard.parse(shard))
+
+
+def _ledger_bytes(folder: Path) -> bytes:
+    write_report(folder, KEY, command="test")
+    return (folder / LEDGER_FILE).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(
+    subject: Subject, data: ImageSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, bytes]:
+    """An audit that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert _audit(folder, plan_for(data, STAGES, batch_size=2), subject, data) == 0
+    return folder, _ledger_bytes(folder)
+
+
+def test_killed_audit_goes_on_without_losing_or_counting_twice(
+    whole: tuple[Path, bytes], folder: Path
+) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.audit.worker", str(folder), "0/1"]
+    parts = folder / PARTS_FOLDER
+    total = len(list((whole[0] / PARTS_FOLDER).glob("*.json")))
+    seen = 0
+    for wanted in (1, total // 2):
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+        try:
+            deadline = time.monotonic() + 300
+            while len(list(parts.glob("*.json"))) < max(wanted, seen + 1):
+                assert process.poll() is None, "ended before it could be killed"
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        seen = len(list(parts.glob("*.json")))
+        assert 0 < seen < total
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
+    assert len(list(parts.glob("*.json"))) == total
+    assert _ledger_bytes(folder) == whole[1]
+    rows = pq.read_table(folder / LEDGER_FILE).to_pylist()
+    keys = [(row["position"], row["attack"], row["goal"], row["eps_l2"]) for row in rows]
+    assert len(set(keys)) == len(keys) == 10 * 2 + 6 * 2 * 2 + 1
+
+
+def test_shards_merge_into_the_same_ledger(
+    whole: tuple[Path, bytes], subject: Subject, data: ImageSet, tmp_path: Path
+) -> None:
+    plan = plan_for(data, STAGES, batch_size=2)
+    count = 3
+    folders = [tmp_path / str(index) for index in range(count)]
+    for index, shard_folder in enumerate(folders):
+        assert _audit(shard_folder, plan, subject, data, shard=f"{index}/{count}") > 0
+    with pytest.raises(AuditError, match="parts are missing"):
+        write_report(folders[0], KEY, command="test")
+    merge(folders, tmp_path / "all")
+    assert _ledger_bytes(tmp_path / "all") == whole[1]
+
+
+def test_batch_size_changes_no_radius(
+    whole: tuple[Path, bytes], subject: Subject, data: ImageSet, folder: Path
+) -> None:
+    _audit(folder, plan_for(data, STAGES, batch_size=8), subject, data)
+    _ledger_bytes(folder)
+    left, right = (pq.read_table(place / LEDGER_FILE).to_pylist() for place in (whole[0], folder))
+    for one, other in zip(left, right, strict=True):
+        names = ("position", "attack", "goal", "status", "label", "prediction")
+        assert all(one[name] == other[name] for name in names)
+        if one["radius_rmse"] is not None:
+            assert one["radius_rmse"] == pytest.approx(other["radius_rmse"], rel=1e-4)
+
+
+def test_more_images_leave_the_first_ones_as_they_were(data: ImageSet) -> None:
+    few, many = (plan_for(data, STAGES, image_count=count) for count in (5, 20))
+    assert many.image_indices(24)[:5] == few.image_indices(24)
+    assert image_seed(0, 7, "ddn") != image_seed(0, 8, "ddn") != image_seed(0, 8, "fmn")
+
+
+def test_folder_of_another_plan_is_refused_by_what_differs(
+    whole: tuple[Path, bytes], data: ImageSet
+) -> None:
+    changed = plan_for(data, STAGES, batch_size=3, seed=1)
+    with pytest.raises(AuditError, match="differs in seed, batch_size"):
+        Ledger(whole[0], changed)
+
+
+def test_damaged_part_is_named(whole: tuple[Path, bytes], data: ImageSet, folder: Path) -> None:
+    merge([whole[0]], folder)
+    plan = plan_for(data, STAGES, batch_size=2)
+    block = registry.blocks(plan)[1]
+    part = folder / PARTS_FOLDER / block.file_name
+    part.write_bytes(part.read_bytes()[:40])
+    with pytest.raises(AuditError, match=f"{block.file_name}: damaged"):
+        write_report(folder, KEY, command="test")
+
+
+def test_disagreeing_shards_are_refused(
+    whole: tuple[Path, bytes], data: ImageSet, folder: Path
+) -> None:
+    merge([whole[0]], folder)
+    part = (
+        folder / PARTS_FOLDER / registry.blocks(plan_for(data, STAGES, batch_size=2))[-1].file_name
+    )
+    content = json.loads(part.read_text())
+    content["rows"][0]["steps"] += 1
+    part.write_text(json.dumps(content))
+    with pytest.raises(AuditError, match="differs from another"):
+        merge([whole[0]], folder)
+
+
+def test_failing_stage_ends_with_one_readable_reason(
+    data: ImageSet, subject: Subject, folder: Path
+) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise RuntimeError("out of\n memory")
+
+    broken = replace(subject, network=Broken())
+    plan = plan_for(data, STAGES)
+    with pytest.raises(AuditError, match=r"clean failed on images 0 to 3 \(RuntimeError: out of m"):
+        run_blocks(Ledger(folder, plan), plan, broken, data)
+
+
+def test_second_process_of_the_same_shard_is_refused(data: ImageSet, folder: Path) -> None:
+    ledger = Ledger(folder, plan_for(data, STAGES))
+    with (
+        ledger.locked(Shard()),
+        pytest.raises(AuditError, match="another process"),
+        ledger.locked(Shard()),
+    ):
+        pass
+
+
+def test_progress_reaches_its_end_with_an_estimate(
+    whole: tuple[Path, bytes], subject: Subject, data: ImageSet
+) -> None:
+    seen: list[Progress] = []
+    plan = plan_for(data, STAGES, batch_size=2)
+    run_blocks(Ledger(whole[0], plan), plan, subject, data, report=seen.append)
+    (last,) = seen
+    assert last.done == last.total > 0
+    assert last.attack_ara is not None
+    assert last.attack_ara > 0
+
+
+@pytest.mark.parametrize("text", ["1/1", "-1/2", "a/2", "3", "/", "2/1"])
+def test_bad_shard_names_the_form(text: str) -> None:
+    with pytest.raises(ValueError, match="shard: got"):
+        Shard.parse(text)
+
+
+def test_blocks_cover_every_image_of_a_stage_once(data: ImageSet) -> None:
+    plan = plan_for(data, tuple(registry.STAGES), batch_size=3)
+    for name, stage in registry.STAGES.items():
+        limit = stage.limit(plan.budget)
+        own = [block for block in registry.blocks(plan) if block.stage == name]
+        covered = [position for block in own for position in range(block.start, block.stop)]
+        assert covered == list(range(10 if limit is None else min(10, limit)))
+    assert Block("a", 0, 2).file_name != Block("a", 2, 4).file_name

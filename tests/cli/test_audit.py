@@ -1,0 +1,97 @@
+"""`candor audit`, its merge and `candor verify` as a user types them, on an untrained model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import build_app
+from tests.cli.test_commands import data_root, model  # noqa: F401 - fixtures
+
+_SMALL = ("--images", 4, "--steps", 3, "--attacks", "paper,fgsm", "--attacks-only", "--quick")
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+
+def _arguments(model: Path, data_root: Path, out: Path) -> tuple[object, ...]:  # noqa: F811
+    key = out.parent / "key.pem"
+    return ("audit", "--model", model, "--data-dir", data_root, "--out", out, "--key", key, *_SMALL)
+
+
+@pytest.fixture(scope="module")
+def audited(
+    model: Path,  # noqa: F811
+    data_root: Path,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    out = tmp_path_factory.mktemp("audit") / "report"
+    result = _run(*_arguments(model, data_root, out), "--json")
+    assert result.exit_code == 0, result.output
+    headline = json.loads(result.stdout)
+    assert headline["image_count"] == 4
+    assert any("4 images are too few" in warning for warning in headline["warnings"])
+    return out
+
+
+def test_report_is_genuine_until_a_file_is_changed(audited: Path) -> None:
+    assert _run("verify", audited).exit_code == 0
+    page = audited / "report.html"
+    content = page.read_bytes()
+    page.write_bytes(content.replace(b"ARA", b"area", 1))
+    try:
+        result = _run("verify", audited)
+    finally:
+        page.write_bytes(content)
+    assert result.exit_code == 1
+    assert "report.html: changed since it was signed" in result.stderr
+
+
+def test_shards_are_merged_without_model_or_data(
+    audited: Path,
+    model: Path,  # noqa: F811
+    data_root: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    for index in range(2):
+        arguments = _arguments(model, data_root, tmp_path / str(index))
+        result = _run(*arguments, "--shard", f"{index}/2")
+        assert result.exit_code == 0, result.output
+        assert "candor audit merge" in " ".join(result.stderr.split())
+    out = tmp_path / "whole"
+    key = tmp_path / "key.pem"
+    result = _run("audit", "merge", tmp_path / "0", tmp_path / "1", "--out", out, "--key", key)
+    assert result.exit_code == 0, result.output
+    assert (out / "ledger.parquet").read_bytes() == (audited / "ledger.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--attacks", "magic"), "attacks: got"),
+        (("--attacks", "fgsm"), "at least one of"),
+        (("--shard", "2/2"), "shard: got"),
+        (("--images", 25), "images: got 25, allowed [2, 24]"),
+        (("--compare", "nowhere"), "compare: nowhere holds no finished audit"),
+        (("--seed", 1), "differs in seed"),
+    ],
+)
+def test_every_refusal_is_one_readable_line(
+    audited: Path,
+    model: Path,  # noqa: F811
+    data_root: Path,  # noqa: F811
+    options: tuple[object, ...],
+    reason: str,
+) -> None:
+    result = _run(*_arguments(model, data_root, audited), *options)
+    assert result.exit_code == 1
+    assert reason in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_missing_options_are_named() -> None:
+    result = _run("audit")
+    assert result.exit_code == 1
+    assert "model: got nothing" in result.stderr
