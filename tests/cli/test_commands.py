@@ -132,12 +132,15 @@ def test_ara_reports_intervals_and_a_row_per_image_and_goal(
     for name in ("attack_ara", "btr_ara"):
         area = summary[name]
         assert area["low"] <= area["value"] <= area["high"]
-        assert area["image_steps"] > 0
     assert json.loads((tmp_path / "ara.json").read_text()) == summary
     assert summary["accuracy_low"] <= summary["accuracy"] <= summary["accuracy_high"]
     rows = pq.read_table(tmp_path / "radii.parquet").to_pylist()
     assert len(rows) == 20
     assert {row["goal"] for row in rows} == {"attack", "btr"}
+    for goal in ("attack", "btr"):
+        searched = [row for row in rows if (row["goal"], row["status"]) != (goal, "already_wrong")]
+        count = sum(row["goal"] == goal for row in searched)
+        assert summary[f"{goal}_ara"]["image_steps"] == 15 * count
     assert all(row["radius"] == 0 for row in rows if row["status"] == "already_wrong")
 
 

@@ -59,4 +59,4 @@ def test_archives_are_built_and_named(tiny_models_dir: Path, tmp_path: Path) -> 
 def test_a_store_without_models_is_said(command: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(build_app(), [command, "--models-dir", str(tmp_path)])
     assert result.exit_code == 1
-    assert "has no folder with" in result.output.replace("\n", " ")
+    assert "has no folder with" in " ".join(result.output.split())

@@ -59,7 +59,9 @@ def test_predict_is_the_same_through_both_doors(
 def test_explain_is_the_same_through_both_doors(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
-    request = api.ExplainRequest(image=images[0], targets=_TARGETS, rhos=(0.05, 0.1), steps=20)
+    request = api.ExplainRequest(
+        image=images[0], targets=_TARGETS, rhos=(0.05, 0.1), steps=20, no_cache=True
+    )
     answer = client.explain(request)
     assert [(item.target.index, item.rho) for item in answer.explanations] == [
         (3, 0.05), (3, 0.1), (5, 0.05), (5, 0.1),
@@ -73,7 +75,7 @@ def test_explain_is_the_same_through_both_doors(
 def test_probe_is_the_same_through_both_doors(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
-    request = api.ProbeRequest(image=images[1], steps=20)
+    request = api.ProbeRequest(image=images[1], steps=20, no_cache=True)
     answer = client.probe(request)
     assert [result.goal for result in answer.results] == list(api.ProbeGoal)
     assert_same(answer.model_dump(mode="json"), post(stack, "probe", request).json())
@@ -97,7 +99,7 @@ def test_killing_the_search_worker_costs_no_answer(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
     requests = [
-        api.ExplainRequest(image=image, targets=_TARGETS[:1], rhos=(0.1,), steps=120)
+        api.ExplainRequest(image=image, targets=_TARGETS[:1], rhos=(0.1,), steps=120, no_cache=True)
         for image in images
     ]
     worker = stack.search_worker_pid(stack.models[0])
