@@ -1,5 +1,6 @@
 """The gRPC door: convert, await the service, convert back.  Imports contracts and gateway parts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NoReturn, TypeAlias
@@ -15,13 +16,16 @@ from candor.contracts import limits
 from candor.contracts.errors import ServiceError
 from gateway import convert, observe, status
 from gateway.caller import Caller, caller_of
-from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
+from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from gateway.reports import ReportDesk
 from gateway.service import CandorService
 
 SERVICE_NAME = candor_pb2.DESCRIPTOR.services_by_name["CandorService"].full_name
+REPORTS_NAME = reports_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name
 REQUEST_ID_KEY = "x-request-id"
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
+_CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB clients accept
 _NO_DEADLINE_SECONDS = 1e8  # what the library reports without one is years away
 Verb = Callable[[dict[str, Any], Caller], Awaitable[BaseModel]]
 Context: TypeAlias = aio.ServicerContext
@@ -85,6 +89,53 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         )
 
 
+class ReportServicer(reports_pb2_grpc.ReportServiceServicer):
+    """The public contract of report jobs over one `ReportDesk`."""
+
+    def __init__(self, desk: ReportDesk) -> None:
+        self._desk = desk
+
+    async def CreateReport(self, request: Message, context: Context) -> Message:
+        return await _answer(
+            "create_report", self._desk.create, request, reports_pb2.Report(), context
+        )
+
+    async def GetReport(self, request: Message, context: Context) -> Message:
+        async def get(payload: dict[str, Any], caller: Caller) -> BaseModel:
+            return await self._desk.get(payload.get("name", ""))
+
+        return await _answer("get_report", get, request, reports_pb2.Report(), context)
+
+    async def ListReports(self, request: Message, context: Context) -> Message:
+        async def list_reports(payload: dict[str, Any], caller: Caller) -> BaseModel:
+            return await self._desk.list(payload)
+
+        response = reports_pb2.ListReportsResponse()
+        return await _answer("list_reports", list_reports, request, response, context)
+
+    async def CancelReport(self, request: Message, context: Context) -> Message:
+        async def cancel(payload: dict[str, Any], caller: Caller) -> BaseModel:
+            return await self._desk.cancel(payload.get("name", ""))
+
+        return await _answer("cancel_report", cancel, request, reports_pb2.Report(), context)
+
+    async def DownloadReport(
+        self, request: reports_pb2.DownloadReportRequest, context: Context
+    ) -> AsyncIterator[reports_pb2.DownloadReportResponse]:
+        request_id = observe.request_id(_metadata(context).get(REQUEST_ID_KEY))
+        try:
+            with observe.observed(observe.Call("download_report", request_id)):
+                file, path = await self._desk.file(request.name, request.file)
+                message = reports_pb2.DownloadReportResponse()
+                yield convert.to_message({"file": file.model_dump()}, message)
+                with path.open("rb") as stream:
+                    while chunk := await asyncio.to_thread(stream.read, _CHUNK_BYTES):
+                        yield reports_pb2.DownloadReportResponse(chunk=chunk)
+        except ServiceError as err:
+            await _abort(context, err, request_id)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+
+
 async def _answer(
     verb: str, serve: Verb, request: Message, response: Message, context: Context
 ) -> Message:
@@ -124,10 +175,15 @@ async def _abort(context: Context, error: ServiceError, request_id: str) -> NoRe
 class GrpcDoor:
     """A gRPC server with the service, health and reflection.
 
-    Health starts as NOT_SERVING; `set_serving` changes it for "" and for the service.
+    Health starts as NOT_SERVING; `set_serving` changes it for "" and for the services.
+
+    Args:
+        reports: the jobs of a store, None where there is no store.
     """
 
-    def __init__(self, service: CandorService, address: str) -> None:
+    def __init__(
+        self, service: CandorService, address: str, reports: ReportDesk | None = None
+    ) -> None:
         options = [
             ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
             ("grpc.so_reuseport", 0),  # two gateways on one port are a mistake, not load balancing
@@ -136,7 +192,12 @@ class GrpcDoor:
         self._health = health.HealthServicer()
         candor_pb2_grpc.add_CandorServiceServicer_to_server(CandorServicer(service), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME)
+        self._services = [SERVICE_NAME]
+        if reports is not None:
+            servicer = ReportServicer(reports)
+            reports_pb2_grpc.add_ReportServiceServicer_to_server(servicer, self._server)
+            self._services.append(REPORTS_NAME)
+        names = (*self._services, _HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = self._server.add_insecure_port(address)
 
@@ -147,7 +208,7 @@ class GrpcDoor:
     async def set_serving(self, is_serving: bool) -> None:
         kind = health_pb2.HealthCheckResponse
         state = kind.SERVING if is_serving else kind.NOT_SERVING
-        for name in ("", SERVICE_NAME):
+        for name in ("", *self._services):
             await self._health.set(name, state)
 
     async def announce_drain(self) -> None:

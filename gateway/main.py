@@ -17,10 +17,13 @@ from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.grpc_door import GrpcDoor
 from gateway.metrics import Metrics, start_exposition
+from gateway.report_door import add_reports
+from gateway.reports import ReportDesk
 from gateway.rest_door import make_app
 from gateway.service import CandorService
 from gateway.settings import Settings
 from gateway.store.engine import Store, StoreError, open_store
+from gateway.store.reports import Reports
 from gateway.torchserve import TorchServeBackend
 
 _STARTING_PAUSE_SECONDS = 0.5  # between two checks of readiness before the first good one
@@ -51,10 +54,12 @@ class Gateway:
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
         self.service = CandorService(backend, settings)
-        self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}")
+        self._store = open_store(settings.store_url) if settings.store_url else None
+        reports = _report_desk(self._store, settings)
+        self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}", reports)
         self._socket = _listen(settings.host, settings.rest_port)
         app = make_app(self.service, lambda: self._is_ready, settings)
-        self._store = _add_store(app, settings)
+        _add_store(app, self._store, reports, settings)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -123,18 +128,25 @@ class Gateway:
             return False
 
 
-def _add_store(app: FastAPI, settings: Settings) -> Store | None:
-    """What needs a store joins the REST door where one is configured."""
-    if not settings.store_url:
+def _report_desk(store: Store | None, settings: Settings) -> ReportDesk | None:
+    if store is None:
         return None
-    store = open_store(settings.store_url)
+    return ReportDesk(Reports(store), settings.models, settings.reports_dir)
+
+
+def _add_store(
+    app: FastAPI, store: Store | None, reports: ReportDesk | None, settings: Settings
+) -> None:
+    """What needs a store joins the REST door where one is configured."""
+    if store is None or reports is None:
+        return
     add_annotations(
         app,
         store,
         annotators_per_image=settings.annotators_per_image,
         lease_seconds=settings.lease_seconds,
     )
-    return store
+    add_reports(app, reports, body_seconds=settings.body_seconds)
 
 
 def _listen(host: str, port: int) -> socket.socket:

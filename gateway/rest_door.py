@@ -129,14 +129,14 @@ class RestDoor:
         if self._is_ready():
             return Response('{"status":"ready"}', media_type="application/json")
         error = ServiceError(ErrorCode.MODEL_NOT_READY, "not ready", retry_seconds=1.0)
-        return _refusal(error, request)
+        return refusal(error, request)
 
     async def _verb(self, verb: str, serve: Verb, request: Request) -> Response:
         request_id = request.state.request_id
         call = observe.Call(verb, request_id)
         try:
             with observe.observed(call):
-                caller = _caller(request)
+                caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
                 answer = await _unless_gone(request, serve(payload, caller))
@@ -144,7 +144,7 @@ class RestDoor:
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
         except ServiceError as err:
-            return _refusal(err, request)
+            return refusal(err, request)
         except ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
@@ -155,13 +155,13 @@ class RestDoor:
         stream = _Opened(send)
         try:
             with observe.observed(call):
-                caller = _caller(request)
+                caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
                 await _unless_gone(request, self._pass_events(payload, caller, call, stream))
         except ServiceError as err:
             if not stream.is_open:
-                await _refusal(err, request)(request.scope, request.receive, send)
+                await refusal(err, request)(request.scope, request.receive, send)
                 return
             await stream.write(encode_error(err, call.request_id))
         except ClientGone:
@@ -212,7 +212,8 @@ class _Opened:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _caller(request: Request) -> Caller:
+def rest_caller(request: Request) -> Caller:
+    """Who asks, from the headers."""
     return caller_of(request.state.request_id, dict(request.headers), None)
 
 
@@ -223,7 +224,7 @@ async def _respond(
         with observe.observed(observe.Call(verb, request.state.request_id, model)):
             body = get().model_dump_json()
     except ServiceError as err:
-        return _refusal(err, request)
+        return refusal(err, request)
     return Response(body, media_type="application/json")
 
 
@@ -247,7 +248,8 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def _refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+    """The one error body; ``http_status`` where the code's own does not fit."""
     usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
     return Response(
         # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
@@ -262,7 +264,7 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     """An unknown path or method, in our error body."""
     http_status = err.status_code if isinstance(err, HTTPException) else 500
     error = ServiceError(ErrorCode.INVALID_INPUT, f"{request.method} {request.url.path}: {err}")
-    return _refusal(error, request, http_status)
+    return refusal(error, request, http_status)
 
 
 def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Settings) -> FastAPI:
@@ -284,19 +286,19 @@ def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Set
 
 
 Endpoint = Callable[..., Awaitable[Response]]
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody} for code in (*sorted(set(status.HTTP_STATUS.values())), 413)
 }
 
 
-_HEADER_PARAMETERS = [
+HEADER_PARAMETERS = [
     {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
     for name, text in HEADERS.items()
 ]
 
 
 def _add_get(app: FastAPI, path: str, endpoint: Endpoint, answer: type[BaseModel]) -> None:
-    app.add_api_route(path, endpoint, methods=["GET"], response_model=answer, responses=_REFUSALS)
+    app.add_api_route(path, endpoint, methods=["GET"], response_model=answer, responses=REFUSALS)
 
 
 def _add_verb(
@@ -311,8 +313,8 @@ def _add_verb(
         endpoint,
         methods=["POST"],
         response_model=answer,
-        responses=_REFUSALS,
-        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+        responses=REFUSALS,
+        openapi_extra={"requestBody": _body_schema(request), "parameters": HEADER_PARAMETERS},
     )
 
 
@@ -325,8 +327,8 @@ def _add_stream(app: FastAPI, path: str, endpoint: Endpoint, request: type[BaseM
         methods=["POST"],
         status_code=200,
         response_class=_Streamed,
-        responses={**_REFUSALS, **streamed},
-        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+        responses={**REFUSALS, **streamed},
+        openapi_extra={"requestBody": _body_schema(request), "parameters": HEADER_PARAMETERS},
     )
 
 

@@ -3,6 +3,7 @@
 Lists are JSON: ``CANDOR_MODELS='["cifar10-robust"]'``.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -71,7 +72,9 @@ class Settings(BaseSettings):
     """How long requests in flight may finish after SIGTERM."""
 
     store_url: str = ""
-    """Database of candidates and annotations, a path or a URL; empty: no annotation pages."""
+    """Database of candidates, annotations and report jobs, a path or a URL; empty: none of them."""
+    reports_dir: Path = Path("runs/reports")
+    """Folder of finished reports; `candor report-worker` writes there."""
     annotators_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
     """How many annotators are given each candidate."""
     lease_seconds: Seconds = 900.0

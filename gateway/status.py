@@ -16,6 +16,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 GRPC_CODES = {
     ErrorCode.INVALID_INPUT: StatusCode.INVALID_ARGUMENT,
+    ErrorCode.REPORT_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorCode.CONFLICT: StatusCode.ALREADY_EXISTS,
     ErrorCode.MODEL_NOT_FOUND: StatusCode.NOT_FOUND,
     ErrorCode.SEARCH_FAILED: StatusCode.FAILED_PRECONDITION,
     ErrorCode.OVERLOADED: StatusCode.RESOURCE_EXHAUSTED,
@@ -25,6 +27,8 @@ GRPC_CODES = {
 }
 HTTP_STATUS = {
     ErrorCode.INVALID_INPUT: 400,
+    ErrorCode.REPORT_NOT_FOUND: 404,
+    ErrorCode.CONFLICT: 409,
     ErrorCode.MODEL_NOT_FOUND: 404,
     ErrorCode.SEARCH_FAILED: 422,
     ErrorCode.OVERLOADED: 429,

@@ -22,6 +22,17 @@ SOLVERS = ("paper", "fast")
 FAST_EXPLAIN_STEPS = 9
 FAST_RADIUS_STEPS = 40
 
+# Robustness reports; the names are those of the registries of `candor.data` and `audit`.
+DATA_SETS = ("cifar10", "coco", "folder", "imagenet", "jsrt")
+ATTACKS = (*SOLVERS, "ddn", "fmn", "cw", "fgsm", "pgd", "autoattack", "square", "label-only")
+MIN_REPORT_IMAGES, MAX_REPORT_IMAGES = 2, 1_000_000
+DEFAULT_REPORT_IMAGES = 1000
+MAX_REPORT_BATCH = 1024
+DEFAULT_REPORT_BATCH = 32
+MAX_KEY_CHARS = 100  # of an idempotency key
+MAX_PAGE_SIZE = 100
+DEFAULT_PAGE_SIZE = 20
+
 CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead
 
 
