@@ -15,6 +15,7 @@ from candor.contracts import limits
 from candor.contracts.errors import ServiceError
 from gateway import convert, observe, status
 from gateway.caller import Caller, caller_of
+from gateway.observe import Observer
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 from gateway.service import CandorService
 
@@ -30,16 +31,17 @@ Context: TypeAlias = aio.ServicerContext
 class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
     """The public contract over one `CandorService`."""
 
-    def __init__(self, service: CandorService) -> None:
+    def __init__(self, service: CandorService, observer: Observer) -> None:
         self._service = service
+        self._observer = observer
 
     async def Predict(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "predict", self._service.predict, request, candor_pb2.PredictResponse(), context
         )
 
     async def Explain(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "explain", self._service.explain, request, candor_pb2.ExplainResponse(), context
         )
 
@@ -50,7 +52,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
         try:
             call = observe.Call("explain_stream", request_id, getattr(request, "model", ""))
-            with observe.observed(call):
+            with self._observer.watch(call, metadata):
                 caller = caller_of(request_id, metadata, _seconds_left(context))
                 payload = convert.given_fields(request)
                 async with aclosing(self._service.explain_stream(payload, caller)) as events:
@@ -64,7 +66,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
     async def Probe(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "probe", self._service.probe, request, candor_pb2.ProbeResponse(), context
         )
 
@@ -72,7 +74,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         async def list_models(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.list_models()
 
-        return await _answer(
+        return await self._answer(
             "list_models", list_models, request, candor_pb2.ListModelsResponse(), context
         )
 
@@ -80,27 +82,26 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         async def get_model(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.get_model(payload.get("model", ""))
 
-        return await _answer(
+        return await self._answer(
             "get_model", get_model, request, candor_pb2.GetModelResponse(), context
         )
 
-
-async def _answer(
-    verb: str, serve: Verb, request: Message, response: Message, context: Context
-) -> Message:
-    metadata = _metadata(context)
-    request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
-    try:
-        call = observe.Call(verb, request_id, getattr(request, "model", ""))
-        with observe.observed(call):
-            caller = caller_of(request_id, metadata, _seconds_left(context))
-            answer = await serve(convert.given_fields(request), caller)
-            call.note(answer)
-            convert.to_message(answer.model_dump(), response)
-    except ServiceError as err:
-        await _abort(context, err, request_id)
-    context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-    return response
+    async def _answer(
+        self, verb: str, serve: Verb, request: Message, response: Message, context: Context
+    ) -> Message:
+        metadata = _metadata(context)
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
+        try:
+            call = observe.Call(verb, request_id, getattr(request, "model", ""))
+            with self._observer.watch(call, metadata):
+                caller = caller_of(request_id, metadata, _seconds_left(context))
+                answer = await serve(convert.given_fields(request), caller)
+                call.note(answer)
+                convert.to_message(answer.model_dump(), response)
+        except ServiceError as err:
+            await _abort(context, err, request_id)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+        return response
 
 
 def _metadata(context: Context) -> dict[str, str]:
@@ -127,14 +128,15 @@ class GrpcDoor:
     Health starts as NOT_SERVING; `set_serving` changes it for "" and for the service.
     """
 
-    def __init__(self, service: CandorService, address: str) -> None:
+    def __init__(self, service: CandorService, observer: Observer, address: str) -> None:
         options = [
             ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
             ("grpc.so_reuseport", 0),  # two gateways on one port are a mistake, not load balancing
         ]
         self._server = aio.server(options=options)
         self._health = health.HealthServicer()
-        candor_pb2_grpc.add_CandorServiceServicer_to_server(CandorServicer(service), self._server)
+        servicer = CandorServicer(service, observer)
+        candor_pb2_grpc.add_CandorServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

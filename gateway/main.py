@@ -13,10 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.grpc_door import GrpcDoor
 from gateway.metrics import Metrics, start_exposition
+from gateway.observe import JsonLines, Observer
 from gateway.rest_door import make_app
 from gateway.service import CandorService
 from gateway.settings import Settings
@@ -44,17 +46,20 @@ class Gateway:
         grpc_port, rest_port, metrics_port: where the doors really listen, known once started.
     """
 
-    def __init__(self, settings: Settings, backend: WorkerBackend) -> None:
+    def __init__(
+        self, settings: Settings, backend: WorkerBackend, tracing: Tracing = NO_TRACING
+    ) -> None:
         self._settings = settings
         self._is_ready = False
-        self.metrics = Metrics(settings.models)
+        self.metrics = Metrics(settings.models, settings.metric_tenants)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
-        self.service = CandorService(backend, settings)
-        self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}")
+        observer = Observer(self.metrics, tracing)
+        self.service = CandorService(backend, settings, self.metrics, tracing)
+        self._grpc = GrpcDoor(self.service, observer, f"{settings.host}:{settings.grpc_port}")
         self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, lambda: self._is_ready, settings)
-        self._store = _add_store(app, settings)
+        app = make_app(self.service, observer, lambda: self._is_ready, settings)
+        self._store = _add_store(app, observer, settings)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -123,7 +128,7 @@ class Gateway:
             return False
 
 
-def _add_store(app: FastAPI, settings: Settings) -> Store | None:
+def _add_store(app: FastAPI, observer: Observer, settings: Settings) -> Store | None:
     """What needs a store joins the REST door where one is configured."""
     if not settings.store_url:
         return None
@@ -131,6 +136,7 @@ def _add_store(app: FastAPI, settings: Settings) -> Store | None:
     add_annotations(
         app,
         store,
+        observer,
         annotators_per_image=settings.annotators_per_image,
         lease_seconds=settings.lease_seconds,
     )
@@ -152,17 +158,21 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     backend = TorchServeBackend(settings.torchserve_address, settings.worker_call_seconds)
-    gateway = Gateway(settings, backend)
+    tracing = start_tracing("candor-gateway")
+    gateway = Gateway(settings, backend, tracing)
     await gateway.start()
     await stopped.wait()
     _log.info("draining")
     await gateway.stop()
     await backend.close()
+    await asyncio.to_thread(tracing.close)
 
 
 def main() -> int:
     """Exit code 0 after a drain, 2 for bad settings."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         settings = Settings()  # type: ignore[call-arg]  # fields come from the environment
     except ValidationError as err:
