@@ -16,6 +16,7 @@ from candor.contracts import limits
 from candor.contracts.errors import ServiceError
 from gateway import convert, observe, status
 from gateway.caller import Caller, caller_of
+from gateway.observe import Observer
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
 from gateway.reports import ReportDesk
 from gateway.service import CandorService
@@ -31,19 +32,44 @@ Verb = Callable[[dict[str, Any], Caller], Awaitable[BaseModel]]
 Context: TypeAlias = aio.ServicerContext
 
 
-class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
+class _Observed:
+    """Answers calls, each watched."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    async def _answer(
+        self, verb: str, serve: Verb, request: Message, response: Message, context: Context
+    ) -> Message:
+        metadata = _metadata(context)
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
+        try:
+            call = observe.Call(verb, request_id, getattr(request, "model", ""))
+            with self._observer.watch(call, metadata):
+                caller = caller_of(request_id, metadata, _seconds_left(context))
+                answer = await serve(convert.given_fields(request), caller)
+                call.note(answer)
+                convert.to_message(answer.model_dump(), response)
+        except ServiceError as err:
+            await _abort(context, err, request_id)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+        return response
+
+
+class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
     """The public contract over one `CandorService`."""
 
-    def __init__(self, service: CandorService) -> None:
+    def __init__(self, service: CandorService, observer: Observer) -> None:
+        super().__init__(observer)
         self._service = service
 
     async def Predict(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "predict", self._service.predict, request, candor_pb2.PredictResponse(), context
         )
 
     async def Explain(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "explain", self._service.explain, request, candor_pb2.ExplainResponse(), context
         )
 
@@ -54,7 +80,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
         try:
             call = observe.Call("explain_stream", request_id, getattr(request, "model", ""))
-            with observe.observed(call):
+            with self._observer.watch(call, metadata):
                 caller = caller_of(request_id, metadata, _seconds_left(context))
                 payload = convert.given_fields(request)
                 async with aclosing(self._service.explain_stream(payload, caller)) as events:
@@ -68,7 +94,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
     async def Probe(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "probe", self._service.probe, request, candor_pb2.ProbeResponse(), context
         )
 
@@ -76,7 +102,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         async def list_models(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.list_models()
 
-        return await _answer(
+        return await self._answer(
             "list_models", list_models, request, candor_pb2.ListModelsResponse(), context
         )
 
@@ -84,19 +110,20 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         async def get_model(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.get_model(payload.get("model", ""))
 
-        return await _answer(
+        return await self._answer(
             "get_model", get_model, request, candor_pb2.GetModelResponse(), context
         )
 
 
-class ReportServicer(reports_pb2_grpc.ReportServiceServicer):
+class ReportServicer(_Observed, reports_pb2_grpc.ReportServiceServicer):
     """The public contract of report jobs over one `ReportDesk`."""
 
-    def __init__(self, desk: ReportDesk) -> None:
+    def __init__(self, desk: ReportDesk, observer: Observer) -> None:
+        super().__init__(observer)
         self._desk = desk
 
     async def CreateReport(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "create_report", self._desk.create, request, reports_pb2.Report(), context
         )
 
@@ -104,27 +131,28 @@ class ReportServicer(reports_pb2_grpc.ReportServiceServicer):
         async def get(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return await self._desk.get(payload.get("name", ""))
 
-        return await _answer("get_report", get, request, reports_pb2.Report(), context)
+        return await self._answer("get_report", get, request, reports_pb2.Report(), context)
 
     async def ListReports(self, request: Message, context: Context) -> Message:
         async def list_reports(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return await self._desk.list(payload)
 
         response = reports_pb2.ListReportsResponse()
-        return await _answer("list_reports", list_reports, request, response, context)
+        return await self._answer("list_reports", list_reports, request, response, context)
 
     async def CancelReport(self, request: Message, context: Context) -> Message:
         async def cancel(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return await self._desk.cancel(payload.get("name", ""))
 
-        return await _answer("cancel_report", cancel, request, reports_pb2.Report(), context)
+        return await self._answer("cancel_report", cancel, request, reports_pb2.Report(), context)
 
     async def DownloadReport(
         self, request: reports_pb2.DownloadReportRequest, context: Context
     ) -> AsyncIterator[reports_pb2.DownloadReportResponse]:
-        request_id = observe.request_id(_metadata(context).get(REQUEST_ID_KEY))
+        metadata = _metadata(context)
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
         try:
-            with observe.observed(observe.Call("download_report", request_id)):
+            with self._observer.watch(observe.Call("download_report", request_id), metadata):
                 file, path = await self._desk.file(request.name, request.file)
                 message = reports_pb2.DownloadReportResponse()
                 yield convert.to_message({"file": file.model_dump()}, message)
@@ -134,24 +162,6 @@ class ReportServicer(reports_pb2_grpc.ReportServiceServicer):
         except ServiceError as err:
             await _abort(context, err, request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-
-
-async def _answer(
-    verb: str, serve: Verb, request: Message, response: Message, context: Context
-) -> Message:
-    metadata = _metadata(context)
-    request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
-    try:
-        call = observe.Call(verb, request_id, getattr(request, "model", ""))
-        with observe.observed(call):
-            caller = caller_of(request_id, metadata, _seconds_left(context))
-            answer = await serve(convert.given_fields(request), caller)
-            call.note(answer)
-            convert.to_message(answer.model_dump(), response)
-    except ServiceError as err:
-        await _abort(context, err, request_id)
-    context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-    return response
 
 
 def _metadata(context: Context) -> dict[str, str]:
@@ -182,7 +192,11 @@ class GrpcDoor:
     """
 
     def __init__(
-        self, service: CandorService, address: str, reports: ReportDesk | None = None
+        self,
+        service: CandorService,
+        observer: Observer,
+        address: str,
+        reports: ReportDesk | None = None,
     ) -> None:
         options = [
             ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
@@ -190,12 +204,13 @@ class GrpcDoor:
         ]
         self._server = aio.server(options=options)
         self._health = health.HealthServicer()
-        candor_pb2_grpc.add_CandorServiceServicer_to_server(CandorServicer(service), self._server)
+        servicer = CandorServicer(service, observer)
+        candor_pb2_grpc.add_CandorServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = [SERVICE_NAME]
         if reports is not None:
-            servicer = ReportServicer(reports)
-            reports_pb2_grpc.add_ReportServiceServicer_to_server(servicer, self._server)
+            reporter = ReportServicer(reports, observer)
+            reports_pb2_grpc.add_ReportServiceServicer_to_server(reporter, self._server)
             self._services.append(REPORTS_NAME)
         names = (*self._services, _HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

@@ -13,10 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.grpc_door import GrpcDoor
 from gateway.metrics import Metrics, start_exposition
+from gateway.observe import JsonLines, Observer
 from gateway.report_door import add_reports
 from gateway.reports import ReportDesk
 from gateway.rest_door import make_app
@@ -47,19 +49,23 @@ class Gateway:
         grpc_port, rest_port, metrics_port: where the doors really listen, known once started.
     """
 
-    def __init__(self, settings: Settings, backend: WorkerBackend) -> None:
+    def __init__(
+        self, settings: Settings, backend: WorkerBackend, tracing: Tracing = NO_TRACING
+    ) -> None:
         self._settings = settings
         self._is_ready = False
-        self.metrics = Metrics(settings.models)
+        self.metrics = Metrics(settings.models, settings.metric_tenants)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
-        self.service = CandorService(backend, settings)
+        observer = Observer(self.metrics, tracing)
+        self.service = CandorService(backend, settings, self.metrics, tracing)
         self._store = open_store(settings.store_url) if settings.store_url else None
         reports = _report_desk(self._store, settings)
-        self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}", reports)
+        address = f"{settings.host}:{settings.grpc_port}"
+        self._grpc = GrpcDoor(self.service, observer, address, reports)
         self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, lambda: self._is_ready, settings)
-        _add_store(app, self._store, reports, settings)
+        app = make_app(self.service, observer, lambda: self._is_ready, settings)
+        _add_store(app, self._store, reports, observer, settings)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -135,7 +141,11 @@ def _report_desk(store: Store | None, settings: Settings) -> ReportDesk | None:
 
 
 def _add_store(
-    app: FastAPI, store: Store | None, reports: ReportDesk | None, settings: Settings
+    app: FastAPI,
+    store: Store | None,
+    reports: ReportDesk | None,
+    observer: Observer,
+    settings: Settings,
 ) -> None:
     """What needs a store joins the REST door where one is configured."""
     if store is None or reports is None:
@@ -143,10 +153,11 @@ def _add_store(
     add_annotations(
         app,
         store,
+        observer,
         annotators_per_image=settings.annotators_per_image,
         lease_seconds=settings.lease_seconds,
     )
-    add_reports(app, reports, body_seconds=settings.body_seconds)
+    add_reports(app, reports, observer, body_seconds=settings.body_seconds)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -164,17 +175,21 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     backend = TorchServeBackend(settings.torchserve_address, settings.worker_call_seconds)
-    gateway = Gateway(settings, backend)
+    tracing = start_tracing("candor-gateway")
+    gateway = Gateway(settings, backend, tracing)
     await gateway.start()
     await stopped.wait()
     _log.info("draining")
     await gateway.stop()
     await backend.close()
+    await asyncio.to_thread(tracing.close)
 
 
 def main() -> int:
     """Exit code 0 after a drain, 2 for bad settings."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         settings = Settings()  # type: ignore[call-arg]  # fields come from the environment
     except ValidationError as err:

@@ -24,6 +24,7 @@ from gateway import observe, status, validation
 from gateway.bodies import BodyTooLarge, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
+from gateway.observe import Observer
 from gateway.service import CandorService
 from gateway.settings import Settings
 
@@ -89,9 +90,14 @@ class RestDoor:
     """The endpoints over one `CandorService`."""
 
     def __init__(
-        self, service: CandorService, is_ready: Callable[[], bool], settings: Settings
+        self,
+        service: CandorService,
+        observer: Observer,
+        is_ready: Callable[[], bool],
+        settings: Settings,
     ) -> None:
         self._service = service
+        self._observer = observer
         self._is_ready = is_ready
         self._body_seconds = settings.body_seconds
         self._heartbeat_seconds = settings.heartbeat_seconds
@@ -114,11 +120,13 @@ class RestDoor:
 
     async def list_models(self, request: Request) -> Response:
         """The models served, the default first."""
-        return await _respond("list_models", "", request, self._service.list_models)
+        return await self._respond("list_models", "", request, self._service.list_models)
 
     async def get_model(self, request: Request, name: str) -> Response:
         """One model: its classes, its input and what was measured of it."""
-        return await _respond("get_model", name, request, lambda: self._service.get_model(name))
+        return await self._respond(
+            "get_model", name, request, lambda: self._service.get_model(name)
+        )
 
     async def live(self) -> dict[str, str]:
         """The process answers."""
@@ -135,7 +143,7 @@ class RestDoor:
         request_id = request.state.request_id
         call = observe.Call(verb, request_id)
         try:
-            with observe.observed(call):
+            with self._observer.watch(call, request.headers):
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
@@ -149,12 +157,23 @@ class RestDoor:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
 
+    async def _respond(
+        self, verb: str, model: str, request: Request, get: Callable[[], BaseModel]
+    ) -> Response:
+        call = observe.Call(verb, request.state.request_id, model)
+        try:
+            with self._observer.watch(call, request.headers):
+                body = get().model_dump_json()
+        except ServiceError as err:
+            return refusal(err, request)
+        return Response(body, media_type="application/json")
+
     async def _send_events(self, request: Request, send: Send) -> None:
         """A refusal before the first event is an answer like any other, later an event."""
         call = observe.Call("explain_stream", request.state.request_id)
         stream = _Opened(send)
         try:
-            with observe.observed(call):
+            with self._observer.watch(call, request.headers):
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
@@ -217,17 +236,6 @@ def rest_caller(request: Request) -> Caller:
     return caller_of(request.state.request_id, dict(request.headers), None)
 
 
-async def _respond(
-    verb: str, model: str, request: Request, get: Callable[[], BaseModel]
-) -> Response:
-    try:
-        with observe.observed(observe.Call(verb, request.state.request_id, model)):
-            body = get().model_dump_json()
-    except ServiceError as err:
-        return refusal(err, request)
-    return Response(body, media_type="application/json")
-
-
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
@@ -267,10 +275,15 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     return refusal(error, request, http_status)
 
 
-def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Settings) -> FastAPI:
+def make_app(
+    service: CandorService,
+    observer: Observer,
+    is_ready: Callable[[], bool],
+    settings: Settings,
+) -> FastAPI:
     """The whole REST application."""
     app = FastAPI(title="Candor", version="v1")
-    door = RestDoor(service, is_ready, settings)
+    door = RestDoor(service, observer, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
     _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)

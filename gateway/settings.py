@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """REST door; 0 takes any free port."""
     metrics_port: Port | None = None
     """Prometheus' door at /metrics, plain HTTP; 0 takes any free port, none is closed."""
+    metric_tenants: tuple[str, ...] = ()
+    """Tenants whose compute seconds the metrics tell apart; the others count as `other`."""
     build_version: str = "source"
     """What the metrics call this gateway; an image says its own version."""
     torchserve_address: str = "127.0.0.1:7070"
@@ -70,6 +72,10 @@ class Settings(BaseSettings):
     """Pause between two checks of readiness, each a real prediction and a real search step."""
     drain_seconds: Seconds = 30.0
     """How long requests in flight may finish after SIGTERM."""
+
+    otlp_endpoint: str = ""
+    """Where OpenTelemetry's collector listens, `http://host:4317`; empty: as the standard `OTEL_`
+    variables say, or no traces.  Workers read the same variable."""
 
     store_url: str = ""
     """Database of candidates, annotations and report jobs, a path or a URL; empty: none of them."""
