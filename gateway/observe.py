@@ -76,6 +76,11 @@ def observed(call: Call) -> Iterator[None]:
         _log(call, code, time.perf_counter() - started)
 
 
+def refused(call: Call, error: ServiceError) -> None:
+    """Logs a request that was turned away before anything looked into it."""
+    _log(call, error.code.value, 0.0)
+
+
 def _log(call: Call, code: str, seconds: float) -> None:
     # The requested name is the caller's text: cut it, JSON escapes the rest.
     line = {

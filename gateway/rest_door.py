@@ -5,7 +5,6 @@ framework, so that limits hold while a body still arrives and every refusal has 
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -21,9 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import observe, status, validation
-from gateway.bodies import BodyTooLarge, ClientGone, read_payload
+from gateway.bodies import ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
+from gateway.guard import Guard
+from gateway.refusals import refusal_answer
+from gateway.rest_guard import RestGuard, SecurityHeaders, add_login
 from gateway.service import CandorService
 from gateway.settings import Settings
 
@@ -248,14 +250,7 @@ async def _hang_up(request: Request) -> None:
 
 
 def _refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
-    usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
-    return Response(
-        # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
-        json.dumps(status.to_json_body(error, request.state.request_id)),
-        status_code=http_status or usual,
-        media_type="application/json",
-        headers=status.retry_after(error),
-    )
+    return refusal_answer(error, request.state.request_id, request.url.path, http_status)
 
 
 async def _framework_refusal(request: Request, err: Exception) -> Response:
@@ -265,9 +260,12 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     return _refusal(error, request, http_status)
 
 
-def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Settings) -> FastAPI:
+def make_app(
+    service: CandorService, is_ready: Callable[[], bool], settings: Settings, guard: Guard
+) -> FastAPI:
     """The whole REST application."""
-    app = FastAPI(title="Candor", version="v1")
+    described = "/openapi.json" if settings.docs else None
+    app = FastAPI(title="Candor", version="v1", openapi_url=described)
     door = RestDoor(service, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
@@ -278,7 +276,10 @@ def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Set
     app.add_api_route("/healthz/live", door.live, methods=["GET"])
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)
+    add_login(app, guard)
+    app.add_middleware(RestGuard, guard=guard)
     app.add_middleware(_RequestId)
+    app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

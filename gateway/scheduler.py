@@ -28,7 +28,7 @@ from gateway.backend import (
 )
 from gateway.caller import Priority
 from gateway.clock import ChunkClock
-from gateway.queue import CONDEMNED_DEATHS, SearchQueue
+from gateway.queue import CONDEMNED_DEATHS, OnCharge, SearchQueue
 from gateway.search import Ending, Lane, Search, SearchResult, as_service_error
 
 
@@ -42,6 +42,7 @@ class SearchScheduler:
         max_waiting: searches beyond those that all workers hold at once.
         short_steps: a search of at most so many steps counts as short, see `gateway.queue`.
         worker_retry_seconds: how long searches outlive workers that are away.
+        on_charge: told of every tenant's seconds of computing.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SearchScheduler:
         chunk_seconds: float = 0.1,
         short_steps: int = 40,
         worker_retry_seconds: float = 60.0,
+        on_charge: OnCharge = lambda tenant, seconds: None,
     ) -> None:
         self._backend = backend
         self._model = model
@@ -65,7 +67,7 @@ class SearchScheduler:
         self._short_steps = short_steps
         self._worker_retry_seconds = worker_retry_seconds
         self._clock = ChunkClock(chunk_seconds, value_count)
-        self._queue = SearchQueue()
+        self._queue = SearchQueue(on_charge)
         self._endings: list[Ending] = []
         self._numbers = itertools.count()
         self._calls: set[asyncio.Task[None]] = set()

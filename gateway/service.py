@@ -41,6 +41,7 @@ from gateway.backend import (
 from gateway.cache import ResultCache
 from gateway.caller import Caller, Priority
 from gateway.desk import Found, Order, SearchDesk, Terms
+from gateway.quotas import Quota, Quotas
 from gateway.scheduler import SearchScheduler
 from gateway.search import item_error, read_answer
 from gateway.settings import Settings
@@ -93,10 +94,17 @@ class _Admitted:
 
 
 class CandorService:
-    """Predict, explain and probe; make and use it inside one event loop."""
+    """Predict, explain and probe; make and use it inside one event loop.
 
-    def __init__(self, backend: WorkerBackend, settings: Settings) -> None:
+    Args:
+        quotas: charged with what searches cost; none are kept where none are given.
+    """
+
+    def __init__(
+        self, backend: WorkerBackend, settings: Settings, quotas: Quotas | None = None
+    ) -> None:
         self._backend = backend
+        self._quotas = quotas or Quotas(Quota(), {})
         self._settings = settings
         self._served: dict[str, _Served] = {}
         self._cache = ResultCache(settings.cache_bytes)
@@ -288,6 +296,7 @@ class CandorService:
             chunk_seconds=settings.chunk_seconds,
             short_steps=settings.short_steps,
             worker_retry_seconds=settings.worker_retry_seconds,
+            on_charge=self._quotas.charge,
         )
 
     async def _ask(self, name: str, role: Role, item: bytes) -> tuple[Any, dict[str, Any]]:
