@@ -19,8 +19,9 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from gateway import observe, status
+from gateway import observe
 from gateway.observe import Observer
+from gateway.refusals import refusal
 from gateway.store.annotations import Annotations
 from gateway.store.engine import Store
 
@@ -40,8 +41,6 @@ _HEADERS = {
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
 }
 
 
@@ -119,18 +118,13 @@ class _Api:
         kind: type[RequestT],
         serve: Callable[[RequestT], AnnotationState],
     ) -> Response:
-        request_id = request.state.request_id
+        call = observe.Call(verb, request.state.request_id)
         try:
-            with self._observer.watch(observe.Call(verb, request_id), request.headers):
+            with self._observer.watch(call, request.headers):
                 asked = _parsed(kind, await _json(request))
                 body = (await asyncio.to_thread(serve, asked)).model_dump_json()
         except ServiceError as err:
-            return Response(
-                json.dumps(status.to_json_body(err, request_id)),
-                status_code=status.HTTP_STATUS[err.code],
-                media_type="application/json",
-                headers=status.retry_after(err),
-            )
+            return refusal(err, request)
         return Response(body, media_type="application/json")
 
 

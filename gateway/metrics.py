@@ -37,6 +37,7 @@ PLAIN_VERBS: Final = (
     "list_reports",
     "cancel_report",
     "download_report",
+    "refused",  # whatever was asked for: nobody looked
 )
 VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -34,6 +34,8 @@ from gateway.metrics import Metrics
 from gateway.queue import CONDEMNED_DEATHS, SearchQueue
 from gateway.search import Ending, Lane, Search, SearchResult, as_service_error
 
+OnCharge = Callable[[str, float], None]
+
 
 class SearchScheduler:
     """Runs the searches of one model; make and use it inside one event loop.
@@ -46,6 +48,7 @@ class SearchScheduler:
         short_steps: a search of at most so many steps counts as short, see `gateway.queue`.
         worker_retry_seconds: how long searches outlive workers that are away.
         metrics: told of every search; its own where none is given.
+        on_charge: told of every tenant's seconds of computing.
         tracing: makes a span of every chunk.
     """
 
@@ -62,6 +65,7 @@ class SearchScheduler:
         short_steps: int = 40,
         worker_retry_seconds: float = 60.0,
         metrics: Metrics | None = None,
+        on_charge: OnCharge = lambda tenant, seconds: None,
         tracing: Tracing = NO_TRACING,
     ) -> None:
         self._backend = backend
@@ -72,6 +76,7 @@ class SearchScheduler:
         self._short_steps = short_steps
         self._worker_retry_seconds = worker_retry_seconds
         self._metrics = metrics or Metrics([model])
+        self._on_charge = on_charge
         self._tracer = tracing.tracer
         self._clock = ChunkClock(chunk_seconds, value_count)
         self._queue = SearchQueue()
@@ -293,6 +298,7 @@ class SearchScheduler:
                 cost = seconds * steps / max(1, sum(taken))
                 self._queue.charge(search, cost)
                 self._metrics.computed(search.tenant, cost)
+                self._on_charge(search.tenant, cost)
                 if begin == 0 < steps:
                     since = time.monotonic() - search.admitted
                     self._metrics.search_progressed(self._model, since)

@@ -239,7 +239,7 @@ def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
 
 
 def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(counted: Doors, png: bytes) -> None:
-    counted.backend.call_seconds = 0.02
+    counted.backend.call_seconds = 0.1
     answer = counted.client.explain(explanation(png, steps=1000, timeout_seconds=1.0))
     assert answer.explanations[0].is_partial
     assert count(counted, "partial_searches_total", model="linear") == 1

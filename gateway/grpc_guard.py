@@ -1,0 +1,63 @@
+"""What stands before the gRPC door: keys.  Imports contracts and gateway parts."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from candor.contracts.errors import ServiceError
+from gateway import observe
+from gateway.caller import named_tenant, tenant_of_key
+from gateway.grpc_calls import REQUEST_ID_KEY, abort, text_metadata
+from gateway.guard import Credentials, Guard, rule_of_method
+from gateway.observe import Observer
+
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class GuardInterceptor(aio.ServerInterceptor):
+    """Lets through whom the guard admits.  A call's handler runs in the task of its interceptor."""
+
+    def __init__(self, guard: Guard, observer: Observer) -> None:
+        self._guard = guard
+        self._observer = observer
+
+    async def intercept_service(
+        self, continuation: _Continuation, details: grpc.HandlerCallDetails
+    ) -> Any:
+        metadata = text_metadata(details.invocation_metadata)
+        credentials = Credentials(
+            authorization=metadata.get("authorization", ""), tenant=named_tenant(metadata)
+        )
+        try:
+            identity = await self._guard.admit(rule_of_method(details.method), credentials)
+        except ServiceError as err:
+            request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
+            self._observer.refused(request_id, metadata, err)
+            return await _refusing(continuation, details, err, request_id)
+        tenant_of_key.set(None if identity is None else identity.tenant)
+        return await continuation(details)
+
+
+async def _refusing(
+    continuation: _Continuation,
+    details: grpc.HandlerCallDetails,
+    error: ServiceError,
+    request_id: str,
+) -> Any:
+    """A handler in the shape of the real one that reads nothing and says ``error``."""
+
+    async def refuse(_: Any, context: "aio.ServicerContext[Any, Any]") -> None:
+        await abort(context, error, request_id)
+
+    real = await continuation(details)
+    if real is None:
+        return None
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    return kinds[real.request_streaming, real.response_streaming](refuse)
