@@ -10,6 +10,7 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts import limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
@@ -30,6 +31,42 @@ class BodyTooLarge(ServiceError):
 
 class ClientGone(asyncio.CancelledError):
     """The caller closed the connection; nobody waits for the answer."""
+
+
+class BodyBudget:
+    """Bounds the memory of all bodies that are held at once, before the one that is too much.
+
+    Args:
+        max_bytes: of bodies received so far by requests that are not answered yet.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = 0
+
+        async def receive_within() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            if self._held + size > self._max_bytes:
+                raise _too_many_bodies(self._max_bytes)
+            held += size
+            self._held += size
+            return message
+
+        try:
+            await self._app(scope, receive_within, send)
+        finally:
+            self._held -= held
+
+
+def _too_many_bodies(max_bytes: int) -> ServiceError:
+    message = f"bodies of all requests: got more than {max_bytes} bytes at once"
+    return ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=1.0)
 
 
 class _MemoryParser(MultiPartParser):

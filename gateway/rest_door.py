@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import observe, status, validation
-from gateway.bodies import ClientGone, read_payload
+from gateway.bodies import BodyBudget, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.guard import Guard
@@ -277,6 +277,7 @@ def make_app(
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)
     add_login(app, guard)
+    app.add_middleware(BodyBudget, max_bytes=settings.body_bytes)
     app.add_middleware(RestGuard, guard=guard)
     app.add_middleware(_RequestId)
     app.add_middleware(SecurityHeaders)
