@@ -4,6 +4,7 @@ with CandorClient("127.0.0.1:8500") as client:
     print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
@@ -11,11 +12,11 @@ import grpc
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
-from candor.contracts import api
-from candor.contracts.errors import ServiceError
+from candor.contracts import api, reports
+from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import convert, status
 from gateway.caller import TENANT_KEY
-from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
+from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -38,6 +39,7 @@ class CandorClient:
         ]
         self._channel = grpc.insecure_channel(address, options=options)
         self._stub = candor_pb2_grpc.CandorServiceStub(self._channel)
+        self._reports = reports_pb2_grpc.ReportServiceStub(self._channel)
         self._timeout_seconds = timeout_seconds
         self._tenant = tenant
 
@@ -83,6 +85,52 @@ class CandorClient:
         """``name``: empty for the default model."""
         message = candor_pb2.GetModelRequest(model=name)
         return self._call(self._stub.GetModel, None, message, api.ModelDetails, None)
+
+    def create_report(self, request: reports.CreateReportRequest) -> reports.Report:
+        """The queued job, or the one its idempotency key already stands for."""
+        message = reports_pb2.CreateReportRequest()
+        return self._call(self._reports.CreateReport, request, message, reports.Report, None)
+
+    def get_report(self, name: str) -> reports.Report:
+        """``name``: "reports/ID"."""
+        message = reports_pb2.GetReportRequest(name=name)
+        return self._call(self._reports.GetReport, None, message, reports.Report, None)
+
+    def list_reports(
+        self, request: reports.ListReportsRequest | None = None
+    ) -> reports.ListReportsResponse:
+        """One page, the newest first."""
+        message, answer = reports_pb2.ListReportsRequest(), reports.ListReportsResponse
+        return self._call(self._reports.ListReports, request, message, answer, None)
+
+    def cancel_report(self, name: str) -> reports.Report:
+        """A job that has ended stays as it is."""
+        message = reports_pb2.CancelReportRequest(name=name)
+        return self._call(self._reports.CancelReport, None, message, reports.Report, None)
+
+    def download_report(self, name: str, file: str) -> Iterator[bytes]:
+        """One file of a report that succeeded, chunk by chunk.
+
+        Raises:
+            ServiceError: REPORT_NOT_FOUND; INTERNAL at the end, where it is not what the report's
+                digest says.
+        """
+        message = reports_pb2.DownloadReportRequest(name=name, file=file)
+        stream = self._reports.DownloadReport(
+            message, timeout=self._timeout_seconds, metadata=self._metadata(None)
+        )
+        sha256 = hashlib.sha256()
+        try:
+            expected = next(stream).file.sha256
+            for part in stream:
+                sha256.update(part.chunk)
+                yield part.chunk
+        except grpc.RpcError as err:
+            raise _service_error(err) from err
+        finally:
+            stream.cancel()
+        if sha256.hexdigest() != expected:
+            raise ServiceError(ErrorCode.INTERNAL, f"file: {file} is not what its digest says")
 
     def close(self) -> None:
         self._channel.close()

@@ -17,6 +17,7 @@ from gateway import observe
 from gateway.caller import named_tenant, tenant_of_key
 from gateway.grpc_calls import REQUEST_ID_KEY, abort, text_metadata
 from gateway.guard import Credentials, Guard, rule_of_method
+from gateway.observe import Observer
 
 _UNREADABLE = object()
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
@@ -25,8 +26,9 @@ _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 class GuardInterceptor(aio.ServerInterceptor):
     """Lets through whom the guard admits.  A call's handler runs in the task of its interceptor."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, observer: Observer) -> None:
         self._guard = guard
+        self._observer = observer
 
     async def intercept_service(
         self, continuation: _Continuation, details: grpc.HandlerCallDetails
@@ -39,10 +41,10 @@ class GuardInterceptor(aio.ServerInterceptor):
             identity = await self._guard.admit(rule_of_method(details.method), credentials)
         except ServiceError as err:
             request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
-            observe.refused(observe.Call("refused", request_id), err)
+            self._observer.refused(request_id, metadata, err)
             return await _refusing(continuation, details, err, request_id)
         tenant_of_key.set(None if identity is None else identity.tenant)
-        return _checking(await continuation(details))
+        return _checking(await continuation(details), self._observer)
 
 
 async def _refusing(
@@ -68,7 +70,7 @@ async def _refusing(
     return kinds[real.request_streaming, real.response_streaming](refuse)
 
 
-def _checking(handler: Any) -> Any:
+def _checking(handler: Any, observer: Observer) -> Any:
     """The handler for whom bytes that are no message are the caller's mistake.
 
     The library would tell the caller our exception, and the log a traceback each time.
@@ -83,11 +85,11 @@ def _checking(handler: Any) -> Any:
             return _UNREADABLE
 
     async def answer(request: Any, context: Any) -> Any:
-        await _check(request, context)
+        await _check(request, context, observer)
         return await handler.unary_unary(request, context)
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-        await _check(request, context)
+        await _check(request, context, observer)
         async with aclosing(handler.unary_stream(request, context)) as messages:
             async for message in messages:
                 yield message
@@ -99,11 +101,12 @@ def _checking(handler: Any) -> Any:
     return handler
 
 
-async def _check(request: Any, context: "aio.ServicerContext[Any, Any]") -> None:
+async def _check(
+    request: Any, context: "aio.ServicerContext[Any, Any]", observer: Observer
+) -> None:
     if request is _UNREADABLE:
         error = invalid_input([FieldViolation("request", "got bytes that are no such message")])
-        request_id = observe.request_id(
-            text_metadata(context.invocation_metadata()).get(REQUEST_ID_KEY)
-        )
-        observe.refused(observe.Call("refused", request_id), error)
+        metadata = text_metadata(context.invocation_metadata())
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
+        observer.refused(request_id, metadata, error)
         await abort(context, error, request_id)

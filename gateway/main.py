@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.grpc_door import GrpcDoor
@@ -23,11 +24,15 @@ from gateway.health_door import make_health_app
 from gateway.http_protocol import protocol_with
 from gateway.keys import KeyFileError
 from gateway.metrics import Metrics, start_exposition
+from gateway.observe import JsonLines, Observer
 from gateway.quotas import Quotas
+from gateway.report_door import add_reports
+from gateway.reports import ReportDesk
 from gateway.rest_door import make_app
 from gateway.service import CandorService
 from gateway.settings import Settings
 from gateway.store.engine import Store, StoreError, open_store
+from gateway.store.reports import Reports
 from gateway.tls import Certificates
 from gateway.torchserve import TorchServeBackend
 
@@ -56,26 +61,33 @@ class Gateway:
         KeyFileError, OSError: on making it, keys or certificates cannot be used.
     """
 
-    def __init__(self, settings: Settings, backend: WorkerBackend) -> None:
+    def __init__(
+        self, settings: Settings, backend: WorkerBackend, tracing: Tracing = NO_TRACING
+    ) -> None:
         self._settings = settings
         self._is_ready = False
-        self.metrics = Metrics(settings.models)
+        self.metrics = Metrics(settings.models, settings.metric_tenants)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
+        observer = Observer(self.metrics, tracing)
         self._certificates = Certificates(settings) if settings.tls_cert else None
         quotas = Quotas(settings.quota, settings.tenant_quotas)
         guard = Guard(settings, quotas)
-        self.service = CandorService(backend, settings, quotas)
+        self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
+        self._store = open_store(settings.store_url) if settings.store_url else None
+        reports = _report_desk(self._store, settings)
         self._grpc = GrpcDoor(
             self.service,
+            observer,
             f"{settings.host}:{settings.grpc_port}",
             guard,
-            self._certificates,
+            certificates=self._certificates,
+            reports=reports,
             reflects=settings.reflection,
         )
         self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, lambda: self._is_ready, settings, guard)
-        self._store = _add_store(app, settings)
+        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
+        _add_store(app, self._store, reports, observer, settings)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
         self._health: tuple[uvicorn.Server, socket.socket] | None = None
         if settings.health_port is not None:
@@ -168,18 +180,30 @@ def _http_server(
     return _QuietServer(config)
 
 
-def _add_store(app: FastAPI, settings: Settings) -> Store | None:
-    """What needs a store joins the REST door where one is configured."""
-    if not settings.store_url:
+def _report_desk(store: Store | None, settings: Settings) -> ReportDesk | None:
+    if store is None:
         return None
-    store = open_store(settings.store_url)
+    return ReportDesk(Reports(store), settings.models, settings.reports_dir)
+
+
+def _add_store(
+    app: FastAPI,
+    store: Store | None,
+    reports: ReportDesk | None,
+    observer: Observer,
+    settings: Settings,
+) -> None:
+    """What needs a store joins the REST door where one is configured."""
+    if store is None or reports is None:
+        return
     add_annotations(
         app,
         store,
+        observer,
         annotators_per_image=settings.annotators_per_image,
         lease_seconds=settings.lease_seconds,
     )
-    return store
+    add_reports(app, reports, observer, body_seconds=settings.body_seconds)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -197,17 +221,21 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     backend = TorchServeBackend(settings.torchserve_address, settings.worker_call_seconds)
-    gateway = Gateway(settings, backend)
+    tracing = start_tracing("candor-gateway")
+    gateway = Gateway(settings, backend, tracing)
     await gateway.start()
     await stopped.wait()
     _log.info("draining")
     await gateway.stop()
     await backend.close()
+    await asyncio.to_thread(tracing.close)
 
 
 def main() -> int:
     """Exit code 0 after a drain, 2 for bad settings."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         settings = Settings()  # type: ignore[call-arg]  # fields come from the environment
     except ValidationError as err:

@@ -81,14 +81,11 @@ class SearchQueue:
         batch = [search for search in batch if search.deaths < SUSPECT_DEATHS]
         return batch + self._riders(owner, lanes, min(limit - len(batch), len(batch)))
 
-    def charge(self, batch: Sequence[Search], steps: Sequence[int], seconds: float) -> None:
-        """Shares ``seconds`` of a worker out over the searches by the steps each was taken."""
-        total = sum(steps) or 1
-        for search, count in zip(batch, steps, strict=True):
-            cost = seconds * count / total
-            self._lanes.charge(search.lane, cost, _weight(search.lane))
-            self._tenants.charge(search.tenant, cost)
-            self._on_charge(search.tenant, cost)
+    def charge(self, search: Search, seconds: float) -> None:
+        """What a chunk cost ``search``."""
+        self._lanes.charge(search.lane, seconds, _weight(search.lane))
+        self._tenants.charge(search.tenant, seconds)
+        self._on_charge(search.tenant, seconds)
 
     def count_before(self, tenant: str, lane: Lane) -> int:
         """Searches that have their first chunk before the tenant's next one has."""

@@ -24,6 +24,7 @@ from gateway.bodies import BodyBudget, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.guard import Guard
+from gateway.observe import Observer
 from gateway.refusals import refusal_answer
 from gateway.rest_guard import RestGuard, SecurityHeaders, add_login
 from gateway.service import CandorService
@@ -91,9 +92,14 @@ class RestDoor:
     """The endpoints over one `CandorService`."""
 
     def __init__(
-        self, service: CandorService, is_ready: Callable[[], bool], settings: Settings
+        self,
+        service: CandorService,
+        observer: Observer,
+        is_ready: Callable[[], bool],
+        settings: Settings,
     ) -> None:
         self._service = service
+        self._observer = observer
         self._is_ready = is_ready
         self._body_seconds = settings.body_seconds
         self._heartbeat_seconds = settings.heartbeat_seconds
@@ -116,11 +122,13 @@ class RestDoor:
 
     async def list_models(self, request: Request) -> Response:
         """The models served, the default first."""
-        return await _respond("list_models", "", request, self._service.list_models)
+        return await self._respond("list_models", "", request, self._service.list_models)
 
     async def get_model(self, request: Request, name: str) -> Response:
         """One model: its classes, its input and what was measured of it."""
-        return await _respond("get_model", name, request, lambda: self._service.get_model(name))
+        return await self._respond(
+            "get_model", name, request, lambda: self._service.get_model(name)
+        )
 
     async def live(self) -> dict[str, str]:
         """The process answers."""
@@ -131,14 +139,14 @@ class RestDoor:
         if self._is_ready():
             return Response('{"status":"ready"}', media_type="application/json")
         error = ServiceError(ErrorCode.MODEL_NOT_READY, "not ready", retry_seconds=1.0)
-        return _refusal(error, request)
+        return refusal(error, request)
 
     async def _verb(self, verb: str, serve: Verb, request: Request) -> Response:
         request_id = request.state.request_id
         call = observe.Call(verb, request_id)
         try:
-            with observe.observed(call):
-                caller = _caller(request)
+            with self._observer.watch(call, request.headers):
+                caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
                 answer = await _unless_gone(request, serve(payload, caller))
@@ -146,9 +154,20 @@ class RestDoor:
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
         except ServiceError as err:
-            return _refusal(err, request)
+            return refusal(err, request)
         except ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
+        return Response(body, media_type="application/json")
+
+    async def _respond(
+        self, verb: str, model: str, request: Request, get: Callable[[], BaseModel]
+    ) -> Response:
+        call = observe.Call(verb, request.state.request_id, model)
+        try:
+            with self._observer.watch(call, request.headers):
+                body = get().model_dump_json()
+        except ServiceError as err:
+            return refusal(err, request)
         return Response(body, media_type="application/json")
 
     async def _send_events(self, request: Request, send: Send) -> None:
@@ -156,14 +175,14 @@ class RestDoor:
         call = observe.Call("explain_stream", request.state.request_id)
         stream = _Opened(send)
         try:
-            with observe.observed(call):
-                caller = _caller(request)
+            with self._observer.watch(call, request.headers):
+                caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
                 await _unless_gone(request, self._pass_events(payload, caller, call, stream))
         except ServiceError as err:
             if not stream.is_open:
-                await _refusal(err, request)(request.scope, request.receive, send)
+                await refusal(err, request)(request.scope, request.receive, send)
                 return
             await stream.write(encode_error(err, call.request_id))
         except ClientGone:
@@ -214,19 +233,9 @@ class _Opened:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _caller(request: Request) -> Caller:
+def rest_caller(request: Request) -> Caller:
+    """Who asks, from the headers."""
     return caller_of(request.state.request_id, dict(request.headers), None)
-
-
-async def _respond(
-    verb: str, model: str, request: Request, get: Callable[[], BaseModel]
-) -> Response:
-    try:
-        with observe.observed(observe.Call(verb, request.state.request_id, model)):
-            body = get().model_dump_json()
-    except ServiceError as err:
-        return _refusal(err, request)
-    return Response(body, media_type="application/json")
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -249,7 +258,8 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def _refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+    """The one error body; ``http_status`` where the code's own does not fit."""
     return refusal_answer(error, request.state.request_id, request.url.path, http_status)
 
 
@@ -257,16 +267,20 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     """An unknown path or method, in our error body."""
     http_status = err.status_code if isinstance(err, HTTPException) else 500
     error = ServiceError(ErrorCode.INVALID_INPUT, f"{request.method} {request.url.path}: {err}")
-    return _refusal(error, request, http_status)
+    return refusal(error, request, http_status)
 
 
 def make_app(
-    service: CandorService, is_ready: Callable[[], bool], settings: Settings, guard: Guard
+    service: CandorService,
+    observer: Observer,
+    is_ready: Callable[[], bool],
+    settings: Settings,
+    guard: Guard,
 ) -> FastAPI:
     """The whole REST application."""
     described = "/openapi.json" if settings.docs else None
     app = FastAPI(title="Candor", version="v1", openapi_url=described)
-    door = RestDoor(service, is_ready, settings)
+    door = RestDoor(service, observer, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
     _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)
@@ -278,7 +292,7 @@ def make_app(
     app.add_exception_handler(HTTPException, _framework_refusal)
     add_login(app, guard)
     app.add_middleware(BodyBudget, max_bytes=settings.body_bytes)
-    app.add_middleware(RestGuard, guard=guard)
+    app.add_middleware(RestGuard, guard=guard, observer=observer)
     app.add_middleware(_RequestId)
     app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -286,19 +300,19 @@ def make_app(
 
 
 Endpoint = Callable[..., Awaitable[Response]]
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody} for code in (*sorted(set(status.HTTP_STATUS.values())), 413)
 }
 
 
-_HEADER_PARAMETERS = [
+HEADER_PARAMETERS = [
     {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
     for name, text in HEADERS.items()
 ]
 
 
 def _add_get(app: FastAPI, path: str, endpoint: Endpoint, answer: type[BaseModel]) -> None:
-    app.add_api_route(path, endpoint, methods=["GET"], response_model=answer, responses=_REFUSALS)
+    app.add_api_route(path, endpoint, methods=["GET"], response_model=answer, responses=REFUSALS)
 
 
 def _add_verb(
@@ -313,8 +327,8 @@ def _add_verb(
         endpoint,
         methods=["POST"],
         response_model=answer,
-        responses=_REFUSALS,
-        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+        responses=REFUSALS,
+        openapi_extra={"requestBody": _body_schema(request), "parameters": HEADER_PARAMETERS},
     )
 
 
@@ -327,8 +341,8 @@ def _add_stream(app: FastAPI, path: str, endpoint: Endpoint, request: type[BaseM
         methods=["POST"],
         status_code=200,
         response_class=_Streamed,
-        responses={**_REFUSALS, **streamed},
-        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+        responses={**REFUSALS, **streamed},
+        openapi_extra={"requestBody": _body_schema(request), "parameters": HEADER_PARAMETERS},
     )
 
 

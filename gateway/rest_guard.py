@@ -16,9 +16,9 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
-from gateway import observe
 from gateway.caller import named_tenant, tenant_of_key
 from gateway.guard import Credentials, Guard, rule_of_path
+from gateway.observe import Observer
 from gateway.refusals import refusal_answer
 
 SESSION_COOKIE = "candor_key"
@@ -76,9 +76,10 @@ class SecurityHeaders:
 class RestGuard:
     """Lets through whom the guard admits; everybody else hears why not."""
 
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard, observer: Observer) -> None:
         self._app = app
         self._guard = guard
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +89,7 @@ class RestGuard:
             _check_site(request)
             identity = await self._guard.admit(rule_of_path(scope["path"]), _credentials(request))
         except ServiceError as err:
-            observe.refused(observe.Call("refused", request.state.request_id), err)
+            self._observer.refused(request.state.request_id, request.headers, err)
             return await _turned_away(request, err)(scope, receive, send)
         tenant_of_key.set(None if identity is None else identity.tenant)
         return await self._app(scope, receive, send)

@@ -5,6 +5,7 @@ Lists are JSON: ``CANDOR_MODELS='["cifar10-robust"]'``.
 
 import ipaddress
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ class Settings(BaseSettings):
     """REST door; 0 takes any free port."""
     metrics_port: Port | None = None
     """Prometheus' door at /metrics, plain HTTP; 0 takes any free port, none is closed."""
+    metric_tenants: tuple[str, ...] = ()
+    """Tenants whose compute seconds the metrics tell apart; the others count as `other`."""
     build_version: str = "source"
     """What the metrics call this gateway; an image says its own version."""
     torchserve_address: str = "127.0.0.1:7070"
@@ -79,8 +82,14 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 30.0
     """How long requests in flight may finish after SIGTERM."""
 
+    otlp_endpoint: str = ""
+    """Where OpenTelemetry's collector listens, `http://host:4317`; empty: as the standard `OTEL_`
+    variables say, or no traces.  Workers read the same variable."""
+
     store_url: str = ""
-    """Database of candidates and annotations, a path or a URL; empty: no annotation pages."""
+    """Database of candidates, annotations and report jobs, a path or a URL; empty: none of them."""
+    reports_dir: Path = Path("runs/reports")
+    """Folder of finished reports; `candor report-worker` writes there."""
     annotators_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
     """How many annotators are given each candidate."""
     lease_seconds: Seconds = 900.0
