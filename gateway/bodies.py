@@ -82,18 +82,23 @@ async def read_payload(request: Request, body_seconds: float) -> Any:
         ServiceError: INVALID_INPUT; TIMEOUT where the body took longer than ``body_seconds``.
         ClientGone: nobody waits any more.
     """
+    body = await read_body(request, body_seconds)
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return await _from_multipart(request.headers, body)
+    return await asyncio.to_thread(parse_json, body)
+
+
+async def read_body(request: Request, body_seconds: float) -> bytes:
+    """The whole body, as `read_payload` raises."""
     try:
         async with asyncio.timeout(body_seconds):
-            body = await _read_body(request)
+            return await _received(request)
     except TimeoutError as err:
         message = f"body not received in {body_seconds:g} seconds"
         raise ServiceError(ErrorCode.TIMEOUT, message) from err
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return await _from_multipart(request.headers, body)
-    return await asyncio.to_thread(_parse_json, body)
 
 
-async def _read_body(request: Request) -> bytes:
+async def _received(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
@@ -112,7 +117,7 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _parse_json(body: bytes | str) -> Any:
+def parse_json(body: bytes | str) -> Any:
     """JSON as the standard has it: NaN and infinities are refused.
 
     Raises:
@@ -161,7 +166,7 @@ def _merge_parts(parts: dict[str, bytes]) -> Any:
     unknown = sorted(parts.keys() - {"image", "request"})
     if unknown:
         raise _bad_body(f"got part {unknown[0][:60]!r}, allowed image, request")
-    fields = _parse_json(parts.get("request", b"{}"))
+    fields = parse_json(parts.get("request", b"{}"))
     if not isinstance(fields, dict) or "image" not in parts:
         return fields  # what is missing or of the wrong kind is told with all else that is wrong
     if "image" in fields:

@@ -20,7 +20,10 @@ from gateway.grpc_calls import REQUEST_ID_KEY, abort, seconds_left, text_metadat
 from gateway.grpc_guard import GuardInterceptor
 from gateway.guard import Guard
 from gateway.observe import Observer
+from gateway.open_inference_grpc import SERVICE_NAME as OPEN_INFERENCE_NAME
+from gateway.open_inference_grpc import OpenInferenceServicer
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from gateway.pb.openinference import inference_pb2_grpc
 from gateway.reports import ReportDesk
 from gateway.service import CandorService
 from gateway.tls import Certificates
@@ -173,6 +176,7 @@ class GrpcDoor:
 
     Args:
         guard: asked about every call.
+        open_inference: the standard's service beside ours.
         certificates: None speaks plain text.
         reports: the jobs of a store, None where there is no store.
         reflects: whether it tells its methods.
@@ -185,6 +189,7 @@ class GrpcDoor:
         address: str,
         guard: Guard,
         *,
+        open_inference: OpenInferenceServicer,
         certificates: Certificates | None = None,
         reports: ReportDesk | None = None,
         reflects: bool = True,
@@ -198,7 +203,8 @@ class GrpcDoor:
         servicer = CandorServicer(service, observer)
         candor_pb2_grpc.add_CandorServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._services = [SERVICE_NAME]
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, self._server)
+        self._services = [SERVICE_NAME, OPEN_INFERENCE_NAME]
         if reports is not None:
             reporter = ReportServicer(reports, observer)
             reports_pb2_grpc.add_ReportServiceServicer_to_server(reporter, self._server)

@@ -25,6 +25,9 @@ from gateway.http_protocol import protocol_with
 from gateway.keys import KeyFileError
 from gateway.metrics import Metrics, start_exposition
 from gateway.observe import JsonLines, Observer
+from gateway.open_inference import OpenInference
+from gateway.open_inference_grpc import OpenInferenceServicer
+from gateway.open_inference_rest import add_open_inference
 from gateway.quotas import Quotas
 from gateway.report_door import add_reports
 from gateway.reports import ReportDesk
@@ -76,17 +79,22 @@ class Gateway:
         self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
         self._store = open_store(settings.store_url) if settings.store_url else None
         reports = _report_desk(self._store, settings)
+        protocol = OpenInference(self.service)
         self._grpc = GrpcDoor(
             self.service,
             observer,
             f"{settings.host}:{settings.grpc_port}",
             guard,
+            open_inference=OpenInferenceServicer(
+                protocol, observer, lambda: self._is_ready, settings.build_version
+            ),
             certificates=self._certificates,
             reports=reports,
             reflects=settings.reflection,
         )
         self._socket = _listen(settings.host, settings.rest_port)
         app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
+        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
         _add_store(app, self._store, reports, observer, settings)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
         self._health: tuple[uvicorn.Server, socket.socket] | None = None

@@ -149,7 +149,7 @@ class RestDoor:
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                answer = await _unless_gone(request, serve(payload, caller))
+                answer = await unless_gone(request, serve(payload, caller))
                 call.note(answer)
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
@@ -179,7 +179,7 @@ class RestDoor:
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                await _unless_gone(request, self._pass_events(payload, caller, call, stream))
+                await unless_gone(request, self._pass_events(payload, caller, call, stream))
         except ServiceError as err:
             if not stream.is_open:
                 await refusal(err, request)(request.scope, request.receive, send)
@@ -238,7 +238,7 @@ def rest_caller(request: Request) -> Caller:
     return caller_of(request.state.request_id, dict(request.headers), None)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hang_up(request))
