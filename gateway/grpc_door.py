@@ -20,7 +20,10 @@ from gateway.grpc_calls import REQUEST_ID_KEY, abort, seconds_left, text_metadat
 from gateway.grpc_guard import GuardInterceptor
 from gateway.guard import Guard
 from gateway.observe import Observer
+from gateway.open_inference_grpc import SERVICE_NAME as OPEN_INFERENCE_NAME
+from gateway.open_inference_grpc import OpenInferenceServicer
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from gateway.pb.openinference import inference_pb2_grpc
 from gateway.reports import ReportDesk
 from gateway.service import CandorService
 from gateway.tls import Certificates
@@ -28,8 +31,8 @@ from gateway.tls import Certificates
 SERVICE_NAME = candor_pb2.DESCRIPTOR.services_by_name["CandorService"].full_name
 REPORTS_NAME = reports_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-_CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB clients accept
 
+_CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB clients accept
 Verb = Callable[[dict[str, Any], Caller], Awaitable[BaseModel]]
 Context: TypeAlias = aio.ServicerContext
 
@@ -172,20 +175,24 @@ class GrpcDoor:
     Health starts as NOT_SERVING; `set_serving` changes it for "" and for the services.
 
     Args:
+        guard: asked about every call.
+        open_inference: the standard's service beside ours.
         certificates: None speaks plain text.
         reports: the jobs of a store, None where there is no store.
+        reflects: whether it tells its methods.
     """
 
     def __init__(
         self,
         service: CandorService,
         observer: Observer,
-        guard: Guard,
         address: str,
+        guard: Guard,
         *,
-        certificates: Certificates | None,
-        reports: ReportDesk | None,
-        reflects: bool,
+        open_inference: OpenInferenceServicer,
+        certificates: Certificates | None = None,
+        reports: ReportDesk | None = None,
+        reflects: bool = True,
     ) -> None:
         options = [
             ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
@@ -196,7 +203,8 @@ class GrpcDoor:
         servicer = CandorServicer(service, observer)
         candor_pb2_grpc.add_CandorServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._services = [SERVICE_NAME]
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, self._server)
+        self._services = [SERVICE_NAME, OPEN_INFERENCE_NAME]
         if reports is not None:
             reporter = ReportServicer(reports, observer)
             reports_pb2_grpc.add_ReportServiceServicer_to_server(reporter, self._server)

@@ -1,18 +1,25 @@
-"""What stands before the gRPC door: keys.  Imports contracts and gateway parts."""
+"""What stands before the gRPC door: keys, and bytes that are no message.
 
-from collections.abc import Awaitable, Callable
+Imports contracts and gateway parts.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from candor.contracts.errors import ServiceError
+from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from gateway import observe
 from gateway.caller import named_tenant, tenant_of_key
 from gateway.grpc_calls import REQUEST_ID_KEY, abort, text_metadata
 from gateway.guard import Credentials, Guard, rule_of_method
 from gateway.observe import Observer
 
+_UNREADABLE = object()
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
@@ -37,7 +44,7 @@ class GuardInterceptor(aio.ServerInterceptor):
             self._observer.refused(request_id, metadata, err)
             return await _refusing(continuation, details, err, request_id)
         tenant_of_key.set(None if identity is None else identity.tenant)
-        return await continuation(details)
+        return _checking(await continuation(details), self._observer)
 
 
 async def _refusing(
@@ -61,3 +68,45 @@ async def _refusing(
         (True, True): grpc.stream_stream_rpc_method_handler,
     }
     return kinds[real.request_streaming, real.response_streaming](refuse)
+
+
+def _checking(handler: Any, observer: Observer) -> Any:
+    """The handler for whom bytes that are no message are the caller's mistake.
+
+    The library would tell the caller our exception, and the log a traceback each time.
+    """
+    if handler is None or handler.request_streaming:
+        return handler
+
+    def read(data: bytes) -> Any:
+        try:
+            return handler.request_deserializer(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    async def answer(request: Any, context: Any) -> Any:
+        await _check(request, context, observer)
+        return await handler.unary_unary(request, context)
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        await _check(request, context, observer)
+        async with aclosing(handler.unary_stream(request, context)) as messages:
+            async for message in messages:
+                yield message
+
+    if not handler.response_streaming:
+        return handler._replace(request_deserializer=read, unary_unary=answer)
+    if inspect.isasyncgenfunction(handler.unary_stream):
+        return handler._replace(request_deserializer=read, unary_stream=stream)
+    return handler
+
+
+async def _check(
+    request: Any, context: "aio.ServicerContext[Any, Any]", observer: Observer
+) -> None:
+    if request is _UNREADABLE:
+        error = invalid_input([FieldViolation("request", "got bytes that are no such message")])
+        metadata = text_metadata(context.invocation_metadata())
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
+        observer.refused(request_id, metadata, error)
+        await abort(context, error, request_id)

@@ -25,6 +25,9 @@ from gateway.http_protocol import protocol_with
 from gateway.keys import KeyFileError
 from gateway.metrics import Metrics, start_exposition
 from gateway.observe import JsonLines, Observer
+from gateway.open_inference import OpenInference
+from gateway.open_inference_grpc import OpenInferenceServicer
+from gateway.open_inference_rest import add_open_inference
 from gateway.quotas import Quotas
 from gateway.report_door import add_reports
 from gateway.reports import ReportDesk
@@ -69,27 +72,35 @@ class Gateway:
         self.metrics = Metrics(settings.models, settings.metric_tenants)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
-        self._certificates = Certificates(settings) if settings.tls_cert else None
         observer = Observer(self.metrics, tracing)
+        self._certificates = Certificates(settings) if settings.tls_cert else None
         quotas = Quotas(settings.quota, settings.tenant_quotas)
         guard = Guard(settings, quotas)
-        self.service = CandorService(backend, settings, self.metrics, quotas, tracing)
+        self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
         self._store = open_store(settings.store_url) if settings.store_url else None
         reports = _report_desk(self._store, settings)
+        protocol = OpenInference(self.service)
         self._grpc = GrpcDoor(
             self.service,
             observer,
-            guard,
             f"{settings.host}:{settings.grpc_port}",
+            guard,
+            open_inference=OpenInferenceServicer(
+                protocol, observer, lambda: self._is_ready, settings.build_version
+            ),
             certificates=self._certificates,
             reports=reports,
             reflects=settings.reflection,
         )
         self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, observer, guard, lambda: self._is_ready, settings)
+        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
+        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
         _add_store(app, self._store, reports, observer, settings)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
-        self._health = self._health_door()
+        self._health: tuple[uvicorn.Server, socket.socket] | None = None
+        if settings.health_port is not None:
+            server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
+            self._health = (server, _listen(settings.host, settings.health_port))
         self.grpc_port = self._grpc.port
         self.rest_port = int(self._socket.getsockname()[1])
         self._tasks: list[asyncio.Task[None]] = []
@@ -124,13 +135,6 @@ class Gateway:
             self._exposition.server_close()
         if self._store is not None:
             self._store.close()
-
-    def _health_door(self) -> tuple[uvicorn.Server, socket.socket] | None:
-        settings = self._settings
-        if settings.health_port is None:
-            return None
-        server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
-        return server, _listen(settings.host, settings.health_port)
 
     def _start_exposition(self) -> None:
         port = self._settings.metrics_port

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import observe, status, validation
-from gateway.bodies import ClientGone, read_payload
+from gateway.bodies import BodyBudget, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.guard import Guard
@@ -149,7 +149,7 @@ class RestDoor:
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                answer = await _unless_gone(request, serve(payload, caller))
+                answer = await unless_gone(request, serve(payload, caller))
                 call.note(answer)
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
@@ -179,7 +179,7 @@ class RestDoor:
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                await _unless_gone(request, self._pass_events(payload, caller, call, stream))
+                await unless_gone(request, self._pass_events(payload, caller, call, stream))
         except ServiceError as err:
             if not stream.is_open:
                 await refusal(err, request)(request.scope, request.receive, send)
@@ -238,7 +238,7 @@ def rest_caller(request: Request) -> Caller:
     return caller_of(request.state.request_id, dict(request.headers), None)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hang_up(request))
@@ -268,9 +268,9 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
 def make_app(
     service: CandorService,
     observer: Observer,
-    guard: Guard,
     is_ready: Callable[[], bool],
     settings: Settings,
+    guard: Guard,
 ) -> FastAPI:
     """The whole REST application."""
     described = "/openapi.json" if settings.docs else None
@@ -286,6 +286,7 @@ def make_app(
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)
     add_login(app, guard)
+    app.add_middleware(BodyBudget, max_bytes=settings.body_bytes)
     app.add_middleware(RestGuard, guard=guard, observer=observer)
     app.add_middleware(_RequestId)
     app.add_middleware(SecurityHeaders)

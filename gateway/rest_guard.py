@@ -210,5 +210,5 @@ async def _form(request: Request) -> dict[str, str]:
                 if len(body) > _MAX_BODY_BYTES:
                     return {}
         return dict(parse_qsl(body.decode(), max_num_fields=8))
-    except (TimeoutError, ClientDisconnect, ValueError):
+    except (TimeoutError, ClientDisconnect, ServiceError, ValueError):
         return {}

@@ -101,8 +101,8 @@ class CandorService:
 
     Args:
         metrics: told of what happens; its own where none is given.
-        quotas: charged with what searches cost; none are kept where none are given.
         tracing: makes a span of every chunk.
+        quotas: charged with what searches cost; none are kept where none are given.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class CandorService:
         backend: WorkerBackend,
         settings: Settings,
         metrics: Metrics | None = None,
-        quotas: Quotas | None = None,
         tracing: Tracing = NO_TRACING,
+        quotas: Quotas | None = None,
     ) -> None:
         self._tracing = tracing
         self._metrics = metrics or Metrics(settings.models)
@@ -313,8 +313,8 @@ class CandorService:
             chunk_seconds=settings.chunk_seconds,
             short_steps=settings.short_steps,
             worker_retry_seconds=settings.worker_retry_seconds,
-            metrics=self._metrics,
             on_charge=self._quotas.charge,
+            metrics=self._metrics,
             tracing=self._tracing,
         )
 

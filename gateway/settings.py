@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     """Before a deadline the searches end so much earlier: time to encode and send the answer."""
     body_seconds: Seconds = 30.0
     """Longest a REST client may take to send its body."""
+    body_bytes: Annotated[int, Field(ge=16 * 1024 * 1024)] = 512 * 1024 * 1024
+    """Bodies of all REST requests that may be held at once."""
     ready_seconds: Seconds = 10.0
     """Pause between two checks of readiness, each a real prediction and a real search step."""
     drain_seconds: Seconds = 30.0

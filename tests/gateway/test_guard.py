@@ -25,6 +25,7 @@ from gateway.guard import Anybody, rule_of_method, rule_of_path
 from gateway.keys import Scope, add_key, revoke_key
 from gateway.pb.candor.v1 import candor_pb2 as pb
 from gateway.pb.candor.v1 import reports_pb2, reports_pb2_grpc
+from gateway.pb.openinference import inference_pb2
 from gateway.quotas import Quota
 from gateway.settings import Settings
 from tests.gateway.open_doors import Doors, opened, settings
@@ -240,7 +241,7 @@ def test_no_path_and_no_method_is_forgotten(guarded: Any) -> None:
     app = doors.gateway._rest.config.app
     for path in {getattr(route, "path", "") for route in app.routes} - {"/docs/oauth2-redirect"}:
         assert rule_of_path(path.replace("{", "").replace("}", "")) is not Scope.ADMIN, path
-    for file in (pb.DESCRIPTOR, reports_pb2.DESCRIPTOR):
+    for file in (pb.DESCRIPTOR, reports_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR):
         for service in file.services_by_name.values():
             for method in service.methods:
                 assert rule_of_method(f"/{service.full_name}/{method.name}") is not Scope.ADMIN
