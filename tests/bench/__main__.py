@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.bench.table import Options, Row, as_json, print_table
 
 # Modules with `measure(options) -> list[Row]`, in the order of the table.
-MEASURES: tuple[str, ...] = ("engine", "explain", "radius", "served", "imagenet")
+MEASURES: tuple[str, ...] = ("engine", "explain", "radius", "audit", "served", "imagenet")
 
 
 def main() -> None:
