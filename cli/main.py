@@ -14,6 +14,7 @@ from cli import (
     guideline,
     measure,
     released,
+    report_worker,
     serve,
     stores,
     training,
@@ -36,6 +37,7 @@ def build_app() -> typer.Typer:
     app.command()(export.export)
     app.add_typer(audit.app, name="audit")
     app.command()(audit.verify)
+    app.command("report-worker")(report_worker.report_worker)
     app.command()(training.train)
     app.command()(candidates.candidates)
     app.add_typer(annotations.app, name="annotations")

@@ -260,7 +260,9 @@ def test_served_models_are_shipped(built: dict[str, list[Manifest]]) -> None:
 
 
 @needs_kubectl
-@pytest.mark.parametrize("target", [target for target in TARGETS if target.startswith("jobs/")])
+@pytest.mark.parametrize(
+    "target", [target for target in TARGETS if target.startswith(("jobs/", "report-worker"))]
+)
 def test_jobs_run_commands_there_are(target: str, built: dict[str, list[Manifest]]) -> None:
     (pod,) = pods(built[target])
     name, *arguments = pod.spec["containers"][0]["args"]
