@@ -32,6 +32,7 @@ def build_app() -> typer.Typer:
     app.command()(ask.predict)
     app.command()(ask.explain)
     app.command()(ask.probe)
+    app.command()(ask.compare)
     app.command()(measure.ara)
     app.command()(export.export)
     app.add_typer(audit.app, name="audit")

@@ -23,7 +23,7 @@ from candor.contracts.errors import ErrorCode
 from candor.contracts.worker import Goal
 
 OTHER: Final = "other"
-VERBS: Final = ("predict", "explain", "probe", "list_models", "get_model")
+VERBS: Final = ("predict", "explain", "probe", "compare", "list_models", "get_model")
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
 CACHE_RESULTS: Final = ("hit", "miss")
 JOB_STATES: Final = ("waiting", "running", "done", "failed", "cancelled")

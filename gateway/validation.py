@@ -30,9 +30,11 @@ _RANGES = {
     "index": "a class index, 0 or more",
     "label": "an object with index or name",
     "no_cache": "true, false",
+    "rho": "RMSE in (0, 1]",
     "rhos": "RMSE in (0, 1]",
     "seed": f"[0, {limits.MAX_SEED}]",
     "steps": f"[1, {limits.MAX_STEPS}]",
+    "target": "an object with index or name",
     "targets": "an object with index or name",
     "timeout_seconds": f"(0, {limits.MAX_TIMEOUT_SECONDS:g}]",
     "top_k": f"[1, {limits.MAX_TOP_K}]",
@@ -182,8 +184,9 @@ def _class_fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(targets, list | tuple):
         for position, value in enumerate(targets[: limits.MAX_TARGETS]):
             yield f"targets.{position}", value
-    if fields.get("label") is not None:
-        yield "label", fields["label"]
+    for name in ("label", "target"):
+        if fields.get(name) is not None:
+            yield name, fields[name]
 
 
 def _resolve_classes(

@@ -22,6 +22,7 @@ SOLVERS = ("paper", "fast")
 FAST_EXPLAIN_STEPS = 9
 FAST_RADIUS_STEPS = 40
 
+IMPERCEPTIBLE_RMSE = 0.01  # IV-B: "virtually imperceptible" on CIFAR-10
 CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead
 
 

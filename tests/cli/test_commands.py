@@ -1,5 +1,6 @@
 """The command `candor` as a user types it, on an untrained model in this process."""
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -95,6 +96,23 @@ def test_probe_answers_both_goals(model: Path, photo: Path) -> None:
     assert [item["goal"] for item in answer["results"]] == ["attack", "btr"]
     for item in answer["results"]:
         assert (item["radius"] is None) == (item["status"] == "unresolved")
+
+
+def test_compare_scores_every_method_and_saves_its_map(
+    model: Path, photo: Path, tmp_path: Path
+) -> None:
+    arguments = ("--target", "dog", "--rho", 0.05, "--solver", "fast", "--out", tmp_path, "--json")
+    answer = _json(_run("compare", photo, "--model", model, *arguments))
+    assert answer["explanation"]["target"]["name"] == "dog"
+    assert answer["perturbation"]["rmse"] <= 0.01
+    methods = [item["method"] for item in answer["methods"]]
+    assert methods == [
+        "explanation", "grad_cam", "lime", "integrated_gradients", "gradient",
+    ]  # fmt: skip
+    for item in answer["methods"]:
+        assert len(base64.b64decode(item["saliency"]["data"])) == 4 * 32 * 32
+        with Image.open(tmp_path / f"saliency_{item['method']}.png") as saved:
+            assert saved.size == (32, 32)
 
 
 def test_every_bad_option_is_named_at_once(model: Path, photo: Path) -> None:
