@@ -15,8 +15,10 @@ from pydantic import ValidationError
 
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
+from gateway.console_door import add_console
 from gateway.grpc_door import GrpcDoor
 from gateway.metrics import Metrics, start_exposition
+from gateway.page_files import add_assets
 from gateway.rest_door import make_app
 from gateway.service import CandorService
 from gateway.settings import Settings
@@ -55,6 +57,13 @@ class Gateway:
         self._socket = _listen(settings.host, settings.rest_port)
         app = make_app(self.service, lambda: self._is_ready, settings)
         self._store = _add_store(app, settings)
+        add_console(
+            app,
+            self.service,
+            grpc_port=self._grpc.port,
+            has_annotations=self._store is not None,
+        )
+        add_assets(app)
         config = uvicorn.Config(
             app,
             log_config=None,
