@@ -59,7 +59,7 @@ def predict(
             raise ValueError(f"runtime: got {runtime!r}, allowed with --model only")
         values = {"model": name, "image": _image(picture), "top_k": top_k}
         with _client(model, address, runtime) as client:
-            answer = client.predict(_request(api.PredictRequest, values))
+            answer = client.predict(as_request(api.PredictRequest, values))
         if as_json:
             print_json(answer.model_dump(mode="json"))
         else:
@@ -99,7 +99,7 @@ def explain(
             "top_k": top_k,
         }
         with _client(model, address) as client:
-            answer = client.explain(_request(api.ExplainRequest, values))
+            answer = client.explain(as_request(api.ExplainRequest, values))
         if out is not None:
             _save_explanations(out, answer)
         if as_json:
@@ -135,7 +135,7 @@ def probe(
             "top_k": top_k,
         }
         with _client(model, address) as client:
-            answer = client.probe(_request(api.ProbeRequest, values))
+            answer = client.probe(as_request(api.ProbeRequest, values))
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             for result in answer.results:
@@ -176,7 +176,7 @@ def compare(
             "seed": seed,
         }
         with _client(model, address) as client:
-            answer = client.compare(_request(api.CompareRequest, values))
+            answer = client.compare(as_request(api.CompareRequest, values))
         if out is not None:
             _save_comparison(out, answer)
         if as_json:
@@ -197,7 +197,8 @@ def _client(
     return open_local(model, runtime)
 
 
-def _request(kind: type[RequestT], values: dict[str, object]) -> RequestT:
+def as_request(kind: type[RequestT], values: dict[str, object]) -> RequestT:
+    """Raises: ServiceError: INVALID_INPUT, with every bad field."""
     try:
         return kind.model_validate(values)
     except ValidationError as err:

@@ -11,6 +11,7 @@ from cli import (
     demo,
     experiments,
     export,
+    figures,
     guideline,
     measure,
     released,
@@ -43,6 +44,7 @@ def build_app() -> typer.Typer:
     app.command("active-report")(active.active_report)
     app.add_typer(stores.app, name="store")
     app.command()(experiments.experiments)
+    app.add_typer(figures.app, name="figures")
     app.add_typer(guideline.app, name="guideline")
     app.command()(serve.serve)
     app.command()(worker.archives)

@@ -303,7 +303,7 @@ function refresh(id) {
 
 async function drawSweep(signal) {
   const answer = await (await post("/v1/explain", question([state.target], SWEEP), signal)).json();
-  fillStrip("sweep", answer.explanations, (found) => [`rho ${found.rho}`, () => setRho(found.rho)]);
+  fillStrip("sweep", answer.explanations, (found) => [`rho ${found.rho}:`, () => setRho(found.rho)]);
 }
 
 async function drawGrid(signal) {
@@ -321,8 +321,7 @@ function fillStrip(id, explanations, entry) {
     picture.alt = "";
     picture.onload = () => magnify(picture, TILE_PIXELS);
     picture.src = png(found.image_png);
-    const button = cell("button", picture, title, document.createElement("br"));
-    button.append(`${found.target.name} ${percent(found.confidence_after)}`);
+    const button = cell("button", picture, `${title} ${percent(found.confidence_after)}`);
     button.addEventListener("click", () => {
       select();
       guarded(explain);

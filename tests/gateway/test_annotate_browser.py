@@ -8,9 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from candor.contracts.annotations import Verdict
 from gateway.store.annotations import Annotations
-from gateway.store.engine import Store, open_store
-from tests.gateway.browser import PageServer, chromium, enter, page_server
-from tests.gateway.stores import fill
+from gateway.store.engine import Store
+from tests.gateway.browser import PageServer, enter, page_server
 
 KEYS = {
     "1": Verdict.UNCHANGED,
@@ -20,21 +19,6 @@ KEYS = {
     "ArrowDown": Verdict.UNSURE,
     "ArrowRight": Verdict.CHANGED,
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """With candidates enough for every test."""
-    opened = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
-    fill(opened, 60)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

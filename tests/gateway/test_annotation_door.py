@@ -10,17 +10,9 @@ import pytest
 
 from candor.contracts.annotations import Verdict
 from gateway.store.annotations import Annotations
-from gateway.store.engine import Store, open_store
+from gateway.store.engine import Store
 from tests.gateway.open_doors import opened
-from tests.gateway.stores import candidate, fill
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    shared = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
-    fill(shared, 60)
-    yield shared
-    shared.close()
+from tests.gateway.stores import candidate
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from candor.contracts import api
 from gateway.pb.candor.v1 import candor_pb2
-from tests.gateway.browser import chromium
 from tests.gateway.linear_worker import CLASSES, SHAPE
 from tests.gateway.open_doors import Doors
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture
