@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from cli.measured import GOALS, Measured, Span
@@ -50,17 +51,18 @@ class Point:
     areas: Mapping[str, float]
 
 
+@mpl.rc_context(_STYLE)
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
     """The figure as PNG, SVG and PDF in ``out``, the same bytes for the same figure."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"{name}.{kind}" for kind in FORMATS]
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    with mpl.rc_context(_STYLE):
-        for path, kind in zip(paths, FORMATS, strict=True):
-            figure.savefig(path, format=kind, metadata=undated[kind])
+    for path, kind in zip(paths, FORMATS, strict=True):
+        figure.savefig(path, format=kind, metadata=undated[kind])
     return paths
 
 
+@mpl.rc_context(_STYLE)
 def curves(models: Sequence[Measured]) -> Figure:
     """Accuracy against RMSE, ARA shaded, the naive classifier hatched.  (Fig. 3)
 
@@ -88,6 +90,7 @@ def curves(models: Sequence[Measured]) -> Figure:
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def areas(models: Sequence[Measured], rows: Sequence[Point] = ()) -> Figure:
     """Clean accuracy against ARA with 95 % intervals; rows of the paper in grey.
 
@@ -116,13 +119,13 @@ def areas(models: Sequence[Measured], rows: Sequence[Point] = ()) -> Figure:
     return figure
 
 
+@mpl.rc_context(_STYLE)
 def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str) -> Figure:
     """Pictures in rows, one a model, under column titles.  (Figs. S3, S4)"""
-    with mpl.rc_context(_STYLE):
-        size = (_TILE_INCHES * len(titles) + 0.4, (_TILE_INCHES + 0.35) * len(rows) + 0.5)
-        figure = Figure(figsize=size)
-        figure.suptitle(caption)
-        places = figure.subplots(len(rows), len(titles), squeeze=False)
+    size = (_TILE_INCHES * len(titles) + 0.4, (_TILE_INCHES + 0.35) * len(rows) + 0.5)
+    figure = Figure(figsize=size)
+    figure.suptitle(caption)
+    places = figure.subplots(len(rows), len(titles), squeeze=False)
     for name, tiles, row in zip(rows, rows.values(), places, strict=True):
         row[0].set_ylabel(name)
         for tile, axes in zip(tiles, row, strict=True):
@@ -136,9 +139,11 @@ def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str
 
 
 def _panels() -> tuple[Figure, Sequence[Axes]]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(8.0, 3.4))
-        return figure, figure.subplots(1, len(GOALS))
+    figure = Figure(figsize=(8.0, 3.4))
+    panels = figure.subplots(1, len(GOALS))
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    return figure, panels
 
 
 def _cycle(count: int) -> list[str]:

@@ -279,9 +279,9 @@ class SearchScheduler:
             seconds = time.perf_counter() - started
             after = [search.take(answer) for search, answer in zip(batch, answers, strict=True)]
             taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
-            if not isinstance(batch[0], Errand):
-                is_cut = max(taken) < chunk_steps
-                self._clock.record(len(batch), max(taken), seconds, is_cut=is_cut)
+            # An errand takes no step of a search, but whoever came meanwhile waited as long.
+            steps = 0 if isinstance(batch[0], Errand) else max(taken)
+            self._clock.record(len(batch), steps, seconds, is_cut=steps < chunk_steps)
             self._queue.charge(batch, taken, seconds)
             for search in batch:
                 search.deaths = 0

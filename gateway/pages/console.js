@@ -136,6 +136,11 @@ async function sample() {
   setPicture(await (await checked(await fetch("/pages/sample.png"))).blob(), true);
 }
 
+// The address no longer says what is shown.
+function forgetLink() {
+  history.replaceState(null, "", location.pathname);
+}
+
 async function predict() {
   element("result").hidden = true;
   element("classes").replaceChildren();
@@ -237,7 +242,7 @@ function pixelsOf(picture) {
 
 function drawDifference(before, after) {
   const [from, to] = [pixelsOf(before).data, pixelsOf(after)];
-  const changes = to.data.map((value, place) => value);
+  const changes = new Uint8ClampedArray(from.length);
   let largest = 0;
   for (let place = 0; place < from.length; place += 1) {
     if (place % 4 !== 3) largest = Math.max(largest, Math.abs(to.data[place] - from[place]));
@@ -405,11 +410,11 @@ function grpcAddress() {
   return `${location.hostname}:${element("console").dataset.grpcPort}`;
 }
 
-async function copy(text, button) {
-  const before = button.textContent;
-  await navigator.clipboard.writeText(text);
-  button.textContent = "Copied";
-  setTimeout(() => { button.textContent = before; }, 1500);
+// Browsers offer the clipboard over HTTPS and on this machine only.
+async function copy(text, button, label) {
+  const isCopied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+  button.textContent = isCopied ? "Copied" : "Please copy by hand";
+  setTimeout(() => { button.textContent = label; }, 1500);
 }
 
 // What the address says, else the sample with the default model.
@@ -438,6 +443,7 @@ function pictureOf(encoded) {
 
 function take(files) {
   if (files.length === 0) return;
+  forgetLink();
   setPicture(files[0], false);
   guarded(predict);
 }
@@ -462,6 +468,7 @@ function listen() {
   }
   document.addEventListener("paste", (event) => take(event.clipboardData.files));
   element("sample").addEventListener("click", () => guarded(async () => {
+    forgetLink();
     await sample();
     await predict();
   }));
@@ -484,9 +491,9 @@ function listen() {
     setBlinking(element("blink").getAttribute("aria-pressed") !== "true");
   });
   for (const id of Object.keys(DRAWERS)) element(id).addEventListener("toggle", () => refresh(id));
-  element("link").addEventListener("click", () => copy(location.href, element("link")));
+  element("link").addEventListener("click", () => copy(location.href, element("link"), "Copy link"));
   for (const button of document.querySelectorAll("button.copy")) {
-    button.addEventListener("click", () => copy(element(button.dataset.line).textContent, button));
+    button.addEventListener("click", () => copy(element(button.dataset.line).textContent, button, "Copy"));
   }
   window.addEventListener("hashchange", () => guarded(restore));
 }
