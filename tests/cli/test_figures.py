@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import matplotlib as mpl
@@ -100,10 +101,16 @@ def test_a_folder_without_a_measurement_is_refused(model: Path, tmp_path: Path) 
         result = _run("figures", "curves", *sources, "--out", tmp_path)
         assert result.exit_code == 1
         assert message in " ".join(result.stderr.split())
-    (tmp_path / "ara.json").write_text(json.dumps({"model": "old"}))
-    result = _run("figures", "curves", tmp_path, "--out", tmp_path)
+
+
+def test_a_summary_of_an_older_candor_is_named(measured: tuple[Path, Path], tmp_path: Path) -> None:
+    old = Path(shutil.copytree(measured[0], tmp_path / "old"))
+    summary = json.loads((old / "ara.json").read_bytes())
+    del summary["accuracy_low"]
+    (old / "ara.json").write_text(json.dumps(summary))
+    result = _run("figures", "curves", old, "--out", tmp_path)
     assert result.exit_code == 1
-    assert "allowed what candor ara writes now" in " ".join(result.stderr.split())
+    assert "has no 'accuracy_low'" in " ".join(result.stderr.split())
 
 
 def test_models_on_different_data_share_no_figure() -> None:
