@@ -34,6 +34,7 @@ MODEL_VERBS: Final = (
     "explain_many",
     "explain_stream",
     "probe",
+    "compare",
     "get_model",
 )
 PLAIN_VERBS: Final = (
@@ -61,6 +62,7 @@ OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
     "explain": 30.0,
     "explain_stream": 30.0,
     "probe": 30.0,
+    "compare": 30.0,
 }
 FIRST_PROGRESS_OBJECTIVE_SECONDS: Final = 1.0
 

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -132,6 +133,28 @@ def test_rest_answers_403_and_names_the_scope_that_is_missing(guarded: Any, png:
     for name in ("explain", "admin"):
         answer = doors.rest.post("/v1/explain", json=body, headers=bearer(keys[name]))
         assert answer.status_code == 200, answer.text
+
+
+def test_a_comparison_needs_the_scope_of_an_explanation(guarded: Any, png: bytes) -> None:
+    doors, keys, _ = guarded
+    body = {**picture(png), "steps": 2}
+    for name, http_status in (("predict", 403), ("explain", 200)):
+        response = doors.rest.post("/v1/compare", json=body, headers=bearer(keys[name]))
+        assert response.status_code == http_status, response.text
+    request = pb.CompareRequest(image=pb.Image(encoded=png), steps=2)
+    metadata = tuple(bearer(keys["predict"]).items())
+    code, _ = grpc_refusal(doors.stub.Compare, request, metadata=metadata)
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_the_console_asks_for_a_key_and_its_styles_do_not(guarded: Any) -> None:
+    rest, page = guarded[0].rest, {"accept": "text/html"}
+    response = rest.get("/", headers=page)
+    assert (response.status_code, response.headers["location"]) == (303, "/login?next=%2F")
+    for path in re.findall(r"/pages/[\w.]+", rest.get("/login").text):
+        assert rest.get(path).status_code == 200
+    cookie = page | {"cookie": f"candor_key={guarded[1]['predict']}"}
+    assert "console.js" in rest.get("/", headers=cookie).text
 
 
 def test_grpc_refuses_with_the_codes_and_details_of_its_own(guarded: Any, png: bytes) -> None:
@@ -372,7 +395,7 @@ def test_browser_enters_a_key_once_and_then_has_the_pages(guarded: Any) -> None:
         )
         shown = browser.get(response.headers["location"], headers=page)
         assert 'value="/annotate"' in shown.text
-        assert browser.get("/login/login.css").status_code == 200
+        assert browser.get("/pages/base.css").status_code == 200
         wrong = browser.post("/login", data={"key": "candor_no", "next": "/annotate"}, headers=page)
         assert wrong.status_code == 401
         assert "not known" in wrong.text
