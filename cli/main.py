@@ -15,6 +15,7 @@ from cli import (
     keys,
     measure,
     released,
+    report_worker,
     serve,
     stores,
     training,
@@ -37,6 +38,7 @@ def build_app() -> typer.Typer:
     app.command()(export.export)
     app.add_typer(audit.app, name="audit")
     app.command()(audit.verify)
+    app.command("report-worker")(report_worker.report_worker)
     app.command()(training.train)
     app.command()(candidates.candidates)
     app.add_typer(annotations.app, name="annotations")

@@ -16,6 +16,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     start_http_server,
 )
 
@@ -273,6 +274,7 @@ def start_exposition(metrics: Metrics, host: str, port: int) -> HTTPServer:
     Raises:
         OSError: the port is taken.
     """
+    disable_created_metrics()  # a second series for each, which nobody asks for
     server, _ = start_http_server(port, host, registry=metrics.registry)
     return server
 

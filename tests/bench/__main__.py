@@ -5,7 +5,7 @@ import importlib
 from tests.bench.table import Row, options_of, parser, show
 
 # Modules with `measure(options) -> list[Row]`, in the order of the table.
-MEASURES: tuple[str, ...] = ("engine", "explain", "radius", "served", "imagenet")
+MEASURES: tuple[str, ...] = ("engine", "explain", "radius", "audit", "served", "imagenet")
 
 
 def main() -> None:

@@ -268,13 +268,19 @@ def test_ports_are_those_the_servers_listen_on(built: dict[str, list[Manifest]])
 
 @needs_kubectl
 def test_served_models_are_shipped(built: dict[str, list[Manifest]]) -> None:
-    (config,) = [i for i in built["overlays/prod-cpu"] if i["kind"] == "ConfigMap"]
+    (config,) = [
+        item
+        for item in built["overlays/prod-cpu"]
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"].startswith("candor-gateway")
+    ]
     for name in json.loads(config["data"]["CANDOR_MODELS"]):
         assert (MODELS_DIR / name / "card.json").is_file()
 
 
 @needs_kubectl
-@pytest.mark.parametrize("target", [target for target in TARGETS if target.startswith("jobs/")])
+@pytest.mark.parametrize(
+    "target", [target for target in TARGETS if target.startswith(("jobs/", "report-worker"))]
+)
 def test_jobs_run_commands_there_are(target: str, built: dict[str, list[Manifest]]) -> None:
     (pod,) = pods(built[target])
     name, *arguments = pod.spec["containers"][0]["args"]
