@@ -69,6 +69,13 @@ class ErrorBody(BaseModel):
     error: _Error
 
 
+class ServedModel(api.ModelDetails):
+    """A model, and what KServe's v1 asks of the same path."""
+
+    name: str
+    ready: bool
+
+
 class _RequestId:
     """Gives every request its id and puts it on every answer, refusals of the framework too."""
 
@@ -132,8 +139,12 @@ class RestDoor:
     async def get_model(self, request: Request, name: str) -> Response:
         """One model: its classes, its input and what was measured of it."""
         return await self._respond(
-            "get_model", name, request, lambda: self._service.get_model(name)
+            "get_model", name, request, lambda: self._served(self._service.get_model(name))
         )
+
+    def _served(self, model: api.ModelDetails) -> ServedModel:
+        fields = {name: getattr(model, name) for name in api.ModelDetails.model_fields}
+        return ServedModel(**fields, name=model.model.name, ready=self._is_ready())
 
     async def live(self) -> dict[str, str]:
         """The process answers."""
@@ -287,7 +298,7 @@ def make_app(
     _add_verb(app, "/v1/probe", door.probe, api.ProbeRequest, api.ProbeResponse)
     _add_verb(app, "/v1/compare", door.compare, api.CompareRequest, api.CompareResponse)
     _add_get(app, "/v1/models", door.list_models, api.ModelList)
-    _add_get(app, "/v1/models/{name}", door.get_model, api.ModelDetails)
+    _add_get(app, "/v1/models/{name}", door.get_model, ServedModel)
     app.add_api_route("/healthz/live", door.live, methods=["GET"])
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)
