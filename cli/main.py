@@ -13,8 +13,10 @@ from cli import (
     export,
     figures,
     guideline,
+    keys,
     measure,
     released,
+    report_worker,
     serve,
     stores,
     training,
@@ -38,6 +40,7 @@ def build_app() -> typer.Typer:
     app.command()(export.export)
     app.add_typer(audit.app, name="audit")
     app.command()(audit.verify)
+    app.command("report-worker")(report_worker.report_worker)
     app.command()(training.train)
     app.command()(candidates.candidates)
     app.add_typer(annotations.app, name="annotations")
@@ -46,6 +49,7 @@ def build_app() -> typer.Typer:
     app.command()(experiments.experiments)
     app.add_typer(figures.app, name="figures")
     app.add_typer(guideline.app, name="guideline")
+    app.add_typer(keys.app, name="keys")
     app.command()(serve.serve)
     app.command()(worker.archives)
     app.command()(worker.worker)

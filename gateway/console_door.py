@@ -13,20 +13,33 @@ SAMPLE = "/pages/sample.png"
 
 
 def add_console(
-    app: FastAPI, service: CandorService, *, grpc_port: int, has_annotations: bool
+    app: FastAPI,
+    service: CandorService,
+    *,
+    grpc_port: int,
+    has_annotations: bool,
+    needs_keys: bool,
+    has_docs: bool,
 ) -> None:
     """Adds the page and its sample picture.
 
     Args:
         grpc_port: told in the lines to copy.
         has_annotations: whether there is an annotation page to link to.
+        has_docs: likewise of the API's description.
+        needs_keys: the lines to copy take one from the environment's CANDOR_KEY.
     """
     sample = sample_png()
 
     async def console() -> Response:
         models = [summary.model.name for summary in service.list_models().models]
         return page(
-            "console.html", models=models, grpc_port=grpc_port, has_annotations=has_annotations
+            "console.html",
+            models=models,
+            grpc_port=grpc_port,
+            has_annotations=has_annotations,
+            needs_keys=needs_keys,
+            has_docs=has_docs,
         )
 
     async def sample_picture() -> Response:

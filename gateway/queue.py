@@ -9,11 +9,13 @@ flies alone.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gateway.caller import Priority
 from gateway.search import Errand, Lane, Passenger
 from gateway.shares import Shares
+
+OnCharge = Callable[[str, float], None]
 
 _CLASS_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
 _SHORT_FACTOR = 4.0
@@ -37,9 +39,14 @@ def _place_in_line(search: Passenger) -> tuple[int, bool, int]:
 
 
 class SearchQueue:
-    """Every search of one model that is not over, and whose turn it is."""
+    """Every search of one model that is not over, and whose turn it is.
 
-    def __init__(self) -> None:
+    Args:
+        on_charge: told of every tenant's seconds of computing.
+    """
+
+    def __init__(self, on_charge: OnCharge = lambda tenant, seconds: None) -> None:
+        self._on_charge = on_charge
         self._searches: dict[int, Passenger] = {}
         self._lanes: Shares[Lane] = Shares()
         self._tenants: Shares[str] = Shares()
@@ -79,13 +86,11 @@ class SearchQueue:
         batch = [search for search in batch if not _flies_alone(search)]
         return batch + self._riders(owner, lanes, min(limit - len(batch), len(batch)))
 
-    def charge(self, batch: Sequence[Passenger], steps: Sequence[int], seconds: float) -> None:
-        """Shares ``seconds`` of a worker out over the searches by the steps each was taken."""
-        total = sum(steps) or 1
-        for search, count in zip(batch, steps, strict=True):
-            cost = seconds * count / total
-            self._lanes.charge(search.lane, cost, _weight(search.lane))
-            self._tenants.charge(search.tenant, cost)
+    def charge(self, search: Passenger, seconds: float) -> None:
+        """What a chunk cost ``search``."""
+        self._lanes.charge(search.lane, seconds, _weight(search.lane))
+        self._tenants.charge(search.tenant, seconds)
+        self._on_charge(search.tenant, seconds)
 
     def count_before(self, tenant: str, lane: Lane) -> int:
         """Searches that have their first chunk before the tenant's next one has."""

@@ -4,6 +4,7 @@ Imports contracts and siblings.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.context import Context, get_current
 from pydantic import ValidationError
 
 from candor.contracts import wire
@@ -76,6 +78,10 @@ class Passenger(ABC):
         number: counts up in the order of admission.
         deaths: worker deaths in a row with this one aboard.
         is_flying: a worker has it now.
+        trace: the span of the request that ordered it first.
+        admitted: `time.monotonic` of its admission.
+        is_started: it has been in a chunk.
+        is_answered: its best so far was asked for and given.
     """
 
     future: asyncio.Future[Any]
@@ -84,6 +90,10 @@ class Passenger(ABC):
     number: int
     deaths: int = 0
     is_flying: bool = False
+    trace: Context = field(default_factory=get_current)
+    admitted: float = field(default_factory=time.monotonic)
+    is_started: bool = False
+    is_answered: bool = False
     _on_landing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -203,16 +213,19 @@ class Ending:
     search: Search
     future: asyncio.Future[SearchResult]
 
-    def take(self, message: bytes) -> None:
+    def take(self, message: bytes) -> SearchResult | None:
+        """Files the answer; the result where somebody still waits and there is one."""
         if self.future.done():
-            return
+            return None
         try:
             result = read_end(*read_answer(message))
         except (WorkerFault, ServiceError) as err:
             self.fail(as_service_error(err))
-        else:
-            is_partial = result.end.steps < self.search.item.step_count
-            self.future.set_result(replace(result, is_partial=is_partial))
+            return None
+        is_partial = result.end.steps < self.search.item.step_count
+        result = replace(result, is_partial=is_partial)
+        self.future.set_result(result)
+        return result
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():

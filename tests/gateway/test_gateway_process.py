@@ -15,11 +15,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from candor.contracts import api, wire
+from candor.contracts import api, reports, wire
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 from gateway import convert, generate_pb, status
 from gateway.client import CandorClient
-from gateway.pb.candor.v1 import candor_pb2
+from gateway.pb.candor.v1 import candor_pb2, reports_pb2
 from gateway.pb.torchserve import inference_pb2, inference_pb2_grpc
 from tests.gateway.linear_worker import LinearWorker
 from tests.gateway.open_doors import START_SECONDS, until
@@ -91,8 +91,9 @@ def test_process_starts_serves_and_drains_on_sigterm(
     output, _ = process.communicate(timeout=START_SECONDS)
     assert process.returncode == 0
     assert stand_in.names == {"linear-predict", "linear-search"}
-    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    assert [(line["request_id"], line["code"]) for line in lines] == [("last", "OK")]
+    lines = [json.loads(line) for line in output.splitlines()]  # every line is an object
+    requests = [line for line in lines if line["logger"] == "gateway.requests"]
+    assert [(line["request_id"], line["code"]) for line in requests] == [("last", "OK")]
 
 
 def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
@@ -177,6 +178,14 @@ PAIRS = [
     (candor_pb2.Image, api.ImageInput),
     (candor_pb2.Tensor, api.TensorInput),
     (candor_pb2.InputSpec, api.InputSpec),
+    (reports_pb2.CreateReportRequest, reports.CreateReportRequest),
+    (reports_pb2.Report, reports.Report),
+    (reports_pb2.ReportProgress, reports.ReportProgress),
+    (reports_pb2.ReportFailure, reports.ReportFailure),
+    (reports_pb2.ReportResult, reports.ReportResult),
+    (reports_pb2.ReportFile, reports.ReportFile),
+    (reports_pb2.ListReportsRequest, reports.ListReportsRequest),
+    (reports_pb2.ListReportsResponse, reports.ListReportsResponse),
 ]
 
 
