@@ -19,12 +19,14 @@ def add_console(
     grpc_port: int,
     has_annotations: bool,
     has_docs: bool,
+    needs_keys: bool,
 ) -> None:
     """Adds the page and its sample picture.
 
     Args:
         grpc_port: told in the lines to copy.
         has_annotations, has_docs: whether there are such pages to link to.
+        needs_keys: the lines to copy take one from the environment's CANDOR_KEY.
     """
     sample = sample_png()
 
@@ -36,6 +38,7 @@ def add_console(
             grpc_port=grpc_port,
             has_annotations=has_annotations,
             has_docs=has_docs,
+            needs_keys=needs_keys,
         )
 
     async def sample_picture() -> Response:

@@ -160,6 +160,7 @@ class Gateway:
             grpc_port=self._grpc.port,
             has_annotations=self._store is not None,
             has_docs=settings.docs,
+            needs_keys=guard.needs_keys,
         )
         add_assets(app)
         return app

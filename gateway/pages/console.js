@@ -387,23 +387,29 @@ async function offer(answer) {
 
 function showLines(found) {
   const { name, index } = found.target;
-  const isPlain = /^[A-Za-z][\w-]*$/.test(name);
+  const hasPlainName = /^[A-Za-z][\w-]*$/.test(name);
+  const isPlain = location.protocol === "http:";
   const against = found.direction === "against" ? " --against" : "";
   element("line-candor").textContent =
-    `candor explain candor-input.png --target ${isPlain ? name : index} --rho ${found.rho}${against}` +
+    `candor explain candor-input.png --target ${hasPlainName ? name : index} --rho ${found.rho}${against}` +
     ` --solver ${found.solver} --name ${state.model} --address ${grpcAddress()} --out candor-explanation`;
   const fields = {
     model: state.model, targets: [{ index }], rhos: [found.rho],
     direction: found.direction, solver: found.solver,
   };
   element("line-curl").textContent =
-    `curl -F image=@candor-input.png -F 'request=${JSON.stringify(fields)}' ${location.origin}/v1/explain`;
+    `curl ${keyHeader()}-F image=@candor-input.png -F 'request=${JSON.stringify(fields)}' ` +
+    `${location.origin}/v1/explain`;
   const message = {
     image: { encoded: "%s" }, ...fields, direction: `DIRECTION_${found.direction.toUpperCase()}`,
   };
   element("line-grpcurl").textContent =
     `printf '${JSON.stringify(message)}' "$(base64 -w0 candor-input.png)" | ` +
-    `grpcurl -plaintext -d @ ${grpcAddress()} candor.v1.CandorService/Explain`;
+    `grpcurl ${isPlain ? "-plaintext " : ""}${keyHeader()}-d @ ${grpcAddress()} candor.v1.CandorService/Explain`;
+}
+
+function keyHeader() {
+  return element("console").dataset.needsKeys === "1" ? '-H "authorization: Bearer $CANDOR_KEY" ' : "";
 }
 
 function grpcAddress() {

@@ -37,10 +37,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def filled_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """With candidates enough for every test of a module."""
-    opened_store = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
-    fill(opened_store, 60)
-    yield opened_store
-    opened_store.close()
+    opened = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
+    fill(opened, 60)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")
