@@ -28,7 +28,8 @@ Rule = Scope | Anybody
 _PATHS: tuple[tuple[str, Rule], ...] = (
     (r"/healthz/(live|ready)", Anybody.OPEN),
     (r"/v2/health/(live|ready)", Anybody.OPEN),
-    (r"/(login|logout|login/login\.css)", Anybody.OPEN),
+    (r"/(login|logout)", Anybody.OPEN),
+    (r"/pages/[^/]+", Anybody.OPEN),  # styles, scripts and the sample picture
     (r"/v1/predict", Scope.PREDICT),
     (r"/v1/models/[^/]+:predict", Scope.PREDICT),
     (r"/v2/models/[^/]+(/versions/[^/]+)?/infer", Scope.PREDICT),
@@ -40,7 +41,6 @@ _PATHS: tuple[tuple[str, Rule], ...] = (
     (r"/v1/models(/[^/:]+)?", Anybody.KNOWN),
     (r"/v2(/models/[^/]+(/versions/[^/]+)?(/ready)?)?", Anybody.KNOWN),
     (r"/(docs|redoc|openapi\.json)?", Anybody.KNOWN),
-    (r"/console(/.*)?", Anybody.KNOWN),
 )
 _CANDOR = r"/candor\.v1\.CandorService/"
 _OPEN_INFERENCE = r"/inference\.GRPCInferenceService/"

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
+from gateway.console_door import add_console
 from gateway.grpc_door import GrpcDoor
 from gateway.guard import Guard
 from gateway.health_door import make_health_app
@@ -28,6 +29,7 @@ from gateway.observe import JsonLines, Observer
 from gateway.open_inference import OpenInference
 from gateway.open_inference_grpc import OpenInferenceServicer
 from gateway.open_inference_rest import add_open_inference
+from gateway.page_files import add_assets
 from gateway.quotas import Quotas
 from gateway.report_door import add_reports
 from gateway.reports import ReportDesk
@@ -96,6 +98,13 @@ class Gateway:
         app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
         add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
         _add_store(app, self._store, reports, observer, settings)
+        add_console(
+            app,
+            self.service,
+            grpc_port=self._grpc.port,
+            has_annotations=self._store is not None,
+        )
+        add_assets(app)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
         self._health: tuple[uvicorn.Server, socket.socket] | None = None
         if settings.health_port is not None:

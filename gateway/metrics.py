@@ -34,6 +34,7 @@ MODEL_VERBS: Final = (
     "explain_many",
     "explain_stream",
     "probe",
+    "compare",
     "get_model",
 )
 PLAIN_VERBS: Final = (

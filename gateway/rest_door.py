@@ -43,6 +43,7 @@ _UNPARSED: tuple[type[BaseModel], ...] = (  # models the framework does not see 
     api.PredictRequest,
     api.ExplainRequest,
     api.ProbeRequest,
+    api.CompareRequest,
     api.ExplainProgress,
 )
 
@@ -119,6 +120,10 @@ class RestDoor:
     async def probe(self, request: Request) -> Response:
         """How little must this picture change before the network errs or knows nothing?"""
         return await self._verb("probe", self._service.probe, request)
+
+    async def compare(self, request: Request) -> Response:
+        """Do other explanations agree with the adversarial one, and do they hold still?"""
+        return await self._verb("compare", self._service.compare, request)
 
     async def list_models(self, request: Request) -> Response:
         """The models served, the default first."""
@@ -285,6 +290,7 @@ def make_app(
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
     _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)
     _add_verb(app, "/v1/probe", door.probe, api.ProbeRequest, api.ProbeResponse)
+    _add_verb(app, "/v1/compare", door.compare, api.CompareRequest, api.CompareResponse)
     _add_get(app, "/v1/models", door.list_models, api.ModelList)
     _add_get(app, "/v1/models/{name}", door.get_model, api.ModelDetails)
     app.add_api_route("/healthz/live", door.live, methods=["GET"])

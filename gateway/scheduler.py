@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.tracing import NO_TRACING, Tracing, shared_span
-from candor.contracts.worker import SearchItem
+from candor.contracts.worker import CompareItem, SearchItem
 from gateway.backend import (
     WorkerBackend,
     WorkerDied,
@@ -32,7 +32,16 @@ from gateway.caller import Priority
 from gateway.clock import ChunkClock
 from gateway.metrics import Metrics
 from gateway.queue import CONDEMNED_DEATHS, OnCharge, SearchQueue
-from gateway.search import Ending, Lane, Search, SearchResult, as_service_error
+from gateway.search import (
+    Arrays,
+    Ending,
+    Errand,
+    Lane,
+    Passenger,
+    Search,
+    SearchResult,
+    as_service_error,
+)
 
 
 class SearchScheduler:
@@ -122,10 +131,28 @@ class SearchScheduler:
             tenant=tenant,
             number=next(self._numbers),
         )
-        search.future.add_done_callback(lambda _: self._settle(search))
-        self._queue.add(search)
-        self._start()
+        self._admit(search)
         return search
+
+    def run(
+        self,
+        item: CompareItem,
+        arrays: Arrays,
+        *,
+        tenant: str = "",
+        priority: Priority = Priority.EXPLAIN,
+    ) -> Errand:
+        """The same for a call of its own, which takes its turn among the long searches."""
+        errand = Errand(
+            item=item,
+            arrays=arrays,
+            future=asyncio.get_running_loop().create_future(),
+            lane=Lane(priority, is_long=True),
+            tenant=tenant,
+            number=next(self._numbers),
+        )
+        self._admit(errand)
+        return errand
 
     def end_now(self, search: Search) -> asyncio.Future[SearchResult]:
         """The best of a search so far, verified, about `ending_seconds` from now.
@@ -175,23 +202,29 @@ class SearchScheduler:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._fail_all(not_ready(self._model, "shutting down"))
 
+    def _admit(self, passenger: Passenger) -> None:
+        passenger.future.add_done_callback(lambda _: self._settle(passenger))
+        self._queue.add(passenger)
+        self._start()
+
     def _start(self) -> None:
         if self._loop_task is None:
             loop = asyncio.get_running_loop()
             self._loop_task = loop.create_task(self._work(), name=f"searches of {self._model}")
         self._wake.set()
 
-    def _settle(self, search: Search) -> None:
+    def _settle(self, search: Passenger) -> None:
         """Out of the queue once it is over and no worker has it; only then its place is free."""
         future = search.future
         if future.cancelled():
             if not search.is_answered:
                 self._metrics.search_cancelled(self._model)
-        elif future.exception() is None:  # seen, also where everybody who waited has left
+        elif future.exception() is None and isinstance(search, Search):
+            # The exception is seen, also where everybody who waited has left.
             self._tell_end(search, future.result())
         search.when_landed(lambda: self._remove(search))
 
-    def _remove(self, search: Search) -> None:
+    def _remove(self, search: Passenger) -> None:
         self._queue.remove(search)
         self._wake.set()
 
@@ -271,9 +304,9 @@ class SearchScheduler:
                 self._metrics.search_started(self._model, time.monotonic() - search.admitted)
         return self._chunk(batch)
 
-    async def _chunk(self, batch: list[Search]) -> None:
+    async def _chunk(self, batch: list[Passenger]) -> None:
         chunk_steps = self._clock.steps(len(batch))
-        before = [search.item.step for search in batch]
+        before = [search.step for search in batch]
         started = time.perf_counter()
         try:
             items = [search.packed(chunk_steps) for search in batch]
@@ -287,8 +320,9 @@ class SearchScheduler:
             seconds = time.perf_counter() - started
             after = [search.take(answer) for search, answer in zip(batch, answers, strict=True)]
             taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
-            is_cut = max(taken) < chunk_steps
-            self._clock.record(len(batch), max(taken), seconds, is_cut=is_cut)
+            # An errand takes no step of a search, but whoever came meanwhile waited as long.
+            clocked = 0 if isinstance(batch[0], Errand) else max(taken)
+            self._clock.record(len(batch), clocked, seconds, is_cut=clocked < chunk_steps)
             self._metrics.chunk_ended(self._model, len(batch), seconds)
             for search, begin, steps in zip(batch, before, taken, strict=True):
                 search.deaths = 0
@@ -302,7 +336,7 @@ class SearchScheduler:
             for search in batch:
                 search.land()
 
-    def _span(self, batch: Sequence[Search], steps: int) -> AbstractContextManager[object]:
+    def _span(self, batch: Sequence[Passenger], steps: int) -> AbstractContextManager[object]:
         attributes = {
             "candor.model": self._model,
             "candor.searches": len(batch),
@@ -339,7 +373,7 @@ class SearchScheduler:
         self._forget_absence()
         return answers
 
-    def _strike(self, batch: list[Search], err: WorkerUnavailable) -> None:
+    def _strike(self, batch: list[Passenger], err: WorkerUnavailable) -> None:
         """The chunk will be repeated; a search that keeps killing its worker will not."""
         if isinstance(err, WorkerDied):
             for search in batch:
@@ -370,7 +404,7 @@ class SearchScheduler:
         _fail([*self._queue, *self._endings], error)
 
 
-def _fail(waiting: Sequence[Search | Ending], error: Exception) -> None:
+def _fail(waiting: Sequence[Passenger | Ending], error: Exception) -> None:
     known = as_service_error(error) if isinstance(error, WorkerFault) else error
     for one in waiting:
         one.fail(known)

@@ -184,6 +184,7 @@ REQUESTS: list[tuple[str, api.BaseModel, dict[str, Any]]] = [
         api.ProbeRequest,
         {"label": {"index": 0}, "goals": ["btr"], "seed": 7, "no_cache": True},
     ),
+    ("compare", api.CompareRequest, {"target": {"name": "dog"}, "rho": 0.03, "no_cache": True}),
 ]
 
 
@@ -286,6 +287,8 @@ BAD_FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("two refs", "explain", {"targets": [{"index": 0, "name": "cat"}]}, "targets.0"),
     ("huge index", "explain", {"targets": [{"index": 10**300}]}, "targets.0.index"),
     ("case of name", "probe", {"label": {"name": "Cat"}}, "label.name"),
+    ("rho of compare", "compare", {"rho": 2}, "rho"),
+    ("target of compare", "compare", {"target": {"name": "Cat"}}, "target.name"),
     ("direction", "explain", {**GOOD, "direction": "up"}, "direction"),
     ("goal", "probe", {"goals": ["explode"]}, "goals.0"),
     ("no goal", "probe", {"goals": []}, "goals"),

@@ -347,7 +347,7 @@ def test_browser_enters_a_key_once_and_then_has_the_pages(guarded: Any) -> None:
         )
         shown = browser.get(response.headers["location"], headers=page)
         assert 'value="/annotate"' in shown.text
-        assert browser.get("/login/login.css").status_code == 200
+        assert browser.get("/pages/base.css").status_code == 200
         wrong = browser.post("/login", data={"key": "candor_no", "next": "/annotate"}, headers=page)
         assert wrong.status_code == 401
         assert "not known" in wrong.text
