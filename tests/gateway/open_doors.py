@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import httpx
 
+from candor.contracts.tracing import NO_TRACING, Tracing
 from gateway.client import CandorClient
 from gateway.main import Gateway
 from gateway.pb.candor.v1 import candor_pb2_grpc
@@ -39,18 +40,18 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{**values, **changes})
 
 
-async def _open(backend: LinearBackend, **changes: Any) -> Gateway:
-    gateway = Gateway(settings(**changes), backend)
+async def _open(backend: LinearBackend, tracing: Tracing, **changes: Any) -> Gateway:
+    gateway = Gateway(settings(**changes), backend, tracing)
     await gateway.start()
     return gateway
 
 
-def opened(**changes: Any) -> Iterator[Doors]:
+def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Doors]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     backend = LinearBackend(call_seconds=0.002)
-    opening = asyncio.run_coroutine_threadsafe(_open(backend, **changes), loop)
+    opening = asyncio.run_coroutine_threadsafe(_open(backend, tracing, **changes), loop)
     gateway = opening.result(START_SECONDS)
     address = f"127.0.0.1:{gateway.grpc_port}"
     channel = grpc.insecure_channel(address)
