@@ -18,7 +18,7 @@ from audit.ledger import write_atomically
 from audit.model import Machine, ModelFacts
 from audit.plan import Frozen
 from candor.contracts.card import ModelCard
-from candor.data.images import ImageSet
+from candor.data.images import Images
 from candor.robustness.ara import naive_accuracy
 
 FACTS_FILE = "facts.json"
@@ -47,14 +47,14 @@ class Facts(Frozen):
         return channels * height * width
 
 
-def collect(network: nn.Module, card: ModelCard, data: ImageSet) -> Facts:
+def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
     """Facts of this model, data and machine.
 
     Raises:
         AuditError: model and data do not fit each other.
     """
     shape = (card.input.channels, card.input.height, card.input.width)
-    got = tuple(data.pixels.shape[1:])
+    got = data.shape
     if got != shape:
         raise AuditError(f"data: images of {data.name} are {got}, the model takes {shape}")
     if card.classes != data.class_names:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from audit.errors import AuditError
+from audit.errors import AuditBusy, AuditError
 from audit.plan import PLAN_FILE, AuditPlan, Shard, differences
 
 PARTS_FOLDER = "parts"
@@ -94,13 +94,16 @@ class Ledger:
         """Hold the shard: a second process that wants the same share is told so.
 
         The lock is the kernel's and ends with the process, however it ends.
+
+        Raises:
+            AuditBusy: another process has it.
         """
         path = self._folder / f".lock-{shard.index}-of-{shard.count}"
         with path.open("w") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as err:
-                raise AuditError(f"{self._folder}: another process runs this audit") from err
+                raise AuditBusy(f"{self._folder}: another process runs this audit") from err
             yield
 
 

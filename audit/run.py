@@ -1,11 +1,13 @@
 """Runs the unfinished blocks of an audit into its ledger.  Imports candor and siblings."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from audit import registry
 from audit.ensemble import combine
@@ -13,7 +15,7 @@ from audit.errors import AuditError
 from audit.ledger import Block, Ledger, Row
 from audit.plan import AuditPlan, Shard
 from audit.stages import ATTACK_STAGES, Batch, Subject
-from candor.data.images import ImageSet
+from candor.data.images import Images
 from candor.robustness.ara import accuracy_robustness_area, naive_accuracy
 
 
@@ -24,12 +26,14 @@ class Progress:
     Attributes:
         done, total: network evaluations of this shard, estimated.
         stage: now running, "" at the end.
-        attack_ara: RMSE, of the images attacked so far; None before there are any.
+        images_done: images that at least one attack was tried on.
+        attack_ara: RMSE, of those images; None before there are any.
     """
 
     done: int
     total: int
     stage: str
+    images_done: int
     attack_ara: float | None
 
 
@@ -37,7 +41,7 @@ def run_blocks(
     ledger: Ledger,
     plan: AuditPlan,
     subject: Subject,
-    data: ImageSet,
+    data: Images,
     *,
     shard: Shard = Shard(),  # noqa: B008 - frozen
     report: Callable[[Progress], None] = lambda progress: None,
@@ -63,18 +67,31 @@ def run_blocks(
         waiting = [block for block in own if not ledger.has(block)]
         done = total - sum(_cost(block, plan) for block in waiting)
         for block in waiting:
-            report(Progress(done=done, total=total, stage=block.stage, attack_ara=area.value()))
+            report(area.progress(done, total, block.stage))
             started = time.monotonic()
             rows = _run_block(block, plan, subject, data, indices)
             ledger.write(block, rows, time.monotonic() - started)
             area.add(block, rows)
             done += _cost(block, plan)
-        report(Progress(done=total, total=total, stage="", attack_ara=area.value()))
+        report(area.progress(total, total, ""))
     return sum(not ledger.has(block) for block in everything)
 
 
+@contextmanager
+def stoppable(network: nn.Module, check: Callable[[], None]) -> Iterator[None]:
+    """Call ``check`` before every evaluation of ``network``; what it raises ends the audit.
+
+    A block may take minutes, an evaluation fractions of a second.  ``check`` raises `AuditStopped`.
+    """
+    handle = network.register_forward_pre_hook(lambda module, inputs: check())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _run_block(
-    block: Block, plan: AuditPlan, subject: Subject, data: ImageSet, indices: Sequence[int]
+    block: Block, plan: AuditPlan, subject: Subject, data: Images, indices: Sequence[int]
 ) -> list[Row]:
     chosen = indices[block.start : block.stop]
     batch = Batch(
@@ -111,10 +128,17 @@ class _RunningArea:
         if block.stage in ATTACK_STAGES:
             self._rows += [row for row in rows if row["goal"] == "attack"]
 
-    def value(self) -> float | None:
-        if not self._rows:
-            return None
+    def progress(self, done: int, total: int, stage: str) -> Progress:
         positions = sorted({row["position"] for row in self._rows})
+        return Progress(
+            done=done,
+            total=total,
+            stage=stage,
+            images_done=len(positions),
+            attack_ara=self._value(positions) if positions else None,
+        )
+
+    def _value(self, positions: Sequence[int]) -> float:
         return accuracy_robustness_area(
             combine(self._rows, "attack", positions).values,
             naive=self._naive,

@@ -2,23 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from candor.contracts import limits
-from cli.datasets import DataDir, DataName, open_dataset
+from cli.auditing import AuditRequest, compute, finish, prepare
+from cli.datasets import DataDir, DataName
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
     from audit.model import Report
-    from audit.plan import AuditPlan
     from audit.run import Progress
-    from audit.stages import Subject
-    from candor.artifact import LoadedModel
-    from candor.data.images import ImageSet
 
 app = typer.Typer(help="Robustness reports that an auditor can sign.", add_completion=False)
 
@@ -66,13 +62,12 @@ def audit(
     if context.invoked_subcommand is not None:
         return
     with _one_reason("audit"):
-        request = _Request(
+        request = AuditRequest(
             model=_given("model", model),
-            out=_given("out", out),
             data=data,
             data_dir=data_dir,
             image_count=images,
-            attacks=attacks,
+            attacks=_names(attacks),
             has_extras=not attacks_only,
             seed=seed,
             steps=steps,
@@ -81,100 +76,36 @@ def audit(
             independent=independent,
             undefended=undefended,
         )
-        _run(request, shard, key, compare, as_json)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """Options that decide the numbers, and the folder they go to."""
-
-    model: Path
-    out: Path
-    data: str
-    data_dir: Path | None
-    image_count: int
-    attacks: str | None
-    has_extras: bool
-    seed: int
-    steps: int | None
-    batch_size: int
-    is_quick: bool
-    independent: Path | None
-    undefended: Path | None
+        _run(request, _given("out", out), shard, key, compare, as_json)
 
 
 def _run(
-    request: _Request, shard: str, key: Path | None, compare: Path | None, as_json: bool
+    request: AuditRequest,
+    out: Path,
+    shard: str,
+    key: Path | None,
+    compare: Path | None,
+    as_json: bool,
 ) -> None:
-    from audit.assemble import write_report
     from audit.comparison import read_other
-    from audit.facts import collect, write_facts
-    from audit.ledger import Ledger
     from audit.plan import Shard
-    from audit.run import run_blocks
     from audit.signing import load_or_create_key
     from candor.allocator import keep_freed_memory
 
     keep_freed_memory()
     # Whatever can be wrong is looked at before the hours of work.
-    share, signing_key = Shard.parse(shard), load_or_create_key(_key_file(key))
+    share, signing_key = Shard.parse(shard), load_or_create_key(key_file(key))
     other = None if compare is None else read_other(compare)
-    subject, dataset, plan = _prepare(request)
-    facts = collect(subject.network, subject.card, dataset)
-    ledger = Ledger(request.out, plan)
-    write_facts(request.out, facts)
+    prepared = prepare(request)
     with _progress_bar() as report:
-        missing = run_blocks(ledger, plan, subject, dataset, shard=share, report=report)
+        missing = compute(prepared, out, shard=share, report=report)
     if missing:
         console().print(
             f"shard {shard} is done; {missing} parts belong to others. When all are done: "
             "candor audit merge FOLDER... --out FOLDER"
         )
         return
-    command = _command(subject.card.name, plan)
-    _show(
-        write_report(request.out, signing_key, command=command, other=other), request.out, as_json
-    )
-
-
-def _prepare(request: _Request) -> "tuple[Subject, ImageSet, AuditPlan]":
-    from audit.plan import QUICK, AuditPlan, Budget, code_digest
-    from audit.registry import checked_stages
-    from audit.stages import Subject
-    from candor.artifact import load_model
-
-    loaded = load_model(request.model)
-    beside = {
-        name: None if path is None else load_model(path)
-        for name, path in {
-            "independent": request.independent,
-            "undefended": request.undefended,
-        }.items()
-    }
-    dataset = open_dataset(request.data, "test", request.data_dir)
-    _check_count(request.image_count, len(dataset))
-    budget = QUICK if request.is_quick else Budget()
-    if request.steps is not None:
-        budget = budget.model_copy(update={"steps": request.steps})
-    plan = AuditPlan(
-        weights_sha256=loaded.card.weights_sha256,
-        data=dataset.name,
-        data_sha256=dataset.digest(),
-        code_sha256=code_digest(),
-        image_count=request.image_count,
-        seed=request.seed,
-        stages=checked_stages(_names(request.attacks), has_extras=request.has_extras),
-        batch_size=request.batch_size,
-        budget=budget,
-        independent_sha256=_weights(beside["independent"]),
-        undefended_sha256=_weights(beside["undefended"]),
-    )
-    networks = {name: None if found is None else found.network for name, found in beside.items()}
-    return Subject(network=loaded.network, card=loaded.card, **networks), dataset, plan
-
-
-def _weights(loaded: "LoadedModel | None") -> str | None:
-    return None if loaded is None else loaded.card.weights_sha256
+    _show(finish(out, signing_key, other), out, as_json)
 
 
 @app.command()
@@ -188,17 +119,13 @@ def merge(
     """Bring the shards of one audit together and write the signed report."""
     with _one_reason("audit merge"):
         from audit.assemble import merge as merge_parts
-        from audit.assemble import write_report
         from audit.comparison import read_other
-        from audit.facts import read_facts
-        from audit.ledger import read_plan
         from audit.signing import load_or_create_key
 
-        signing_key = load_or_create_key(_key_file(key))
+        signing_key = load_or_create_key(key_file(key))
         other = None if compare is None else read_other(compare)
         merge_parts(folders, out)
-        command = _command(read_facts(out).model.name, read_plan(out))
-        _show(write_report(out, signing_key, command=command, other=other), out, as_json)
+        _show(finish(out, signing_key, other), out, as_json)
 
 
 def verify(
@@ -280,45 +207,16 @@ def _given(name: str, path: Path | None) -> Path:
     return path
 
 
-def _key_file(path: Path | None) -> Path:
+def key_file(path: Path | None) -> Path:
+    """The key named, or the user's own."""
     from audit.signing import default_key_file
 
     return path or default_key_file()
 
 
-def _check_count(count: int, available: int) -> None:
-    if count > available:
-        raise ValueError(f"images: got {count}, allowed [2, {available}]")
-
-
 def _names(attacks: str | None) -> tuple[str, ...]:
-    from audit.stages import ATTACK_STAGES
-
-    if attacks is None:
-        return tuple(ATTACK_STAGES)
-    return tuple(name.strip() for name in attacks.split(",") if name.strip())
-
-
-def _command(model_name: str, plan: "AuditPlan") -> str:
-    """What to type for the same ledger; models by name, for paths say nothing elsewhere."""
-    from audit.plan import QUICK
-    from audit.stages import ATTACK_STAGES
-
-    attacks = ",".join(name for name in plan.stages if name in ATTACK_STAGES)
-    words = [
-        f"candor audit --model {model_name} --data {plan.data.split('/')[0]}",
-        f"--images {plan.image_count} --seed {plan.seed} --attacks {attacks}",
-        f"--steps {plan.budget.steps} --batch-size {plan.batch_size}",
-    ]
-    if plan.budget.model_copy(update={"steps": QUICK.steps}) == QUICK:
-        words.append("--quick")
-    if "panel" not in plan.stages:
-        words.append("--attacks-only")
-    if plan.independent_sha256 is not None:
-        words.append("--independent MODEL")
-    if plan.undefended_sha256 is not None:
-        words.append("--undefended MODEL")
-    return " ".join(words)
+    """All where none are named."""
+    return tuple(name.strip() for name in (attacks or "").split(",") if name.strip())
 
 
 def _show(report: "Report", out: Path, as_json: bool) -> None:

@@ -12,8 +12,10 @@ from cli import (
     experiments,
     export,
     guideline,
+    keys,
     measure,
     released,
+    report_worker,
     serve,
     stores,
     training,
@@ -36,6 +38,7 @@ def build_app() -> typer.Typer:
     app.command()(export.export)
     app.add_typer(audit.app, name="audit")
     app.command()(audit.verify)
+    app.command("report-worker")(report_worker.report_worker)
     app.command()(training.train)
     app.command()(candidates.candidates)
     app.add_typer(annotations.app, name="annotations")
@@ -43,6 +46,7 @@ def build_app() -> typer.Typer:
     app.add_typer(stores.app, name="store")
     app.command()(experiments.experiments)
     app.add_typer(guideline.app, name="guideline")
+    app.add_typer(keys.app, name="keys")
     app.command()(serve.serve)
     app.command()(worker.archives)
     app.command()(worker.worker)

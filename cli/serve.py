@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cli.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError
 from cli.output import AsJson, clear_errors, print_json
-from cli.stack import LOOPBACK, Stack, StackConfig, StackError
+from cli.stack import LOOPBACK, REPORTS_DIR, Stack, StackConfig, StackError
 
 _CHECK_SECONDS = 0.5
 _READY_SECONDS = 1800.0  # compiling every model of the store for the first time
@@ -31,14 +31,27 @@ def serve(
         str | None,
         typer.Option(
             envvar="CANDOR_STORE_URL",
-            help="Path or URL of the annotation store; with it there are pages at /annotate.",
+            help="Path or URL of the store; with it there are pages at /annotate and report jobs.",
         ),
     ] = None,
+    reports: Annotated[
+        Path, typer.Option(envvar="CANDOR_REPORTS_DIR", help="Folder of finished reports.")
+    ] = REPORTS_DIR,
+    report_worker: Annotated[
+        bool,
+        typer.Option(
+            "--report-worker",
+            envvar="CANDOR_REPORT_WORKER",
+            help="Compute report jobs too, in a process of its own; needs --store.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
     config = StackConfig(
-        store_url=_checked_store(store) if store else None,
+        store_url=_checked_store(store, report_worker),
+        reports_dir=reports,
+        has_report_worker=report_worker,
         models_dir=models_dir,
         archives_dir=archives_dir,
         host=host,
@@ -61,9 +74,13 @@ def serve(
         raise typer.Exit(1) from err
 
 
-def _checked_store(address: str) -> str:
+def _checked_store(address: str | None, has_report_worker: bool) -> str | None:
     """Absolute, since the gateway runs in another folder."""
     with clear_errors("serve"):
+        if not address and has_report_worker:
+            raise ValueError("store: got nothing, allowed with --report-worker: a path or URL")
+        if not address:
+            return None
         from gateway.store.engine import store_url
 
         return store_url(address).render_as_string(hide_password=False)
@@ -77,8 +94,8 @@ def _run(config: StackConfig, console: Console, as_json: bool) -> None:
     with Stack(config) as stack:
         if as_json:
             print_json({"grpc": stack.grpc_address, "rest": stack.rest_url, "models": stack.models})
-        _announce(stack, console)
         try:
+            _announce(stack, console)
             while True:
                 stack.check()
                 time.sleep(_CHECK_SECONDS)
@@ -92,4 +109,5 @@ def _announce(stack: Stack, console: Console) -> None:
     console.print(f"  REST   {stack.rest_url}   description at /docs")
     if stack.config.store_url:
         console.print(f"  pages  {stack.rest_url}/annotate   for annotators")
+        console.print(f"  jobs   {stack.rest_url}/v1/reports   robustness reports")
     console.print("Ctrl-C stops it.")

@@ -25,8 +25,11 @@ from cli.archives import ARCHIVES_DIR, DEFAULT_MODEL, MODELS_DIR, REPOSITORY, bu
 from cli.torchserve import LOOPBACK, StackError, TorchServePorts, prepare_launch
 
 _POLL_SECONDS = 0.1
+REPORTS_DIR = Path("runs/reports")
 _DRAIN_SECONDS = 45.0  # the gateway gives requests 30, and some more for the last answers
 _JVM_STOP_SECONDS = 15.0
+_REPORT_STOP_SECONDS = 15.0  # it gives its job back before the next evaluation of the network
+_REPORT_RESTART_SECONDS = 10.0  # between two starts of the report worker
 _LOG_TAIL_LINES = 25
 _EXEC_DYING_WITH_PARENT = """
 import ctypes, os, signal, sys
@@ -44,7 +47,10 @@ class StackConfig:
         default_model: the one that answers when a request names none; None = `DEFAULT_MODEL`, or
             the first by name of a store that has not got it.
         models: the only ones to serve; all, where the store has none of them.
-        store_url: of candidates and annotations; None = as CANDOR_STORE_URL says, or none.
+        store_url: of candidates, annotations and report jobs; None = as CANDOR_STORE_URL says, or
+            none.
+        reports_dir: folder of finished reports.
+        has_report_worker: computes the report jobs of ``store_url`` beside the gateway.
         shows_gateway_log: on this process's output instead of a file.
         compiles: search workers compile their network before the service is ready, minutes the
             first time; the environment's CANDOR_COMPILE goes before it.
@@ -58,6 +64,8 @@ class StackConfig:
     default_model: str | None = None
     models: tuple[str, ...] = ()
     store_url: str | None = None
+    reports_dir: Path = REPORTS_DIR
+    has_report_worker: bool = False
     shows_gateway_log: bool = False
     compiles: bool = False
     ready_timeout_seconds: float = 120.0
@@ -123,6 +131,8 @@ class Stack:
     _run_dir: Path | None = None
     _torchserve: Process | None = None
     _gateway: Process | None = None
+    _report_worker: Process | None = None
+    _report_worker_started: float = 0.0
 
     def __enter__(self) -> Self:
         try:
@@ -174,10 +184,18 @@ class Stack:
             return int(json.load(response)[0]["workers"][0]["pid"])
 
     def check(self) -> None:
-        """Raises: StackError: one of the two processes has ended."""
+        """Start a report worker that has ended again: its job goes on from its ledger.
+
+        Raises:
+            StackError: one of the two other processes has ended.
+        """
         for process in (self._gateway, self._torchserve):
             if process is not None:
                 process.check()
+        worker, age = self._report_worker, time.monotonic() - self._report_worker_started
+        has_ended = worker is not None and worker.popen.poll() is not None
+        if has_ended and age > _REPORT_RESTART_SECONDS:
+            self._start_report_worker()
 
     def stop(self) -> None:
         """Drain the gateway, then stop TorchServe and remove the run folder; safe to repeat."""
@@ -187,7 +205,10 @@ class Stack:
                 last_to_first.callback(self._torchserve.stop, _JVM_STOP_SECONDS)
             if self._gateway is not None:
                 last_to_first.callback(self._gateway.stop, _DRAIN_SECONDS)
-        self._ports = self._run_dir = self._torchserve = self._gateway = None
+            if self._report_worker is not None:
+                last_to_first.callback(self._report_worker.stop, _REPORT_STOP_SECONDS)
+        self._ports = self._run_dir = None
+        self._torchserve = self._gateway = self._report_worker = None
 
     def _start(self) -> None:
         require_free_ports(self.config)
@@ -198,7 +219,14 @@ class Stack:
         self._ports = ports = _pick_ports(self.config)
         self._torchserve = _start_torchserve(self.config, self.models, ports, run_dir)
         self._gateway = _start_gateway(self.config, self.models, ports, run_dir)
+        if self.config.has_report_worker:
+            self._start_report_worker()
         self._wait_until_ready()
+
+    def _start_report_worker(self) -> None:
+        assert self._run_dir is not None  # it begins with the others
+        self._report_worker_started = time.monotonic()
+        self._report_worker = start_report_worker(self.config, self._run_dir)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.config.ready_timeout_seconds
@@ -278,12 +306,27 @@ def _start_gateway(
         "CANDOR_METRICS_PORT": str(ports.gateway_metrics),
         "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
         "CANDOR_MODELS": json.dumps(models),
+        **_store_settings(config),
     }
-    if config.store_url is not None:
-        settings["CANDOR_STORE_URL"] = config.store_url
     log = None if config.shows_gateway_log else run_dir / "gateway.log"
     command = [sys.executable, "-m", "gateway"]
     return _spawn("gateway", command, {**os.environ, **settings}, log=log)
+
+
+def start_report_worker(config: StackConfig, run_dir: Path) -> Process:
+    """The process that computes the report jobs of ``config.store_url``."""
+    log = None if config.shows_gateway_log else run_dir / "report-worker.log"
+    models_dir = str(config.models_dir.absolute())
+    command = [sys.executable, "-m", "cli", "report-worker", "--models-dir", models_dir]
+    return _spawn("report worker", command, {**os.environ, **_store_settings(config)}, log=log)
+
+
+def _store_settings(config: StackConfig) -> dict[str, str]:
+    # As environment: a command line shows its passwords to everybody on the machine.
+    settings = {"CANDOR_REPORTS_DIR": str(config.reports_dir.absolute())}
+    if config.store_url is not None:
+        settings["CANDOR_STORE_URL"] = config.store_url
+    return settings
 
 
 def _spawn(

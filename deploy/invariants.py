@@ -47,6 +47,11 @@ class Pod:
         """All of them, sidecars first."""
         return [*self.spec.get("initContainers", ()), *self.spec["containers"]]
 
+    @property
+    def serves(self) -> bool:
+        """Whether somebody calls it: it stays and has a port."""
+        return self.kind in _SERVING and any(item.get("ports") for item in self.containers)
+
     def named(self) -> Iterator[tuple[str, Manifest]]:
         """Every container under a name for messages."""
         for container in self.containers:
@@ -137,7 +142,7 @@ def images_have_a_version(objects: Sequence[Manifest]) -> Problems:
 def servers_are_probed(objects: Sequence[Manifest]) -> Problems:
     """Started and ready mean a real prediction, for the gateway and for TorchServe."""
     for pod in pods(objects):
-        if pod.kind not in _SERVING:
+        if not pod.serves:
             continue
         for where, container in pod.named():
             for probe in _PROBES:
@@ -216,7 +221,7 @@ def references_resolve(objects: Sequence[Manifest]) -> Problems:
 def grace_covers_the_drain(objects: Sequence[Manifest]) -> Problems:
     """Whoever is killed while it drains loses requests, and so does one whose worker goes first."""
     for pod in pods(objects):
-        if pod.kind not in _SERVING:
+        if not pod.serves:
             continue
         gateway, worker = pod.spec["containers"][0], pod.containers[0]
         is_sidecar = worker.get("restartPolicy") == "Always"

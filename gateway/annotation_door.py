@@ -19,8 +19,9 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from gateway import observe, status
+from gateway import observe
 from gateway.observe import Observer
+from gateway.refusals import refusal_answer
 from gateway.store.annotations import Annotations
 from gateway.store.engine import Store
 
@@ -125,12 +126,7 @@ class _Api:
                 asked = _parsed(kind, await _json(request))
                 body = (await asyncio.to_thread(serve, asked)).model_dump_json()
         except ServiceError as err:
-            return Response(
-                json.dumps(status.to_json_body(err, request_id)),
-                status_code=status.HTTP_STATUS[err.code],
-                media_type="application/json",
-                headers=status.retry_after(err),
-            )
+            return refusal_answer(err, request_id, request.url.path)
         return Response(body, media_type="application/json")
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
 STUB_DIR = ROOT / "gateway" / "pb"
 # protoc names modules after the proto path; inside our package that path has a prefix.
-_STUB_IMPORT = re.compile(r"^from (candor\.v1|torchserve) import", flags=re.MULTILINE)
+_STUB_IMPORT = re.compile(r"^from (candor\.v1|openinference|torchserve) import", flags=re.MULTILINE)
 
 
 class StubError(RuntimeError):
@@ -27,15 +27,18 @@ def generate(target: Path) -> None:
     outputs = [f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")]
     if protoc.main(["protoc", f"--proto_path={PROTO_DIR}", *outputs, *protos]) != 0:
         raise StubError("protoc failed; its message stands above")
-    for path in target.rglob("*.py"):
+    for path in _stubs(target):
         path.write_text(_STUB_IMPORT.sub(r"from gateway.pb.\1 import", path.read_text()))
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").touch()
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    paths = [path for path in folder.rglob("*.py*") if path.suffix in (".py", ".pyi")]
-    return {str(path.relative_to(folder)): path.read_text() for path in paths}
+    return {str(path.relative_to(folder)): path.read_text() for path in _stubs(folder)}
+
+
+def _stubs(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*.py*") if path.suffix in (".py", ".pyi")]
 
 
 def stale_files(stubs: Path = STUB_DIR) -> list[str]:

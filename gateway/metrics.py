@@ -27,12 +27,26 @@ from gateway.backend import Role
 
 OTHER: Final = "other"
 # Those that are about one model, and those that are not; whoever adds a verb names it here.
-MODEL_VERBS: Final = ("predict", "explain", "explain_stream", "probe", "get_model")
+MODEL_VERBS: Final = (
+    "predict",
+    "predict_many",
+    "explain",
+    "explain_many",
+    "explain_stream",
+    "probe",
+    "get_model",
+)
 PLAIN_VERBS: Final = (
     "list_models",
     "annotations_next",
     "annotations_answer",
     "annotations_undo",
+    "refused",
+    "create_report",
+    "get_report",
+    "list_reports",
+    "cancel_report",
+    "download_report",
 )
 VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))

@@ -10,7 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -123,6 +123,11 @@ class Observer:
             raise ServiceError(ErrorCode.INTERNAL, message) from err
         finally:
             self._ended(call, code, time.perf_counter() - started, span)
+
+    def refused(self, request_id: str, headers: Mapping[str, str], error: ServiceError) -> None:
+        """Tells of a request that was turned away before anything looked into it."""
+        with suppress(ServiceError), self.watch(Call("refused", request_id), headers):
+            raise error
 
     def _ended(self, call: Call, code: str, seconds: float, span: Span) -> None:
         self._metrics.request_ended(call.verb, call.model, code, seconds)

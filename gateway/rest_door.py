@@ -5,7 +5,6 @@ framework, so that limits hold while a body still arrives and every refusal has 
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -21,10 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import observe, status, validation
-from gateway.bodies import BodyTooLarge, ClientGone, read_payload
+from gateway.bodies import BodyBudget, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
+from gateway.guard import Guard
 from gateway.observe import Observer
+from gateway.refusals import refusal_answer
+from gateway.rest_guard import RestGuard, SecurityHeaders, add_login
 from gateway.service import CandorService
 from gateway.settings import Settings
 
@@ -137,22 +139,22 @@ class RestDoor:
         if self._is_ready():
             return Response('{"status":"ready"}', media_type="application/json")
         error = ServiceError(ErrorCode.MODEL_NOT_READY, "not ready", retry_seconds=1.0)
-        return _refusal(error, request)
+        return refusal(error, request)
 
     async def _verb(self, verb: str, serve: Verb, request: Request) -> Response:
         request_id = request.state.request_id
         call = observe.Call(verb, request_id)
         try:
             with self._observer.watch(call, request.headers):
-                caller = _caller(request)
+                caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                answer = await _unless_gone(request, serve(payload, caller))
+                answer = await unless_gone(request, serve(payload, caller))
                 call.note(answer)
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
         except ServiceError as err:
-            return _refusal(err, request)
+            return refusal(err, request)
         except ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
@@ -165,7 +167,7 @@ class RestDoor:
             with self._observer.watch(call, request.headers):
                 body = get().model_dump_json()
         except ServiceError as err:
-            return _refusal(err, request)
+            return refusal(err, request)
         return Response(body, media_type="application/json")
 
     async def _send_events(self, request: Request, send: Send) -> None:
@@ -174,13 +176,13 @@ class RestDoor:
         stream = _Opened(send)
         try:
             with self._observer.watch(call, request.headers):
-                caller = _caller(request)
+                caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                await _unless_gone(request, self._pass_events(payload, caller, call, stream))
+                await unless_gone(request, self._pass_events(payload, caller, call, stream))
         except ServiceError as err:
             if not stream.is_open:
-                await _refusal(err, request)(request.scope, request.receive, send)
+                await refusal(err, request)(request.scope, request.receive, send)
                 return
             await stream.write(encode_error(err, call.request_id))
         except ClientGone:
@@ -231,11 +233,12 @@ class _Opened:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _caller(request: Request) -> Caller:
+def rest_caller(request: Request) -> Caller:
+    """Who asks, from the headers."""
     return caller_of(request.state.request_id, dict(request.headers), None)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hang_up(request))
@@ -255,22 +258,16 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def _refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
-    usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
-    return Response(
-        # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
-        json.dumps(status.to_json_body(error, request.state.request_id)),
-        status_code=http_status or usual,
-        media_type="application/json",
-        headers=status.retry_after(error),
-    )
+def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+    """The one error body; ``http_status`` where the code's own does not fit."""
+    return refusal_answer(error, request.state.request_id, request.url.path, http_status)
 
 
 async def _framework_refusal(request: Request, err: Exception) -> Response:
     """An unknown path or method, in our error body."""
     http_status = err.status_code if isinstance(err, HTTPException) else 500
     error = ServiceError(ErrorCode.INVALID_INPUT, f"{request.method} {request.url.path}: {err}")
-    return _refusal(error, request, http_status)
+    return refusal(error, request, http_status)
 
 
 def make_app(
@@ -278,9 +275,11 @@ def make_app(
     observer: Observer,
     is_ready: Callable[[], bool],
     settings: Settings,
+    guard: Guard,
 ) -> FastAPI:
     """The whole REST application."""
-    app = FastAPI(title="Candor", version="v1")
+    described = "/openapi.json" if settings.docs else None
+    app = FastAPI(title="Candor", version="v1", openapi_url=described)
     door = RestDoor(service, observer, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
@@ -291,25 +290,29 @@ def make_app(
     app.add_api_route("/healthz/live", door.live, methods=["GET"])
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)
+    add_login(app, guard)
+    app.add_middleware(BodyBudget, max_bytes=settings.body_bytes)
+    app.add_middleware(RestGuard, guard=guard, observer=observer)
     app.add_middleware(_RequestId)
+    app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 Endpoint = Callable[..., Awaitable[Response]]
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody} for code in (*sorted(set(status.HTTP_STATUS.values())), 413)
 }
 
 
-_HEADER_PARAMETERS = [
+HEADER_PARAMETERS = [
     {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
     for name, text in HEADERS.items()
 ]
 
 
 def _add_get(app: FastAPI, path: str, endpoint: Endpoint, answer: type[BaseModel]) -> None:
-    app.add_api_route(path, endpoint, methods=["GET"], response_model=answer, responses=_REFUSALS)
+    app.add_api_route(path, endpoint, methods=["GET"], response_model=answer, responses=REFUSALS)
 
 
 def _add_verb(
@@ -324,8 +327,8 @@ def _add_verb(
         endpoint,
         methods=["POST"],
         response_model=answer,
-        responses=_REFUSALS,
-        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+        responses=REFUSALS,
+        openapi_extra={"requestBody": _body_schema(request), "parameters": HEADER_PARAMETERS},
     )
 
 
@@ -338,8 +341,8 @@ def _add_stream(app: FastAPI, path: str, endpoint: Endpoint, request: type[BaseM
         methods=["POST"],
         status_code=200,
         response_class=_Streamed,
-        responses={**_REFUSALS, **streamed},
-        openapi_extra={"requestBody": _body_schema(request), "parameters": _HEADER_PARAMETERS},
+        responses={**REFUSALS, **streamed},
+        openapi_extra={"requestBody": _body_schema(request), "parameters": HEADER_PARAMETERS},
     )
 
 

@@ -31,7 +31,7 @@ from gateway.backend import (
 from gateway.caller import Priority
 from gateway.clock import ChunkClock
 from gateway.metrics import Metrics
-from gateway.queue import CONDEMNED_DEATHS, SearchQueue
+from gateway.queue import CONDEMNED_DEATHS, OnCharge, SearchQueue
 from gateway.search import Ending, Lane, Search, SearchResult, as_service_error
 
 
@@ -47,6 +47,7 @@ class SearchScheduler:
         worker_retry_seconds: how long searches outlive workers that are away.
         metrics: told of every search; its own where none is given.
         tracing: makes a span of every chunk.
+        on_charge: told of every tenant's seconds of computing.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SearchScheduler:
         worker_retry_seconds: float = 60.0,
         metrics: Metrics | None = None,
         tracing: Tracing = NO_TRACING,
+        on_charge: OnCharge = lambda tenant, seconds: None,
     ) -> None:
         self._backend = backend
         self._model = model
@@ -74,7 +76,7 @@ class SearchScheduler:
         self._metrics = metrics or Metrics([model])
         self._tracer = tracing.tracer
         self._clock = ChunkClock(chunk_seconds, value_count)
-        self._queue = SearchQueue()
+        self._queue = SearchQueue(on_charge)
         self._endings: list[Ending] = []
         self._numbers = itertools.count()
         self._calls: set[asyncio.Task[None]] = set()

@@ -44,6 +44,7 @@ from gateway.caller import Caller, Priority
 from gateway.counted import CountedBackend
 from gateway.desk import Found, Order, SearchDesk, Terms
 from gateway.metrics import Metrics
+from gateway.quotas import Quota, Quotas
 from gateway.scheduler import SearchScheduler
 from gateway.search import item_error, read_answer
 from gateway.settings import Settings
@@ -101,6 +102,7 @@ class CandorService:
     Args:
         metrics: told of what happens; its own where none is given.
         tracing: makes a span of every chunk.
+        quotas: charged with what searches cost; none are kept where none are given.
     """
 
     def __init__(
@@ -109,10 +111,12 @@ class CandorService:
         settings: Settings,
         metrics: Metrics | None = None,
         tracing: Tracing = NO_TRACING,
+        quotas: Quotas | None = None,
     ) -> None:
         self._tracing = tracing
         self._metrics = metrics or Metrics(settings.models)
         self._backend = CountedBackend(backend, self._metrics)
+        self._quotas = quotas or Quotas(Quota(), {})
         self._settings = settings
         self._served: dict[str, _Served] = {}
         self._cache = ResultCache(settings.cache_bytes)
@@ -309,6 +313,7 @@ class CandorService:
             chunk_seconds=settings.chunk_seconds,
             short_steps=settings.short_steps,
             worker_retry_seconds=settings.worker_retry_seconds,
+            on_charge=self._quotas.charge,
             metrics=self._metrics,
             tracing=self._tracing,
         )

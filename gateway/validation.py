@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from candor.contracts import limits
 from candor.contracts.api import ClassRef, ImageInput, ModelDetails
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.reports import ReportState
 from gateway import images
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -23,15 +24,22 @@ _MAX_VIOLATIONS = 64  # of one answer; a hostile request could hold a million
 _MAX_VALUES = 1000  # keys and entries of one request; the largest that makes sense has about 200
 _RANGES = {
     "allow_partial": "true, false",
+    "attacks_only": "true, false",
+    "batch_size": f"[1, {limits.MAX_REPORT_BATCH}]",
     "direction": "for, against",
     "goals": "one or both of attack, btr",
+    "idempotency_key": f"at most {limits.MAX_KEY_CHARS} printable ASCII characters",
     "image": "an object with encoded or tensor",
+    "image_count": f"[{limits.MIN_REPORT_IMAGES}, {limits.MAX_REPORT_IMAGES}]",
     "include_tensor": "true, false",
     "index": "a class index, 0 or more",
     "label": "an object with index or name",
     "no_cache": "true, false",
+    "page_size": f"[1, {limits.MAX_PAGE_SIZE}]",
+    "quick": "true, false",
     "rhos": "RMSE in (0, 1]",
     "seed": f"[0, {limits.MAX_SEED}]",
+    "state": ", ".join(ReportState),
     "steps": f"[1, {limits.MAX_STEPS}]",
     "targets": "an object with index or name",
     "timeout_seconds": f"(0, {limits.MAX_TIMEOUT_SECONDS:g}]",
@@ -73,6 +81,25 @@ def unknown_model(
     return ServiceError(
         ErrorCode.MODEL_NOT_FOUND, f"model: {description}", violations=violations[:_MAX_VIOLATIONS]
     )
+
+
+def parsed(kind: type[RequestT], payload: Any) -> RequestT:
+    """The request without a look at a model, or every violation at once.
+
+    Raises:
+        ServiceError: INVALID_INPUT.
+    """
+    if is_oversized(payload):
+        raise invalid_input([_OVERSIZED])
+    return parsed_loosely(kind, payload)
+
+
+def parsed_loosely(kind: type[PartT], payload: Any) -> PartT:
+    """The same for what may have many values, such as a tensor."""
+    request, violations = _parse(kind, payload)
+    if request is None:
+        raise invalid_input(violations[:_MAX_VIOLATIONS])
+    return request
 
 
 async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Checked[RequestT]:

@@ -3,7 +3,18 @@
 Times are seconds since 1970, UTC.  A change here needs a migration in `gateway.store.migrations`.
 """
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -109,3 +120,46 @@ class Assignment(Base):
     changed_at: Mapped[float]
     candidate: Mapped[Candidate] = relationship()
     annotator: Mapped[Annotator] = relationship()
+
+
+class ReportJob(Base):
+    """A robustness report that was asked for: its request, where it stands and what came of it.
+
+    A running job is leased to one worker until ``expires_at``; whoever finds the time over may take
+    it.
+
+    Attributes:
+        public_id: 32 hex digits, the end of the name callers know.
+        idempotency_key: the caller's own, None where none was sent; one a tenant.
+        request: a `candor.contracts.reports.CreateReportRequest`, defaults filled in.
+        request_sha256: of its canonical JSON without the key.
+        state: a `candor.contracts.reports.ReportState`.
+        progress, result: a `ReportProgress` and a `ReportResult` of the same module.
+        reason: why it failed, one sentence.
+        worker: who has it; None unless it runs.
+        attempts: leases in a row that ended without a word and without another part done.
+    """
+
+    __tablename__ = "report_jobs"
+    __table_args__ = (
+        UniqueConstraint("tenant", "idempotency_key"),
+        Index("report_jobs_by_state", "state", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    idempotency_key: Mapped[str | None] = mapped_column(String(100))
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(20))
+    cancel_requested: Mapped[bool]
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    reason: Mapped[str | None] = mapped_column(Text)
+    worker: Mapped[str | None] = mapped_column(String(100))
+    expires_at: Mapped[float | None]
+    attempts: Mapped[int]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]

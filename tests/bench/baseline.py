@@ -1,7 +1,7 @@
 """The plain loop that speed is compared with.  Imports candor.nets, torch and the standard library.
 
 Written as the paper's authors write theirs: eager float32, Half-Huber ReLU with its own backward,
-the whole batch to the last step, no clipping (arXiv 1906.02896 and its released program).
+the whole batch to the last step (arXiv 1906.02896 and its released program).
 """
 
 import copy
@@ -9,10 +9,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from candor.contracts.worker import Goal
 from candor.nets.activations import HalfHuberReLU
-from candor.search.goals import log_odds
+from candor.search.goals import goal_code, log_odds, output_condition
 
 EXPLANATION_STEPS = 35
+RADIUS_STEPS = 450
 _OVERSHOOT = 5.0  # sum of all step lengths, in rho
 
 
@@ -68,6 +70,37 @@ def plain_explanations(
             share = (steps - step) / (steps * (steps + 1) / 2)
             deltas += _OVERSHOOT * rho * share * directions / lengths
     return (images + deltas).detach()
+
+
+def plain_radii(
+    network: nn.Module, images: Tensor, labels: Tensor, goal: Goal, *, steps: int = RADIUS_STEPS
+) -> tuple[Tensor, Tensor]:
+    """Algorithm 1 with the constants of III-A1, clipped as printed: the radii of solver `paper`.
+
+    Returns:
+        (B,) smallest RMSE at which the goal held, the largest visited where it never did, and (B,)
+        bool of the latter.
+    """
+    deltas, velocities = torch.zeros_like(images).requires_grad_(), torch.zeros_like(images)
+    best, largest = torch.full((len(images),), torch.inf), torch.zeros(len(images))
+    codes = torch.full((len(images),), goal_code(goal))
+    for _ in range(steps):
+        perturbed = (images + deltas).clamp(0.0, 1.0)
+        logits = network(perturbed)
+        (gradients,) = torch.autograd.grad(log_odds(logits, labels).sum(), deltas)
+        with torch.no_grad():
+            holds = output_condition(logits, codes, labels)
+            distances = (perturbed - images).square().mean(dim=(1, 2, 3)).sqrt()
+            best = torch.where(holds, torch.minimum(best, distances), best)
+            largest = torch.maximum(largest, distances)
+            lengths = gradients.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+            directions = torch.where(
+                holds[:, None, None, None], 2.0 * deltas, 0.55 * gradients / lengths
+            )
+            velocities = 0.9 * velocities + directions
+            deltas -= 0.01 * velocities
+    is_unresolved = best.isinf()
+    return torch.where(is_unresolved, largest, best), is_unresolved
 
 
 @torch.no_grad()

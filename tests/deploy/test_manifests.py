@@ -235,6 +235,19 @@ def test_every_setting_in_a_manifest_is_one_of_the_gateway(
 
 
 @needs_kubectl
+@pytest.mark.parametrize("target", ["base", "overlays/prod-cpu", "overlays/prod-gpu", "kserve"])
+def test_whoever_is_reached_from_elsewhere_asks_for_keys(
+    target: str, built: dict[str, list[Manifest]]
+) -> None:
+    text = json.dumps(built[target])
+    assert "CANDOR_ALLOW_ANONYMOUS" not in text
+    (pod,) = [pod for pod in pods(built[target]) if "worker" in json.dumps(pod.spec)]
+    mounts = {m["name"]: m["mountPath"] for c in pod.containers for m in c["volumeMounts"]}
+    assert f"{mounts['keys']}/keys" in text
+    assert ("CANDOR_TLS_CERT" in text) == target.startswith("overlays/prod")
+
+
+@needs_kubectl
 def test_ports_are_those_the_servers_listen_on(built: dict[str, list[Manifest]]) -> None:
     fields = Settings.model_fields
     ports = {
@@ -248,6 +261,7 @@ def test_ports_are_those_the_servers_listen_on(built: dict[str, list[Manifest]])
         "rest": fields["rest_port"].default,
         "metrics": 8502,
         "ts-metrics": STANDARD_PORTS.metrics,
+        "health": 8503,
     }
     assert fields["torchserve_address"].default.endswith(f":{STANDARD_PORTS.grpc_inference}")
 
@@ -264,7 +278,9 @@ def test_served_models_are_shipped(built: dict[str, list[Manifest]]) -> None:
 
 
 @needs_kubectl
-@pytest.mark.parametrize("target", [target for target in TARGETS if target.startswith("jobs/")])
+@pytest.mark.parametrize(
+    "target", [target for target in TARGETS if target.startswith(("jobs/", "report-worker"))]
+)
 def test_jobs_run_commands_there_are(target: str, built: dict[str, list[Manifest]]) -> None:
     (pod,) = pods(built[target])
     name, *arguments = pod.spec["containers"][0]["args"]

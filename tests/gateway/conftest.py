@@ -1,14 +1,17 @@
 """Fixtures of the gateway's tests."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gateway.store.engine import Store, open_store
 from tests.gateway.linear_worker import SHAPE
 from tests.gateway.open_doors import Doors, opened
+from tests.gateway.stores import PostgresCluster, private_postgres
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +32,31 @@ def png() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    with private_postgres() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_address(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes addresses of empty stores."""
+    if request.param == "postgresql":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        return cluster.new_database
+    names = iter(range(10))
+    return lambda: str(tmp_path / "not" / "yet" / f"{next(names)}.sqlite")
+
+
+@pytest.fixture
+def address(new_address: Callable[[], str]) -> str:
+    return new_address()
+
+
+@pytest.fixture
+def store(address: str) -> Iterator[Store]:
+    opened = open_store(address)
+    yield opened
+    opened.close()

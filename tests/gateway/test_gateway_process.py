@@ -15,11 +15,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from candor.contracts import api, wire
+from candor.contracts import api, reports, wire
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 from gateway import convert, generate_pb, status
 from gateway.client import CandorClient
-from gateway.pb.candor.v1 import candor_pb2
+from gateway.pb.candor.v1 import candor_pb2, reports_pb2
 from gateway.pb.torchserve import inference_pb2, inference_pb2_grpc
 from tests.gateway.linear_worker import LinearWorker
 from tests.gateway.open_doors import START_SECONDS, until
@@ -178,6 +178,14 @@ PAIRS = [
     (candor_pb2.Image, api.ImageInput),
     (candor_pb2.Tensor, api.TensorInput),
     (candor_pb2.InputSpec, api.InputSpec),
+    (reports_pb2.CreateReportRequest, reports.CreateReportRequest),
+    (reports_pb2.Report, reports.Report),
+    (reports_pb2.ReportProgress, reports.ReportProgress),
+    (reports_pb2.ReportFailure, reports.ReportFailure),
+    (reports_pb2.ReportResult, reports.ReportResult),
+    (reports_pb2.ReportFile, reports.ReportFile),
+    (reports_pb2.ListReportsRequest, reports.ListReportsRequest),
+    (reports_pb2.ListReportsResponse, reports.ListReportsResponse),
 ]
 
 

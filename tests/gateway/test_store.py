@@ -4,7 +4,7 @@ import json
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,50 +23,12 @@ from gateway.store.transfer import export_store, import_store
 from tests.gateway.stores import (
     CLASS_NAMES,
     KEY,
-    PostgresCluster,
+    Clock,
     candidate,
     fill,
-    private_postgres,
 )
 
 UNCHANGED, UNSURE, CHANGED = Verdict
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresCluster]:
-    with private_postgres() as cluster:
-        yield cluster
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def new_address(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Makes addresses of empty stores."""
-    if request.param == "postgresql":
-        cluster: PostgresCluster = request.getfixturevalue("postgres")
-        return cluster.new_database
-    names = iter(range(10))
-    return lambda: str(tmp_path / "not" / "yet" / f"{next(names)}.sqlite")
-
-
-@pytest.fixture
-def address(new_address: Callable[[], str]) -> str:
-    return new_address()
-
-
-@pytest.fixture
-def store(address: str) -> Iterator[Store]:
-    opened = open_store(address)
-    yield opened
-    opened.close()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        self.seconds += 0.001
-        return self.seconds
 
 
 def number(state: AnnotationState) -> int:

@@ -1,0 +1,166 @@
+"""One audit, from its options to the signed report.  Heavy parts import late.
+
+What `candor audit` does at once and `candor report-worker` as a job.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.datasets import open_dataset
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from audit.comparison import Other
+    from audit.model import Report
+    from audit.plan import AuditPlan, Shard
+    from audit.run import Progress
+    from audit.stages import Subject
+    from candor.artifact import LoadedModel
+    from candor.data.images import Images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRequest:
+    """Options that decide the numbers.
+
+    Attributes:
+        model, independent, undefended: model folders.
+        attacks: by name; empty for all.
+        has_extras: whether masking panel, certificates and explanations are part of it.
+        steps: of the solvers; None for those of the budget.
+    """
+
+    model: Path
+    data: str
+    data_dir: Path | None
+    image_count: int
+    attacks: tuple[str, ...]
+    has_extras: bool
+    seed: int
+    steps: int | None
+    batch_size: int
+    is_quick: bool
+    independent: Path | None
+    undefended: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedAudit:
+    """Models and data in memory, and the plan they make."""
+
+    subject: "Subject"
+    dataset: "Images"
+    plan: "AuditPlan"
+
+
+def prepare(request: AuditRequest) -> PreparedAudit:
+    """Load what is asked for.
+
+    Raises:
+        ValueError, OSError: a model or the data is missing, damaged or does not fit, or an option
+            is out of its range; the message says which.
+    """
+    from audit.plan import QUICK, AuditPlan, Budget, code_digest
+    from audit.registry import checked_stages
+    from audit.stages import ATTACK_STAGES, Subject
+    from candor.artifact import load_model
+
+    loaded = load_model(request.model)
+    beside = {
+        name: None if path is None else load_model(path)
+        for name, path in {
+            "independent": request.independent,
+            "undefended": request.undefended,
+        }.items()
+    }
+    size = loaded.card.input.height
+    dataset = open_dataset(request.data, "test", request.data_dir, image_size=size)
+    _check_count(request.image_count, len(dataset))
+    budget = QUICK if request.is_quick else Budget()
+    if request.steps is not None:
+        budget = budget.model_copy(update={"steps": request.steps})
+    plan = AuditPlan(
+        weights_sha256=loaded.card.weights_sha256,
+        data=dataset.name,
+        data_sha256=dataset.digest(),
+        code_sha256=code_digest(),
+        image_count=request.image_count,
+        seed=request.seed,
+        stages=checked_stages(
+            request.attacks or tuple(ATTACK_STAGES), has_extras=request.has_extras
+        ),
+        batch_size=request.batch_size,
+        budget=budget,
+        independent_sha256=_weights(beside["independent"]),
+        undefended_sha256=_weights(beside["undefended"]),
+    )
+    networks = {name: None if found is None else found.network for name, found in beside.items()}
+    subject = Subject(network=loaded.network, card=loaded.card, **networks)
+    return PreparedAudit(subject=subject, dataset=dataset, plan=plan)
+
+
+def compute(
+    prepared: PreparedAudit, out: Path, *, shard: "Shard", report: "Callable[[Progress], None]"
+) -> int:
+    """Run what is unfinished of a shard into the ledger in ``out``; parts left to other shards.
+
+    Raises:
+        AuditError: see `audit.run.run_blocks`.
+    """
+    from audit.facts import collect, write_facts
+    from audit.ledger import Ledger
+    from audit.run import run_blocks
+
+    subject, dataset, plan = prepared.subject, prepared.dataset, prepared.plan
+    facts = collect(subject.network, subject.card, dataset)
+    ledger = Ledger(out, plan)
+    write_facts(out, facts)
+    return run_blocks(ledger, plan, subject, dataset, shard=shard, report=report)
+
+
+def finish(out: Path, key: "Ed25519PrivateKey", other: "Other | None") -> "Report":
+    """Write and sign the report of the finished ledger in ``out``.
+
+    Raises:
+        AuditError: see `audit.assemble.write_report`.
+    """
+    from audit.assemble import write_report
+    from audit.facts import read_facts
+    from audit.ledger import read_plan
+
+    command = _command(read_facts(out).model.name, read_plan(out))
+    return write_report(out, key, command=command, other=other)
+
+
+def _weights(loaded: "LoadedModel | None") -> str | None:
+    return None if loaded is None else loaded.card.weights_sha256
+
+
+def _check_count(count: int, available: int) -> None:
+    if count > available:
+        raise ValueError(f"images: got {count}, allowed [2, {available}]")
+
+
+def _command(model_name: str, plan: "AuditPlan") -> str:
+    """What to type for the same ledger; models by name, for paths say nothing elsewhere."""
+    from audit.plan import QUICK
+    from audit.stages import ATTACK_STAGES
+
+    attacks = ",".join(name for name in plan.stages if name in ATTACK_STAGES)
+    words = [
+        f"candor audit --model {model_name} --data {plan.data.split('/')[0]}",
+        f"--images {plan.image_count} --seed {plan.seed} --attacks {attacks}",
+        f"--steps {plan.budget.steps} --batch-size {plan.batch_size}",
+    ]
+    if plan.budget.model_copy(update={"steps": QUICK.steps}) == QUICK:
+        words.append("--quick")
+    if "panel" not in plan.stages:
+        words.append("--attacks-only")
+    if plan.independent_sha256 is not None:
+        words.append("--independent MODEL")
+    if plan.undefended_sha256 is not None:
+        words.append("--undefended MODEL")
+    return " ".join(words)

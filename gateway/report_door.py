@@ -1,0 +1,140 @@
+"""Report jobs over REST: `ReportService` as resources.  Imports contracts and gateway parts."""
+
+import base64
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from starlette.responses import FileResponse
+
+from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from candor.contracts.reports import (
+    NAME_PREFIX,
+    CreateReportRequest,
+    ListReportsRequest,
+    ListReportsResponse,
+    Report,
+    ReportFile,
+)
+from gateway import observe
+from gateway.bodies import read_payload
+from gateway.observe import Observer
+from gateway.reports import ReportDesk
+from gateway.rest_door import HEADER_PARAMETERS, REFUSALS, refusal, rest_caller
+
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".pdf": "application/pdf",
+    ".sig": "text/plain; charset=utf-8",
+}
+# A report is a page of its own: no scripts, no forms, nothing of this origin.
+_FILE_HEADERS = {
+    "content-security-policy": (
+        "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    ),
+    "x-content-type-options": "nosniff",
+    "cache-control": "private, no-cache",
+}
+
+
+def add_reports(app: FastAPI, desk: ReportDesk, observer: Observer, *, body_seconds: float) -> None:
+    """Adds `/v1/reports`; ``body_seconds`` is the longest a client may take to send its body."""
+    door = _ReportDoor(desk, observer, body_seconds)
+    schema = CreateReportRequest.model_json_schema()
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    described = {"requestBody": body, "parameters": HEADER_PARAMETERS}
+    query = [
+        {"name": name, "in": "query", "schema": {"type": "string"}}
+        for name in ListReportsRequest.model_fields
+    ]
+    for method, path, endpoint, answer, extra in (
+        ("POST", "", door.create, Report, described),
+        ("GET", "", door.list, ListReportsResponse, {"parameters": query}),
+        ("GET", "/{report}", door.get, Report, {}),
+        ("POST", "/{report}:cancel", door.cancel, Report, {}),
+        ("GET", "/{report}/files/{file}", door.download, None, {}),
+    ):
+        app.add_api_route(
+            "/v1/reports" + path,
+            endpoint,
+            methods=[method],
+            response_model=answer,
+            responses=REFUSALS,
+            openapi_extra=extra,
+        )
+
+
+class _ReportDoor:
+    """The endpoints over one `ReportDesk`."""
+
+    def __init__(self, desk: ReportDesk, observer: Observer, body_seconds: float) -> None:
+        self._desk = desk
+        self._observer = observer
+        self._body_seconds = body_seconds
+
+    async def create(self, request: Request) -> Response:
+        """Ask for a report; answers at once with the queued job."""
+
+        async def create() -> Report:
+            _require_json(request)
+            payload = await read_payload(request, self._body_seconds)
+            return await self._desk.create(payload, rest_caller(request))
+
+        return await self._answered("create_report", request, create)
+
+    async def list(self, request: Request) -> Response:
+        """Jobs, the newest first."""
+        payload = dict(request.query_params)
+        return await self._answered("list_reports", request, lambda: self._desk.list(payload))
+
+    async def get(self, request: Request, report: str) -> Response:
+        """Where a job stands; `done` once it has ended."""
+        name = NAME_PREFIX + report
+        return await self._answered("get_report", request, lambda: self._desk.get(name))
+
+    async def cancel(self, request: Request, report: str) -> Response:
+        """Stop a job: a queued one at once, a running one within a few network evaluations."""
+        name = NAME_PREFIX + report
+        return await self._answered("cancel_report", request, lambda: self._desk.cancel(name))
+
+    async def download(self, request: Request, report: str, file: str) -> Response:
+        """One file of a report that succeeded."""
+        try:
+            call = observe.Call("download_report", request.state.request_id)
+            with self._observer.watch(call, request.headers):
+                found, path = await self._desk.file(NAME_PREFIX + report, file)
+        except ServiceError as err:
+            return refusal(err, request)
+        return FileResponse(
+            path,
+            media_type=_MEDIA_TYPES.get(path.suffix),
+            filename=f"{report}-{found.name}",
+            content_disposition_type="inline",
+            headers={**_FILE_HEADERS, "repr-digest": _repr_digest(found)},
+        )
+
+    async def _answered(
+        self, verb: str, request: Request, serve: Callable[[], Awaitable[BaseModel]]
+    ) -> Response:
+        call = observe.Call(verb, request.state.request_id)
+        try:
+            with self._observer.watch(call, request.headers):
+                body = (await serve()).model_dump_json()
+        except ServiceError as err:
+            return refusal(err, request)
+        return Response(body, media_type="application/json")
+
+
+def _require_json(request: Request) -> None:
+    # A page of another site can send any body but not this type without asking us first.
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        description = f"got content type {kind[:60]!r}, allowed application/json"
+        raise invalid_input([FieldViolation("request", description)])
+
+
+def _repr_digest(file: ReportFile) -> str:
+    """Field `Repr-Digest` of RFC 9530."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(file.sha256)).decode()}:"

@@ -1,0 +1,107 @@
+"""The verbs of `ReportService`, the same for either door.  Imports contracts and gateway parts.
+
+Everything here asks the store, in a thread; what workers compute is read from their folder.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.reports import (
+    NAME_PREFIX,
+    CreateReportRequest,
+    ListReportsRequest,
+    ListReportsResponse,
+    Report,
+    ReportFile,
+    ReportState,
+)
+from gateway import validation
+from gateway.caller import Caller
+from gateway.store.reports import Reports
+
+
+class ReportDesk:
+    """Takes and shows report jobs.
+
+    Args:
+        models: names that may be audited, the first is the default.
+        folder: of the workers, a folder a report inside.
+    """
+
+    def __init__(self, reports: Reports, models: tuple[str, ...], folder: Path) -> None:
+        self._reports = reports
+        self._models = models
+        self._folder = folder
+
+    async def create(self, payload: Any, caller: Caller) -> Report:
+        """The queued job, or the one that the idempotency key already stands for.
+
+        Raises:
+            ServiceError: INVALID_INPUT, MODEL_NOT_FOUND, CONFLICT.
+        """
+        name = validation.requested_model(payload) or self._models[0]
+        if name not in self._models:
+            raise validation.unknown_model(name, self._models, payload, CreateReportRequest)
+        asked = validation.parsed(CreateReportRequest, payload)
+        request = asked.model_copy(update={"model": name})
+        violations = [*self._unknown_models(request), *await self._bad_comparison(request)]
+        if violations:
+            raise invalid_input(violations)
+        return await asyncio.to_thread(self._reports.create, request, tenant=caller.tenant)
+
+    async def get(self, name: str) -> Report:
+        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        return await asyncio.to_thread(self._reports.get, name)
+
+    async def list(self, payload: Any) -> ListReportsResponse:
+        """Raises: ServiceError: INVALID_INPUT."""
+        request = validation.parsed(ListReportsRequest, payload)
+        return await asyncio.to_thread(self._reports.list, request)
+
+    async def cancel(self, name: str) -> Report:
+        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        return await asyncio.to_thread(self._reports.cancel, name)
+
+    async def file(self, name: str, file_name: str) -> tuple[ReportFile, Path]:
+        """A file of a report that succeeded, and where it is.
+
+        Raises:
+            ServiceError: REPORT_NOT_FOUND: no such report or file, or it is not in the folder.
+        """
+        report = await self.get(name)
+        files = report.response.files if report.response else ()
+        found = next((file for file in files if file.name == file_name), None)
+        if found is None:
+            names = ", ".join(file.name for file in files) or f"none while it is {report.state}"
+            raise _no_file(f"got {validation.shown(file_name)}, allowed {names}")
+        path = self._folder / report.name.removeprefix(NAME_PREFIX) / found.name
+        if not await asyncio.to_thread(path.is_file):
+            raise _no_file(f"{found.name} is no longer in the gateway's folder of reports")
+        return found, path
+
+    def _unknown_models(self, request: CreateReportRequest) -> Iterator[FieldViolation]:
+        allowed = ", ".join(self._models)
+        for field in ("independent", "undefended"):
+            name = getattr(request, field)
+            if name and name not in self._models:
+                text = f"got {validation.shown(name)}, allowed {allowed}"
+                yield FieldViolation(field, text)
+
+    async def _bad_comparison(self, request: CreateReportRequest) -> tuple[FieldViolation, ...]:
+        if not request.compare:
+            return ()
+        try:
+            state = str((await self.get(request.compare)).state)
+        except ServiceError:
+            state = "no report of this store"
+        if state == ReportState.SUCCEEDED:
+            return ()
+        text = f"got {validation.shown(request.compare)} ({state}), allowed one that succeeded"
+        return (FieldViolation("compare", text),)
+
+
+def _no_file(description: str) -> ServiceError:
+    return ServiceError(ErrorCode.REPORT_NOT_FOUND, f"file: {description}")

@@ -1,0 +1,171 @@
+"""Report jobs as workers see them: leased, kept, given back, ended.  Imports contracts, siblings.
+
+A lease is a row's worker and the time it ends.  On PostgreSQL rows that another worker is about to
+take are skipped; on SQLite every taker holds the one write lock.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from candor.contracts.reports import (
+    NAME_PREFIX,
+    CreateReportRequest,
+    ReportProgress,
+    ReportResult,
+    ReportState,
+)
+from gateway.store.engine import Store
+from gateway.store.models import ReportJob
+from gateway.store.reports import end_job
+
+MAX_ATTEMPTS = 5
+
+
+class LeaseLost(Exception):
+    """The job is no longer this worker's: its lease ran out and somebody else has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedReport:
+    """A job that this worker has.
+
+    Attributes:
+        public_id: also the name of its folder.
+    """
+
+    public_id: str
+    request: CreateReportRequest
+
+    @property
+    def name(self) -> str:
+        return NAME_PREFIX + self.public_id
+
+
+class ReportQueue:
+    """One worker's way to jobs; safe to share among threads.
+
+    Args:
+        worker: a name no other worker has.
+        lease_seconds: how long a worker may be silent before another takes its job; clocks of
+            different machines must agree to well within it.
+        clock: seconds since 1970, UTC.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        worker: str,
+        *,
+        lease_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+
+    def lease(self) -> LeasedReport | None:
+        """The oldest job that waits or whose worker fell silent; None where there is none.
+
+        A job that made several workers in a row end without a word is failed instead of leased.
+        """
+        with self._store.writing() as session:
+            while (job := self._next(session)) is not None:
+                now = self._clock()
+                if job.cancel_requested:
+                    end_job(job, ReportState.CANCELLED, now)
+                elif job.attempts >= MAX_ATTEMPTS:
+                    job.reason = _given_up(job)
+                    end_job(job, ReportState.FAILED, now)
+                else:
+                    job.state = ReportState.RUNNING.value
+                    job.worker, job.expires_at = self._worker, now + self._lease_seconds
+                    job.attempts += 1
+                    job.started_at = job.started_at or now
+                    request = CreateReportRequest.model_validate(job.request)
+                    return LeasedReport(public_id=job.public_id, request=request)
+                session.flush()
+        return None
+
+    def keep(self, leased: LeasedReport, progress: ReportProgress | None) -> bool:
+        """Begin the lease anew and tell progress; whether the job is still wanted.
+
+        Raises:
+            LeaseLost: it is no longer ours.
+        """
+        with self._store.writing() as session:
+            job = self._own(session, leased)
+            job.expires_at = self._clock() + self._lease_seconds
+            if progress is not None:
+                if job.progress is None or progress.fraction > job.progress["fraction"]:
+                    job.attempts = 0
+                job.progress = progress.model_dump(mode="json")
+            return not job.cancel_requested
+
+    def give_back(self, leased: LeasedReport) -> None:
+        """For another worker to go on with at once.  Raises: LeaseLost."""
+        with self._store.writing() as session:
+            job = self._own(session, leased)
+            job.state = ReportState.QUEUED.value
+            job.worker = job.expires_at = None
+            job.attempts = 0
+
+    def succeed(self, leased: LeasedReport, result: ReportResult) -> None:
+        """Raises: LeaseLost."""
+        with self._store.writing() as session:
+            job = self._own(session, leased)
+            job.result = result.model_dump(mode="json")
+            if job.progress is not None:
+                done = {"fraction": 1.0, "stage": "", "seconds_left": 0.0}
+                job.progress = job.progress | done
+            end_job(job, ReportState.SUCCEEDED, self._clock())
+
+    def fail(self, leased: LeasedReport, reason: str) -> None:
+        """``reason``: one sentence for the caller.  Raises: LeaseLost."""
+        with self._store.writing() as session:
+            job = self._own(session, leased)
+            job.reason = reason
+            end_job(job, ReportState.FAILED, self._clock())
+
+    def cancel(self, leased: LeasedReport) -> None:
+        """As it was asked for; `keep` has said so.  Raises: LeaseLost."""
+        with self._store.writing() as session:
+            end_job(self._own(session, leased), ReportState.CANCELLED, self._clock())
+
+    def _next(self, session: Session) -> ReportJob | None:
+        is_silent = (ReportJob.state == ReportState.RUNNING.value) & (
+            ReportJob.expires_at <= self._clock()
+        )
+        return session.scalars(
+            select(ReportJob)
+            .where(or_(ReportJob.state == ReportState.QUEUED.value, is_silent))
+            .order_by(ReportJob.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        ).one_or_none()
+
+    def _own(self, session: Session, leased: LeasedReport) -> ReportJob:
+        job = session.scalars(
+            select(ReportJob)
+            .where(
+                ReportJob.public_id == leased.public_id,
+                ReportJob.state == ReportState.RUNNING.value,
+                ReportJob.worker == self._worker,
+            )
+            .with_for_update()
+        ).one_or_none()
+        if job is None:
+            raise LeaseLost(f"{leased.name} belongs to another worker now")
+        return job
+
+
+def _given_up(job: ReportJob) -> str:
+    stage = (job.progress or {}).get("stage") or "its start"
+    return (
+        f"given up after {job.attempts} workers in a row ended at {stage} without a word, as when "
+        f"memory runs out; batch_size: got {job.request['batch_size']}, a smaller one needs less"
+    )

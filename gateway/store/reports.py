@@ -1,0 +1,166 @@
+"""Report jobs as callers see them: asked for, looked at, cancelled.  Imports contracts, siblings.
+
+What workers do with them is in `gateway.store.report_queue`.
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.reports import (
+    NAME_PREFIX,
+    CreateReportRequest,
+    ListReportsRequest,
+    ListReportsResponse,
+    Report,
+    ReportFailure,
+    ReportProgress,
+    ReportResult,
+    ReportState,
+)
+from gateway.store.engine import Store, insert_new
+from gateway.store.models import ReportJob
+
+
+class Reports:
+    """The desk that takes and shows jobs; safe to share among threads.
+
+    Args:
+        clock: seconds since 1970, UTC.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+
+    def create(self, request: CreateReportRequest, *, tenant: str = "") -> Report:
+        """A new job, on disk when this returns, or the one this key already stands for.
+
+        Raises:
+            ServiceError: CONFLICT: the tenant sent the same key with another request.
+        """
+        key, digest, public_id = request.idempotency_key or None, _digest(request), uuid.uuid4().hex
+        with self._store.writing() as session:
+            insert_new(
+                session,
+                ReportJob,
+                public_id=public_id,
+                tenant=tenant,
+                idempotency_key=key,
+                request=request.model_dump(mode="json"),
+                request_sha256=digest,
+                state=ReportState.QUEUED.value,
+                cancel_requested=False,
+                attempts=0,
+                created_at=self._clock(),
+            )
+            known = select(ReportJob).where(ReportJob.public_id == public_id)
+            if key is not None:
+                known = select(ReportJob).filter_by(tenant=tenant, idempotency_key=key)
+            job = session.scalars(known).one()
+            if job.request_sha256 != digest:
+                raise _other_request(key, job)
+            return report_of(job)
+
+    def get(self, name: str) -> Report:
+        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        with self._store.reading() as session:
+            return report_of(_find(session, name))
+
+    def list(self, request: ListReportsRequest) -> ListReportsResponse:
+        """One page, the newest first; jobs that come while somebody leafs move none of them.
+
+        Raises:
+            ServiceError: INVALID_INPUT: a page token that no page gave.
+        """
+        wanted = select(ReportJob).order_by(ReportJob.id.desc())
+        if request.state is not None:
+            wanted = wanted.where(ReportJob.state == request.state.value)
+        if request.page_token:
+            wanted = wanted.where(ReportJob.id < _place(request.page_token))
+        with self._store.reading() as session:
+            jobs = session.scalars(wanted.limit(request.page_size + 1)).all()
+            page, is_last = jobs[: request.page_size], len(jobs) <= request.page_size
+            return ListReportsResponse(
+                reports=tuple(map(report_of, page)),
+                next_page_token="" if is_last else str(page[-1].id),
+            )
+
+    def cancel(self, name: str) -> Report:
+        """At once where no worker has it, else as soon as its worker hears; ended ones stay.
+
+        Raises:
+            ServiceError: REPORT_NOT_FOUND.
+        """
+        with self._store.writing() as session:
+            job = _find(session, name, for_update=True)
+            if not ReportState(job.state).is_final:
+                job.cancel_requested = True
+                if job.expires_at is None or job.expires_at <= self._clock():
+                    end_job(job, ReportState.CANCELLED, self._clock())
+            return report_of(job)
+
+
+def end_job(job: ReportJob, state: ReportState, now: float) -> None:
+    """Nobody has it any more, and nothing changes hereafter."""
+    job.state = state.value
+    job.worker = job.expires_at = None
+    job.ended_at = now
+
+
+def report_of(job: ReportJob) -> Report:
+    """A row as the contract has it."""
+    state = ReportState(job.state)
+    return Report(
+        name=NAME_PREFIX + job.public_id,
+        state=state,
+        done=state.is_final,
+        cancel_requested=job.cancel_requested,
+        request=CreateReportRequest.model_validate(job.request),
+        progress=None if job.progress is None else ReportProgress.model_validate(job.progress),
+        error=None if job.reason is None else ReportFailure(message=job.reason),
+        response=None if job.result is None else ReportResult.model_validate(job.result),
+        create_time=job.created_at,
+        start_time=job.started_at,
+        end_time=job.ended_at,
+    )
+
+
+def _find(session: Session, name: str, *, for_update: bool = False) -> ReportJob:
+    public_id = name.removeprefix(NAME_PREFIX) if name.startswith(NAME_PREFIX) else ""
+    wanted = select(ReportJob).where(ReportJob.public_id == public_id)
+    if for_update:
+        wanted = wanted.with_for_update()
+    job = session.scalars(wanted).one_or_none()
+    if job is None:
+        message = f"name: got {name[:60]!r}, allowed {NAME_PREFIX}ID of a report of this store"
+        raise ServiceError(ErrorCode.REPORT_NOT_FOUND, message)
+    return job
+
+
+def _other_request(key: str | None, job: ReportJob) -> ServiceError:
+    message = (
+        f"idempotency_key: got {key!r} with other fields than when it made "
+        f"{NAME_PREFIX}{job.public_id}, allowed the same fields or another key"
+    )
+    return ServiceError(ErrorCode.CONFLICT, message)
+
+
+def _place(page_token: str) -> int:
+    # Longer ones are above what a column of integers holds.
+    if not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
+        description = f"got {page_token[:60]!r}, allowed the next_page_token of a page"
+        raise invalid_input([FieldViolation("page_token", description)])
+    return int(page_token)
+
+
+def _digest(request: CreateReportRequest) -> str:
+    fields = request.model_dump(mode="json", exclude={"idempotency_key"})
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

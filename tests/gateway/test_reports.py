@@ -1,0 +1,474 @@
+"""Report jobs: the store on both databases, the workers' side of it, and both doors."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from candor.contracts import limits
+from candor.contracts.card import MetricCard
+from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.reports import (
+    CreateReportRequest,
+    ListReportsRequest,
+    Report,
+    ReportFile,
+    ReportProgress,
+    ReportResult,
+    ReportState,
+)
+from gateway.pb.candor.v1 import reports_pb2, reports_pb2_grpc
+from gateway.store.engine import Store, open_store
+from gateway.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
+from gateway.store.reports import Reports
+from tests.gateway.open_doors import Doors, opened
+from tests.gateway.stores import Clock
+
+LEASE_SECONDS = 60.0
+HALF = ReportProgress(
+    fraction=0.5, stage="paper", images_done=5, image_count=10, attack_ara=0.01, seconds_left=9.0
+)
+PAGE = b"<!doctype html><p>" + b"0123456789" * 60_000
+RESULT = ReportResult(
+    files=(
+        ReportFile(
+            name="report.html", byte_count=len(PAGE), sha256=hashlib.sha256(PAGE).hexdigest()
+        ),
+    ),
+    metrics=(
+        MetricCard(
+            name="attack_ara",
+            value=0.01,
+            low=0.009,
+            high=0.011,
+            image_count=10,
+            data="cifar10/test",
+            method="candor audit",
+        ),
+    ),
+    warnings=("10 images are too few",),
+)
+
+
+def asked(**fields: Any) -> CreateReportRequest:
+    return CreateReportRequest(model="linear", **fields)
+
+
+def queue(store: Store, worker: str = "one", clock: Clock | None = None) -> ReportQueue:
+    return ReportQueue(store, worker, lease_seconds=LEASE_SECONDS, clock=clock or Clock())
+
+
+# --- the store, callers' side ------------------------------------------------------------------
+
+
+def test_names_in_the_contract_are_those_of_the_registries() -> None:
+    from audit.stages import ATTACK_STAGES
+    from candor.data.registry import dataset_names
+
+    assert dataset_names() == limits.DATA_SETS
+    assert tuple(ATTACK_STAGES) == limits.ATTACKS
+
+
+def test_job_is_there_with_its_defaults_after_opening_again(address: str, store: Store) -> None:
+    made = Reports(store).create(asked(image_count=10))
+    again = open_store(address)
+    assert Reports(again).get(made.name) == made
+    again.close()
+    assert (made.state, made.done, made.request.batch_size) == (ReportState.QUEUED, False, 32)
+    assert made.progress is made.error is made.response is made.start_time is None
+
+
+def test_same_key_with_the_same_fields_is_the_same_job(store: Store) -> None:
+    reports = Reports(store)
+    first = reports.create(asked(idempotency_key="k", seed=1), tenant="a")
+    assert reports.create(asked(idempotency_key="k", seed=1), tenant="a") == first
+    assert reports.create(asked(idempotency_key="k", seed=2), tenant="b").name != first.name
+    with pytest.raises(ServiceError, match="idempotency_key: got 'k' with other fields") as caught:
+        reports.create(asked(idempotency_key="k", seed=2), tenant="a")
+    assert caught.value.code is ErrorCode.CONFLICT
+    assert first.name in caught.value.message
+
+
+def test_one_key_sent_many_times_at_once_makes_one_job(store: Store) -> None:
+    reports = Reports(store)
+    with ThreadPoolExecutor(6) as pool:
+        made = pool.map(lambda _: reports.create(asked(idempotency_key="k")), range(12))
+    assert len({job.name for job in made}) == 1
+
+
+def test_without_a_key_every_call_makes_a_job(store: Store) -> None:
+    reports = Reports(store)
+    assert reports.create(asked()).name != reports.create(asked()).name
+
+
+def test_pages_show_every_job_once_the_newest_first(store: Store) -> None:
+    reports = Reports(store)
+    made = [reports.create(asked(seed=seed)).name for seed in range(5)]
+    page = reports.list(ListReportsRequest(page_size=2))
+    reports.create(asked(seed=9))  # moves nothing on the pages that follow
+    seen = [job.name for job in page.reports]
+    while page.next_page_token:
+        page = reports.list(ListReportsRequest(page_size=2, page_token=page.next_page_token))
+        seen += [job.name for job in page.reports]
+    assert seen == made[::-1]
+
+
+def test_list_filters_by_state(store: Store) -> None:
+    reports = Reports(store)
+    waiting, cancelled = reports.create(asked()), reports.create(asked())
+    reports.cancel(cancelled.name)
+    for state, job in ((ReportState.QUEUED, waiting), (ReportState.CANCELLED, cancelled)):
+        (found,) = reports.list(ListReportsRequest(state=state)).reports
+        assert found.name == job.name
+
+
+@pytest.mark.parametrize("token", ["x", "-1", "²", "9" * 30])
+def test_token_that_no_page_gave_is_refused(store: Store, token: str) -> None:
+    with pytest.raises(ServiceError, match="page_token: got"):
+        Reports(store).list(ListReportsRequest(page_token=token))
+
+
+# --- the store, workers' side ------------------------------------------------------------------
+
+
+def test_jobs_are_leased_oldest_first_and_once(store: Store) -> None:
+    reports, clock = Reports(store), Clock()
+    made = [reports.create(asked(seed=seed)) for seed in range(2)]
+    leased = [queue(store, worker, clock).lease() for worker in ("one", "two", "three")]
+    assert [job and job.name for job in leased] == [made[0].name, made[1].name, None]
+    assert reports.get(made[0].name).state is ReportState.RUNNING
+
+
+def test_many_workers_at_once_never_lease_the_same_job(store: Store) -> None:
+    reports, clock = Reports(store), Clock()
+    made = {reports.create(asked(seed=seed)).name for seed in range(8)}
+    with ThreadPoolExecutor(8) as pool:
+        leased = list(pool.map(lambda w: queue(store, f"worker-{w}", clock).lease(), range(8)))
+    # A row that another worker is about to take is skipped, so somebody may have gone without.
+    names = [job.name for job in leased if job is not None]
+    while (job := queue(store, "last", clock).lease()) is not None:
+        names.append(job.name)
+    assert sorted(names) == sorted(made)
+
+
+def test_silent_workers_job_goes_to_another_and_is_no_longer_its_own(store: Store) -> None:
+    clock = Clock()
+    name = Reports(store).create(asked()).name
+    silent, other = queue(store, "silent", clock), queue(store, "other", clock)
+    lost = silent.lease()
+    assert lost is not None
+    assert silent.keep(lost, HALF)
+    clock.seconds += LEASE_SECONDS - 1
+    assert other.lease() is None
+    clock.seconds += 2
+    taken = other.lease()
+    assert taken is not None
+    assert taken.name == name
+    for late in (
+        lambda: silent.keep(lost, HALF),
+        lambda: silent.succeed(lost, RESULT),
+        lambda: silent.fail(lost, "no"),
+        lambda: silent.give_back(lost),
+    ):
+        with pytest.raises(LeaseLost):
+            late()
+    assert Reports(store).get(name).progress == HALF
+
+
+def test_job_given_back_is_taken_at_once(store: Store) -> None:
+    clock = Clock()
+    Reports(store).create(asked())
+    leased = queue(store, "one", clock).lease()
+    assert leased is not None
+    queue(store, "one", clock).give_back(leased)
+    assert queue(store, "two", clock).lease() == leased
+
+
+def test_job_that_ends_its_workers_is_given_up_unless_it_gets_on(store: Store) -> None:
+    clock = Clock()
+    reports = Reports(store, clock=clock)
+    name = reports.create(asked()).name
+    workers = queue(store, "one", clock)
+    for attempt in range(2 * MAX_ATTEMPTS - 1):
+        leased = workers.lease()
+        assert leased is not None
+        if attempt == MAX_ATTEMPTS - 1:
+            workers.keep(leased, HALF)
+        clock.seconds += LEASE_SECONDS + 1
+    leased = workers.lease()
+    assert leased is not None
+    clock.seconds += LEASE_SECONDS + 1
+    assert workers.lease() is None
+    report = reports.get(name)
+    assert report.state is ReportState.FAILED
+    assert report.error is not None
+    assert "batch_size: got 32" in report.error.message
+
+
+def test_queued_job_is_cancelled_at_once(store: Store) -> None:
+    reports = Reports(store)
+    name = reports.create(asked()).name
+    assert reports.cancel(name).state is ReportState.CANCELLED
+    assert queue(store).lease() is None
+    assert reports.cancel(name) == reports.get(name)
+
+
+def test_running_job_is_cancelled_through_its_worker(store: Store) -> None:
+    clock = Clock()
+    reports, workers = Reports(store, clock=clock), queue(store, "one", clock)
+    name = reports.create(asked()).name
+    leased = workers.lease()
+    assert leased is not None
+    assert workers.keep(leased, None)
+    report = reports.cancel(name)
+    assert (report.state, report.cancel_requested) == (ReportState.RUNNING, True)
+    assert not workers.keep(leased, HALF)
+    workers.cancel(leased)
+    assert reports.get(name).state is ReportState.CANCELLED
+
+
+def test_cancelled_job_of_a_silent_worker_is_not_begun_again(store: Store) -> None:
+    clock = Clock()
+    reports, workers = Reports(store, clock=clock), queue(store, "one", clock)
+    name = reports.create(asked()).name
+    workers.lease()
+    reports.cancel(name)
+    clock.seconds += LEASE_SECONDS + 1
+    assert workers.lease() is None
+    assert reports.get(name).state is ReportState.CANCELLED
+
+
+def test_what_has_ended_stays(store: Store) -> None:
+    clock = Clock()
+    reports, workers = Reports(store, clock=clock), queue(store, "one", clock)
+    name = reports.create(asked()).name
+    leased = workers.lease()
+    assert leased is not None
+    workers.keep(leased, HALF)
+    workers.succeed(leased, RESULT)
+    report = reports.cancel(name)
+    assert report.state is ReportState.SUCCEEDED
+    assert report.response == RESULT
+    assert report.progress is not None
+    assert (report.progress.fraction, report.progress.images_done) == (1.0, 5)
+    with pytest.raises(LeaseLost):
+        workers.fail(leased, "too late")
+
+
+# --- both doors --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened_store = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
+    yield opened_store
+    opened_store.close()
+
+
+@pytest.fixture(scope="module")
+def doors(shared: Store, folder: Path) -> Iterator[Doors]:
+    yield from opened(store_url=shared.address, reports_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def stub(doors: Doors) -> reports_pb2_grpc.ReportServiceStub:
+    return reports_pb2_grpc.ReportServiceStub(doors.channel)
+
+
+def finished(doors: Doors, shared: Store, folder: Path) -> Report:
+    """A report as a worker leaves it."""
+    report = doors.client.create_report(CreateReportRequest(image_count=10))
+    workers = queue(shared)
+    while (leased := workers.lease()) is not None:
+        workers.keep(leased, HALF)
+        workers.succeed(leased, RESULT)
+        (folder / leased.public_id).mkdir()
+        (folder / leased.public_id / "report.html").write_bytes(PAGE)
+    return doors.client.get_report(report.name)
+
+
+def refused(response: httpx.Response, code: int) -> dict[str, Any]:
+    assert response.status_code == code, response.text
+    error: dict[str, Any] = response.json()["error"]
+    assert error["request_id"] == response.headers["x-request-id"]
+    return error
+
+
+def test_both_doors_show_the_same_job(doors: Doors) -> None:
+    fields = {"image_count": 10, "attacks": ["paper", "fgsm"], "steps": 20, "seed": 3}
+    made = doors.rest.post("/v1/reports", json=fields).json()
+    assert made["request"]["model"] == "linear"
+    assert made["request"]["attacks"] == ["paper", "fgsm"]
+    over_grpc = doors.client.get_report(made["name"])
+    assert json.loads(over_grpc.model_dump_json()) == made
+    assert doors.rest.get(f"/v1/{made['name']}").json() == made
+    doors.client.cancel_report(made["name"])
+    assert doors.rest.get(f"/v1/{made['name']}").json()["state"] == "cancelled"
+
+
+def test_idempotency_holds_across_doors(doors: Doors) -> None:
+    fields = {"image_count": 10, "idempotency_key": "both"}
+    made = doors.rest.post("/v1/reports", json=fields).json()
+    again = doors.client.create_report(CreateReportRequest(**fields))
+    assert again.name == made["name"]
+    error = refused(doors.rest.post("/v1/reports", json={**fields, "seed": 1}), 409)
+    assert error["code"] == "CONFLICT"
+    with pytest.raises(ServiceError, match="idempotency_key: got 'both'") as caught:
+        doors.client.create_report(CreateReportRequest(**fields, seed=1))
+    assert caught.value.code is ErrorCode.CONFLICT
+    doors.rest.post(f"/v1/{made['name']}:cancel")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"image_count": 1}, {"image_count": "got 1, allowed [2, 1000000]"}),
+        ({"data": "mnist"}, {"data": "got 'mnist', allowed cifar10, "}),
+        ({"attacks": ["magic", "paper"]}, {"attacks.0": "got 'magic', allowed paper, "}),
+        ({"attacks": ["fgsm"]}, {"request": "attacks: got fgsm, allowed with at least one of"}),
+        (
+            {"steps": 0, "batch_size": 2000, "more": 1},
+            {"steps": "got 0, allowed [1", "batch_size": "got 2000", "more": "no such field"},
+        ),
+        ({"seed": -1, "quick": "perhaps"}, {"seed": "got -1", "quick": "allowed true, false"}),
+        ({"independent": "x"}, {"independent": "got 'x', allowed linear"}),
+        ({"compare": "reports/1"}, {"compare": "got 'reports/1' (no report of this store)"}),
+        ({"idempotency_key": "k" * 101}, {"idempotency_key": "allowed at most 100 printable"}),
+    ],
+)
+def test_every_bad_field_is_named(
+    doors: Doors, fields: dict[str, Any], told: dict[str, str]
+) -> None:
+    error = refused(doors.rest.post("/v1/reports", json=fields), 400)
+    violations = {item["field"]: item["description"] for item in error["violations"]}
+    assert violations.keys() == told.keys()
+    for field, text in told.items():
+        assert text in violations[field]
+
+
+def test_bad_field_is_named_over_grpc_too(stub: reports_pb2_grpc.ReportServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.CreateReport(reports_pb2.CreateReportRequest(image_count=1), timeout=20)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "image_count: got 1, allowed [2, 1000000]" in caught.value.details()
+
+
+def test_unknown_model_is_refused_by_name(doors: Doors) -> None:
+    error = refused(doors.rest.post("/v1/reports", json={"model": "other", "seed": -1}), 404)
+    assert error["code"] == "MODEL_NOT_FOUND"
+    assert [item["field"] for item in error["violations"]] == ["model", "seed"]
+
+
+def test_only_json_begins_a_report_so_that_other_sites_must_ask_first(doors: Doors) -> None:
+    headers = {"content-type": "text/plain"}
+    error = refused(doors.rest.post("/v1/reports", content=b"{}", headers=headers), 400)
+    assert "allowed application/json" in error["message"]
+
+
+@pytest.mark.parametrize("name", ["reports/0", "reports/", "x", "reports/../../etc"])
+def test_report_there_is_none_of_is_not_found(doors: Doors, name: str) -> None:
+    for call in (doors.client.get_report, doors.client.cancel_report):
+        with pytest.raises(ServiceError, match="name: got") as caught:
+            call(name)
+        assert caught.value.code is ErrorCode.REPORT_NOT_FOUND
+
+
+def test_list_takes_its_fields_from_the_query(doors: Doors) -> None:
+    names = [doors.client.create_report(CreateReportRequest(seed=seed)).name for seed in range(3)]
+    page = doors.rest.get("/v1/reports", params={"page_size": 2, "state": "queued"}).json()
+    assert [job["name"] for job in page["reports"]] == names[:0:-1]
+    request = ListReportsRequest(page_size=1, page_token=page["next_page_token"])
+    assert doors.client.list_reports(request).reports[0].name == names[0]
+    error = refused(doors.rest.get("/v1/reports", params={"page_size": 0, "state": "x"}), 400)
+    assert {item["field"] for item in error["violations"]} == {"page_size", "state"}
+    for name in names:
+        doors.client.cancel_report(name)
+
+
+def test_finished_report_says_what_matters_and_its_files_are_what_their_digests_say(
+    doors: Doors, shared: Store, folder: Path
+) -> None:
+    report = finished(doors, shared, folder)
+    assert report.done
+    assert report.response == RESULT
+    assert b"".join(doors.client.download_report(report.name, "report.html")) == PAGE
+    response = doors.rest.get(f"/v1/{report.name}/files/report.html")
+    assert response.content == PAGE
+    assert response.headers["content-type"].startswith("text/html")
+    assert "sandbox" in response.headers["content-security-policy"]
+    assert response.headers["repr-digest"].startswith("sha-256=:")
+    part = doors.rest.get(f"/v1/{report.name}/files/report.html", headers={"range": "bytes=0-8"})
+    assert part.content == PAGE[:9]
+
+
+def test_chunks_are_small_and_the_first_message_is_the_file(
+    doors: Doors, shared: Store, folder: Path, stub: reports_pb2_grpc.ReportServiceStub
+) -> None:
+    name = finished(doors, shared, folder).name
+    request = reports_pb2.DownloadReportRequest(name=name, file="report.html")
+    first, *rest = stub.DownloadReport(request, timeout=20)
+    assert (first.file.name, first.file.byte_count) == ("report.html", len(PAGE))
+    assert len(rest) == 3
+    assert max(len(part.chunk) for part in rest) == 256 * 1024
+
+
+def test_file_that_was_changed_is_noticed_by_the_client(
+    doors: Doors, shared: Store, folder: Path
+) -> None:
+    name = finished(doors, shared, folder).name
+    (folder / name.removeprefix("reports/") / "report.html").write_bytes(b"else")
+    with pytest.raises(ServiceError, match="not what its digest says"):
+        list(doors.client.download_report(name, "report.html"))
+
+
+def test_files_there_are_none_of_are_refused(doors: Doors, shared: Store, folder: Path) -> None:
+    name = finished(doors, shared, folder).name
+    for file in ("report.exe", "..%2f..%2fstore.sqlite", "plan.json"):
+        error = refused(doors.rest.get(f"/v1/{name}/files/{file}"), 404)
+        assert error["code"] in ("REPORT_NOT_FOUND", "INVALID_INPUT")
+    with pytest.raises(ServiceError, match="allowed report.html"):
+        list(doors.client.download_report(name, "../../store.sqlite"))
+    (folder / name.removeprefix("reports/") / "report.html").unlink()
+    with pytest.raises(ServiceError, match="no longer in the gateway's folder"):
+        list(doors.client.download_report(name, "report.html"))
+    waiting = doors.client.create_report(CreateReportRequest())
+    with pytest.raises(ServiceError, match="none while it is queued"):
+        list(doors.client.download_report(waiting.name, "report.html"))
+    doors.client.cancel_report(waiting.name)
+
+
+def test_comparison_needs_a_report_that_succeeded(
+    doors: Doors, shared: Store, folder: Path
+) -> None:
+    other = finished(doors, shared, folder)
+    made = doors.client.create_report(CreateReportRequest(compare=other.name))
+    with pytest.raises(ServiceError, match=r"\(queued\), allowed one that succeeded"):
+        doors.client.create_report(CreateReportRequest(compare=made.name))
+    doors.client.cancel_report(made.name)
+
+
+def test_api_is_described(doors: Doors) -> None:
+    paths = doors.rest.get("/openapi.json").json()["paths"]
+    create = paths["/v1/reports"]["post"]["requestBody"]["content"]["application/json"]
+    assert create["schema"]["properties"]["data"]["enum"] == list(limits.DATA_SETS)
+    assert {"/v1/reports/{report}", "/v1/reports/{report}/files/{file}"} <= paths.keys()
+
+
+def test_there_are_no_reports_without_a_store() -> None:
+    for doors in opened():
+        assert doors.rest.get("/v1/reports").status_code == 404
+        stub = reports_pb2_grpc.ReportServiceStub(doors.channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ListReports(reports_pb2.ListReportsRequest(), timeout=20)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
