@@ -86,6 +86,10 @@ locks: $(READY) ## Derive the images' lock files from requirements.lock
 manifests: $(READY) ## Build, validate and check every manifest under k8s/; needs kubectl
 	$(BIN)/python -m deploy.manifests
 
+.PHONY: monitoring
+monitoring: $(READY) ## Derive dashboards and the operator's rules from deploy/
+	$(BIN)/python -m deploy.monitoring
+
 .PHONY: sbom
 sbom: $(READY) ## Bill of materials, licences and known holes of what the images hold
 	$(BIN)/python -m deploy.sbom

@@ -132,11 +132,17 @@ def load_model(folder: Path) -> LoadedModel:
 
 
 def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
-    """Write ``metrics`` to the card, replacing those of the same name and data."""
+    """Write ``metrics`` to the card, replacing those of the same name and data.
+
+    A number stays where the new one was measured on fewer images.
+    """
     card = read_card(folder)
-    measured = {(metric.name, metric.data) for metric in metrics}
-    kept = [metric for metric in card.metrics if (metric.name, metric.data) not in measured]
-    card = card.model_copy(update={"metrics": (*kept, *metrics)})
+    known = {(metric.name, metric.data): metric for metric in card.metrics}
+    for metric in metrics:
+        before = known.get((metric.name, metric.data))
+        if before is None or metric.image_count >= before.image_count:
+            known[metric.name, metric.data] = metric
+    card = card.model_copy(update={"metrics": tuple(known.values())})
     _write_card(folder, card)
     return card
 

@@ -3,6 +3,7 @@
 May import candor.contracts and the gateway's client; the rest is imported when it is needed.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ Picture = Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")]
 ModelDir = Annotated[
     Path | None, typer.Option("--model", help="Model folder to use in this process, no service.")
 ]
-Address = Annotated[str, typer.Option(help="gRPC door of a running service.")]
+Address = Annotated[
+    str, typer.Option(help="gRPC door of a running service; CANDOR_KEY and CANDOR_CA are heeded.")
+]
 ModelName = Annotated[str, typer.Option("--name", help="Model of the service; default its first.")]
 TopK = Annotated[int, typer.Option(help="Classes to list.")]
 Steps = Annotated[
@@ -152,8 +155,10 @@ def _client(
 ) -> "CandorClient | LocalClient":
     if model is None:
         from gateway.client import CandorClient
+        from gateway.connection import Tls
 
-        return CandorClient(address)
+        authorities = os.environ.get("CANDOR_CA")
+        return CandorClient(address, tls=Tls(ca=Path(authorities)) if authorities else None)
     from cli.local import open_local
 
     return open_local(model, runtime)

@@ -12,6 +12,7 @@ from cli import (
     experiments,
     export,
     guideline,
+    keys,
     measure,
     released,
     report_worker,
@@ -45,6 +46,7 @@ def build_app() -> typer.Typer:
     app.add_typer(stores.app, name="store")
     app.command()(experiments.experiments)
     app.add_typer(guideline.app, name="guideline")
+    app.add_typer(keys.app, name="keys")
     app.command()(serve.serve)
     app.command()(worker.archives)
     app.command()(worker.worker)

@@ -94,8 +94,8 @@ def _run(config: StackConfig, console: Console, as_json: bool) -> None:
     with Stack(config) as stack:
         if as_json:
             print_json({"grpc": stack.grpc_address, "rest": stack.rest_url, "models": stack.models})
-        _announce(stack, console)
         try:
+            _announce(stack, console)
             while True:
                 stack.check()
                 time.sleep(_CHECK_SECONDS)

@@ -73,10 +73,11 @@ class StackConfig:
 
 @dataclass(frozen=True, slots=True)
 class Ports(TorchServePorts):
-    """TorchServe's five loopback ports and the gateway's two."""
+    """TorchServe's five loopback ports and the gateway's three."""
 
     grpc: int
     rest: int
+    gateway_metrics: int
 
 
 @dataclass(slots=True)
@@ -167,6 +168,10 @@ class Stack:
     @property
     def rest_url(self) -> str:
         return f"http://{self.host}:{self.ports.rest}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{self.host}:{self.ports.gateway_metrics}/metrics"
 
     @property
     def torchserve_metrics_url(self) -> str:
@@ -267,7 +272,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _pick_ports(config: StackConfig) -> Ports:
     """Distinct ports, all free now; the gateway's as configured where that is not 0."""
-    wanted = (0, 0, 0, 0, 0, config.grpc_port, config.rest_port)
+    wanted = (0, 0, 0, 0, 0, config.grpc_port, config.rest_port, 0)
     with ExitStack() as held:
         sockets = [held.enter_context(closing(_bind(config.host, port))) for port in wanted]
         return Ports(*(listener.getsockname()[1] for listener in sockets))
@@ -298,6 +303,7 @@ def _start_gateway(
         "CANDOR_HOST": config.host,
         "CANDOR_GRPC_PORT": str(ports.grpc),
         "CANDOR_REST_PORT": str(ports.rest),
+        "CANDOR_METRICS_PORT": str(ports.gateway_metrics),
         "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
         "CANDOR_MODELS": json.dumps(models),
         **_store_settings(config),

@@ -25,8 +25,9 @@ _GATEWAY_SOURCES = ("gateway", "candor/contracts")
 _NOT_IN_THE_IMAGE = ("gateway/generate_pb.py",)
 # The worker image is installed from source, like a developer's environment.
 _BUILD_TOOLS = ("setuptools",)
-# SQLAlchemy loads its driver by the URL of the store, so that no import names it.
-_DRIVERS = ("psycopg", "psycopg-binary")
+# SQLAlchemy loads its driver by the URL of the store, and PyJWT verifies signatures with
+# cryptography where it is there: no import of ours names them.
+_DRIVERS = ("psycopg", "psycopg-binary", "cryptography")
 
 
 class LockError(Exception):

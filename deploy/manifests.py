@@ -22,7 +22,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 K8S_DIR = REPOSITORY / "k8s"
 VERSIONS = ("1.35", "1.36", "1.37")
 # Their operators define these; their schemas are not Kubernetes' own.
-FOREIGN_KINDS = ("PodMonitor", "ScaledObject", "PyTorchJob", "ServingRuntime", "InferenceService")
+FOREIGN_KINDS = (
+    "PodMonitor",
+    "PrometheusRule",
+    "ScaledObject",
+    "PyTorchJob",
+    "ServingRuntime",
+    "InferenceService",
+)
 
 
 class ManifestError(Exception):

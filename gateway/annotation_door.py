@@ -19,7 +19,9 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from gateway import observe, status
+from gateway import observe
+from gateway.observe import Observer
+from gateway.refusals import refusal_answer
 from gateway.store.annotations import Annotations
 from gateway.store.engine import Store
 
@@ -45,13 +47,18 @@ _HEADERS = {
 
 
 def add_annotations(
-    app: FastAPI, store: Store, *, annotators_per_image: int, lease_seconds: float
+    app: FastAPI,
+    store: Store,
+    observer: Observer,
+    *,
+    annotators_per_image: int,
+    lease_seconds: float,
 ) -> None:
     """Adds the pages under `/annotate` and the API under `/v1/annotations:`."""
     desk = Annotations(
         store, annotators_per_image=annotators_per_image, lease_seconds=lease_seconds
     )
-    api, pages = _Api(desk), _Pages(desk)
+    api, pages = _Api(desk, observer), _Pages(desk)
     for name, endpoint, kind in (
         ("next", api.next, AnnotatorRequest),
         ("answer", api.answer, AnswerRequest),
@@ -81,18 +88,19 @@ def add_annotations(
 class _Api:
     """JSON in, an `AnnotationState` out."""
 
-    def __init__(self, desk: Annotations) -> None:
+    def __init__(self, desk: Annotations, observer: Observer) -> None:
         self._desk = desk
+        self._observer = observer
 
     async def next(self, request: Request) -> Response:
         """Lend the annotator a candidate, the most informative first."""
-        return await _answered(
+        return await self._answered(
             request, "annotations_next", AnnotatorRequest, lambda r: self._desk.next(r.annotator)
         )
 
     async def answer(self, request: Request) -> Response:
         """Keep a verdict, on disk when this answers, and lend the next candidate."""
-        return await _answered(
+        return await self._answered(
             request,
             "annotations_answer",
             AnswerRequest,
@@ -101,9 +109,25 @@ class _Api:
 
     async def undo(self, request: Request) -> Response:
         """Take back the annotator's latest verdict and lend that candidate again."""
-        return await _answered(
+        return await self._answered(
             request, "annotations_undo", AnnotatorRequest, lambda r: self._desk.undo(r.annotator)
         )
+
+    async def _answered(
+        self,
+        request: Request,
+        verb: str,
+        kind: type[RequestT],
+        serve: Callable[[RequestT], AnnotationState],
+    ) -> Response:
+        request_id = request.state.request_id
+        try:
+            with self._observer.watch(observe.Call(verb, request_id), request.headers):
+                asked = _parsed(kind, await _json(request))
+                body = (await asyncio.to_thread(serve, asked)).model_dump_json()
+        except ServiceError as err:
+            return refusal_answer(err, request_id, request.url.path)
+        return Response(body, media_type="application/json")
 
 
 class _Pages:
@@ -184,27 +208,6 @@ class _Pages:
     def _page(self, template: str, *, http_status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(template).render(values)
         return HTMLResponse(html, status_code=http_status, headers=_HEADERS)
-
-
-async def _answered(
-    request: Request,
-    verb: str,
-    kind: type[RequestT],
-    serve: Callable[[RequestT], AnnotationState],
-) -> Response:
-    request_id = request.state.request_id
-    try:
-        with observe.observed(observe.Call(verb, request_id)):
-            asked = _parsed(kind, await _json(request))
-            body = (await asyncio.to_thread(serve, asked)).model_dump_json()
-    except ServiceError as err:
-        return Response(
-            json.dumps(status.to_json_body(err, request_id)),
-            status_code=status.HTTP_STATUS[err.code],
-            media_type="application/json",
-            headers=status.retry_after(err),
-        )
-    return Response(body, media_type="application/json")
 
 
 async def _json(request: Request) -> Any:

@@ -10,6 +10,7 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts import limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
@@ -32,6 +33,42 @@ class ClientGone(asyncio.CancelledError):
     """The caller closed the connection; nobody waits for the answer."""
 
 
+class BodyBudget:
+    """Bounds the memory of all bodies that are held at once, before the one that is too much.
+
+    Args:
+        max_bytes: of bodies received so far by requests that are not answered yet.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = 0
+
+        async def receive_within() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            if self._held + size > self._max_bytes:
+                raise _too_many_bodies(self._max_bytes)
+            held += size
+            self._held += size
+            return message
+
+        try:
+            await self._app(scope, receive_within, send)
+        finally:
+            self._held -= held
+
+
+def _too_many_bodies(max_bytes: int) -> ServiceError:
+    message = f"bodies of all requests: got more than {max_bytes} bytes at once"
+    return ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=1.0)
+
+
 class _MemoryParser(MultiPartParser):
     """Keeps parts in memory: the body is already there and small enough."""
 
@@ -45,18 +82,23 @@ async def read_payload(request: Request, body_seconds: float) -> Any:
         ServiceError: INVALID_INPUT; TIMEOUT where the body took longer than ``body_seconds``.
         ClientGone: nobody waits any more.
     """
+    body = await read_body(request, body_seconds)
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return await _from_multipart(request.headers, body)
+    return await asyncio.to_thread(parse_json, body)
+
+
+async def read_body(request: Request, body_seconds: float) -> bytes:
+    """The whole body, as `read_payload` raises."""
     try:
         async with asyncio.timeout(body_seconds):
-            body = await _read_body(request)
+            return await _received(request)
     except TimeoutError as err:
         message = f"body not received in {body_seconds:g} seconds"
         raise ServiceError(ErrorCode.TIMEOUT, message) from err
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return await _from_multipart(request.headers, body)
-    return await asyncio.to_thread(_parse_json, body)
 
 
-async def _read_body(request: Request) -> bytes:
+async def _received(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
@@ -75,7 +117,7 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _parse_json(body: bytes | str) -> Any:
+def parse_json(body: bytes | str) -> Any:
     """JSON as the standard has it: NaN and infinities are refused.
 
     Raises:
@@ -124,7 +166,7 @@ def _merge_parts(parts: dict[str, bytes]) -> Any:
     unknown = sorted(parts.keys() - {"image", "request"})
     if unknown:
         raise _bad_body(f"got part {unknown[0][:60]!r}, allowed image, request")
-    fields = _parse_json(parts.get("request", b"{}"))
+    fields = parse_json(parts.get("request", b"{}"))
     if not isinstance(fields, dict) or "image" not in parts:
         return fields  # what is missing or of the wrong kind is told with all else that is wrong
     if "image" in fields:

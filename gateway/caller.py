@@ -3,6 +3,8 @@
 import math
 import re
 import time
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -13,11 +15,13 @@ TENANT_KEY = "x-candor-tenant"
 PRIORITY_KEY = "x-candor-priority"
 TIMEOUT_KEY = "x-candor-timeout"
 HEADERS = {
-    TENANT_KEY: "Who shares the workers fairly with others.",
+    TENANT_KEY: "Who shares the workers fairly with others; a key's own tenant goes before it.",
     PRIORITY_KEY: "`report` steps behind interactive requests.",
     TIMEOUT_KEY: "Seconds the request may take, like `timeout_seconds`.",
 }
 MAX_TENANT_CHARS = 64
+# Set by the guard for the rest of a request's task; None where nobody needs a key.
+tenant_of_key: ContextVar[str | None] = ContextVar("tenant_of_key", default=None)
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
@@ -53,6 +57,8 @@ class Caller:
 def caller_of(request_id: str, headers: dict[str, str], seconds_left: float | None) -> Caller:
     """The caller of a request with these headers or metadata, keys in lower case.
 
+    The tenant is that of the key it came with; only where nobody needs one the headers name it.
+
     Args:
         seconds_left: of a deadline that the transport itself carries, None without one.
     Raises:
@@ -67,13 +73,18 @@ def caller_of(request_id: str, headers: dict[str, str], seconds_left: float | No
             [FieldViolation(PRIORITY_KEY, f"got {priority[:60]!r}, allowed report")]
         )
     arrived = time.monotonic()
+    tenant = tenant_of_key.get()
     return Caller(
         request_id=request_id,
-        tenant=_UNPRINTABLE.sub("", headers.get(TENANT_KEY, ""))[:MAX_TENANT_CHARS],
+        tenant=named_tenant(headers) if tenant is None else tenant,
         is_report=priority == "report",
         deadline=arrived + min(given, default=math.inf),
         arrived=arrived,
     )
+
+
+def named_tenant(headers: Mapping[str, str]) -> str:
+    return _UNPRINTABLE.sub("", headers.get(TENANT_KEY, ""))[:MAX_TENANT_CHARS]
 
 
 def _timeout(value: str) -> float:

@@ -1,10 +1,14 @@
-"""A typed, synchronous client of the gRPC door.  Imports contracts and gateway parts.
+"""A typed, synchronous client of the gRPC door; `async_client` has its twin.
+
+Imports contracts and gateway parts.
 
 with CandorClient("127.0.0.1:8500") as client:
     print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
 """
 
 import hashlib
+import itertools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
@@ -14,34 +18,32 @@ from pydantic import BaseModel
 
 from candor.contracts import api, reports
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway import convert, status
-from gateway.caller import TENANT_KEY
+from gateway import convert
+from gateway.connection import OPTIONS, Connection, service_error
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
-
-_MAX_ANSWER_BYTES = 256 * 1024 * 1024  # 64 explanations of a large picture with their tensors
-_MAX_METADATA_BYTES = 64 * 1024  # error details travel as metadata
 
 
 class CandorClient:
     """One connection; safe to share between threads.
 
+    A call is repeated while the gateway says that this may help, within its deadline.
+
     Args:
-        timeout_seconds: the deadline of every call; an explanation may come back partial at it.
-        tenant: who shares the workers fairly with others.
+        options: of `Connection`: key, tls, timeout_seconds, tenant, max_attempts.
     """
 
-    def __init__(self, address: str, *, timeout_seconds: float = 600.0, tenant: str = "") -> None:
-        options = [
-            ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
-            ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        ]
-        self._channel = grpc.insecure_channel(address, options=options)
+    def __init__(self, address: str, **options: Any) -> None:
+        self._connection = Connection(**options)
+        tls = self._connection.tls
+        self._channel = (
+            grpc.insecure_channel(address, options=OPTIONS)
+            if tls is None
+            else grpc.secure_channel(address, tls.credentials(), options=OPTIONS)
+        )
         self._stub = candor_pb2_grpc.CandorServiceStub(self._channel)
         self._reports = reports_pb2_grpc.ReportServiceStub(self._channel)
-        self._timeout_seconds = timeout_seconds
-        self._tenant = tenant
 
     def predict(
         self, request: api.PredictRequest, *, request_id: str | None = None
@@ -61,13 +63,15 @@ class CandorClient:
         """Progress as it comes; the last message has the result.  Closing it ends the work."""
         message = convert.to_message(request.model_dump(), candor_pb2.ExplainRequest())
         events = self._stub.ExplainStream(
-            message, timeout=self._timeout_seconds, metadata=self._metadata(request_id)
+            message,
+            timeout=self._connection.timeout_seconds,
+            metadata=self._connection.metadata(request_id),
         )
         try:
             for event in events:
                 yield api.ExplainStreamResponse.model_validate(convert.all_fields(event))
         except grpc.RpcError as err:
-            raise _service_error(err) from err
+            raise service_error(err) from err
         finally:
             events.cancel()
 
@@ -117,7 +121,9 @@ class CandorClient:
         """
         message = reports_pb2.DownloadReportRequest(name=name, file=file)
         stream = self._reports.DownloadReport(
-            message, timeout=self._timeout_seconds, metadata=self._metadata(None)
+            message,
+            timeout=self._connection.timeout_seconds,
+            metadata=self._connection.metadata(None),
         )
         sha256 = hashlib.sha256()
         try:
@@ -126,7 +132,7 @@ class CandorClient:
                 sha256.update(part.chunk)
                 yield part.chunk
         except grpc.RpcError as err:
-            raise _service_error(err) from err
+            raise service_error(err) from err
         finally:
             stream.cancel()
         if sha256.hexdigest() != expected:
@@ -151,18 +157,12 @@ class CandorClient:
     ) -> AnswerT:
         if request is not None:
             convert.to_message(request.model_dump(), message)
-        metadata = self._metadata(request_id)
-        try:
-            answer = call(message, timeout=self._timeout_seconds, metadata=metadata)
-        except grpc.RpcError as err:
-            raise _service_error(err) from err
-        return kind.model_validate(convert.all_fields(answer))
-
-    def _metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
-        sent = (("x-request-id", request_id), (TENANT_KEY, self._tenant))
-        return tuple((key, value) for key, value in sent if value)
-
-
-def _service_error(err: Any) -> ServiceError:
-    trailing = dict(err.trailing_metadata() or ())
-    return status.from_rpc_status(err.code(), err.details() or "", trailing.get(status.DETAILS_KEY))
+        metadata, deadline = self._connection.metadata(request_id), self._connection.deadline()
+        for attempt in itertools.count(2):
+            try:
+                answer = call(message, timeout=deadline - time.monotonic(), metadata=metadata)
+                return kind.model_validate(convert.all_fields(answer))
+            except grpc.RpcError as err:
+                error = service_error(err)
+            time.sleep(self._connection.pause_before(attempt, error, deadline))
+        raise AssertionError("attempts never end")

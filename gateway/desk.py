@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import SearchItem
 from gateway.cache import ResultCache, key_maker
 from gateway.caller import Priority
+from gateway.metrics import Metrics
 from gateway.scheduler import SearchScheduler
 from gateway.search import Search, SearchResult
 from gateway.slots import Slot
@@ -77,9 +78,13 @@ class _Flight:
 class SearchDesk:
     """Takes the orders of one model."""
 
-    def __init__(self, scheduler: SearchScheduler, cache: ResultCache) -> None:
+    def __init__(
+        self, scheduler: SearchScheduler, cache: ResultCache, metrics: Metrics, model: str
+    ) -> None:
         self.scheduler = scheduler
         self._cache = cache
+        self._metrics = metrics
+        self._model = model
         self._flights: dict[bytes, _Flight] = {}
 
     @property
@@ -103,7 +108,7 @@ class SearchDesk:
         """
         key_of = key_maker(image, weights_digest)
         keys = [key_of(item) if terms.uses_cache else None for item in items]
-        cached = [self._cache.get(key) if key else None for key in keys]
+        cached = [self._look_up(key) if key else None for key in keys]
         # Two equal pairs of one request are one search, too.
         fresh = {
             key or position: item
@@ -123,6 +128,14 @@ class SearchDesk:
         finally:
             for flight in order.flights:
                 self._leave(flight, slot)
+
+    def _look_up(self, key: bytes) -> SearchResult | None:
+        result = self._cache.get(key)
+        found: Literal["hit", "shared", "miss"] = "hit" if result else "miss"
+        if result is None and key in self._flights:
+            found = "shared"
+        self._metrics.cache_asked(self._model, found)
+        return result
 
     def _leave(self, flight: _Flight, slot: Slot) -> None:
         """One waiter less; nobody left ends the search, which holds the slot until it stopped."""

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
 STUB_DIR = ROOT / "gateway" / "pb"
 # protoc names modules after the proto path; inside our package that path has a prefix.
-_STUB_IMPORT = re.compile(r"^from (candor\.v1|torchserve) import", flags=re.MULTILINE)
+_STUB_IMPORT = re.compile(r"^from (candor\.v1|openinference|torchserve) import", flags=re.MULTILINE)
 
 
 class StubError(RuntimeError):

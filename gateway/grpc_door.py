@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
 from grpc import aio
@@ -14,48 +14,79 @@ from pydantic import BaseModel
 
 from candor.contracts import limits
 from candor.contracts.errors import ServiceError
-from gateway import convert, observe, status
+from gateway import convert, observe
 from gateway.caller import Caller, caller_of
+from gateway.grpc_calls import REQUEST_ID_KEY, abort, seconds_left, text_metadata
+from gateway.grpc_guard import GuardInterceptor
+from gateway.guard import Guard
+from gateway.observe import Observer
+from gateway.open_inference_grpc import SERVICE_NAME as OPEN_INFERENCE_NAME
+from gateway.open_inference_grpc import OpenInferenceServicer
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from gateway.pb.openinference import inference_pb2_grpc
 from gateway.reports import ReportDesk
 from gateway.service import CandorService
+from gateway.tls import Certificates
 
 SERVICE_NAME = candor_pb2.DESCRIPTOR.services_by_name["CandorService"].full_name
 REPORTS_NAME = reports_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name
-REQUEST_ID_KEY = "x-request-id"
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB clients accept
-_NO_DEADLINE_SECONDS = 1e8  # what the library reports without one is years away
 Verb = Callable[[dict[str, Any], Caller], Awaitable[BaseModel]]
 Context: TypeAlias = aio.ServicerContext
 
 
-class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
+class _Observed:
+    """Answers calls, each watched."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    async def _answer(
+        self, verb: str, serve: Verb, request: Message, response: Message, context: Context
+    ) -> Message:
+        metadata = text_metadata(context.invocation_metadata())
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
+        try:
+            call = observe.Call(verb, request_id, getattr(request, "model", ""))
+            with self._observer.watch(call, metadata):
+                caller = caller_of(request_id, metadata, seconds_left(context))
+                answer = await serve(convert.given_fields(request), caller)
+                call.note(answer)
+                convert.to_message(answer.model_dump(), response)
+        except ServiceError as err:
+            await abort(context, err, request_id)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+        return response
+
+
+class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
     """The public contract over one `CandorService`."""
 
-    def __init__(self, service: CandorService) -> None:
+    def __init__(self, service: CandorService, observer: Observer) -> None:
+        super().__init__(observer)
         self._service = service
 
     async def Predict(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "predict", self._service.predict, request, candor_pb2.PredictResponse(), context
         )
 
     async def Explain(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "explain", self._service.explain, request, candor_pb2.ExplainResponse(), context
         )
 
     async def ExplainStream(
         self, request: Message, context: Context
     ) -> AsyncIterator[candor_pb2.ExplainStreamResponse]:
-        metadata = _metadata(context)
+        metadata = text_metadata(context.invocation_metadata())
         request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
         try:
             call = observe.Call("explain_stream", request_id, getattr(request, "model", ""))
-            with observe.observed(call):
-                caller = caller_of(request_id, metadata, _seconds_left(context))
+            with self._observer.watch(call, metadata):
+                caller = caller_of(request_id, metadata, seconds_left(context))
                 payload = convert.given_fields(request)
                 async with aclosing(self._service.explain_stream(payload, caller)) as events:
                     async for event in events:
@@ -64,11 +95,11 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
                         message = candor_pb2.ExplainStreamResponse()
                         yield convert.to_message(event.model_dump(), message)
         except ServiceError as err:
-            await _abort(context, err, request_id)
+            await abort(context, err, request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
     async def Probe(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "probe", self._service.probe, request, candor_pb2.ProbeResponse(), context
         )
 
@@ -76,7 +107,7 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         async def list_models(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.list_models()
 
-        return await _answer(
+        return await self._answer(
             "list_models", list_models, request, candor_pb2.ListModelsResponse(), context
         )
 
@@ -84,19 +115,20 @@ class CandorServicer(candor_pb2_grpc.CandorServiceServicer):
         async def get_model(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.get_model(payload.get("model", ""))
 
-        return await _answer(
+        return await self._answer(
             "get_model", get_model, request, candor_pb2.GetModelResponse(), context
         )
 
 
-class ReportServicer(reports_pb2_grpc.ReportServiceServicer):
+class ReportServicer(_Observed, reports_pb2_grpc.ReportServiceServicer):
     """The public contract of report jobs over one `ReportDesk`."""
 
-    def __init__(self, desk: ReportDesk) -> None:
+    def __init__(self, desk: ReportDesk, observer: Observer) -> None:
+        super().__init__(observer)
         self._desk = desk
 
     async def CreateReport(self, request: Message, context: Context) -> Message:
-        return await _answer(
+        return await self._answer(
             "create_report", self._desk.create, request, reports_pb2.Report(), context
         )
 
@@ -104,27 +136,28 @@ class ReportServicer(reports_pb2_grpc.ReportServiceServicer):
         async def get(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return await self._desk.get(payload.get("name", ""))
 
-        return await _answer("get_report", get, request, reports_pb2.Report(), context)
+        return await self._answer("get_report", get, request, reports_pb2.Report(), context)
 
     async def ListReports(self, request: Message, context: Context) -> Message:
         async def list_reports(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return await self._desk.list(payload)
 
         response = reports_pb2.ListReportsResponse()
-        return await _answer("list_reports", list_reports, request, response, context)
+        return await self._answer("list_reports", list_reports, request, response, context)
 
     async def CancelReport(self, request: Message, context: Context) -> Message:
         async def cancel(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return await self._desk.cancel(payload.get("name", ""))
 
-        return await _answer("cancel_report", cancel, request, reports_pb2.Report(), context)
+        return await self._answer("cancel_report", cancel, request, reports_pb2.Report(), context)
 
     async def DownloadReport(
         self, request: reports_pb2.DownloadReportRequest, context: Context
     ) -> AsyncIterator[reports_pb2.DownloadReportResponse]:
-        request_id = observe.request_id(_metadata(context).get(REQUEST_ID_KEY))
+        metadata = text_metadata(context.invocation_metadata())
+        request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
         try:
-            with observe.observed(observe.Call("download_report", request_id)):
+            with self._observer.watch(observe.Call("download_report", request_id), metadata):
                 file, path = await self._desk.file(request.name, request.file)
                 message = reports_pb2.DownloadReportResponse()
                 yield convert.to_message({"file": file.model_dump()}, message)
@@ -132,74 +165,57 @@ class ReportServicer(reports_pb2_grpc.ReportServiceServicer):
                     while chunk := await asyncio.to_thread(stream.read, _CHUNK_BYTES):
                         yield reports_pb2.DownloadReportResponse(chunk=chunk)
         except ServiceError as err:
-            await _abort(context, err, request_id)
+            await abort(context, err, request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
 
-async def _answer(
-    verb: str, serve: Verb, request: Message, response: Message, context: Context
-) -> Message:
-    metadata = _metadata(context)
-    request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
-    try:
-        call = observe.Call(verb, request_id, getattr(request, "model", ""))
-        with observe.observed(call):
-            caller = caller_of(request_id, metadata, _seconds_left(context))
-            answer = await serve(convert.given_fields(request), caller)
-            call.note(answer)
-            convert.to_message(answer.model_dump(), response)
-    except ServiceError as err:
-        await _abort(context, err, request_id)
-    context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-    return response
-
-
-def _metadata(context: Context) -> dict[str, str]:
-    """The first text value of every key."""
-    pairs = reversed(tuple(context.invocation_metadata() or ()))
-    return {key: value for key, value in pairs if isinstance(value, str)}
-
-
-def _seconds_left(context: Context) -> float | None:
-    left = context.time_remaining()
-    return None if left is None or left > _NO_DEADLINE_SECONDS else left
-
-
-async def _abort(context: Context, error: ServiceError, request_id: str) -> NoReturn:
-    details = status.to_rpc_status(error, request_id).SerializeToString()
-    trailing = ((REQUEST_ID_KEY, request_id), (status.DETAILS_KEY, details))
-    await context.abort(status.GRPC_CODES[error.code], status.short_message(error), trailing)
-    raise AssertionError("abort always raises")
-
-
 class GrpcDoor:
-    """A gRPC server with the service, health and reflection.
+    """A gRPC server with the service, health and, where wanted, reflection.
 
     Health starts as NOT_SERVING; `set_serving` changes it for "" and for the services.
 
     Args:
+        guard: asked about every call.
+        open_inference: the standard's service beside ours.
+        certificates: None speaks plain text.
         reports: the jobs of a store, None where there is no store.
+        reflects: whether it tells its methods.
     """
 
     def __init__(
-        self, service: CandorService, address: str, reports: ReportDesk | None = None
+        self,
+        service: CandorService,
+        observer: Observer,
+        address: str,
+        guard: Guard,
+        *,
+        open_inference: OpenInferenceServicer,
+        certificates: Certificates | None = None,
+        reports: ReportDesk | None = None,
+        reflects: bool = True,
     ) -> None:
         options = [
             ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
             ("grpc.so_reuseport", 0),  # two gateways on one port are a mistake, not load balancing
         ]
-        self._server = aio.server(options=options)
+        self._server = aio.server(interceptors=[GuardInterceptor(guard, observer)], options=options)
         self._health = health.HealthServicer()
-        candor_pb2_grpc.add_CandorServiceServicer_to_server(CandorServicer(service), self._server)
+        servicer = CandorServicer(service, observer)
+        candor_pb2_grpc.add_CandorServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._services = [SERVICE_NAME]
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, self._server)
+        self._services = [SERVICE_NAME, OPEN_INFERENCE_NAME]
         if reports is not None:
-            servicer = ReportServicer(reports)
-            reports_pb2_grpc.add_ReportServiceServicer_to_server(servicer, self._server)
+            reporter = ReportServicer(reports, observer)
+            reports_pb2_grpc.add_ReportServiceServicer_to_server(reporter, self._server)
             self._services.append(REPORTS_NAME)
-        names = (*self._services, _HEALTH_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
-        self.port = self._server.add_insecure_port(address)
+        if reflects:
+            names = (*self._services, _HEALTH_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        if certificates is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, certificates.grpc_credentials())
 
     async def start(self) -> None:
         await self.set_serving(False)

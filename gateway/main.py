@@ -5,18 +5,30 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from http.server import HTTPServer
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.grpc_door import GrpcDoor
+from gateway.guard import Guard
+from gateway.health_door import make_health_app
+from gateway.http_protocol import protocol_with
+from gateway.keys import KeyFileError
 from gateway.metrics import Metrics, start_exposition
+from gateway.observe import JsonLines, Observer
+from gateway.open_inference import OpenInference
+from gateway.open_inference_grpc import OpenInferenceServicer
+from gateway.open_inference_rest import add_open_inference
+from gateway.quotas import Quotas
 from gateway.report_door import add_reports
 from gateway.reports import ReportDesk
 from gateway.rest_door import make_app
@@ -24,6 +36,7 @@ from gateway.service import CandorService
 from gateway.settings import Settings
 from gateway.store.engine import Store, StoreError, open_store
 from gateway.store.reports import Reports
+from gateway.tls import Certificates
 from gateway.torchserve import TorchServeBackend
 
 _STARTING_PAUSE_SECONDS = 0.5  # between two checks of readiness before the first good one
@@ -44,29 +57,50 @@ class Gateway:
 
     Attributes:
         metrics: what is counted; told at ``metrics_port`` where the settings name one.
-        grpc_port, rest_port, metrics_port: where the doors really listen, known once started.
+        grpc_port, rest_port, metrics_port, health_port: where the doors really listen, known once
+            started.
+
+    Raises:
+        KeyFileError, OSError: on making it, keys or certificates cannot be used.
     """
 
-    def __init__(self, settings: Settings, backend: WorkerBackend) -> None:
+    def __init__(
+        self, settings: Settings, backend: WorkerBackend, tracing: Tracing = NO_TRACING
+    ) -> None:
         self._settings = settings
         self._is_ready = False
-        self.metrics = Metrics(settings.models)
+        self.metrics = Metrics(settings.models, settings.metric_tenants)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
-        self.service = CandorService(backend, settings)
+        observer = Observer(self.metrics, tracing)
+        self._certificates = Certificates(settings) if settings.tls_cert else None
+        quotas = Quotas(settings.quota, settings.tenant_quotas)
+        guard = Guard(settings, quotas)
+        self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
         self._store = open_store(settings.store_url) if settings.store_url else None
         reports = _report_desk(self._store, settings)
-        self._grpc = GrpcDoor(self.service, f"{settings.host}:{settings.grpc_port}", reports)
-        self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, lambda: self._is_ready, settings)
-        _add_store(app, self._store, reports, settings)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,  # ours has the request id and the error code
-            timeout_graceful_shutdown=int(_LAST_ANSWERS_SECONDS),
+        protocol = OpenInference(self.service)
+        self._grpc = GrpcDoor(
+            self.service,
+            observer,
+            f"{settings.host}:{settings.grpc_port}",
+            guard,
+            open_inference=OpenInferenceServicer(
+                protocol, observer, lambda: self._is_ready, settings.build_version
+            ),
+            certificates=self._certificates,
+            reports=reports,
+            reflects=settings.reflection,
         )
-        self._rest = _QuietServer(config)
+        self._socket = _listen(settings.host, settings.rest_port)
+        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
+        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
+        _add_store(app, self._store, reports, observer, settings)
+        self._rest = _http_server(app, settings.header_seconds, self._certificates)
+        self._health: tuple[uvicorn.Server, socket.socket] | None = None
+        if settings.health_port is not None:
+            server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
+            self._health = (server, _listen(settings.host, settings.health_port))
         self.grpc_port = self._grpc.port
         self.rest_port = int(self._socket.getsockname()[1])
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,7 +109,11 @@ class Gateway:
         """Opens both doors at once; until the models answer, they say so."""
         self._start_exposition()
         await self._grpc.start()
-        self._rest_task = asyncio.create_task(self._rest.serve(sockets=[self._socket]))
+        self._http_tasks = [asyncio.create_task(self._rest.serve(sockets=[self._socket]))]
+        if self._health is not None:
+            server, listener = self._health
+            self._http_tasks.append(asyncio.create_task(server.serve(sockets=[listener])))
+            self.health_port = int(listener.getsockname()[1])
         self._tasks = [asyncio.create_task(self._watch())]
         _log.info("gRPC on port %d, REST on port %d", self.grpc_port, self.rest_port)
 
@@ -89,7 +127,9 @@ class Gateway:
         await self.service.drain()
         await self._grpc.stop(_LAST_ANSWERS_SECONDS)
         self._rest.should_exit = True
-        await self._rest_task
+        if self._health is not None:
+            self._health[0].should_exit = True
+        await asyncio.gather(*self._http_tasks)
         if self._exposition is not None:
             await asyncio.to_thread(self._exposition.shutdown)
             self._exposition.server_close()
@@ -110,6 +150,8 @@ class Gateway:
     async def _watch(self) -> None:
         await self.service.start()
         while True:
+            if self._certificates is not None:
+                await asyncio.to_thread(self._certificates.refresh)
             was_ready = self._is_ready
             self._set_ready(await self._check())
             if was_ready != self._is_ready:
@@ -128,6 +170,24 @@ class Gateway:
             return False
 
 
+def _http_server(
+    app: Any, header_seconds: float, certificates: Certificates | None = None
+) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http=protocol_with(header_seconds),
+        ws="none",
+        log_config=None,
+        access_log=False,  # ours has the request id and the error code
+        server_header=False,
+        # A connection's later requests could else inherit what an earlier one set.
+        reset_contextvars=True,
+        timeout_graceful_shutdown=int(_LAST_ANSWERS_SECONDS),
+        ssl_context_factory=(lambda *_: certificates.context) if certificates else None,
+    )
+    return _QuietServer(config)
+
+
 def _report_desk(store: Store | None, settings: Settings) -> ReportDesk | None:
     if store is None:
         return None
@@ -135,7 +195,11 @@ def _report_desk(store: Store | None, settings: Settings) -> ReportDesk | None:
 
 
 def _add_store(
-    app: FastAPI, store: Store | None, reports: ReportDesk | None, settings: Settings
+    app: FastAPI,
+    store: Store | None,
+    reports: ReportDesk | None,
+    observer: Observer,
+    settings: Settings,
 ) -> None:
     """What needs a store joins the REST door where one is configured."""
     if store is None or reports is None:
@@ -143,10 +207,11 @@ def _add_store(
     add_annotations(
         app,
         store,
+        observer,
         annotators_per_image=settings.annotators_per_image,
         lease_seconds=settings.lease_seconds,
     )
-    add_reports(app, reports, body_seconds=settings.body_seconds)
+    add_reports(app, reports, observer, body_seconds=settings.body_seconds)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -164,17 +229,21 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     backend = TorchServeBackend(settings.torchserve_address, settings.worker_call_seconds)
-    gateway = Gateway(settings, backend)
+    tracing = start_tracing("candor-gateway")
+    gateway = Gateway(settings, backend, tracing)
     await gateway.start()
     await stopped.wait()
     _log.info("draining")
     await gateway.stop()
     await backend.close()
+    await asyncio.to_thread(tracing.close)
 
 
 def main() -> int:
     """Exit code 0 after a drain, 2 for bad settings."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         settings = Settings()  # type: ignore[call-arg]  # fields come from the environment
     except ValidationError as err:
@@ -182,7 +251,7 @@ def main() -> int:
         return 2
     try:
         asyncio.run(serve(settings))
-    except StoreError as err:
+    except (StoreError, KeyFileError, ssl.SSLError, FileNotFoundError, PermissionError) as err:
         print(err, file=sys.stderr)
         return 2
     return 0

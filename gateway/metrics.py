@@ -1,12 +1,13 @@
-"""What the gateway counts for Prometheus.  Imports contracts and prometheus_client.
+"""What the gateway counts for Prometheus.  Imports contracts, `backend` and prometheus_client.
 
 Ours begin with `candor_`, units are seconds and RMSE on the [0, 1] pixel scale, and every label
 comes from a set that is known at start: a caller's text never becomes a label.
 """
 
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from http.server import HTTPServer
-from typing import Final
+from typing import Final, Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,21 +16,52 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     start_http_server,
 )
 
 from candor.contracts.api import ModelRef, SearchStatus
 from candor.contracts.errors import ErrorCode
 from candor.contracts.worker import Goal
+from gateway.backend import Role
 
 OTHER: Final = "other"
-VERBS: Final = ("predict", "explain", "probe", "list_models", "get_model")
+# Those that are about one model, and those that are not; whoever adds a verb names it here.
+MODEL_VERBS: Final = (
+    "predict",
+    "predict_many",
+    "explain",
+    "explain_many",
+    "explain_stream",
+    "probe",
+    "get_model",
+)
+PLAIN_VERBS: Final = (
+    "list_models",
+    "annotations_next",
+    "annotations_answer",
+    "annotations_undo",
+    "refused",
+    "create_report",
+    "get_report",
+    "list_reports",
+    "cancel_report",
+    "download_report",
+)
+VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
-CACHE_RESULTS: Final = ("hit", "miss")
+CACHE_RESULTS: Final = ("hit", "shared", "miss")
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+WORKER_ERRORS: Final = ("died", "unavailable", "fault")
 JOB_STATES: Final = ("waiting", "running", "done", "failed", "cancelled")
 # How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
 # so that the share within the objective is counted and not interpolated.
-OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {"predict": 0.25, "explain": 30.0, "probe": 30.0}
+OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
+    "predict": 0.25,
+    "explain": 30.0,
+    "explain_stream": 30.0,
+    "probe": 30.0,
+}
 FIRST_PROGRESS_OBJECTIVE_SECONDS: Final = 1.0
 
 _REQUEST_EDGES = (
@@ -45,14 +77,14 @@ class Metrics:
     """Every measure, in a registry of its own; one object a gateway.
 
     Args:
-        models: names served; any other is counted as "other".
+        models: names served, the default first; any other is counted as "other".
         tenants: names that compute seconds are told apart by, likewise.
     """
 
-    def __init__(self, models: Collection[str], tenants: Collection[str] = ()) -> None:
+    def __init__(self, models: Sequence[str], tenants: Collection[str] = ()) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._models = frozenset(models)
+        self._models = tuple(models)
         self._tenants = frozenset(tenants)
         self._requests = self._counter(
             "requests", "Requests that ended.", ("verb", "model", "outcome")
@@ -79,7 +111,10 @@ class Metrics:
             "searches", "Searches that ended.", ("model", "goal", "status")
         )
         self._partial = self._counter(
-            "partial_searches", "Searches ended before their last step.", ("model",)
+            "partial_searches", "Answers with the best of a search that had not ended.", ("model",)
+        )
+        self._cancelled = self._counter(
+            "cancelled_searches", "Searches that ended because nobody waited.", ("model",)
         )
         self._steps = self._histogram(
             "search_steps", "Steps a search took.", ("model",), _COUNT_EDGES
@@ -87,13 +122,18 @@ class Metrics:
         self._rmse = self._histogram(
             "search_rmse", "RMSE of a search's picture.", ("model", "goal"), _RMSE_EDGES
         )
-        self._active = self._gauge("active_searches", "Searches in the running batch.", ("model",))
-        self._waiting = self._gauge("waiting_searches", "Searches admitted only.", ("model",))
+        self._active = self._gauge("active_searches", "Searches that have begun.", ("model",))
+        self._waiting = self._gauge(
+            "waiting_searches", "Searches before their first chunk.", ("model",)
+        )
         self._pending = self._gauge(
             "pending_compute_seconds", "Computing that admitted searches still need.", ("model",)
         )
         self._cache = self._counter("cache_requests", "Looks into the cache.", ("model", "result"))
         self._compute = self._counter("compute_seconds", "Computing, by tenant.", ("tenant",))
+        self._worker_errors = self._counter(
+            "worker_errors", "Calls to workers without an answer.", ("model", "role", "kind")
+        )
         self._jobs = self._gauge("report_jobs", "Robustness reports by state.", ("state",))
         self._ready = self._gauge("ready", "1 where every model just answered.", ())
         self._build = Info("candor_build", "This gateway.", registry=self.registry)
@@ -104,8 +144,9 @@ class Metrics:
         self._start_at_zero()
 
     def request_ended(self, verb: str, model: str, outcome: str, seconds: float) -> None:
-        """One request: ``outcome`` is OK, CANCELLED or an error code."""
-        name, verb = self._model(model), _closed(verb, VERBS)
+        """One request: ``model`` empty for the default, ``outcome`` OK, CANCELLED or an error."""
+        name = self._model(model or self._models[0]) if verb in MODEL_VERBS else ""
+        verb = _closed(verb, VERBS)
         self._requests.labels(verb, name, _closed(outcome, OUTCOMES)).inc()
         self._request_seconds.labels(verb, name).observe(seconds)
 
@@ -124,21 +165,20 @@ class Metrics:
         self._first_progress_seconds.labels(self._model(model)).observe(seconds)
 
     def search_ended(
-        self,
-        model: str,
-        goal: Goal,
-        status: SearchStatus,
-        *,
-        steps: int,
-        rmse: float,
-        is_partial: bool,
+        self, model: str, goal: Goal, status: SearchStatus, *, steps: int, rmse: float
     ) -> None:
-        """One search with its verified end."""
+        """One search with its verified end, or with the best it had when time was up."""
         name = self._model(model)
         self._searches.labels(name, goal.value, status.value).inc()
-        self._partial.labels(name).inc(int(is_partial))
         self._steps.labels(name).observe(steps)
         self._rmse.labels(name, goal.value).observe(rmse)
+
+    def search_cut(self, model: str) -> None:
+        """Of those, one that had steps left."""
+        self._partial.labels(self._model(model)).inc()
+
+    def search_cancelled(self, model: str) -> None:
+        self._cancelled.labels(self._model(model)).inc()
 
     def set_load(self, model: str, *, active: int, waiting: int, pending_seconds: float) -> None:
         """What a scheduler has to do now; ``pending_seconds`` is its own estimate."""
@@ -147,10 +187,17 @@ class Metrics:
         self._waiting.labels(name).set(waiting)
         self._pending.labels(name).set(pending_seconds)
 
-    def cache_asked(self, model: str, is_hit: bool) -> None:
-        self._cache.labels(self._model(model), CACHE_RESULTS[not is_hit]).inc()
+    def cache_asked(self, model: str, result: Literal["hit", "shared", "miss"]) -> None:
+        """``shared``: not there yet, but under way for somebody else."""
+        self._cache.labels(self._model(model), result).inc()
+
+    def worker_failed(
+        self, model: str, role: Role, kind: Literal["died", "unavailable", "fault"]
+    ) -> None:
+        self._worker_errors.labels(self._model(model), role, kind).inc()
 
     def computed(self, tenant: str, seconds: float) -> None:
+        """What a search cost whoever ordered it."""
         self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
 
     def set_jobs(self, counts: Mapping[str, int]) -> None:
@@ -175,16 +222,35 @@ class Metrics:
 
     def _start_at_zero(self) -> None:
         """Series that exist before the first event, so that a rate sees the first one."""
-        for model in sorted(self._models):
-            self.set_load(model, active=0, waiting=0, pending_seconds=0.0)
-            self._partial.labels(model)
-            for result in CACHE_RESULTS:
-                self._cache.labels(model, result)
-            for verb in OBJECTIVE_SECONDS:
-                self._request_seconds.labels(verb, model)
-                for outcome in OUTCOMES:
-                    self._requests.labels(verb, model, outcome)
+        for verb, outcome in itertools.product(PLAIN_VERBS, OUTCOMES):
+            self._requests.labels(verb, "", outcome)
+        for verb in PLAIN_VERBS:
+            self._request_seconds.labels(verb, "")
+        for model in self._models:
+            self._start_model_at_zero(model)
+        for tenant in (*self._tenants, OTHER):
+            self._compute.labels(tenant)
         self.set_jobs({})
+
+    def _start_model_at_zero(self, model: str) -> None:
+        self.set_load(model, active=0, waiting=0, pending_seconds=0.0)
+        for verb, outcome in itertools.product(MODEL_VERBS, OUTCOMES):
+            self._requests.labels(verb, model, outcome)
+        for verb in MODEL_VERBS:
+            self._request_seconds.labels(verb, model)
+        for measure in (
+            *(self._queue_seconds, self._first_progress_seconds, self._chunk_seconds),
+            *(self._chunk_searches, self._steps, self._partial, self._cancelled),
+        ):
+            measure.labels(model)
+        for goal, status in itertools.product(Goal, SearchStatus):
+            self._searches.labels(model, goal.value, status.value)
+        for goal in Goal:
+            self._rmse.labels(model, goal.value)
+        for result in CACHE_RESULTS:
+            self._cache.labels(model, result)
+        for role, kind in itertools.product(ROLES, WORKER_ERRORS):
+            self._worker_errors.labels(model, role, kind)
 
     def _model(self, name: str) -> str:
         return _closed(name, self._models)
@@ -208,6 +274,7 @@ def start_exposition(metrics: Metrics, host: str, port: int) -> HTTPServer:
     Raises:
         OSError: the port is taken.
     """
+    disable_created_metrics()  # a second series for each, which nobody asks for
     server, _ = start_http_server(port, host, registry=metrics.registry)
     return server
 

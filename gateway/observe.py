@@ -1,6 +1,6 @@
-"""One JSON log line a request, request ids, and what a caller hears of our own mistakes.
+"""One JSON log line, one count and one span a request; what a caller hears of our own mistakes.
 
-Imports contracts only.
+Imports contracts, `metrics` and `status`.
 """
 
 import asyncio
@@ -9,16 +9,24 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from opentelemetry import context, trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from pydantic import BaseModel
 
+from candor.contracts import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.tracing import NO_TRACING, Tracing
+from gateway import status
+from gateway.metrics import VERBS, Metrics
 
 MAX_REQUEST_ID_CHARS = 128
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
+_OUR_FAULTS = {code.value for code, number in status.HTTP_STATUS.items() if number >= 500}
 _requests = logging.getLogger("gateway.requests")
 _faults = logging.getLogger("gateway.faults")
 
@@ -29,11 +37,28 @@ def request_id(sent: str | None) -> str:
     return cleaned or uuid.uuid4().hex
 
 
+class JsonLines(logging.Formatter):
+    """Every record as one JSON object on one line; ``extra={"fields": ...}`` adds to it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 @dataclass(slots=True)
 class Call:
     """One request as its log line tells it; filled in as things become known.
 
     Attributes:
+        verb: one of `gateway.metrics.VERBS`.
         cached_count: explanations or probes that the cache answered.
         partial_count: those that the deadline cut short.
     """
@@ -44,6 +69,9 @@ class Call:
     cached_count: int = 0
     partial_count: int = 0
 
+    def __post_init__(self) -> None:
+        assert self.verb in VERBS, f"verb: got {self.verb!r}, allowed {VERBS}"
+
     def note(self, answer: BaseModel) -> None:
         """What the log line tells of an answer."""
         parts = getattr(answer, "explanations", getattr(answer, "results", ()))
@@ -51,40 +79,76 @@ class Call:
         self.partial_count = sum(part.is_partial for part in parts)
 
 
-@contextmanager
-def observed(call: Call) -> Iterator[None]:
-    """Logs the call when it ends; every exception leaves as a ServiceError.
+class Observer:
+    """Watches the requests of all doors.
 
-    Of an exception nobody expected the caller hears a fixed sentence and the request id, the log
-    the traceback.
+    Args:
+        metrics: counts them.
+        tracing: makes a span of each, below the caller's own.
     """
-    started, code = time.perf_counter(), "OK"
-    try:
-        yield
-    except ServiceError as err:
-        code = err.code.value
-        raise
-    except (asyncio.CancelledError, GeneratorExit):  # the latter ends a stream
-        code = "CANCELLED"
-        raise
-    except Exception as err:
-        code = ErrorCode.INTERNAL.value
-        _faults.exception("request %s", call.request_id)
-        message = f"internal error, see the log for request {call.request_id}"
-        raise ServiceError(ErrorCode.INTERNAL, message) from err
-    finally:
-        _log(call, code, time.perf_counter() - started)
+
+    def __init__(self, metrics: Metrics, tracing: Tracing = NO_TRACING) -> None:
+        self._metrics = metrics
+        self._tracer = tracing.tracer
+
+    @contextmanager
+    def watch(self, call: Call, headers: Mapping[str, str]) -> Iterator[None]:
+        """Tells of the call when it ends; every exception leaves as a ServiceError.
+
+        Of an exception nobody expected the caller hears a fixed sentence and the request id, the
+        log the traceback.
+
+        Args:
+            headers: or metadata, keys in lower case.
+        """
+        started, code = time.perf_counter(), "OK"
+        span = self._tracer.start_span(
+            call.verb, context=tracing.received(headers), kind=SpanKind.SERVER
+        )
+        # Never detached: a request has a task of its own, and a stream may be closed in another.
+        context.attach(trace.set_span_in_context(span))
+        try:
+            yield
+        except ServiceError as err:
+            code = err.code.value
+            raise
+        except (asyncio.CancelledError, GeneratorExit):  # the latter ends a stream
+            code = "CANCELLED"
+            raise
+        except Exception as err:
+            code = ErrorCode.INTERNAL.value
+            fields = {"request_id": call.request_id}
+            _faults.exception("request %s", call.request_id, extra={"fields": fields})
+            message = f"internal error, see the log for request {call.request_id}"
+            raise ServiceError(ErrorCode.INTERNAL, message) from err
+        finally:
+            self._ended(call, code, time.perf_counter() - started, span)
+
+    def refused(self, request_id: str, headers: Mapping[str, str], error: ServiceError) -> None:
+        """Tells of a request that was turned away before anything looked into it."""
+        with suppress(ServiceError), self.watch(Call("refused", request_id), headers):
+            raise error
+
+    def _ended(self, call: Call, code: str, seconds: float, span: Span) -> None:
+        self._metrics.request_ended(call.verb, call.model, code, seconds)
+        line = {
+            "request_id": call.request_id,
+            "verb": call.verb,
+            # The requested name is the caller's text: cut it, JSON escapes the rest.
+            "model": call.model[:64],
+            "code": code,
+            "seconds": round(seconds, 6),
+            "cached": call.cached_count,
+            "partial": call.partial_count,
+        }
+        _end_span(span, line)
+        if span.get_span_context().is_valid:
+            line["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
+        _requests.info("request", extra={"fields": line})
 
 
-def _log(call: Call, code: str, seconds: float) -> None:
-    # The requested name is the caller's text: cut it, JSON escapes the rest.
-    line = {
-        "request_id": call.request_id,
-        "verb": call.verb,
-        "model": call.model[:64],
-        "code": code,
-        "seconds": round(seconds, 6),
-        "cached": call.cached_count,
-        "partial": call.partial_count,
-    }
-    _requests.info(json.dumps(line))
+def _end_span(span: Span, line: Mapping[str, str | int | float]) -> None:
+    span.set_attributes({f"candor.{key}": value for key, value in line.items() if key != "seconds"})
+    if line["code"] in _OUR_FAULTS:
+        span.set_status(StatusCode.ERROR, str(line["code"]))
+    span.end()

@@ -8,11 +8,13 @@ Every weight is above zero, so everybody's turn comes.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gateway.caller import Priority
 from gateway.search import Lane, Search
 from gateway.shares import Shares
+
+OnCharge = Callable[[str, float], None]
 
 _CLASS_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
 _SHORT_FACTOR = 4.0
@@ -32,9 +34,14 @@ def _place_in_line(search: Search) -> tuple[int, bool, int]:
 
 
 class SearchQueue:
-    """Every search of one model that is not over, and whose turn it is."""
+    """Every search of one model that is not over, and whose turn it is.
 
-    def __init__(self) -> None:
+    Args:
+        on_charge: told of every tenant's seconds of computing.
+    """
+
+    def __init__(self, on_charge: OnCharge = lambda tenant, seconds: None) -> None:
+        self._on_charge = on_charge
         self._searches: dict[int, Search] = {}
         self._lanes: Shares[Lane] = Shares()
         self._tenants: Shares[str] = Shares()
@@ -74,13 +81,11 @@ class SearchQueue:
         batch = [search for search in batch if search.deaths < SUSPECT_DEATHS]
         return batch + self._riders(owner, lanes, min(limit - len(batch), len(batch)))
 
-    def charge(self, batch: Sequence[Search], steps: Sequence[int], seconds: float) -> None:
-        """Shares ``seconds`` of a worker out over the searches by the steps each was taken."""
-        total = sum(steps) or 1
-        for search, count in zip(batch, steps, strict=True):
-            cost = seconds * count / total
-            self._lanes.charge(search.lane, cost, _weight(search.lane))
-            self._tenants.charge(search.tenant, cost)
+    def charge(self, search: Search, seconds: float) -> None:
+        """What a chunk cost ``search``."""
+        self._lanes.charge(search.lane, seconds, _weight(search.lane))
+        self._tenants.charge(search.tenant, seconds)
+        self._on_charge(search.tenant, seconds)
 
     def count_before(self, tenant: str, lane: Lane) -> int:
         """Searches that have their first chunk before the tenant's next one has."""

@@ -18,6 +18,7 @@ from candor.contracts.reports import (
 )
 from gateway import observe
 from gateway.bodies import read_payload
+from gateway.observe import Observer
 from gateway.reports import ReportDesk
 from gateway.rest_door import HEADER_PARAMETERS, REFUSALS, refusal, rest_caller
 
@@ -38,9 +39,9 @@ _FILE_HEADERS = {
 }
 
 
-def add_reports(app: FastAPI, desk: ReportDesk, *, body_seconds: float) -> None:
+def add_reports(app: FastAPI, desk: ReportDesk, observer: Observer, *, body_seconds: float) -> None:
     """Adds `/v1/reports`; ``body_seconds`` is the longest a client may take to send its body."""
-    door = _ReportDoor(desk, body_seconds)
+    door = _ReportDoor(desk, observer, body_seconds)
     schema = CreateReportRequest.model_json_schema()
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     described = {"requestBody": body, "parameters": HEADER_PARAMETERS}
@@ -68,8 +69,9 @@ def add_reports(app: FastAPI, desk: ReportDesk, *, body_seconds: float) -> None:
 class _ReportDoor:
     """The endpoints over one `ReportDesk`."""
 
-    def __init__(self, desk: ReportDesk, body_seconds: float) -> None:
+    def __init__(self, desk: ReportDesk, observer: Observer, body_seconds: float) -> None:
         self._desk = desk
+        self._observer = observer
         self._body_seconds = body_seconds
 
     async def create(self, request: Request) -> Response:
@@ -80,27 +82,28 @@ class _ReportDoor:
             payload = await read_payload(request, self._body_seconds)
             return await self._desk.create(payload, rest_caller(request))
 
-        return await _answered("create_report", request, create)
+        return await self._answered("create_report", request, create)
 
     async def list(self, request: Request) -> Response:
         """Jobs, the newest first."""
         payload = dict(request.query_params)
-        return await _answered("list_reports", request, lambda: self._desk.list(payload))
+        return await self._answered("list_reports", request, lambda: self._desk.list(payload))
 
     async def get(self, request: Request, report: str) -> Response:
         """Where a job stands; `done` once it has ended."""
         name = NAME_PREFIX + report
-        return await _answered("get_report", request, lambda: self._desk.get(name))
+        return await self._answered("get_report", request, lambda: self._desk.get(name))
 
     async def cancel(self, request: Request, report: str) -> Response:
         """Stop a job: a queued one at once, a running one within a few network evaluations."""
         name = NAME_PREFIX + report
-        return await _answered("cancel_report", request, lambda: self._desk.cancel(name))
+        return await self._answered("cancel_report", request, lambda: self._desk.cancel(name))
 
     async def download(self, request: Request, report: str, file: str) -> Response:
         """One file of a report that succeeded."""
         try:
-            with observe.observed(observe.Call("download_report", request.state.request_id)):
+            call = observe.Call("download_report", request.state.request_id)
+            with self._observer.watch(call, request.headers):
                 found, path = await self._desk.file(NAME_PREFIX + report, file)
         except ServiceError as err:
             return refusal(err, request)
@@ -112,16 +115,16 @@ class _ReportDoor:
             headers={**_FILE_HEADERS, "repr-digest": _repr_digest(found)},
         )
 
-
-async def _answered(
-    verb: str, request: Request, serve: Callable[[], Awaitable[BaseModel]]
-) -> Response:
-    try:
-        with observe.observed(observe.Call(verb, request.state.request_id)):
-            body = (await serve()).model_dump_json()
-    except ServiceError as err:
-        return refusal(err, request)
-    return Response(body, media_type="application/json")
+    async def _answered(
+        self, verb: str, request: Request, serve: Callable[[], Awaitable[BaseModel]]
+    ) -> Response:
+        call = observe.Call(verb, request.state.request_id)
+        try:
+            with self._observer.watch(call, request.headers):
+                body = (await serve()).model_dump_json()
+        except ServiceError as err:
+            return refusal(err, request)
+        return Response(body, media_type="application/json")
 
 
 def _require_json(request: Request) -> None:

@@ -5,7 +5,6 @@ framework, so that limits hold while a body still arrives and every refusal has 
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -21,9 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import observe, status, validation
-from gateway.bodies import BodyTooLarge, ClientGone, read_payload
+from gateway.bodies import BodyBudget, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
+from gateway.guard import Guard
+from gateway.observe import Observer
+from gateway.refusals import refusal_answer
+from gateway.rest_guard import RestGuard, SecurityHeaders, add_login
 from gateway.service import CandorService
 from gateway.settings import Settings
 
@@ -89,9 +92,14 @@ class RestDoor:
     """The endpoints over one `CandorService`."""
 
     def __init__(
-        self, service: CandorService, is_ready: Callable[[], bool], settings: Settings
+        self,
+        service: CandorService,
+        observer: Observer,
+        is_ready: Callable[[], bool],
+        settings: Settings,
     ) -> None:
         self._service = service
+        self._observer = observer
         self._is_ready = is_ready
         self._body_seconds = settings.body_seconds
         self._heartbeat_seconds = settings.heartbeat_seconds
@@ -114,11 +122,13 @@ class RestDoor:
 
     async def list_models(self, request: Request) -> Response:
         """The models served, the default first."""
-        return await _respond("list_models", "", request, self._service.list_models)
+        return await self._respond("list_models", "", request, self._service.list_models)
 
     async def get_model(self, request: Request, name: str) -> Response:
         """One model: its classes, its input and what was measured of it."""
-        return await _respond("get_model", name, request, lambda: self._service.get_model(name))
+        return await self._respond(
+            "get_model", name, request, lambda: self._service.get_model(name)
+        )
 
     async def live(self) -> dict[str, str]:
         """The process answers."""
@@ -135,11 +145,11 @@ class RestDoor:
         request_id = request.state.request_id
         call = observe.Call(verb, request_id)
         try:
-            with observe.observed(call):
+            with self._observer.watch(call, request.headers):
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                answer = await _unless_gone(request, serve(payload, caller))
+                answer = await unless_gone(request, serve(payload, caller))
                 call.note(answer)
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
@@ -149,16 +159,27 @@ class RestDoor:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
 
+    async def _respond(
+        self, verb: str, model: str, request: Request, get: Callable[[], BaseModel]
+    ) -> Response:
+        call = observe.Call(verb, request.state.request_id, model)
+        try:
+            with self._observer.watch(call, request.headers):
+                body = get().model_dump_json()
+        except ServiceError as err:
+            return refusal(err, request)
+        return Response(body, media_type="application/json")
+
     async def _send_events(self, request: Request, send: Send) -> None:
         """A refusal before the first event is an answer like any other, later an event."""
         call = observe.Call("explain_stream", request.state.request_id)
         stream = _Opened(send)
         try:
-            with observe.observed(call):
+            with self._observer.watch(call, request.headers):
                 caller = rest_caller(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                await _unless_gone(request, self._pass_events(payload, caller, call, stream))
+                await unless_gone(request, self._pass_events(payload, caller, call, stream))
         except ServiceError as err:
             if not stream.is_open:
                 await refusal(err, request)(request.scope, request.receive, send)
@@ -217,18 +238,7 @@ def rest_caller(request: Request) -> Caller:
     return caller_of(request.state.request_id, dict(request.headers), None)
 
 
-async def _respond(
-    verb: str, model: str, request: Request, get: Callable[[], BaseModel]
-) -> Response:
-    try:
-        with observe.observed(observe.Call(verb, request.state.request_id, model)):
-            body = get().model_dump_json()
-    except ServiceError as err:
-        return refusal(err, request)
-    return Response(body, media_type="application/json")
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The answer, or the end of the work as soon as the caller hangs up."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hang_up(request))
@@ -250,14 +260,7 @@ async def _hang_up(request: Request) -> None:
 
 def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
     """The one error body; ``http_status`` where the code's own does not fit."""
-    usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
-    return Response(
-        # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
-        json.dumps(status.to_json_body(error, request.state.request_id)),
-        status_code=http_status or usual,
-        media_type="application/json",
-        headers=status.retry_after(error),
-    )
+    return refusal_answer(error, request.state.request_id, request.url.path, http_status)
 
 
 async def _framework_refusal(request: Request, err: Exception) -> Response:
@@ -267,10 +270,17 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     return refusal(error, request, http_status)
 
 
-def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Settings) -> FastAPI:
+def make_app(
+    service: CandorService,
+    observer: Observer,
+    is_ready: Callable[[], bool],
+    settings: Settings,
+    guard: Guard,
+) -> FastAPI:
     """The whole REST application."""
-    app = FastAPI(title="Candor", version="v1")
-    door = RestDoor(service, is_ready, settings)
+    described = "/openapi.json" if settings.docs else None
+    app = FastAPI(title="Candor", version="v1", openapi_url=described)
+    door = RestDoor(service, observer, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
     _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)
@@ -280,7 +290,11 @@ def make_app(service: CandorService, is_ready: Callable[[], bool], settings: Set
     app.add_api_route("/healthz/live", door.live, methods=["GET"])
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)
+    add_login(app, guard)
+    app.add_middleware(BodyBudget, max_bytes=settings.body_bytes)
+    app.add_middleware(RestGuard, guard=guard, observer=observer)
     app.add_middleware(_RequestId)
+    app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

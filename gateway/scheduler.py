@@ -11,12 +11,14 @@ import itertools
 import math
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.tracing import NO_TRACING, Tracing, shared_span
 from candor.contracts.worker import SearchItem
 from gateway.backend import (
     WorkerBackend,
@@ -28,7 +30,8 @@ from gateway.backend import (
 )
 from gateway.caller import Priority
 from gateway.clock import ChunkClock
-from gateway.queue import CONDEMNED_DEATHS, SearchQueue
+from gateway.metrics import Metrics
+from gateway.queue import CONDEMNED_DEATHS, OnCharge, SearchQueue
 from gateway.search import Ending, Lane, Search, SearchResult, as_service_error
 
 
@@ -42,6 +45,9 @@ class SearchScheduler:
         max_waiting: searches beyond those that all workers hold at once.
         short_steps: a search of at most so many steps counts as short, see `gateway.queue`.
         worker_retry_seconds: how long searches outlive workers that are away.
+        metrics: told of every search; its own where none is given.
+        tracing: makes a span of every chunk.
+        on_charge: told of every tenant's seconds of computing.
     """
 
     def __init__(
@@ -56,6 +62,9 @@ class SearchScheduler:
         chunk_seconds: float = 0.1,
         short_steps: int = 40,
         worker_retry_seconds: float = 60.0,
+        metrics: Metrics | None = None,
+        tracing: Tracing = NO_TRACING,
+        on_charge: OnCharge = lambda tenant, seconds: None,
     ) -> None:
         self._backend = backend
         self._model = model
@@ -64,8 +73,10 @@ class SearchScheduler:
         self._max_waiting = max_waiting
         self._short_steps = short_steps
         self._worker_retry_seconds = worker_retry_seconds
+        self._metrics = metrics or Metrics([model])
+        self._tracer = tracing.tracer
         self._clock = ChunkClock(chunk_seconds, value_count)
-        self._queue = SearchQueue()
+        self._queue = SearchQueue(on_charge)
         self._endings: list[Ending] = []
         self._numbers = itertools.count()
         self._calls: set[asyncio.Task[None]] = set()
@@ -172,9 +183,32 @@ class SearchScheduler:
 
     def _settle(self, search: Search) -> None:
         """Out of the queue once it is over and no worker has it; only then its place is free."""
-        if not search.future.cancelled():
-            search.future.exception()  # seen, also where everybody who waited has left
-        search.when_landed(lambda: self._queue.remove(search))
+        future = search.future
+        if future.cancelled():
+            if not search.is_answered:
+                self._metrics.search_cancelled(self._model)
+        elif future.exception() is None:  # seen, also where everybody who waited has left
+            self._tell_end(search, future.result())
+        search.when_landed(lambda: self._remove(search))
+
+    def _remove(self, search: Search) -> None:
+        self._queue.remove(search)
+        self._wake.set()
+
+    def _tell_end(self, search: Search, result: SearchResult) -> None:
+        end = result.end
+        self._metrics.search_ended(
+            self._model, search.item.goal, end.status, steps=end.steps, rmse=end.rmse
+        )
+
+    def _tell_load(self) -> None:
+        active = sum(search.is_started for search in self._queue)
+        self._metrics.set_load(
+            self._model,
+            active=active,
+            waiting=len(self._queue) - active,
+            pending_seconds=self._steps_left() * self._image_step_seconds(),
+        )
 
     def _batch_size(self) -> int:
         """Of the next chunk at most: the workers share what there is."""
@@ -200,6 +234,7 @@ class SearchScheduler:
             await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
             while len(self._calls) < self._worker_count and self._launch():
                 pass
+            self._tell_load()
             await self._wake.wait()
 
     def _launch(self) -> bool:
@@ -231,6 +266,9 @@ class SearchScheduler:
             return None
         for search in batch:
             search.is_flying = True
+            if not search.is_started:
+                search.is_started = True
+                self._metrics.search_started(self._model, time.monotonic() - search.admitted)
         return self._chunk(batch)
 
     async def _chunk(self, batch: list[Search]) -> None:
@@ -238,7 +276,9 @@ class SearchScheduler:
         before = [search.item.step for search in batch]
         started = time.perf_counter()
         try:
-            answers = await self._call([search.packed(chunk_steps) for search in batch])
+            items = [search.packed(chunk_steps) for search in batch]
+            with self._span(batch, chunk_steps):
+                answers = await self._call(items)
         except WorkerUnavailable as err:
             self._strike(batch, err)
         except Exception as err:
@@ -249,18 +289,35 @@ class SearchScheduler:
             taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
             is_cut = max(taken) < chunk_steps
             self._clock.record(len(batch), max(taken), seconds, is_cut=is_cut)
-            self._queue.charge(batch, taken, seconds)
-            for search in batch:
+            self._metrics.chunk_ended(self._model, len(batch), seconds)
+            for search, begin, steps in zip(batch, before, taken, strict=True):
                 search.deaths = 0
+                cost = seconds * steps / max(1, sum(taken))
+                self._queue.charge(search, cost)
+                self._metrics.computed(search.tenant, cost)
+                if begin == 0 < steps:
+                    since = time.monotonic() - search.admitted
+                    self._metrics.search_progressed(self._model, since)
         finally:
             for search in batch:
                 search.land()
+
+    def _span(self, batch: Sequence[Search], steps: int) -> AbstractContextManager[object]:
+        attributes = {
+            "candor.model": self._model,
+            "candor.searches": len(batch),
+            "candor.steps": steps,
+        }
+        parents = [search.trace for search in batch]
+        return shared_span(self._tracer, "chunk", parents, attributes)
 
     async def _end(self, endings: list[Ending]) -> None:
         """A call of its own that takes no step: soon back, and it delays the others little."""
         started = time.perf_counter()
         try:
-            answers = await self._call([ending.search.packed(0) for ending in endings])
+            searches = [ending.search for ending in endings]
+            with self._span(searches, 0):
+                answers = await self._call([search.packed(0) for search in searches])
         except WorkerUnavailable as err:
             self._endings = endings + self._endings
             self._note_absence(err)
@@ -269,7 +326,11 @@ class SearchScheduler:
         else:
             self._clock.record_ending(time.perf_counter() - started)
             for ending, answer in zip(endings, answers, strict=True):
-                ending.take(answer)
+                result = ending.take(answer)
+                if result is not None and result.is_partial:
+                    ending.search.is_answered = True
+                    self._tell_end(ending.search, result)
+                    self._metrics.search_cut(self._model)
 
     async def _call(self, items: list[bytes]) -> list[bytes]:
         answers = await self._backend.call(self._model, "search", items)

@@ -1,12 +1,14 @@
 """One search between two chunks, and what workers answer to it.  Imports contracts and siblings."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.context import Context, get_current
 from pydantic import ValidationError
 
 from candor.contracts import wire
@@ -62,6 +64,10 @@ class Search:
         number: counts up in the order of admission.
         deaths: worker deaths in a row with this search aboard.
         is_flying: a worker has it now.
+        trace: the span of the request that ordered it first.
+        admitted: `time.monotonic` of its admission.
+        is_started: it has been in a chunk.
+        is_answered: its best so far was asked for and given.
     """
 
     item: SearchItem
@@ -73,6 +79,10 @@ class Search:
     progress: SearchProgress | None = None
     deaths: int = 0
     is_flying: bool = False
+    trace: Context = field(default_factory=get_current)
+    admitted: float = field(default_factory=time.monotonic)
+    is_started: bool = False
+    is_answered: bool = False
     _on_landing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -130,16 +140,19 @@ class Ending:
     search: Search
     future: asyncio.Future[SearchResult]
 
-    def take(self, message: bytes) -> None:
+    def take(self, message: bytes) -> SearchResult | None:
+        """Files the answer; the result where somebody still waits and there is one."""
         if self.future.done():
-            return
+            return None
         try:
             result = read_end(*read_answer(message))
         except (WorkerFault, ServiceError) as err:
             self.fail(as_service_error(err))
-        else:
-            is_partial = result.end.steps < self.search.item.step_count
-            self.future.set_result(replace(result, is_partial=is_partial))
+            return None
+        is_partial = result.end.steps < self.search.item.step_count
+        result = replace(result, is_partial=is_partial)
+        self.future.set_result(result)
+        return result
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():

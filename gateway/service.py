@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from candor.contracts import api, limits, wire
 from candor.contracts.card import ModelCard
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.tracing import NO_TRACING, Tracing
 from candor.contracts.worker import (
     DescribeAnswer,
     DescribeItem,
@@ -40,7 +41,10 @@ from gateway.backend import (
 )
 from gateway.cache import ResultCache
 from gateway.caller import Caller, Priority
+from gateway.counted import CountedBackend
 from gateway.desk import Found, Order, SearchDesk, Terms
+from gateway.metrics import Metrics
+from gateway.quotas import Quota, Quotas
 from gateway.scheduler import SearchScheduler
 from gateway.search import item_error, read_answer
 from gateway.settings import Settings
@@ -93,10 +97,26 @@ class _Admitted:
 
 
 class CandorService:
-    """Predict, explain and probe; make and use it inside one event loop."""
+    """Predict, explain and probe; make and use it inside one event loop.
 
-    def __init__(self, backend: WorkerBackend, settings: Settings) -> None:
-        self._backend = backend
+    Args:
+        metrics: told of what happens; its own where none is given.
+        tracing: makes a span of every chunk.
+        quotas: charged with what searches cost; none are kept where none are given.
+    """
+
+    def __init__(
+        self,
+        backend: WorkerBackend,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        tracing: Tracing = NO_TRACING,
+        quotas: Quotas | None = None,
+    ) -> None:
+        self._tracing = tracing
+        self._metrics = metrics or Metrics(settings.models)
+        self._backend = CountedBackend(backend, self._metrics)
+        self._quotas = quotas or Quotas(Quota(), {})
         self._settings = settings
         self._served: dict[str, _Served] = {}
         self._cache = ResultCache(settings.cache_bytes)
@@ -273,8 +293,13 @@ class CandorService:
             raise WorkerFault(f"got {answer.kind} to a describe item")
         known = self._served.get(name)
         details = _details(name, answer.card)
-        desk = known.desk if known else SearchDesk(self._scheduler(details), self._cache)
+        desk = known.desk if known else self._desk(details)
         self._served[name] = _Served(details, desk)
+        self._metrics.set_model(details.model)
+
+    def _desk(self, details: api.ModelDetails) -> SearchDesk:
+        scheduler = self._scheduler(details)
+        return SearchDesk(scheduler, self._cache, self._metrics, details.model.name)
 
     def _scheduler(self, details: api.ModelDetails) -> SearchScheduler:
         settings = self._settings
@@ -288,6 +313,9 @@ class CandorService:
             chunk_seconds=settings.chunk_seconds,
             short_steps=settings.short_steps,
             worker_retry_seconds=settings.worker_retry_seconds,
+            on_charge=self._quotas.charge,
+            metrics=self._metrics,
+            tracing=self._tracing,
         )
 
     async def _ask(self, name: str, role: Role, item: bytes) -> tuple[Any, dict[str, Any]]:

@@ -16,22 +16,28 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 GRPC_CODES = {
     ErrorCode.INVALID_INPUT: StatusCode.INVALID_ARGUMENT,
-    ErrorCode.REPORT_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorCode.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    ErrorCode.PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
     ErrorCode.CONFLICT: StatusCode.ALREADY_EXISTS,
     ErrorCode.MODEL_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorCode.REPORT_NOT_FOUND: StatusCode.NOT_FOUND,
     ErrorCode.SEARCH_FAILED: StatusCode.FAILED_PRECONDITION,
     ErrorCode.OVERLOADED: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.QUOTA_EXCEEDED: StatusCode.RESOURCE_EXHAUSTED,
     ErrorCode.MODEL_NOT_READY: StatusCode.UNAVAILABLE,
     ErrorCode.TIMEOUT: StatusCode.DEADLINE_EXCEEDED,
     ErrorCode.INTERNAL: StatusCode.INTERNAL,
 }
 HTTP_STATUS = {
     ErrorCode.INVALID_INPUT: 400,
-    ErrorCode.REPORT_NOT_FOUND: 404,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.PERMISSION_DENIED: 403,
     ErrorCode.CONFLICT: 409,
     ErrorCode.MODEL_NOT_FOUND: 404,
+    ErrorCode.REPORT_NOT_FOUND: 404,
     ErrorCode.SEARCH_FAILED: 422,
     ErrorCode.OVERLOADED: 429,
+    ErrorCode.QUOTA_EXCEEDED: 429,
     ErrorCode.MODEL_NOT_READY: 503,
     ErrorCode.TIMEOUT: 504,
     ErrorCode.INTERNAL: 500,
@@ -61,7 +67,9 @@ def short_message(error: ServiceError) -> str:
 def _details(error: ServiceError, request_id: str) -> Iterator[Message]:
     yield error_details_pb2.ErrorInfo(reason=error.code.value, domain=DOMAIN)
     yield error_details_pb2.RequestInfo(request_id=request_id)
-    if error.violations:
+    if error.code is ErrorCode.QUOTA_EXCEEDED:
+        yield _quota_failure(error.violations)
+    elif error.violations:
         yield _bad_request(error.violations)
     if error.retry_seconds is not None:
         delay = duration_pb2.Duration()
@@ -80,20 +88,33 @@ def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadR
     return detail
 
 
+def _quota_failure(violations: Sequence[FieldViolation]) -> error_details_pb2.QuotaFailure:
+    kind = error_details_pb2.QuotaFailure
+    return kind(
+        violations=[kind.Violation(subject=v.field, description=v.description) for v in violations]
+    )
+
+
 def from_rpc_status(code: StatusCode, message: str, details: bytes | None) -> ServiceError:
     """The error a gRPC answer stands for; what only the transport knew is named by its code."""
     status = status_pb2.Status.FromString(details) if details else status_pb2.Status()
     info = _detail(status, error_details_pb2.ErrorInfo())
-    bad = _detail(status, error_details_pb2.BadRequest())
     retry = _detail(status, error_details_pb2.RetryInfo())
     return ServiceError(
         ErrorCode(info.reason) if info else _code_of(code),
         message,
-        violations=[FieldViolation(v.field, v.description) for v in bad.field_violations]
-        if bad
-        else (),
+        violations=_violations(status),
         retry_seconds=retry.retry_delay.ToNanoseconds() / 1e9 if retry else None,
     )
+
+
+def _violations(status: status_pb2.Status) -> list[FieldViolation]:
+    bad = _detail(status, error_details_pb2.BadRequest()) or error_details_pb2.BadRequest()
+    quota = _detail(status, error_details_pb2.QuotaFailure()) or error_details_pb2.QuotaFailure()
+    return [
+        *(FieldViolation(v.field, v.description) for v in bad.field_violations),
+        *(FieldViolation(v.subject, v.description) for v in quota.violations),
+    ]
 
 
 def _detail(status: status_pb2.Status, kind: Any) -> Any:
@@ -101,8 +122,8 @@ def _detail(status: status_pb2.Status, kind: Any) -> Any:
 
 
 def _code_of(code: StatusCode) -> ErrorCode:
-    known = {grpc_code: ours for ours, grpc_code in GRPC_CODES.items()}
-    return known.get(code, ErrorCode.INTERNAL)
+    """The first that has this gRPC code: QUOTA_EXCEEDED is only ever said by ourselves."""
+    return next((ours for ours, known in GRPC_CODES.items() if known is code), ErrorCode.INTERNAL)
 
 
 def to_json_body(error: ServiceError, request_id: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from grpc import StatusCode, aio
 
-from candor.contracts import wire
+from candor.contracts import tracing, wire
 from gateway.backend import MAX_CALL_BYTES, Role, WorkerDied, WorkerFault, WorkerUnavailable
 from gateway.pb.torchserve import inference_pb2, inference_pb2_grpc
 
@@ -28,8 +28,10 @@ class TorchServeBackend:
         self._call_seconds = call_seconds
 
     async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
+        # Metadata does not reach a handler, the input map does.
+        trace = {key: value.encode() for key, value in tracing.to_send().items()}
         request = inference_pb2.PredictionsRequest(
-            model_name=f"{model}-{role}", input={"items": wire.pack_list(items)}
+            model_name=f"{model}-{role}", input={"items": wire.pack_list(items), **trace}
         )
         try:
             response = await self._stub.Predictions(request, timeout=self._call_seconds)

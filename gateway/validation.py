@@ -91,6 +91,11 @@ def parsed(kind: type[RequestT], payload: Any) -> RequestT:
     """
     if is_oversized(payload):
         raise invalid_input([_OVERSIZED])
+    return parsed_loosely(kind, payload)
+
+
+def parsed_loosely(kind: type[PartT], payload: Any) -> PartT:
+    """The same for what may have many values, such as a tensor."""
     request, violations = _parse(kind, payload)
     if request is None:
         raise invalid_input(violations[:_MAX_VIOLATIONS])

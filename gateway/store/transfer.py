@@ -23,6 +23,8 @@ from gateway.store.models import Annotator, Assignment, Base, Candidate, Candida
 _FORMAT = {"format": "candor-store", "version": 1}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PICTURES = ("original", "adversarial")
+_MAX_PICTURE_BYTES = 8 * 1024 * 1024
+_MAX_TABLE_BYTES = 1024 * 1024 * 1024  # about a million rows
 _TABLES: tuple[type[Base], ...] = (CandidateSet, Candidate, Annotator, Assignment)
 
 
@@ -56,6 +58,7 @@ def import_store(store: Store, path: Path) -> Transferred:
     """
     try:
         with zipfile.ZipFile(path) as file, store.writing() as session:
+            _check_size(path, file)
             if json.loads(file.read("store.json")) != _FORMAT:
                 raise StoreError(f"{path}: allowed an export of version {_FORMAT['version']}")
             return _import(session, file)
@@ -63,6 +66,16 @@ def import_store(store: Store, path: Path) -> Transferred:
         if isinstance(err, StoreError):
             raise
         raise StoreError(f"{path}: not an export of a store: {err!r}") from err
+
+
+def _check_size(path: Path, file: zipfile.ZipFile) -> None:
+    """By what the entries say of themselves, which zipfile never reads beyond."""
+    for entry in file.infolist():
+        allowed = _MAX_TABLE_BYTES if entry.filename.endswith(".jsonl") else _MAX_PICTURE_BYTES
+        if entry.file_size > allowed:
+            raise StoreError(
+                f"{path}: {entry.filename[:80]}: got {entry.file_size} bytes, allowed {allowed}"
+            )
 
 
 def _export_table(session: Session, file: zipfile.ZipFile, table: type[Base]) -> int:

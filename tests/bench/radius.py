@@ -1,18 +1,21 @@
-"""Measure 3: attack radii of solver `fast` against `paper`, two checkpoints.  Imports candor."""
+"""Measure 3: attack radii of solver `fast` against `paper`, three networks.  Imports candor."""
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from candor.artifact import load_model
 from candor.contracts import limits
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.search.compiled import compile_network
 from candor.search.engine import plan_goal, run_searches
+from cli.archives import DEFAULT_MODEL, MODELS_DIR
 from tests.bench.inputs import CHECKPOINTS, SHAPE, correct_images, released_network
 from tests.bench.table import Options, Row
 
-_GOALS = (Goal.ATTACK, Goal.BTR)
 _SIZES = (32, 8)
 _CLEARLY_WORSE, _WORSE_SHARE = 1.05, 0.02
 _FEWER_STEPS = 10.0
@@ -22,18 +25,26 @@ def measure(options: Options) -> list[Row]:
     """Images that the network has right, the same for both solvers.
 
     Steps are evaluations of the network on one image: every step of either solver, and one for each
-    forward pass that verifies an end.  BTR has no goal of its own; it is measured beside.
+    forward pass that verifies an end.  BTR has no goal of its own; the shipped network's is
+    measured beside.
     """
     rows = []
-    for name in CHECKPOINTS:
-        network = released_network(options, name)
+    for name, network in _networks(options):
+        goals = (Goal.ATTACK, Goal.BTR) if name == DEFAULT_MODEL else (Goal.ATTACK,)
         compiled = compile_network(network, _SIZES, SHAPE)
         images, labels = correct_images(options, compiled, options.image_count)
-        for goal in _GOALS:
+        for goal in goals:
             ours = _radii(compiled, images, labels, goal, "fast", limits.FAST_RADIUS_STEPS)
             theirs = _radii(compiled, images, labels, goal, "paper", limits.DEFAULT_STEPS)
             rows += _rows(f"3 {goal} radius, {name}", *ours, *theirs)
     return rows
+
+
+def _networks(options: Options) -> Iterator[tuple[str, nn.Module]]:
+    """The two released ones and the one that Candor ships."""
+    for name in CHECKPOINTS:
+        yield f"resnet44-{name}", released_network(options, name)
+    yield DEFAULT_MODEL, load_model(MODELS_DIR / DEFAULT_MODEL).network
 
 
 class _Counted(nn.Module):

@@ -1,5 +1,8 @@
-"""What a benchmark hands over and how it is printed.  Imports the standard library and rich."""
+"""A benchmark's command line, what it hands over and its print.  Imports rich."""
 
+import argparse
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +25,9 @@ class Options:
 
     data_dir: Path
     reference_dir: Path
-    image_count: int = 200
-    repeats: int = 5
-    seed: int = 0
+    image_count: int
+    repeats: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,35 @@ class Row:
     is_met: bool
     n: int
     detail: str = ""
+
+
+def parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """What every benchmark may be told; see `options_of`."""
+    made = argparse.ArgumentParser(prog=program, description=description)
+    made.add_argument("--images", type=int, default=200)
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--json", action="store_true")
+    return made
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """The folders come from CANDOR_DATA and CANDOR_REFERENCE; default: this folder."""
+    return Options(
+        data_dir=Path(os.environ.get("CANDOR_DATA", ".")),
+        reference_dir=Path(os.environ.get("CANDOR_REFERENCE", ".")),
+        image_count=arguments.images,
+        repeats=arguments.repeats,
+        seed=arguments.seed,
+    )
+
+
+def show(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
+    """As JSON or as a table, on stdout."""
+    if arguments.json:
+        print(json.dumps(as_json(rows), indent=2))
+    else:
+        print_table(rows, Console(width=180))
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

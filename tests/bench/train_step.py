@@ -1,10 +1,7 @@
 """`make bench-train`: time and gradient of a training step with L_adv.  Imports the table."""
 
-import argparse
 import copy
 import itertools
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -12,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Generator, Tensor, nn
 
 from candor.allocator import keep_freed_memory
 from candor.artifact import load_model
 from candor.data.registry import load_dataset
 from candor.nets.architectures import NetworkSpec, build_network
-from tests.bench.table import Options, Row, as_json, print_table
+from tests.bench.table import Options, Row, options_of, parser, show
 from training.config import TrainConfig
 from training.engine import Engine, runner
 from training.step import StepLoss, step_loss
@@ -186,23 +182,8 @@ def _time_row(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench-train", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    data_dir = Path(os.environ["CANDOR_DATA"])
-    options = Options(
-        data_dir=data_dir,
-        reference_dir=data_dir,
-        repeats=arguments.repeats,
-        seed=arguments.seed,
-    )
-    rows = measure(options)
-    if arguments.json:
-        print(json.dumps(as_json(rows), indent=2))
-    else:
-        print_table(rows, Console(width=180))
+    arguments = parser("make bench-train", __doc__).parse_args()
+    show(measure(options_of(arguments)), arguments)
 
 
 if __name__ == "__main__":

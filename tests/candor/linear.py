@@ -1,7 +1,13 @@
-"""A linear classifier whose nearest adversarial point is known in closed form."""
+"""A linear classifier whose nearest adversarial point has a closed form, and searches on it."""
 
 import torch
 from torch import Tensor, nn
+
+from candor.contracts.worker import Goal
+from candor.search.goals import GOALS, goal_code
+from candor.search.state import SearchState, begin
+
+SHAPE = (3, 8, 6)  # H != W on purpose
 
 
 class LinearClassifier(nn.Module):
@@ -33,3 +39,25 @@ def nearest_rmse(network: LinearClassifier, images: Tensor, labels: Tensor) -> T
     lengths = (weights[labels][:, None] - weights[None]).norm(dim=2)
     distances = torch.where(lengths > 0, gaps / lengths.clamp_min(1e-12), torch.inf)
     return distances.min(dim=1).values / images[0].numel() ** 0.5
+
+
+def grey_images(count: int, *, seed: int = 1) -> Tensor:
+    """(count, 3, 8, 6) in [0.4, 0.6]: far from the box, and near every boundary."""
+    generator = torch.Generator().manual_seed(seed)
+    return 0.4 + 0.2 * torch.rand(count, *SHAPE, generator=generator)
+
+
+def mixed_state(network: LinearClassifier, count: int, steps: int = 40) -> SearchState:
+    """Searches of every goal, with different rhos, and step counts of ``steps`` and a few less."""
+    images = grey_images(count)
+    labels = network(images).argmax(1)
+    goals = torch.tensor([goal_code(GOALS[index % len(GOALS)]) for index in range(count)])
+    is_for = goals == goal_code(Goal.EXPLAIN_FOR)
+    return begin(
+        images,
+        goals=goals,
+        targets=torch.where(is_for, (labels + 1) % 5, labels),
+        rhos=torch.linspace(0.02, 0.2, count, dtype=torch.float64),
+        step_counts=torch.tensor([steps - 3 * (index % 4) for index in range(count)]),
+        seeds=torch.arange(count),
+    )

@@ -147,15 +147,28 @@ def test_weights_that_do_not_fit_are_never_written(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
+def _metric(value: float, data: str, image_count: int) -> MetricCard:
+    return MetricCard(
+        name="accuracy",
+        value=value,
+        low=0.0,
+        high=1.0,
+        image_count=image_count,
+        data=data,
+        method="m",
+    )
+
+
 def test_recorded_metric_replaces_the_one_it_repeats(tmp_path: Path) -> None:
     _save(tmp_path)
-
-    def metric(value: float, data: str) -> MetricCard:
-        return MetricCard(
-            name="accuracy", value=value, low=0.0, high=1.0, image_count=9, data=data, method="m"
-        )
-
-    record_metrics(tmp_path, [metric(0.1, "one"), metric(0.2, "two")])
-    card = record_metrics(tmp_path, [metric(0.3, "one")])
+    record_metrics(tmp_path, [_metric(0.1, "one", 9), _metric(0.2, "two", 9)])
+    card = record_metrics(tmp_path, [_metric(0.3, "one", 9)])
     assert {item.data: item.value for item in card.metrics} == {"one": 0.3, "two": 0.2}
     assert load_model(tmp_path).card == card
+
+
+def test_metric_on_fewer_images_replaces_none_on_more(tmp_path: Path) -> None:
+    _save(tmp_path)
+    record_metrics(tmp_path, [_metric(0.1, "one", 9)])
+    card = record_metrics(tmp_path, [_metric(0.3, "one", 8), _metric(0.2, "two", 8)])
+    assert {item.data: item.value for item in card.metrics} == {"one": 0.1, "two": 0.2}

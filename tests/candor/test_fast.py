@@ -9,12 +9,11 @@ from candor.contracts.worker import Goal
 from candor.search import fast
 from candor.search.engine import plan_goal, run_searches
 from candor.search.fast import drawn_to_sphere, nearest_in_half_space
-from candor.search.goals import GOALS, gap_to_goal, goal_code, output_condition
+from candor.search.goals import gap_to_goal, goal_code, output_condition
 from candor.search.outcome import SearchResult, finish
-from candor.search.state import SearchState, begin, rmse
-from tests.candor.linear import LinearClassifier, nearest_rmse
+from candor.search.state import SearchState, rmse
+from tests.candor.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
 
-SHAPE = (3, 8, 6)  # H != W on purpose
 STEPS = 24
 
 
@@ -30,11 +29,6 @@ class _Curved(LinearClassifier):
         return super().forward(0.5 + 0.3 * torch.sin(3.0 * (images - 0.5)))
 
 
-def _images(count: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return 0.4 + 0.2 * torch.rand(count, *SHAPE, generator=generator)
-
-
 def _run(
     network: LinearClassifier, images: torch.Tensor, goal: Goal, targets: torch.Tensor
 ) -> SearchResult:
@@ -45,26 +39,11 @@ def _run(
     )
 
 
-def _mixed_state(network: LinearClassifier, count: int) -> SearchState:
-    images = _images(count)
-    labels = network(images).argmax(1)
-    goals = torch.tensor([goal_code(GOALS[index % len(GOALS)]) for index in range(count)])
-    is_for = goals == goal_code(Goal.EXPLAIN_FOR)
-    return begin(
-        images,
-        goals=goals,
-        targets=torch.where(is_for, (labels + 1) % 5, labels),
-        rhos=torch.linspace(0.02, 0.2, count, dtype=torch.float64),
-        step_counts=torch.tensor([STEPS - 3 * (index % 4) for index in range(count)]),
-        seeds=torch.arange(count),
-    )
-
-
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_attack_comes_within_a_hundredth_of_the_closed_form(
     network: LinearClassifier, count: int
 ) -> None:
-    images = _images(count)
+    images = grey_images(count)
     labels = network(images).argmax(1)
     result = _run(network, images, Goal.ATTACK, labels)
     assert set(result.statuses) == {SearchStatus.FOUND}
@@ -76,7 +55,7 @@ def test_attack_comes_within_a_hundredth_of_the_closed_form(
 @pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.BTR, Goal.CONFIDENT])
 def test_radii_are_no_larger_than_those_of_paper(goal: Goal) -> None:
     network = _Curved(SHAPE, 5)
-    images = _images(8)
+    images = grey_images(8)
     labels = network(images).argmax(1)
     ours = _run(network, images, goal, labels)
     theirs = run_searches(network, images, plan_goal(goal, labels), solver="paper")
@@ -90,7 +69,7 @@ def test_radii_are_no_larger_than_those_of_paper(goal: Goal) -> None:
 @pytest.mark.parametrize("goal", [Goal.EXPLAIN_FOR, Goal.EXPLAIN_AGAINST])
 def test_explanation_moves_the_target_at_rho_and_never_past_it(goal: Goal) -> None:
     network = _Curved(SHAPE, 5)
-    images = _images(8)
+    images = grey_images(8)
     targets = (network(images).argmax(1) + 1) % 5
     ours = _run(network, images, goal, targets)
     theirs = run_searches(network, images, plan_goal(goal, targets, rho=0.1), solver="paper")
@@ -108,8 +87,8 @@ def test_explanation_moves_the_target_at_rho_and_never_past_it(goal: Goal) -> No
 
 def test_cut_into_chunks_the_bits_are_those_of_one_piece() -> None:
     network = _Curved(SHAPE, 5)
-    whole = fast.advance(network, _mixed_state(network, 8), STEPS)
-    chunked = _mixed_state(network, 8)
+    whole = fast.advance(network, mixed_state(network, 8, STEPS), STEPS)
+    chunked = mixed_state(network, 8, STEPS)
     for steps in (1, 7, 0, 3, STEPS):
         chunked = fast.advance(network, chunked, steps)
     for name in SearchState.__dataclass_fields__:
@@ -119,9 +98,9 @@ def test_cut_into_chunks_the_bits_are_those_of_one_piece() -> None:
 
 def test_mixed_batch_gives_what_each_gives_alone() -> None:
     network = _Curved(SHAPE, 5)
-    together = finish(network, fast.advance(network, _mixed_state(network, 8), STEPS))
+    together = finish(network, fast.advance(network, mixed_state(network, 8, STEPS), STEPS))
     for index in range(8):
-        alone_state = _mixed_state(network, 8).select(torch.tensor([index]))
+        alone_state = mixed_state(network, 8, STEPS).select(torch.tensor([index]))
         alone = finish(network, fast.advance(network, alone_state, STEPS))
         assert alone.statuses[0] is together.statuses[index]
         # Batched and single matrix products round differently in the last bits.
@@ -129,7 +108,7 @@ def test_mixed_batch_gives_what_each_gives_alone() -> None:
 
 
 def test_search_ends_early_where_nothing_more_is_gained(network: LinearClassifier) -> None:
-    images = _images(4)
+    images = grey_images(4)
     labels = network(images).argmax(1)
     plan = plan_goal(Goal.BTR, labels, steps=500)
     result = run_searches(network, images, plan, solver="fast")
@@ -141,14 +120,14 @@ def test_flat_network_is_unresolved_with_finite_numbers() -> None:
     network = LinearClassifier(SHAPE, 5)
     network.head.weight.zero_()
     network.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]))
-    result = _run(network, _images(3), Goal.ATTACK, torch.zeros(3, dtype=torch.int64))
+    result = _run(network, grey_images(3), Goal.ATTACK, torch.zeros(3, dtype=torch.int64))
     assert set(result.statuses) == {SearchStatus.UNRESOLVED}
     assert bool((result.lower_bounds > 0).all())
     assert bool(result.images.isfinite().all())
 
 
 def test_wrong_images_take_no_step(network: LinearClassifier) -> None:
-    images = _images(3)
+    images = grey_images(3)
     wrong = (network(images).argmax(1) + 1) % 5
     result = _run(network, images, Goal.ATTACK, wrong)
     assert set(result.statuses) == {SearchStatus.ALREADY_WRONG}

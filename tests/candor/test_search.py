@@ -9,13 +9,11 @@ from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.search import paper
 from candor.search.engine import SearchPlan, plan_goal, run_searches
-from candor.search.goals import GOALS, goal_code, output_condition
+from candor.search.goals import goal_code, output_condition
 from candor.search.outcome import draw_to_rho, finish
 from candor.search.state import SearchState, begin, rmse
 from candor.search.steps import is_already_wrong
-from tests.candor.linear import LinearClassifier, nearest_rmse
-
-SHAPE = (3, 8, 6)  # H != W on purpose
+from tests.candor.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +21,12 @@ def network() -> LinearClassifier:
     return LinearClassifier(SHAPE, 5)
 
 
-def _images(count: int, *, seed: int = 1) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 0.4 + 0.2 * torch.rand(count, *SHAPE, generator=generator)
-
-
 def _sure_images(network: LinearClassifier, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images L2 1.5 from undecided grey: far beyond the step of 0.055 that SGD settles at."""
     labels = torch.arange(count) % 5
     directions = network.head.weight[labels]
     directions = (directions / directions.norm(dim=1, keepdim=True)).view(-1, *SHAPE)
-    return _images(count) + 1.5 * directions, labels
+    return grey_images(count) + 1.5 * directions, labels
 
 
 def _state(
@@ -46,21 +39,6 @@ def _state(
         targets=targets,
         rhos=torch.full((count,), rho, dtype=torch.float64),
         step_counts=torch.full((count,), steps),
-        seeds=torch.arange(count),
-    )
-
-
-def _mixed_state(network: LinearClassifier, count: int, steps: int = 40) -> SearchState:
-    images = _images(count)
-    labels = network(images).argmax(1)
-    goals = torch.tensor([goal_code(GOALS[index % len(GOALS)]) for index in range(count)])
-    is_for = goals == goal_code(Goal.EXPLAIN_FOR)
-    return begin(
-        images,
-        goals=goals,
-        targets=torch.where(is_for, (labels + 1) % 5, labels),
-        rhos=torch.linspace(0.02, 0.2, count, dtype=torch.float64),
-        step_counts=torch.tensor([steps - 3 * (index % 4) for index in range(count)]),
         seeds=torch.arange(count),
     )
 
@@ -86,7 +64,7 @@ def test_attack_comes_within_a_quarter_of_the_closed_form(
 
 
 def test_btr_ends_just_below_chance(network: LinearClassifier) -> None:
-    images = _images(8)
+    images = grey_images(8)
     labels = network(images).argmax(1)
     result = run_searches(network, images, plan_goal(Goal.BTR, labels))
     found = [status is SearchStatus.FOUND for status in result.statuses]
@@ -97,7 +75,7 @@ def test_btr_ends_just_below_chance(network: LinearClassifier) -> None:
 
 
 def test_confident_goal_leads_by_half(network: LinearClassifier) -> None:
-    images = _images(3)
+    images = grey_images(3)
     labels = network(images).argmax(1)
     result = run_searches(network, images, plan_goal(Goal.CONFIDENT, labels))
     for index, status in enumerate(result.statuses):
@@ -113,7 +91,7 @@ def test_confident_goal_leads_by_half(network: LinearClassifier) -> None:
 def test_explanation_ends_inside_rho_and_close_to_it(
     network: LinearClassifier, goal: Goal, rho: float
 ) -> None:
-    images = _images(8)
+    images = grey_images(8)
     targets = (network(images).argmax(1) + 1) % 5
     result = run_searches(network, images, plan_goal(goal, targets, rho=rho))
     reached = rmse(result.images, images)
@@ -127,17 +105,17 @@ def test_explanation_ends_inside_rho_and_close_to_it(
 
 
 def test_cut_into_chunks_the_bits_are_those_of_one_piece(network: LinearClassifier) -> None:
-    whole = paper.advance(network, _mixed_state(network, 8), 40)
-    chunked = _mixed_state(network, 8)
+    whole = paper.advance(network, mixed_state(network, 8), 40)
+    chunked = mixed_state(network, 8)
     for steps in (1, 7, 0, 13, 19):
         chunked = paper.advance(network, chunked, steps)
     _assert_same_bits(whole, chunked)
 
 
 def test_mixed_batch_gives_what_each_gives_alone(network: LinearClassifier) -> None:
-    together = finish(network, paper.advance(network, _mixed_state(network, 8), 40))
+    together = finish(network, paper.advance(network, mixed_state(network, 8), 40))
     for index in range(8):
-        alone_state = _mixed_state(network, 8).select(torch.tensor([index]))
+        alone_state = mixed_state(network, 8).select(torch.tensor([index]))
         alone = finish(network, paper.advance(network, alone_state, 40))
         assert alone.statuses[0] is together.statuses[index]
         # Batched and single matrix products round differently in the last bits.
@@ -146,7 +124,7 @@ def test_mixed_batch_gives_what_each_gives_alone(network: LinearClassifier) -> N
 
 
 def test_each_search_takes_its_own_number_of_steps(network: LinearClassifier) -> None:
-    state = paper.advance(network, _mixed_state(network, 8), 1000)
+    state = paper.advance(network, mixed_state(network, 8), 1000)
     expected = torch.where(is_already_wrong(state), state.steps, state.step_counts)
     assert torch.equal(state.steps, expected)
 
@@ -154,7 +132,7 @@ def test_each_search_takes_its_own_number_of_steps(network: LinearClassifier) ->
 def test_already_wrong_image_has_distance_zero_and_takes_no_step(
     network: LinearClassifier,
 ) -> None:
-    images = _images(3)
+    images = grey_images(3)
     wrong_labels = (network(images).argmax(1) + 1) % 5
     result = run_searches(network, images, plan_goal(Goal.ATTACK, wrong_labels))
     assert set(result.statuses) == {SearchStatus.ALREADY_WRONG}
@@ -186,7 +164,7 @@ def test_saturated_softmax_neither_stalls_nor_gives_nan() -> None:
 def test_zero_gradient_is_left_in_a_seeded_direction() -> None:
     network = LinearClassifier(SHAPE, 5)
     network.head.weight.zero_()
-    images = _images(2)
+    images = grey_images(2)
     targets = torch.tensor([1, 1])
     seeded = [
         paper.advance(network, _state(images, Goal.EXPLAIN_FOR, targets), 3) for _ in range(2)
@@ -200,7 +178,7 @@ def test_zero_gradient_is_left_in_a_seeded_direction() -> None:
 def test_search_leaves_inputs_weights_and_modes_alone(network: LinearClassifier) -> None:
     trainable = LinearClassifier(SHAPE, 5).requires_grad_(True)
     weight = trainable.head.weight.clone()
-    images = _images(3)
+    images = grey_images(3)
     before = images.clone()
     run_searches(trainable, images, plan_goal(Goal.BTR, trainable(images).argmax(1), steps=10))
     assert torch.equal(images, before)
@@ -212,12 +190,12 @@ def test_search_leaves_inputs_weights_and_modes_alone(network: LinearClassifier)
 def test_training_mode_is_refused() -> None:
     network = LinearClassifier(SHAPE, 5).train()
     with pytest.raises(ValueError, match="network: got training mode"):
-        paper.advance(network, _state(_images(1), Goal.ATTACK, torch.tensor([0])), 1)
+        paper.advance(network, _state(grey_images(1), Goal.ATTACK, torch.tensor([0])), 1)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
 def test_images_outside_the_box_are_refused(bad: float) -> None:
-    images = _images(2)
+    images = grey_images(2)
     images[1, 0, 0, 0] = bad
     with pytest.raises(ValueError, match=r"images: .* allowed \[0, 1\]"):
         _state(images, Goal.ATTACK, torch.tensor([0, 0]))
@@ -226,11 +204,11 @@ def test_images_outside_the_box_are_refused(bad: float) -> None:
 @pytest.mark.parametrize("rho", [0.0, -1.0, math.nan, 1.5])
 def test_rho_outside_its_range_is_refused(rho: float) -> None:
     with pytest.raises(ValueError, match="rhos"):
-        _state(_images(1), Goal.EXPLAIN_FOR, torch.tensor([0]), rho=rho)
+        _state(grey_images(1), Goal.EXPLAIN_FOR, torch.tensor([0]), rho=rho)
 
 
 def test_full_batch_gives_the_order_of_the_plan(network: LinearClassifier) -> None:
-    images = _images(7)
+    images = grey_images(7)
     labels = network(images).argmax(1)
     mixed = labels.clone()
     mixed[::2] = (mixed[::2] + 1) % 5  # already wrong: these leave at once, others take their slot
@@ -250,7 +228,7 @@ def test_engine_never_holds_more_than_its_batch(network: LinearClassifier) -> No
             return super().forward(images)
 
     watched = Watched(SHAPE, 5)
-    images = _images(9)
+    images = grey_images(9)
     labels = watched(images).argmax(1)
     seen.clear()
     run_searches(watched, images, plan_goal(Goal.ATTACK, labels, steps=30), batch_size=4)
@@ -258,7 +236,7 @@ def test_engine_never_holds_more_than_its_batch(network: LinearClassifier) -> No
 
 
 def test_several_searches_may_share_an_image(network: LinearClassifier) -> None:
-    images = _images(1)
+    images = grey_images(1)
     plan = SearchPlan(
         image_indices=torch.tensor([0, 0, 0]),
         goals=torch.full((3,), goal_code(Goal.EXPLAIN_FOR)),

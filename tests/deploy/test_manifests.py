@@ -235,6 +235,19 @@ def test_every_setting_in_a_manifest_is_one_of_the_gateway(
 
 
 @needs_kubectl
+@pytest.mark.parametrize("target", ["base", "overlays/prod-cpu", "overlays/prod-gpu", "kserve"])
+def test_whoever_is_reached_from_elsewhere_asks_for_keys(
+    target: str, built: dict[str, list[Manifest]]
+) -> None:
+    text = json.dumps(built[target])
+    assert "CANDOR_ALLOW_ANONYMOUS" not in text
+    (pod,) = [pod for pod in pods(built[target]) if "worker" in json.dumps(pod.spec)]
+    mounts = {m["name"]: m["mountPath"] for c in pod.containers for m in c["volumeMounts"]}
+    assert f"{mounts['keys']}/keys" in text
+    assert ("CANDOR_TLS_CERT" in text) == target.startswith("overlays/prod")
+
+
+@needs_kubectl
 def test_ports_are_those_the_servers_listen_on(built: dict[str, list[Manifest]]) -> None:
     fields = Settings.model_fields
     ports = {
@@ -248,13 +261,18 @@ def test_ports_are_those_the_servers_listen_on(built: dict[str, list[Manifest]])
         "rest": fields["rest_port"].default,
         "metrics": 8502,
         "ts-metrics": STANDARD_PORTS.metrics,
+        "health": 8503,
     }
     assert fields["torchserve_address"].default.endswith(f":{STANDARD_PORTS.grpc_inference}")
 
 
 @needs_kubectl
 def test_served_models_are_shipped(built: dict[str, list[Manifest]]) -> None:
-    (config,) = [i for i in built["overlays/prod-cpu"] if i["kind"] == "ConfigMap"]
+    (config,) = [
+        item
+        for item in built["overlays/prod-cpu"]
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"].startswith("candor-gateway")
+    ]
     for name in json.loads(config["data"]["CANDOR_MODELS"]):
         assert (MODELS_DIR / name / "card.json").is_file()
 

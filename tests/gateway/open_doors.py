@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,28 +46,37 @@ async def _open(backend: LinearBackend, **changes: Any) -> Gateway:
     return gateway
 
 
-def opened(**changes: Any) -> Iterator[Doors]:
+@contextmanager
+def running(
+    **changes: Any,
+) -> Iterator[tuple[Gateway, LinearBackend, asyncio.AbstractEventLoop]]:
+    """A started gateway, not ready yet perhaps, its worker, and the loop both run in."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     backend = LinearBackend(call_seconds=0.002)
     opening = asyncio.run_coroutine_threadsafe(_open(backend, **changes), loop)
     gateway = opening.result(START_SECONDS)
-    address = f"127.0.0.1:{gateway.grpc_port}"
-    channel = grpc.insecure_channel(address)
-    with (
-        httpx.Client(base_url=f"http://127.0.0.1:{gateway.rest_port}", timeout=20) as rest,
-        CandorClient(address, timeout_seconds=20) as client,
-        channel,
-    ):
-        stub = candor_pb2_grpc.CandorServiceStub(channel)
-        doors = Doors(backend, gateway, loop, rest, channel, stub, client)
-        until(lambda: rest.get("/healthz/ready").status_code == 200)
-        yield doors
-        asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(START_SECONDS)
+    yield gateway, backend, loop
+    asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(START_SECONDS)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+def opened(**changes: Any) -> Iterator[Doors]:
+    with running(**changes) as (gateway, backend, loop):
+        address = f"127.0.0.1:{gateway.grpc_port}"
+        channel = grpc.insecure_channel(address)
+        with (
+            httpx.Client(base_url=f"http://127.0.0.1:{gateway.rest_port}", timeout=20) as rest,
+            CandorClient(address, timeout_seconds=20) as client,
+            channel,
+        ):
+            stub = candor_pb2_grpc.CandorServiceStub(channel)
+            doors = Doors(backend, gateway, loop, rest, channel, stub, client)
+            until(lambda: rest.get("/healthz/ready").status_code == 200)
+            yield doors
 
 
 def until(holds: Callable[[], bool], seconds: float = START_SECONDS) -> None:

@@ -13,6 +13,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import Goal, SearchItem
 from gateway.cache import ResultCache, key_maker
 from gateway.desk import Found, SearchDesk, Terms
+from gateway.metrics import Metrics
 from gateway.scheduler import SearchScheduler
 from gateway.slots import Slots
 from tests.gateway.linear_worker import POISON_SEED, SHAPE, LinearBackend
@@ -32,7 +33,8 @@ class Room:
             self.backend, "linear", value_count=3072, chunk_seconds=0.02
         )
         self.cache = ResultCache(max_bytes)
-        self.desk = SearchDesk(self.scheduler, self.cache)
+        self.metrics = Metrics(["linear"])
+        self.desk = SearchDesk(self.scheduler, self.cache, self.metrics, "linear")
         self.slots = Slots(100)
 
     async def ask(

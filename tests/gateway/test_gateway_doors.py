@@ -531,7 +531,7 @@ def test_each_request_leaves_one_json_line(
     caplog.set_level(logging.INFO, logger="gateway.requests")
     doors.rest.post("/v1/predict", json={"image": as_json(png)}, headers={"x-request-id": "logged"})
     doors.rest.post("/v1/probe", content=b"{", headers={"x-request-id": "logged"})
-    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    lines = [record.fields for record in caplog.records]
     logged = [line for line in lines if line["request_id"] == "logged"]
     assert [(line["verb"], line["code"]) for line in logged] == [
         ("predict", "OK"),

@@ -2,14 +2,21 @@
 
 import re
 import urllib.request
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client import Histogram
 
+from candor.contracts import api
 from candor.contracts.api import ModelRef, SearchStatus
+from candor.contracts.errors import ServiceError
 from candor.contracts.worker import Goal
 from gateway import metrics as measured
+from gateway.client import CandorClient
 from gateway.metrics import Metrics, start_exposition
+from gateway.pb.candor.v1 import candor_pb2 as pb
+from tests.gateway.linear_worker import CARD
+from tests.gateway.open_doors import Doors, opened, until
 
 
 @pytest.fixture
@@ -90,10 +97,11 @@ def test_a_search_leaves_its_traces(metrics: Metrics) -> None:
     metrics.search_started("tiny", 0.3)
     metrics.chunk_ended("tiny", 2, 0.08)
     metrics.search_progressed("tiny", 0.4)
-    metrics.search_ended(
-        "tiny", Goal.EXPLAIN_FOR, SearchStatus.FOUND, steps=40, rmse=0.05, is_partial=True
-    )
-    metrics.cache_asked("tiny", is_hit=True)
+    metrics.search_ended("tiny", Goal.EXPLAIN_FOR, SearchStatus.FOUND, steps=40, rmse=0.05)
+    metrics.search_cut("tiny")
+    metrics.search_cancelled("tiny")
+    metrics.worker_failed("tiny", "search", "died")
+    metrics.cache_asked("tiny", "hit")
     metrics.computed("alice", 0.08)
     metrics.set_jobs({"running": 1})
     model = {"model": "tiny"}
@@ -108,6 +116,9 @@ def test_a_search_leaves_its_traces(metrics: Metrics) -> None:
         ("candor_first_progress_seconds_count", ()): 1,
         ("candor_searches_total", (("goal", "explain_for"), ("status", "found"))): 1,
         ("candor_partial_searches_total", ()): 1,
+        ("candor_cancelled_searches_total", ()): 1,
+        ("candor_worker_errors_total", (("role", "search"), ("kind", "died"))): 1,
+        ("candor_worker_errors_total", (("role", "predict"), ("kind", "died"))): 0,
         ("candor_search_steps_sum", ()): 40,
         ("candor_search_rmse_bucket", (("goal", "explain_for"), ("le", "0.05"))): 1,
         ("candor_cache_requests_total", (("result", "hit"),)): 1,
@@ -137,3 +148,107 @@ def test_prometheus_reads_it_over_http(metrics: Metrics) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+# --- on a gateway ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted() -> Iterator[Doors]:
+    yield from opened(metric_tenants=("acme",))
+
+
+def count(doors: Doors, name: str, **labels: str) -> float:
+    found = value(doors.gateway.metrics, f"candor_{name}", **labels)
+    assert found is not None, name
+    return found
+
+
+def explanation(png: bytes, steps: int = 30, **fields: object) -> api.ExplainRequest:
+    return api.ExplainRequest(
+        image=api.ImageInput(encoded=png),
+        targets=(api.ClassRef(index=1),),
+        rhos=(0.02,),
+        steps=steps,
+        **fields,
+    )
+
+
+def test_requests_of_both_doors_are_counted(counted: Doors, png: bytes) -> None:
+    image = api.ImageInput(encoded=png)
+    counted.client.predict(api.PredictRequest(image=image))
+    counted.client.predict(api.PredictRequest(image=image, model="linear"))
+    counted.rest.get("/v1/models")
+    counted.rest.post("/v1/probe", content=b"{")
+    with pytest.raises(ServiceError):
+        counted.client.get_model("nobody")
+    seen = {
+        ("predict", "linear", "OK"): 2,
+        ("list_models", "", "OK"): 1,
+        ("probe", "linear", "INVALID_INPUT"): 1,
+        ("get_model", "other", "MODEL_NOT_FOUND"): 1,
+    }
+    for (verb, model, outcome), amount in seen.items():
+        labels = {"verb": verb, "model": model}
+        assert count(counted, "requests_total", outcome=outcome, **labels) == amount
+        assert count(counted, "request_seconds_count", **labels) == amount
+
+
+def test_a_search_is_counted_from_admission_to_its_end(counted: Doors, png: bytes) -> None:
+    address = f"127.0.0.1:{counted.gateway.grpc_port}"
+    with CandorClient(address, timeout_seconds=20, tenant="acme") as acme:
+        answer = acme.explain(explanation(png))
+        acme.explain(explanation(png))
+    (found,) = answer.explanations
+    model = {"model": "linear"}
+    ended = {"goal": "explain_for", "status": found.status.value, **model}
+    assert count(counted, "searches_total", **ended) == 1
+    assert count(counted, "search_steps_sum", **model) == found.steps
+    rmse = count(counted, "search_rmse_sum", goal="explain_for", **model)
+    assert rmse == pytest.approx(found.rmse, abs=1e-4)
+    for once in ("queue", "first_progress"):
+        assert count(counted, f"{once}_seconds_count", **model) == 1
+    assert count(counted, "chunk_searches_sum", **model) >= 1
+    assert count(counted, "cache_requests_total", result="miss", **model) == 1
+    assert count(counted, "cache_requests_total", result="hit", **model) == 1
+    spent = count(counted, "compute_seconds_total", tenant="acme")
+    assert 0 < spent <= count(counted, "chunk_seconds_sum", **model)
+    assert count(counted, "compute_seconds_total", tenant="other") == 0
+    info = {"version": CARD.version, "weights_digest": CARD.weights_sha256, **model}
+    assert count(counted, "model_info", **info) == 1
+
+
+def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
+    counted: Doors, png: bytes
+) -> None:
+    counted.backend.call_seconds = 0.05
+    message = pb.ExplainRequest(
+        image=pb.Image(encoded=png), targets=[pb.ClassRef(index=0)], steps=1000
+    )
+    calls = [counted.stub.Explain.future(message) for _ in range(2)]
+    until(lambda: count(counted, "active_searches", model="linear") == 1)
+    until(lambda: count(counted, "cache_requests_total", model="linear", result="shared") == 1)
+    assert count(counted, "pending_compute_seconds", model="linear") > 0
+    for call in calls:
+        call.cancel()
+    cancelled = {"verb": "explain", "model": "linear", "outcome": "CANCELLED"}
+    until(lambda: count(counted, "requests_total", **cancelled) == 2)
+    until(lambda: count(counted, "active_searches", model="linear") == 0)
+    assert count(counted, "pending_compute_seconds", model="linear") == 0
+    assert count(counted, "cancelled_searches_total", model="linear") == 1
+
+
+def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(counted: Doors, png: bytes) -> None:
+    counted.backend.call_seconds = 0.02
+    answer = counted.client.explain(explanation(png, steps=1000, timeout_seconds=1.0))
+    assert answer.explanations[0].is_partial
+    assert count(counted, "partial_searches_total", model="linear") == 1
+    assert count(counted, "search_steps_count", model="linear") == 1
+    assert count(counted, "cancelled_searches_total", model="linear") == 0
+
+
+def test_calls_a_worker_did_not_answer_are_counted(counted: Doors, png: bytes) -> None:
+    counted.backend.failures_left = 2
+    counted.client.explain(explanation(png))
+    lost = {"model": "linear", "role": "search", "kind": "unavailable"}
+    assert count(counted, "worker_errors_total", **lost) == 2

@@ -271,7 +271,7 @@ def test_cache_hits_are_marked_and_logged(
     for expected in (False, True):
         answer = fresh_doors.client.probe(api.ProbeRequest(image=image))
         assert {one.from_cache for one in answer.results} == {expected}
-    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    lines = [record.fields for record in caplog.records]
     assert [line["cached"] for line in lines] == [0, 1, 0, 0, 2]
 
 

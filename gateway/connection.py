@@ -1,0 +1,97 @@
+"""How clients reach a gateway: TLS, key, deadline, when to ask again.  Imports `status`, grpc."""
+
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from candor.contracts.errors import ErrorCode, ServiceError
+from gateway import status
+from gateway.caller import TENANT_KEY
+
+OPTIONS = [
+    # 64 explanations of a large picture with their tensors.
+    ("grpc.max_receive_message_length", 256 * 1024 * 1024),
+    ("grpc.max_metadata_size", 64 * 1024),  # error details travel as metadata
+]
+KEY_VARIABLE = "CANDOR_KEY"
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """PEM files.
+
+    Attributes:
+        ca: authorities to trust; None for those of the system.
+        cert, key: of this client, for mutual TLS.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        ca, key, cert = (path and path.read_bytes() for path in (self.ca, self.key, self.cert))
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """What every call of one client has in common.
+
+    Attributes:
+        timeout_seconds: the deadline of a call, all its attempts and pauses together.
+        tenant: who shares the workers fairly; where keys are needed, the key says it.
+        key: bearer key or token; as the variable CANDOR_KEY says where it is empty.
+        tls: None speaks plain text.
+        max_attempts: calls made for one answer while the gateway says that a retry may help.
+    """
+
+    timeout_seconds: float = 600.0
+    tenant: str = ""
+    key: str = ""
+    tls: Tls | None = None
+    max_attempts: int = 3
+
+    def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
+        key = self.key or os.environ.get(KEY_VARIABLE, "")
+        sent = (
+            ("x-request-id", request_id),
+            (TENANT_KEY, self.tenant),
+            ("authorization", f"Bearer {key}" if key else ""),
+        )
+        return tuple((name, value) for name, value in sent if value)
+
+    def deadline(self) -> float:
+        return time.monotonic() + self.timeout_seconds
+
+    def pause_before(self, attempt: int, error: ServiceError, deadline: float) -> float:
+        """Seconds until attempt number ``attempt`` (from 2) may be made.
+
+        What the gateway asks for (RetryInfo), or a growing pause while it cannot be reached.
+
+        Raises:
+            ServiceError: ``error``: a retry cannot help, comes too late, or was one too many.
+        """
+        is_away = error.code is ErrorCode.MODEL_NOT_READY
+        if attempt > self.max_attempts or (error.retry_seconds is None and not is_away):
+            raise error
+        usual = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 2))
+        asked = usual if error.retry_seconds is None else error.retry_seconds
+        # Up to a quarter more, so that those refused together do not come back together.
+        pause = asked * random.uniform(1.0, 1.25)
+        if time.monotonic() + pause >= deadline:
+            raise error
+        return pause
+
+
+def service_error(err: Any) -> ServiceError:
+    """What a failed gRPC call says."""
+    trailing = dict(err.trailing_metadata() or ())
+    return status.from_rpc_status(err.code(), err.details() or "", trailing.get(status.DETAILS_KEY))

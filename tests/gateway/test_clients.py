@@ -1,0 +1,177 @@
+"""Both clients against a real gateway: the same answers, retries, deadlines, streams, TLS, keys."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from candor.contracts import api
+from candor.contracts.errors import ErrorCode, ServiceError
+from gateway.async_client import AsyncCandorClient
+from gateway.client import CandorClient
+from gateway.connection import Connection, Tls
+from gateway.keys import add_key
+from gateway.quotas import Quota
+from tests.gateway.certificates import Authority
+from tests.gateway.open_doors import Doors, opened, running, until
+
+
+def predict_request(png: bytes) -> api.PredictRequest:
+    return api.PredictRequest(image=api.ImageInput(encoded=png))
+
+
+def explain_request(png: bytes, **fields: Any) -> api.ExplainRequest:
+    image = api.ImageInput(encoded=png)
+    return api.ExplainRequest(image=image, targets=(api.ClassRef(index=0),), **fields)
+
+
+def address(doors: Doors) -> str:
+    return f"127.0.0.1:{doors.gateway.grpc_port}"
+
+
+def test_both_clients_give_the_same_answers(doors: Doors, png: bytes) -> None:
+    async def ask() -> list[Any]:
+        async with AsyncCandorClient(address(doors), timeout_seconds=20) as client:
+            answers = [
+                await client.predict(predict_request(png), request_id="same"),
+                await client.explain(explain_request(png, steps=5), request_id="same"),
+                await client.probe(
+                    api.ProbeRequest(image=api.ImageInput(encoded=png)), request_id="same"
+                ),
+                await client.list_models(),
+                await client.get_model(),
+            ]
+            async with aclosing(client.explain_stream(explain_request(png, steps=5))) as events:
+                answers.append([event async for event in events][-1].result)
+            return answers
+
+    with CandorClient(address(doors), timeout_seconds=20) as client:
+        request = api.ProbeRequest(image=api.ImageInput(encoded=png))
+        expected = [
+            client.predict(predict_request(png), request_id="same"),
+            client.explain(explain_request(png, steps=5), request_id="same"),
+            client.probe(request, request_id="same"),
+            client.list_models(),
+            client.get_model(),
+        ]
+    *answers, streamed = asyncio.run(ask())
+    assert answers[0] == expected[0]
+    for got, wanted in ((answers[1], expected[1]), (streamed, expected[1])):
+        assert got.explanations[0].image_png == wanted.explanations[0].image_png
+    assert answers[3:] == expected[3:]
+
+
+def test_clients_come_back_when_the_gateway_says_so(png: bytes) -> None:
+    quota = Quota(requests_per_second=2.0, burst=1)
+
+    async def ask(where: str) -> api.PredictResponse:
+        async with AsyncCandorClient(where, timeout_seconds=20, tenant="async") as client:
+            await client.predict(predict_request(png))
+            return await client.predict(predict_request(png))
+
+    for doors in opened(quota=quota):
+        started = time.perf_counter()
+        with CandorClient(address(doors), timeout_seconds=20, tenant="sync") as client:
+            client.predict(predict_request(png))
+            client.predict(predict_request(png))
+        assert time.perf_counter() - started > 0.4
+        assert asyncio.run(ask(address(doors))).predictions
+        with CandorClient(address(doors), tenant="once", max_attempts=1) as client:
+            client.predict(predict_request(png))
+            with pytest.raises(ServiceError) as caught:
+                client.predict(predict_request(png))
+        assert caught.value.code is ErrorCode.QUOTA_EXCEEDED
+        assert caught.value.violations[0].field == "tenant"
+
+
+def test_no_retry_goes_beyond_the_deadline_or_helps_a_bad_request() -> None:
+    connection = Connection(timeout_seconds=1.0, max_attempts=3)
+    late = ServiceError(ErrorCode.OVERLOADED, "later", retry_seconds=5.0)
+    hopeless = ServiceError(ErrorCode.INVALID_INPUT, "bad")
+    away = ServiceError(ErrorCode.MODEL_NOT_READY, "away")
+    deadline = connection.deadline()
+    for error in (late, hopeless):
+        with pytest.raises(ServiceError) as caught:
+            connection.pause_before(2, error, deadline)
+        assert caught.value is error
+    pauses = [connection.pause_before(attempt, away, deadline) for attempt in (2, 3)]
+    assert 0.1 <= pauses[0] <= 0.125 < 0.2 <= pauses[1] <= 0.25
+    with pytest.raises(ServiceError):
+        connection.pause_before(4, away, deadline)
+
+
+def test_clients_outlive_a_gateway_that_is_not_there_yet(doors: Doors, png: bytes) -> None:
+    started = time.perf_counter()
+    with CandorClient("127.0.0.1:1", timeout_seconds=5) as client, pytest.raises(ServiceError):
+        client.list_models()
+    assert time.perf_counter() - started > 0.3
+
+    async def ask() -> None:
+        async with AsyncCandorClient("127.0.0.1:1", timeout_seconds=5) as client:
+            await client.list_models()
+
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(ask())
+    assert caught.value.code is ErrorCode.MODEL_NOT_READY
+
+
+def test_deadline_brings_the_best_so_far(fresh_doors: Doors, png: bytes) -> None:
+    fresh_doors.backend.call_seconds = 0.2
+    with CandorClient(address(fresh_doors), timeout_seconds=2.0) as client:
+        answer = client.explain(explain_request(png, steps=2000))
+    assert answer.explanations[0].is_partial
+
+
+def test_cancelled_task_ends_the_search(fresh_doors: Doors, png: bytes) -> None:
+    fresh_doors.backend.call_seconds = 0.02
+
+    async def ask_and_cancel() -> None:
+        async with AsyncCandorClient(address(fresh_doors), timeout_seconds=20) as client:
+            task = asyncio.create_task(client.explain(explain_request(png, steps=2000)))
+            while not any(call[0].step_count == 2000 for call in fresh_doors.backend.search_calls):
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(ask_and_cancel())
+    desk = fresh_doors.gateway.service._served["linear"].desk
+    until(lambda: desk.scheduler.search_count == 0)
+
+
+def test_clients_bring_key_and_certificate(
+    tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    cert, key, _ = authority.issue("server")
+    mine = authority.issue("mine")
+    file = tmp_path / "keys"
+    bearer = add_key(file, "web", "acme", ["predict"])
+    tls = Tls(ca=authority.ca, cert=mine[0], key=mine[1])
+
+    async def ask(where: str, **options: Any) -> api.PredictResponse:
+        async with AsyncCandorClient(where, timeout_seconds=20, **options) as client:
+            return await client.predict(predict_request(png))
+
+    with running(
+        tls_cert=str(cert),
+        tls_key=str(key),
+        tls_client_ca=str(authority.ca),
+        keys_file=str(file),
+    ) as (gateway, *_):
+        where = f"127.0.0.1:{gateway.grpc_port}"
+        until(lambda: gateway._is_ready)
+        with CandorClient(where, key=bearer, tls=tls, timeout_seconds=20) as client:
+            assert client.predict(predict_request(png)).predictions
+            with pytest.raises(ServiceError) as caught:
+                client.explain(explain_request(png))
+            assert caught.value.code is ErrorCode.PERMISSION_DENIED
+        assert asyncio.run(ask(where, key=bearer, tls=tls)).predictions
+        with pytest.raises(ServiceError) as caught:
+            asyncio.run(ask(where, tls=tls))
+        assert caught.value.code is ErrorCode.UNAUTHENTICATED
+        monkeypatch.setenv("CANDOR_KEY", bearer)
+        assert asyncio.run(ask(where, tls=tls)).predictions

@@ -1,0 +1,255 @@
+"""The Open Inference Protocol and KServe's v1 through both real doors, on the wire's own terms."""
+
+import base64
+import json
+import struct
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from candor.contracts import limits
+from gateway.pb.openinference import inference_pb2 as pb
+from gateway.pb.openinference import inference_pb2_grpc
+from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of
+from tests.gateway.open_doors import Doors
+
+INFER = "/v2/models/linear/infer"
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(3).random((3, *SHAPE), dtype=np.float32)
+
+
+@pytest.fixture
+def stub(doors: Doors) -> inference_pb2_grpc.GRPCInferenceServiceStub:
+    return inference_pb2_grpc.GRPCInferenceServiceStub(doors.channel)
+
+
+def tensors(images: np.ndarray) -> list[dict[str, Any]]:
+    shape = list(images.shape)
+    data = images.ravel().tolist()
+    return [{"name": "image", "datatype": "FP32", "shape": shape, "data": data}]
+
+
+def encoded(*pictures: bytes) -> list[dict[str, Any]]:
+    data = [base64.b64encode(picture).decode() for picture in pictures]
+    return [{"name": "image", "datatype": "BYTES", "shape": [len(pictures)], "data": data}]
+
+
+def outputs_of(answer: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {one["name"]: np.array(one["data"]).reshape(one["shape"]) for one in answer["outputs"]}
+
+
+def infer_request(images: np.ndarray, *, is_raw: bool, **fields: Any) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name="linear", **fields)
+    tensor = request.inputs.add(name="image", datatype="FP32", shape=images.shape)
+    if is_raw:
+        request.raw_input_contents.append(images.astype("<f4").tobytes())
+    else:
+        tensor.contents.fp32_contents.extend(images.ravel().tolist())
+    return request
+
+
+# --- metadata and health -----------------------------------------------------------------------
+
+
+def test_rest_tells_server_and_models(doors: Doors) -> None:
+    assert doors.rest.get("/v2").json()["name"] == "candor"
+    assert doors.rest.get("/v2/health/live").json() == {"live": True}
+    assert doors.rest.get("/v2/health/ready").json() == {"ready": True}
+    for path in ("", f"/versions/{CARD.version}"):
+        told = doors.rest.get(f"/v2/models/linear{path}").json()
+        assert told["versions"] == [CARD.version]
+        assert [one["shape"] for one in told["inputs"]] == [[-1], [-1, *SHAPE]]
+        assert {one["name"] for one in told["outputs"]} == {"indices", "labels", "confidences"}
+        assert doors.rest.get(f"/v2/models/linear{path}/ready").json()["ready"] is True
+    for path in ("/v2/models/cubic", "/v2/models/linear/versions/9", "/v2/models/cubic/ready"):
+        response = doors.rest.get(path)
+        assert response.status_code == 404
+        assert isinstance(response.json()["error"], str)
+
+
+def test_grpc_tells_the_same(doors: Doors, stub: Any) -> None:
+    assert stub.ServerLive(pb.ServerLiveRequest()).live
+    assert stub.ServerReady(pb.ServerReadyRequest()).ready
+    assert stub.ServerMetadata(pb.ServerMetadataRequest()).name == "candor"
+    assert stub.ModelReady(pb.ModelReadyRequest(name="linear")).ready
+    told = stub.ModelMetadata(pb.ModelMetadataRequest(name="linear"))
+    rest = doors.rest.get("/v2/models/linear").json()
+    assert [list(one.shape) for one in told.inputs] == [one["shape"] for one in rest["inputs"]]
+    assert [one.name for one in told.outputs] == [one["name"] for one in rest["outputs"]]
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelMetadata(pb.ModelMetadataRequest(name="linear", version="9"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+# --- inference ---------------------------------------------------------------------------------
+
+
+def test_every_way_in_gives_what_predict_gives(doors: Doors, stub: Any, images: np.ndarray) -> None:
+    body = {"id": "mine", "inputs": tensors(images), "parameters": {"top_k": 5}}
+    answer = doors.rest.post(INFER, json=body).json()
+    assert (answer["id"], answer["model_name"]) == ("mine", "linear")
+    outputs = outputs_of(answer)
+    for place, image in enumerate(images):
+        confidences = confidences_of(image)
+        order = np.argsort(-confidences)
+        assert outputs["indices"][place].tolist() == order.tolist()
+        np.testing.assert_allclose(outputs["confidences"][place], confidences[order], rtol=1e-5)
+        assert outputs["labels"][place].tolist() == [CLASSES[index] for index in order]
+    for is_raw in (False, True):
+        request = infer_request(images, is_raw=is_raw, id="mine")
+        request.parameters["top_k"].int64_param = 5
+        response = stub.ModelInfer(request)
+        assert response.id == "mine"
+        indices, labels, confidences = (
+            response.raw_output_contents
+            if is_raw
+            else [
+                np.array(response.outputs[0].contents.int64_contents, "<i8").tobytes(),
+                b"".join(
+                    struct.pack("<I", len(one)) + one
+                    for one in response.outputs[1].contents.bytes_contents
+                ),
+                np.array(response.outputs[2].contents.fp32_contents, "<f4").tobytes(),
+            ]
+        )
+        assert np.frombuffer(indices, "<i8").tolist() == outputs["indices"].ravel().tolist()
+        np.testing.assert_allclose(
+            np.frombuffer(confidences, "<f4"), outputs["confidences"].ravel(), rtol=1e-6
+        )
+        assert labels[4:].startswith(outputs["labels"][0, 0].encode())
+
+
+def test_pictures_travel_as_bytes_too(doors: Doors, stub: Any, png: bytes) -> None:
+    plain = doors.rest.post("/v1/predict", files={"image": png}).json()["predictions"]
+    want = [one["index"] for one in plain]
+    by_json = doors.rest.post(INFER, json={"inputs": encoded(png, png)}).json()
+    assert outputs_of(by_json)["indices"].tolist() == [want, want]
+    request = pb.ModelInferRequest(model_name="linear")
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(png)
+    answer = stub.ModelInfer(request)
+    assert list(answer.outputs[0].contents.int64_contents) == want
+
+
+def test_binary_tensors_behind_the_json(doors: Doors, images: np.ndarray) -> None:
+    raw = images.astype("<f4").tobytes()
+    head = {
+        "inputs": [
+            {
+                "name": "image",
+                "datatype": "FP32",
+                "shape": list(images.shape),
+                "parameters": {"binary_data_size": len(raw)},
+            }
+        ],
+        "outputs": [{"name": "confidences", "parameters": {"binary_data": True}}],
+    }
+    text = json.dumps(head).encode()
+    headers = {"inference-header-content-length": str(len(text))}
+    response = doors.rest.post(INFER, content=text + raw, headers=headers)
+    length = int(response.headers["inference-header-content-length"])
+    (output,) = json.loads(response.content[:length])["outputs"]
+    got = np.frombuffer(response.content[length:], "<f4").reshape(output["shape"])
+    np.testing.assert_allclose(got[0, 0], confidences_of(images[0]).max(), rtol=1e-5)
+    too_long = {"inference-header-content-length": str(len(text) + len(raw) + 1)}
+    assert doors.rest.post(INFER, content=text + raw, headers=too_long).status_code == 400
+    assert doors.rest.post(INFER, content=text, headers=headers).status_code == 400
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"inputs": []}, "inputs"),
+        ({"inputs": [{"name": "pixels", "datatype": "BYTES", "shape": [0], "data": []}]}, "inputs"),
+        (
+            {"inputs": [{"name": "image", "datatype": "FP16", "shape": [1], "data": [1]}]},
+            "datatype",
+        ),
+        ({"inputs": [{"name": "image", "datatype": "FP32", "shape": [2], "data": [1]}]}, "data"),
+        ({"inputs": [{"name": "image", "datatype": "FP32", "shape": [-1], "data": []}]}, "shape"),
+        (
+            {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]},
+            "shape",
+        ),
+        ({"inputs": [{"name": "image", "datatype": "FP32", "shape": [1], "data": ["a"]}]}, "data"),
+        (
+            {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["!"]}]},
+            "values",
+        ),
+        (
+            {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}]},
+            "image",
+        ),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [0], "data": []}]}, "shape"),
+        ({"outputs": [{"name": "logits"}]}, "outputs"),
+        ({"parameters": {"top_k": 0}}, "top_k"),
+    ],
+)
+def test_bad_tensor_is_named(doors: Doors, png: bytes, changes: dict[str, Any], field: str) -> None:
+    response = doors.rest.post(INFER, json={"inputs": encoded(png), **changes})
+    assert response.status_code == 400, response.text
+    answer = response.json()
+    assert isinstance(answer["error"], str)
+    assert field in answer["details"]["violations"][0]["field"]
+
+
+def test_too_many_pictures_are_refused_on_both_doors(doors: Doors, stub: Any, png: bytes) -> None:
+    count = limits.MAX_INSTANCES + 1
+    response = doors.rest.post(INFER, json={"inputs": encoded(*[png] * count)})
+    assert response.status_code == 400
+    assert f"[1, {limits.MAX_INSTANCES}]" in response.json()["error"]
+    request = pb.ModelInferRequest(model_name="linear")
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[count])
+    tensor.contents.bytes_contents.extend([png] * count)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    request.raw_input_contents.extend([b"", b""])
+    with pytest.raises(grpc.RpcError, match="raw_input_contents"):
+        stub.ModelInfer(request)
+
+
+def test_bad_picture_among_good_ones_is_named_by_its_place(doors: Doors, png: bytes) -> None:
+    response = doors.rest.post(INFER, json={"inputs": encoded(png, b"no picture", png)})
+    assert response.status_code == 400
+    (violation,) = response.json()["details"]["violations"]
+    assert violation["field"] == "inputs.0.1.image.encoded"
+
+
+# --- KServe v1 ---------------------------------------------------------------------------------
+
+
+def test_v1_predicts_and_explains_instances(doors: Doors, png: bytes) -> None:
+    instance = {"b64": base64.b64encode(png).decode()}
+    plain = doors.rest.post("/v1/predict", files={"image": png}).json()["predictions"]
+    response = doors.rest.post("/v1/models/linear:predict", json={"instances": [instance] * 2})
+    assert response.json()["predictions"] == [plain, plain]
+    asked = {**instance, "targets": [{"name": "dog"}], "rhos": [0.02], "steps": 5}
+    answer = doors.rest.post("/v1/models/linear:explain", json={"instances": [asked]}).json()
+    (explained,) = answer["explanations"]
+    assert explained["explanations"][0]["rmse"] <= 0.02
+    assert explained["explanations"][0]["target"]["name"] == "dog"
+
+
+def test_v1_refusals_have_the_error_body_and_the_place(doors: Doors, png: bytes) -> None:
+    good = {"b64": base64.b64encode(png).decode()}
+    path = "/v1/models/linear:predict"
+    for body, field in (
+        ({}, "instances"),
+        ({"instances": []}, "instances"),
+        ({"instances": [good, 7]}, "instances.1"),
+        ({"instances": [good, {"b64": "!"}]}, "instances.1.image.encoded"),
+    ):
+        response = doors.rest.post(path, json=body)
+        assert response.status_code == 400, response.text
+        assert response.json()["error"]["violations"][0]["field"] == field
+    response = doors.rest.post("/v1/models/cubic:predict", json={"instances": [good]})
+    assert response.status_code == 404

@@ -1,0 +1,92 @@
+"""The tables of RELIABILITY.md, one a section.  Imports the standard library and rich.
+
+Whoever measures hands over rows; the text between `<!-- NAME -->` and `<!-- end NAME -->` is
+theirs, all around it is written by hand.
+"""
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+RELIABILITY = Path(__file__).resolve().parents[1] / "RELIABILITY.md"
+COLUMNS = ("what", "tried", "lost", "measured", "held")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One thing tried and what came of it.
+
+    Attributes:
+        what: in words.
+        tried: requests, inputs or faults.
+        lost: of them answered wrongly or not at all, where the contract promised an answer.
+        measured: numbers beside what they are allowed, in words.
+        is_held: whether all of it kept what is promised.
+    """
+
+    what: str
+    tried: int
+    lost: int
+    measured: str
+    is_held: bool
+
+    def cells(self) -> tuple[str, ...]:
+        """Their texts in the order of `COLUMNS`."""
+        held = "yes" if self.is_held else "no"
+        return (self.what, f"{self.tried:,}", f"{self.lost:,}", self.measured, held)
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*row.cells())
+    console.print(table)
+
+
+def write_section(name: str, rows: Sequence[Row], command: str, path: Path = RELIABILITY) -> None:
+    """Replaces the table of a section, and says by which command, when and on what machine.
+
+    Args:
+        name: of the section's markers, such as "load", "fuzz" or "faults".
+        command: that measured, such as "make load".
+    Raises:
+        ValueError: ``path`` has no such section, or a cell would break the table.
+    """
+    made = time.strftime("%Y-%m-%d")
+    lines = [
+        f"`{command}`, {made}, {os.cpu_count()} cores, {platform.machine()}, "
+        f"Python {platform.python_version()}.",
+        "",
+        _line(COLUMNS),
+        _line(("---",) * len(COLUMNS)),
+        *(_line(row.cells()) for row in rows),
+    ]
+    with path.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two makes may end at once
+        text = _replaced(file.read(), name, "\n".join(lines))
+        file.seek(0)
+        file.write(text)
+        file.truncate()
+
+
+def _line(cells: Sequence[str]) -> str:
+    for cell in cells:
+        if "|" in cell or "\n" in cell:
+            raise ValueError(f"cell: got {cell!r}, allowed one line without |")
+    return f"| {' | '.join(cells)} |"
+
+
+def _replaced(text: str, name: str, body: str) -> str:
+    begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"section: got {name!r}, allowed one between {begin.strip()} and {end}")
+    return f"{head}{begin}\n{body}\n\n{end}{tail}"
