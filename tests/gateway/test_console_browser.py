@@ -15,9 +15,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from candor.contracts import api
+from gateway.keys import add_key
 from gateway.pb.candor.v1 import candor_pb2
 from tests.gateway.linear_worker import CLASSES, SHAPE
-from tests.gateway.open_doors import Doors
+from tests.gateway.open_doors import Doors, opened
 
 
 @pytest.fixture
@@ -238,6 +239,24 @@ def test_it_fits_a_phone_in_light_and_dark(browser: Browser, doors: Doors, schem
 
 def brightness(colour: str) -> float:
     return float(np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]]))
+
+
+def test_a_key_is_entered_once_and_named_in_the_lines(browser: Browser, tmp_path: Path) -> None:
+    keys_file = tmp_path / "keys"
+    key = add_key(keys_file, "ann", "acme", ["predict", "explain"])
+    for guarded in opened(keys_file=str(keys_file)):
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(str(guarded.rest.base_url))
+            page.get_by_label("Key").fill(key)
+            page.keyboard.press("Enter")
+            choose(page, "dog")
+            for name in ("curl", "grpcurl"):
+                line = page.locator(f"#line-{name}").inner_text()
+                assert '-H "authorization: Bearer $CANDOR_KEY"' in line
+                assert key not in line
+            page.get_by_role("button", name="Leave").click()
+            expect(page.get_by_label("Key")).to_be_visible()
 
 
 def test_nothing_foreign_runs(doors: Doors) -> None:

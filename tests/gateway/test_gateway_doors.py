@@ -204,6 +204,26 @@ def test_grpc_json_and_multipart_give_the_same_answer(
     assert by_json.json() == by_parts.json() == json.loads(by_grpc.model_dump_json())
 
 
+def test_comparison_is_whole_or_late(doors: Doors, png: bytes) -> None:
+    request = api.CompareRequest(
+        image=api.ImageInput(encoded=png), steps=2000, timeout_seconds=0.3, no_cache=True
+    )
+    with pytest.raises(ServiceError) as caught:
+        doors.client.compare(request)
+    assert caught.value.code is ErrorCode.TIMEOUT
+    answer = doors.client.compare(request.model_copy(update={"timeout_seconds": 30.0, "steps": 9}))
+    assert [one.method for one in answer.methods] == list(api.Method)
+    predicted = answer.predictions_before[0].index
+    assert answer.explanation.target.index == predicted
+    assert answer.perturbation.rmse <= 0.01
+    assert answer.perturbation.confidence_after < answer.perturbation.confidence_before
+    for one in answer.methods:
+        values = np.frombuffer(one.saliency.data, "<f4").reshape(one.saliency.height, -1)
+        assert values.shape == SHAPE[1:]
+        with Image.open(io.BytesIO(one.overlay_png)) as overlay:
+            assert overlay.size == (SHAPE[2], SHAPE[1])
+
+
 def test_tensor_gives_the_numbers_of_the_picture_it_came_from(doors: Doors, png: bytes) -> None:
     data = pixels_of(png).astype("<f4").tobytes()
     as_tensor = pb.Image(tensor=pb.Tensor(shape=SHAPE, data=data))
