@@ -265,7 +265,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     backend = TorchServeBackend(settings.torchserve_address, settings.worker_call_seconds)
-    tracing = start_tracing("candor-gateway")
+    tracing = start_tracing("candor-gateway", settings.otlp_endpoint)
     gateway = Gateway(settings, backend, tracing)
     await gateway.start()
     await stopped.wait()
