@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
@@ -80,7 +81,7 @@ class Gateway:
         guard = Guard(settings, quotas)
         self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
         self._store = open_store(settings.store_url) if settings.store_url else None
-        reports = _report_desk(self._store, settings)
+        self._reports = reports = _report_desk(self._store, settings)
         protocol = OpenInference(self.service)
         self._grpc = self._grpc_door(observer, guard, protocol, reports)
         self._socket = _listen(settings.host, settings.rest_port)
@@ -193,10 +194,18 @@ class Gateway:
             if was_ready != self._is_ready:
                 _log.info("ready" if self._is_ready else "not ready")
             await self._grpc.set_serving(self._is_ready)
+            await self._count_reports()
             is_first = not was_ready and not self._is_ready
             await asyncio.sleep(
                 _STARTING_PAUSE_SECONDS if is_first else self._settings.ready_seconds
             )
+
+    async def _count_reports(self) -> None:
+        try:
+            if self._reports is not None:
+                self.metrics.set_jobs(await self._reports.counts())
+        except SQLAlchemyError:  # the store may come back
+            _log.exception("report jobs not counted")
 
     async def _check(self) -> bool:
         try:

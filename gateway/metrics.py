@@ -22,6 +22,7 @@ from prometheus_client import (
 
 from candor.contracts.api import ModelRef, SearchStatus
 from candor.contracts.errors import ErrorCode
+from candor.contracts.reports import ReportState
 from candor.contracts.worker import Goal
 from gateway.backend import Role
 
@@ -54,7 +55,7 @@ OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
 CACHE_RESULTS: Final = ("hit", "shared", "miss")
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 WORKER_ERRORS: Final = ("died", "unavailable", "fault")
-JOB_STATES: Final = ("waiting", "running", "done", "failed", "cancelled")
+JOB_STATES: Final = tuple(ReportState)
 # How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
 # so that the share within the objective is counted and not interpolated.
 OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
