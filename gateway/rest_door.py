@@ -25,7 +25,7 @@ from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.guard import Guard
 from gateway.observe import Observer
-from gateway.refusals import refusal_answer
+from gateway.refusals import refusal
 from gateway.rest_guard import RestGuard, SecurityHeaders, add_login
 from gateway.service import CandorService
 from gateway.settings import Settings
@@ -43,6 +43,7 @@ _UNPARSED: tuple[type[BaseModel], ...] = (  # models the framework does not see 
     api.PredictRequest,
     api.ExplainRequest,
     api.ProbeRequest,
+    api.CompareRequest,
     api.ExplainProgress,
 )
 
@@ -126,6 +127,10 @@ class RestDoor:
     async def probe(self, request: Request) -> Response:
         """How little must this picture change before the network errs or knows nothing?"""
         return await self._verb("probe", self._service.probe, request)
+
+    async def compare(self, request: Request) -> Response:
+        """Do other explanations agree with the adversarial one, and do they hold still?"""
+        return await self._verb("compare", self._service.compare, request)
 
     async def list_models(self, request: Request) -> Response:
         """The models served, the default first."""
@@ -269,11 +274,6 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
-    """The one error body; ``http_status`` where the code's own does not fit."""
-    return refusal_answer(error, request.state.request_id, request.url.path, http_status)
-
-
 async def _framework_refusal(request: Request, err: Exception) -> Response:
     """An unknown path or method, in our error body."""
     http_status = err.status_code if isinstance(err, HTTPException) else 500
@@ -296,6 +296,7 @@ def make_app(
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
     _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)
     _add_verb(app, "/v1/probe", door.probe, api.ProbeRequest, api.ProbeResponse)
+    _add_verb(app, "/v1/compare", door.compare, api.CompareRequest, api.CompareResponse)
     _add_get(app, "/v1/models", door.list_models, api.ModelList)
     _add_get(app, "/v1/models/{name}", door.get_model, ServedModel)
     app.add_api_route("/healthz/live", door.live, methods=["GET"])
