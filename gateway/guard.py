@@ -112,8 +112,7 @@ class Guard:
         if identity is not None and isinstance(rule, Scope) and not identity.may(rule):
             raise _denied(identity, rule)
         tenant = credentials.tenant if identity is None else identity.tenant
-        if isinstance(rule, Scope):
-            self._quotas.admit(tenant, computes=rule is Scope.EXPLAIN)
+        self._quotas.admit(tenant, computes=rule is Scope.EXPLAIN)
         return identity
 
     async def identify(self, credentials: Credentials) -> Identity:
