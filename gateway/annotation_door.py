@@ -20,7 +20,7 @@ from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from gateway import observe
 from gateway.observe import Observer
 from gateway.page_files import page
-from gateway.refusals import refusal_answer
+from gateway.refusals import refusal
 from gateway.store.annotations import Annotations
 from gateway.store.engine import Store
 
@@ -107,13 +107,13 @@ class _Api:
         kind: type[RequestT],
         serve: Callable[[RequestT], AnnotationState],
     ) -> Response:
-        request_id = request.state.request_id
+        call = observe.Call(verb, request.state.request_id)
         try:
-            with self._observer.watch(observe.Call(verb, request_id), request.headers):
+            with self._observer.watch(call, request.headers):
                 asked = _parsed(kind, await _json(request))
                 body = (await asyncio.to_thread(serve, asked)).model_dump_json()
         except ServiceError as err:
-            return refusal_answer(err, request_id, request.url.path)
+            return refusal(err, request)
         return Response(body, media_type="application/json")
 
 

@@ -18,15 +18,14 @@ def add_console(
     *,
     grpc_port: int,
     has_annotations: bool,
-    needs_keys: bool,
     has_docs: bool,
+    needs_keys: bool,
 ) -> None:
     """Adds the page and its sample picture.
 
     Args:
         grpc_port: told in the lines to copy.
-        has_annotations: whether there is an annotation page to link to.
-        has_docs: likewise of the API's description.
+        has_annotations, has_docs: whether there are such pages to link to.
         needs_keys: the lines to copy take one from the environment's CANDOR_KEY.
     """
     sample = sample_png()
@@ -38,8 +37,8 @@ def add_console(
             models=models,
             grpc_port=grpc_port,
             has_annotations=has_annotations,
-            needs_keys=needs_keys,
             has_docs=has_docs,
+            needs_keys=needs_keys,
         )
 
     async def sample_picture() -> Response:

@@ -129,14 +129,6 @@ class SearchDesk:
             for flight in order.flights:
                 self._leave(flight, slot)
 
-    def _look_up(self, key: bytes) -> SearchResult | None:
-        result = self._cache.get(key)
-        found: Literal["hit", "shared", "miss"] = "hit" if result else "miss"
-        if result is None and key in self._flights:
-            found = "shared"
-        self._metrics.cache_asked(self._model, found)
-        return result
-
     async def compare(
         self, items: Sequence[CompareItem], arrays: Arrays, terms: Terms, slot: Slot
     ) -> list[Compared]:
@@ -155,6 +147,14 @@ class SearchDesk:
         finally:
             for errand in errands:
                 _end(errand, slot)
+
+    def _look_up(self, key: bytes) -> SearchResult | None:
+        result = self._cache.get(key)
+        found: Literal["hit", "shared", "miss"] = "hit" if result else "miss"
+        if result is None and key in self._flights:
+            found = "shared"
+        self._metrics.cache_asked(self._model, found)
+        return result
 
     def _leave(self, flight: _Flight, slot: Slot) -> None:
         """One waiter less; nobody left ends the search, which holds the slot until it stopped."""

@@ -18,7 +18,7 @@ from gateway.tokens import BadToken, KeySource, TokenReader
 class Anybody(Enum):
     """Rules beside the scopes."""
 
-    OPEN = "open"  # without a key: health, and where a key is entered
+    OPEN = "open"  # without a key: health, where a key is entered, what all pages look like
     KNOWN = "known"  # any key
 
 

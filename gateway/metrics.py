@@ -22,6 +22,7 @@ from prometheus_client import (
 
 from candor.contracts.api import ModelRef, SearchStatus
 from candor.contracts.errors import ErrorCode
+from candor.contracts.reports import ReportState
 from candor.contracts.worker import Goal
 from gateway.backend import Role
 
@@ -42,19 +43,19 @@ PLAIN_VERBS: Final = (
     "annotations_next",
     "annotations_answer",
     "annotations_undo",
-    "refused",
     "create_report",
     "get_report",
     "list_reports",
     "cancel_report",
     "download_report",
+    "refused",  # whatever was asked for: nobody looked
 )
 VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
 CACHE_RESULTS: Final = ("hit", "shared", "miss")
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 WORKER_ERRORS: Final = ("died", "unavailable", "fault")
-JOB_STATES: Final = ("waiting", "running", "done", "failed", "cancelled")
+JOB_STATES: Final = tuple(ReportState)
 # How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
 # so that the share within the objective is counted and not interpolated.
 OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
@@ -62,6 +63,7 @@ OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
     "explain": 30.0,
     "explain_stream": 30.0,
     "probe": 30.0,
+    "compare": 30.0,
 }
 FIRST_PROGRESS_OBJECTIVE_SECONDS: Final = 1.0
 

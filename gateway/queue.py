@@ -9,13 +9,11 @@ flies alone.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from gateway.caller import Priority
 from gateway.search import Errand, Lane, Passenger
 from gateway.shares import Shares
-
-OnCharge = Callable[[str, float], None]
 
 _CLASS_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
 _SHORT_FACTOR = 4.0
@@ -39,14 +37,9 @@ def _place_in_line(search: Passenger) -> tuple[int, bool, int]:
 
 
 class SearchQueue:
-    """Every search of one model that is not over, and whose turn it is.
+    """Every search of one model that is not over, and whose turn it is."""
 
-    Args:
-        on_charge: told of every tenant's seconds of computing.
-    """
-
-    def __init__(self, on_charge: OnCharge = lambda tenant, seconds: None) -> None:
-        self._on_charge = on_charge
+    def __init__(self) -> None:
         self._searches: dict[int, Passenger] = {}
         self._lanes: Shares[Lane] = Shares()
         self._tenants: Shares[str] = Shares()
@@ -90,7 +83,6 @@ class SearchQueue:
         """What a chunk cost ``search``."""
         self._lanes.charge(search.lane, seconds, _weight(search.lane))
         self._tenants.charge(search.tenant, seconds)
-        self._on_charge(search.tenant, seconds)
 
     def count_before(self, tenant: str, lane: Lane) -> int:
         """Searches that have their first chunk before the tenant's next one has."""

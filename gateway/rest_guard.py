@@ -18,7 +18,7 @@ from gateway.caller import named_tenant, tenant_of_key
 from gateway.guard import Credentials, Guard, rule_of_path
 from gateway.observe import Observer
 from gateway.page_files import page
-from gateway.refusals import refusal_answer
+from gateway.refusals import refusal
 
 SESSION_COOKIE = "candor_key"
 LOGIN = "/login"
@@ -170,7 +170,7 @@ def _turned_away(request: Request, error: ServiceError) -> Response:
         return _see_other(f"{LOGIN}?next={quote(request.url.path, safe='')}")
     if is_page and error.code is ErrorCode.PERMISSION_DENIED:
         return _login_page(request.url.path, f"This key will not do. {error.message}", 403)
-    return refusal_answer(error, request.state.request_id, request.url.path)
+    return refusal(error, request)
 
 
 def _login_page(then: str, message: str = "", http_status: int = 200) -> Response:

@@ -80,8 +80,7 @@ class Passenger(ABC):
         is_flying: a worker has it now.
         trace: the span of the request that ordered it first.
         admitted: `time.monotonic` of its admission.
-        is_started: it has been in a chunk.
-        is_answered: its best so far was asked for and given.
+        is_started: a worker has had it.
     """
 
     future: asyncio.Future[Any]
@@ -93,8 +92,12 @@ class Passenger(ABC):
     trace: Context = field(default_factory=get_current)
     admitted: float = field(default_factory=time.monotonic)
     is_started: bool = False
-    is_answered: bool = False
     _on_landing: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def age_seconds(self) -> float:
+        """Since its admission."""
+        return time.monotonic() - self.admitted
 
     @property
     @abstractmethod
@@ -139,11 +142,13 @@ class Search(Passenger):
     Attributes:
         arrays: the state a worker sent last, or the picture alone.
         progress: what the worker said of that state; None before the first chunk.
+        is_answered: its best so far was asked for and given.
     """
 
     item: SearchItem
     arrays: Arrays
     progress: SearchProgress | None = None
+    is_answered: bool = False
 
     @property
     def step(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from candor.artifact import LoadedModel
+from candor.contracts.tracing import Tracing
 from candor.contracts.worker import (
     COMPARED_ARRAYS,
     CompareAnswer,
@@ -17,6 +18,7 @@ from candor.contracts.worker import (
 from candor.search.chunks import advance_items, check_image, check_item, check_target
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
 from handlers.loading import SearchNetworks, load_worker_model, search_networks
+from handlers.spans import batch_span, start_worker_tracing
 
 
 class SearchHandler:
@@ -24,13 +26,16 @@ class SearchHandler:
 
     _model: LoadedModel
     _networks: SearchNetworks
+    _tracing: Tracing
 
     def initialize(self, context: Any) -> None:
         self._model = load_worker_model(context)
         self._networks = search_networks(self._model)
+        self._tracing = start_worker_tracing()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        return answer_rows(data, self._model.card, self._check, self._compute)
+        with batch_span(self._tracing, "search", data):
+            return answer_rows(data, self._model.card, self._check, self._compute)
 
     def _check(self, task: Task) -> ItemError | None:
         card, item = self._model.card, task.item

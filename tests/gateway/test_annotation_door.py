@@ -28,6 +28,11 @@ def browser(rest: httpx.Client) -> Iterator[httpx.Client]:
         yield client
 
 
+def verdicts(store: Store) -> dict[tuple[str, int], Verdict]:
+    said = Annotations(store).judgements()
+    return {(one.annotator, one.candidate): one.verdict for one in said}
+
+
 def ask(rest: httpx.Client, verb: str, **fields: Any) -> dict[str, Any]:
     response = rest.post(f"/v1/annotations:{verb}", json=fields)
     assert response.status_code == 200, response.text
