@@ -39,7 +39,7 @@ OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the pictu
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
-_DEFAULT_ADDRESS = "127.0.0.1:8500"
+DEFAULT_ADDRESS = "127.0.0.1:8500"
 
 
 def predict(
@@ -51,7 +51,7 @@ def predict(
     runtime: Annotated[
         str | None, typer.Option(help="With --model: torch, or onnx (default of an ONNX file).")
     ] = None,
-    address: Address = _DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     top_k: TopK = limits.DEFAULT_TOP_K,
     as_json: AsJson = False,
@@ -62,7 +62,7 @@ def predict(
             raise ValueError(f"runtime: got {runtime!r}, allowed with --model only")
         values = {"model": name, "image": _image(picture), "top_k": top_k}
         with _client(model, address, runtime) as client:
-            answer = client.predict(_request(api.PredictRequest, values))
+            answer = client.predict(checked_request(api.PredictRequest, values))
         if as_json:
             print_json(answer.model_dump(mode="json"))
         else:
@@ -79,7 +79,7 @@ def explain(
         bool, typer.Option("--against", help="Less of the class instead of more.")
     ] = False,
     model: ModelDir = None,
-    address: Address = _DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = limits.DEFAULT_SOLVER,
@@ -102,7 +102,7 @@ def explain(
             "top_k": top_k,
         }
         with _client(model, address) as client:
-            answer = client.explain(_request(api.ExplainRequest, values))
+            answer = client.explain(checked_request(api.ExplainRequest, values))
         if out is not None:
             _save_explanations(out, answer)
         if as_json:
@@ -117,7 +117,7 @@ def probe(
         str | None, typer.Option(help="True class, name or index; default what is predicted.")
     ] = None,
     model: ModelDir = None,
-    address: Address = _DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = limits.DEFAULT_SOLVER,
@@ -138,7 +138,7 @@ def probe(
             "top_k": top_k,
         }
         with _client(model, address) as client:
-            answer = client.probe(_request(api.ProbeRequest, values))
+            answer = client.probe(checked_request(api.ProbeRequest, values))
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             for result in answer.results:
@@ -154,17 +154,22 @@ def _client(
     model: Path | None, address: str, runtime: str | None = "torch"
 ) -> "CandorClient | LocalClient":
     if model is None:
-        from gateway.client import CandorClient
-        from gateway.connection import Tls
-
-        authorities = os.environ.get("CANDOR_CA")
-        return CandorClient(address, tls=Tls(ca=Path(authorities)) if authorities else None)
+        return service_client(address)
     from cli.local import open_local
 
     return open_local(model, runtime)
 
 
-def _request(kind: type[RequestT], values: dict[str, object]) -> RequestT:
+def service_client(address: str) -> "CandorClient":
+    """Of a running service, with the key and the authorities of the environment."""
+    from gateway.client import CandorClient
+    from gateway.connection import Tls
+
+    authorities = os.environ.get("CANDOR_CA")
+    return CandorClient(address, tls=Tls(ca=Path(authorities)) if authorities else None)
+
+
+def checked_request(kind: type[RequestT], values: dict[str, object]) -> RequestT:
     try:
         return kind.model_validate(values)
     except ValidationError as err:
