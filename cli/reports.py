@@ -14,7 +14,7 @@ from candor.contracts.reports import (
     Report,
     ReportState,
 )
-from cli.ask import DEFAULT_ADDRESS, Address, ModelName, checked_request, service_client
+from cli.ask import DEFAULT_ADDRESS, Address, ModelName, as_request, service_client
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def create(
             "compare": compare,
             "idempotency_key": key,
         }
-        report = client.create_report(checked_request(CreateReportRequest, values))
+        report = client.create_report(as_request(CreateReportRequest, values))
         if wait or out is not None:
             report = _wait(client, report)
         if out is not None:

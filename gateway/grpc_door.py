@@ -103,6 +103,11 @@ class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
             "probe", self._service.probe, request, candor_pb2.ProbeResponse(), context
         )
 
+    async def Compare(self, request: Message, context: Context) -> Message:
+        return await self._answer(
+            "compare", self._service.compare, request, candor_pb2.CompareResponse(), context
+        )
+
     async def ListModels(self, request: Message, context: Context) -> Message:
         async def list_models(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.list_models()

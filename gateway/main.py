@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
+from gateway.console_door import add_console
 from gateway.grpc_door import GrpcDoor
 from gateway.guard import Guard
 from gateway.health_door import make_health_app
@@ -29,6 +30,7 @@ from gateway.observe import JsonLines, Observer
 from gateway.open_inference import OpenInference
 from gateway.open_inference_grpc import OpenInferenceServicer
 from gateway.open_inference_rest import add_open_inference
+from gateway.page_files import add_assets
 from gateway.quotas import Quotas
 from gateway.report_door import add_reports
 from gateway.reports import ReportDesk
@@ -81,27 +83,11 @@ class Gateway:
         self._store = open_store(settings.store_url) if settings.store_url else None
         self._reports = reports = _report_desk(self._store, settings)
         protocol = OpenInference(self.service)
-        self._grpc = GrpcDoor(
-            self.service,
-            observer,
-            f"{settings.host}:{settings.grpc_port}",
-            guard,
-            open_inference=OpenInferenceServicer(
-                protocol, observer, lambda: self._is_ready, settings.build_version
-            ),
-            certificates=self._certificates,
-            reports=reports,
-            reflects=settings.reflection,
-        )
+        self._grpc = self._grpc_door(observer, guard, protocol, reports)
         self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
-        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
-        _add_store(app, self._store, reports, observer, settings)
+        app = self._rest_app(observer, guard, protocol, reports)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
-        self._health: tuple[uvicorn.Server, socket.socket] | None = None
-        if settings.health_port is not None:
-            server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
-            self._health = (server, _listen(settings.host, settings.health_port))
+        self._health = self._health_door()
         self.grpc_port = self._grpc.port
         self.rest_port = int(self._socket.getsockname()[1])
         self._tasks: list[asyncio.Task[None]] = []
@@ -136,6 +122,56 @@ class Gateway:
             self._exposition.server_close()
         if self._store is not None:
             self._store.close()
+
+    def _grpc_door(
+        self,
+        observer: Observer,
+        guard: Guard,
+        protocol: OpenInference,
+        reports: ReportDesk | None,
+    ) -> GrpcDoor:
+        settings = self._settings
+        return GrpcDoor(
+            self.service,
+            observer,
+            f"{settings.host}:{settings.grpc_port}",
+            guard,
+            open_inference=OpenInferenceServicer(
+                protocol, observer, lambda: self._is_ready, settings.build_version
+            ),
+            certificates=self._certificates,
+            reports=reports,
+            reflects=settings.reflection,
+        )
+
+    def _rest_app(
+        self,
+        observer: Observer,
+        guard: Guard,
+        protocol: OpenInference,
+        reports: ReportDesk | None,
+    ) -> FastAPI:
+        settings = self._settings
+        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
+        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
+        _add_store(app, self._store, reports, observer, settings)
+        add_console(
+            app,
+            self.service,
+            grpc_port=self._grpc.port,
+            has_annotations=self._store is not None,
+            has_docs=settings.docs,
+            needs_keys=guard.needs_keys,
+        )
+        add_assets(app)
+        return app
+
+    def _health_door(self) -> tuple[uvicorn.Server, socket.socket] | None:
+        settings = self._settings
+        if settings.health_port is None:
+            return None
+        server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
+        return server, _listen(settings.host, settings.health_port)
 
     def _start_exposition(self) -> None:
         port = self._settings.metrics_port
@@ -238,7 +274,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     backend = TorchServeBackend(settings.torchserve_address, settings.worker_call_seconds)
-    tracing = start_tracing("candor-gateway")
+    tracing = start_tracing("candor-gateway", settings.otlp_endpoint)
     gateway = Gateway(settings, backend, tracing)
     await gateway.start()
     await stopped.wait()

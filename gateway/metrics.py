@@ -35,6 +35,7 @@ MODEL_VERBS: Final = (
     "explain_many",
     "explain_stream",
     "probe",
+    "compare",
     "get_model",
 )
 PLAIN_VERBS: Final = (
@@ -42,12 +43,12 @@ PLAIN_VERBS: Final = (
     "annotations_next",
     "annotations_answer",
     "annotations_undo",
-    "refused",
     "create_report",
     "get_report",
     "list_reports",
     "cancel_report",
     "download_report",
+    "refused",  # whatever was asked for: nobody looked
 )
 VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
@@ -62,6 +63,7 @@ OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
     "explain": 30.0,
     "explain_stream": 30.0,
     "probe": 30.0,
+    "compare": 30.0,
 }
 FIRST_PROGRESS_OBJECTIVE_SECONDS: Final = 1.0
 

@@ -20,8 +20,9 @@ from gateway import observe
 from gateway.bodies import read_payload
 from gateway.caller import Caller
 from gateway.observe import Observer
+from gateway.refusals import refusal
 from gateway.reports import ReportDesk
-from gateway.rest_door import HEADER_PARAMETERS, REFUSALS, refusal, rest_caller
+from gateway.rest_door import HEADER_PARAMETERS, REFUSALS, rest_caller
 
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -35,7 +36,6 @@ _FILE_HEADERS = {
     "content-security-policy": (
         "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     ),
-    "x-content-type-options": "nosniff",
     "cache-control": "private, no-cache",
 }
 

@@ -9,22 +9,27 @@ from typing import Any
 import numpy as np
 
 from candor.artifact import LoadedModel
+from candor.contracts.tracing import Tracing
 from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
 from candor.search.chunks import check_image, predict_logits
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
 from handlers.loading import load_worker_model
+from handlers.spans import batch_span, start_worker_tracing
 
 
 class PredictHandler:
     """Holds the model and nothing of any request."""
 
     _model: LoadedModel
+    _tracing: Tracing
 
     def initialize(self, context: Any) -> None:
         self._model = load_worker_model(context)
+        self._tracing = start_worker_tracing()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        return answer_rows(data, self._model.card, self._check, self._compute)
+        with batch_span(self._tracing, "predict", data):
+            return answer_rows(data, self._model.card, self._check, self._compute)
 
     def _check(self, task: Task) -> ItemError | None:
         if not isinstance(task.item, PredictItem):

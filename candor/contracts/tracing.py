@@ -16,11 +16,7 @@ from opentelemetry.util.types import AttributeValue
 
 TRACE_KEY = "traceparent"  # W3C; in headers, in metadata and in TorchServe's input map
 ENDPOINT_VARIABLE = "CANDOR_OTLP_ENDPOINT"
-_ENDPOINT_VARIABLES = (
-    ENDPOINT_VARIABLE,
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-)
+_STANDARD_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _FORMAT = TraceContextTextMapPropagator()
 
 
@@ -35,14 +31,15 @@ class Tracing:
 NO_TRACING = Tracing(NoOpTracer(), lambda: None)
 
 
-def start_tracing(service: str) -> Tracing:
-    """Spans to the OTLP collector (gRPC) that the environment names; to nobody where it names none.
+def start_tracing(service: str, endpoint: str) -> Tracing:
+    """Spans to an OTLP collector over gRPC, or to nobody.
 
-    `CANDOR_OTLP_ENDPOINT` goes before the standard variables, which decide the rest (sampler,
-    headers, delays).
+    Args:
+        service: who we are, "candor-gateway" or "candor-worker".
+        endpoint: `http://host:4317`; empty: as the standard variables of OpenTelemetry say, which
+            decide all else too (sampler, headers, delays), and nobody where they name none.
     """
-    endpoint = next(filter(None, map(os.environ.get, _ENDPOINT_VARIABLES)), None)
-    if endpoint is None:
+    if not (endpoint or any(map(os.environ.get, _STANDARD_VARIABLES))):
         return NO_TRACING
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -50,7 +47,7 @@ def start_tracing(service: str) -> Tracing:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint or None)))
     return Tracing(provider.get_tracer("candor"), provider.shutdown)
 
 

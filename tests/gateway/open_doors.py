@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import httpx
 
+from candor.contracts.tracing import NO_TRACING, Tracing
 from gateway.client import CandorClient
 from gateway.main import Gateway
 from gateway.pb.candor.v1 import candor_pb2_grpc
@@ -30,6 +31,7 @@ class Doors:
     channel: grpc.Channel
     stub: candor_pb2_grpc.CandorServiceStub
     client: CandorClient
+    client_address: str
 
     def wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(START_SECONDS)
@@ -40,14 +42,15 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{**values, **changes})
 
 
-async def _open(backend: LinearBackend, **changes: Any) -> Gateway:
-    gateway = Gateway(settings(**changes), backend)
+async def _open(backend: LinearBackend, tracing: Tracing, **changes: Any) -> Gateway:
+    gateway = Gateway(settings(**changes), backend, tracing)
     await gateway.start()
     return gateway
 
 
 @contextmanager
 def running(
+    tracing: Tracing = NO_TRACING,
     **changes: Any,
 ) -> Iterator[tuple[Gateway, LinearBackend, asyncio.AbstractEventLoop]]:
     """A started gateway, not ready yet perhaps, its worker, and the loop both run in."""
@@ -55,7 +58,7 @@ def running(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     backend = LinearBackend(call_seconds=0.002)
-    opening = asyncio.run_coroutine_threadsafe(_open(backend, **changes), loop)
+    opening = asyncio.run_coroutine_threadsafe(_open(backend, tracing, **changes), loop)
     gateway = opening.result(START_SECONDS)
     yield gateway, backend, loop
     asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(START_SECONDS)
@@ -64,8 +67,8 @@ def running(
     loop.close()
 
 
-def opened(**changes: Any) -> Iterator[Doors]:
-    with running(**changes) as (gateway, backend, loop):
+def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Doors]:
+    with running(tracing, **changes) as (gateway, backend, loop):
         address = f"127.0.0.1:{gateway.grpc_port}"
         channel = grpc.insecure_channel(address)
         with (
@@ -74,7 +77,7 @@ def opened(**changes: Any) -> Iterator[Doors]:
             channel,
         ):
             stub = candor_pb2_grpc.CandorServiceStub(channel)
-            doors = Doors(backend, gateway, loop, rest, channel, stub, client)
+            doors = Doors(backend, gateway, loop, rest, channel, stub, client, address)
             until(lambda: rest.get("/healthz/ready").status_code == 200)
             yield doors
 

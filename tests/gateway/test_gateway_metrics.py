@@ -218,6 +218,26 @@ def test_a_search_is_counted_from_admission_to_its_end(counted: Doors, png: byte
     assert count(counted, "model_info", **info) == 1
 
 
+def test_a_comparison_counts_its_searches_and_charges_its_errands(
+    counted: Doors, png: bytes
+) -> None:
+    address = f"127.0.0.1:{counted.gateway.grpc_port}"
+    with CandorClient(address, timeout_seconds=20, tenant="acme") as acme:
+        acme.compare(api.CompareRequest(image=api.ImageInput(encoded=png), steps=30))
+    model = {"model": "linear"}
+    assert count(counted, "requests_total", verb="compare", outcome="OK", **model) == 1
+    assert count(counted, "search_steps_count", **model) == 3
+    for once in ("queue", "first_progress"):
+        assert count(counted, f"{once}_seconds_count", **model) == 3
+    kinds = [{item.kind for item in call} for call in counted.backend.search_calls]
+    errands = kinds.count({"compare"})
+    assert errands == len(api.Method)
+    chunks = count(counted, "chunk_seconds_count", **model)
+    assert 2 <= chunks <= len(kinds) - errands
+    spent = count(counted, "compute_seconds_total", tenant="acme")
+    assert spent > count(counted, "chunk_seconds_sum", **model)
+
+
 def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
     counted: Doors, png: bytes
 ) -> None:
@@ -239,7 +259,7 @@ def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
 
 
 def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(counted: Doors, png: bytes) -> None:
-    counted.backend.call_seconds = 0.02
+    counted.backend.call_seconds = 0.1
     answer = counted.client.explain(explanation(png, steps=1000, timeout_seconds=1.0))
     assert answer.explanations[0].is_partial
     assert count(counted, "partial_searches_total", model="linear") == 1

@@ -1,8 +1,9 @@
-"""One real service for the whole session: JVM, two workers, gateway."""
+"""One real service for the whole session: JVM, two workers, gateway, and a collector of spans."""
 
 import io
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from candor.contracts import api
 from cli.archives import MODELS_DIR
 from cli.stack import Stack, StackConfig
 from gateway.client import CandorClient
+from tests.stack.collector import Collector, collecting
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +27,18 @@ def stack_config(tiny_models_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def stack(stack_config: StackConfig) -> Iterator[Stack]:
-    with Stack(stack_config) as running:
+def collector() -> Iterator[Collector]:
+    with collecting() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def stack(stack_config: StackConfig, collector: Collector) -> Iterator[Stack]:
+    with ExitStack() as opened:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("CANDOR_OTLP_ENDPOINT", collector.endpoint)
+            environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # milliseconds
+            running = opened.enter_context(Stack(stack_config))
         yield running
 
 

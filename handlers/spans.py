@@ -1,0 +1,31 @@
+"""The span of one TorchServe batch.  May import candor.contracts."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from opentelemetry.trace import Span
+
+from candor.contracts.tracing import (
+    ENDPOINT_VARIABLE,
+    TRACE_KEY,
+    Tracing,
+    received,
+    shared_span,
+    start_tracing,
+)
+
+
+def start_worker_tracing() -> Tracing:
+    """To the collector that the environment names; to nobody where it names none."""
+    return start_tracing("candor-worker", os.environ.get(ENDPOINT_VARIABLE, ""))
+
+
+def batch_span(
+    tracing: Tracing, role: str, rows: Sequence[Mapping[str, Any]]
+) -> AbstractContextManager[Span]:
+    """Below the span of the first row's call, linked to those of the others."""
+    carriers = [{TRACE_KEY: bytes(row.get(TRACE_KEY, b"")).decode("latin-1")} for row in rows]
+    parents = [received(carrier) for carrier in carriers]
+    return shared_span(tracing.tracer, role, parents, {"candor.rows": len(rows)})
