@@ -31,6 +31,12 @@ _JVM_STOP_SECONDS = 15.0
 _REPORT_STOP_SECONDS = 15.0  # it gives its job back before the next evaluation of the network
 _REPORT_RESTART_SECONDS = 10.0  # between two starts of the report worker
 _LOG_TAIL_LINES = 25
+_FILE_SETTINGS = (
+    "CANDOR_KEYS_FILE",
+    "CANDOR_TLS_CERT",
+    "CANDOR_TLS_KEY",
+    "CANDOR_TLS_CLIENT_CA",
+)
 _EXEC_DYING_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG of linux/prctl.h
@@ -73,11 +79,12 @@ class StackConfig:
 
 @dataclass(frozen=True, slots=True)
 class Ports(TorchServePorts):
-    """TorchServe's five loopback ports and the gateway's three."""
+    """TorchServe's five loopback ports and the gateway's four."""
 
     grpc: int
     rest: int
     gateway_metrics: int
+    health: int
 
 
 @dataclass(slots=True)
@@ -167,7 +174,8 @@ class Stack:
 
     @property
     def rest_url(self) -> str:
-        return f"http://{self.host}:{self.ports.rest}"
+        scheme = "https" if os.environ.get("CANDOR_TLS_CERT") else "http"
+        return f"{scheme}://{self.host}:{self.ports.rest}"
 
     @property
     def metrics_url(self) -> str:
@@ -230,7 +238,8 @@ class Stack:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.config.ready_timeout_seconds
-        while not _answers_ok(f"{self.rest_url}/healthz/ready"):
+        # Not through the REST door, which may want a certificate of its callers.
+        while not _answers_ok(f"http://{self.host}:{self.ports.health}/healthz/ready"):
             self.check()
             if time.monotonic() > deadline:
                 raise StackError(self._late_message())
@@ -272,7 +281,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _pick_ports(config: StackConfig) -> Ports:
     """Distinct ports, all free now; the gateway's as configured where that is not 0."""
-    wanted = (0, 0, 0, 0, 0, config.grpc_port, config.rest_port, 0)
+    wanted = (0, 0, 0, 0, 0, config.grpc_port, config.rest_port, 0, 0)
     with ExitStack() as held:
         sockets = [held.enter_context(closing(_bind(config.host, port))) for port in wanted]
         return Ports(*(listener.getsockname()[1] for listener in sockets))
@@ -304,9 +313,11 @@ def _start_gateway(
         "CANDOR_GRPC_PORT": str(ports.grpc),
         "CANDOR_REST_PORT": str(ports.rest),
         "CANDOR_METRICS_PORT": str(ports.gateway_metrics),
+        "CANDOR_HEALTH_PORT": str(ports.health),
         "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
         "CANDOR_MODELS": json.dumps(models),
         **_store_settings(config),
+        **_file_settings(),
     }
     log = None if config.shows_gateway_log else run_dir / "gateway.log"
     command = [sys.executable, "-m", "gateway"]
@@ -322,6 +333,12 @@ def start_report_worker(config: StackConfig, run_dir: Path) -> Process:
     if "CANDOR_DATA" in environment:  # it runs in another folder
         environment["CANDOR_DATA"] = str(Path(environment["CANDOR_DATA"]).absolute())
     return _spawn("report worker", command, environment, log=log)
+
+
+def _file_settings() -> dict[str, str]:
+    """Absolute, since the gateway runs in another folder."""
+    given = {name: os.environ.get(name, "") for name in _FILE_SETTINGS}
+    return {name: str(Path(file).absolute()) for name, file in given.items() if file}
 
 
 def _store_settings(config: StackConfig) -> dict[str, str]:

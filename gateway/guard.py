@@ -28,7 +28,8 @@ Rule = Scope | Anybody
 _PATHS: tuple[tuple[str, Rule], ...] = (
     (r"/healthz/(live|ready)", Anybody.OPEN),
     (r"/v2/health/(live|ready)", Anybody.OPEN),
-    (r"/(login|logout|pages/[\w.]+)", Anybody.OPEN),
+    (r"/(login|logout)", Anybody.OPEN),
+    (r"/pages/[^/]+", Anybody.OPEN),  # styles, scripts and the sample picture
     (r"/v1/predict", Scope.PREDICT),
     (r"/v1/models/[^/]+:predict", Scope.PREDICT),
     (r"/v2/models/[^/]+(/versions/[^/]+)?/infer", Scope.PREDICT),
@@ -111,8 +112,7 @@ class Guard:
         if identity is not None and isinstance(rule, Scope) and not identity.may(rule):
             raise _denied(identity, rule)
         tenant = credentials.tenant if identity is None else identity.tenant
-        if isinstance(rule, Scope):
-            self._quotas.admit(tenant, computes=rule is Scope.EXPLAIN)
+        self._quotas.admit(tenant, computes=rule is Scope.EXPLAIN)
         return identity
 
     async def identify(self, credentials: Credentials) -> Identity:

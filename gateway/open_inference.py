@@ -46,9 +46,9 @@ class Tensor:
 
     def raw(self) -> bytes:
         """Little endian; BYTES as length (4 bytes) and content of each element."""
-        if self.datatype == "BYTES":
-            return b"".join(struct.pack("<I", len(value)) + value for value in self.values)
-        return np.asarray(self.values, dtype=_DTYPES[self.datatype]).tobytes()
+        if isinstance(self.values, np.ndarray):
+            return bytes(self.values.astype(_DTYPES[self.datatype]).tobytes())
+        return b"".join(struct.pack("<I", len(value)) + value for value in self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,8 @@ def _count(shape: Sequence[int], field: str) -> int:
 
 
 def _split(data: bytes) -> list[bytes]:
-    values, offset = [], 0
+    values: list[bytes] = []
+    offset = 0
     while offset < len(data):
         (length,) = struct.unpack_from("<I", data, offset)
         offset += 4 + length

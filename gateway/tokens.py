@@ -30,6 +30,16 @@ _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _log = logging.getLogger("gateway.tokens")
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The keys come from the address in the settings or not at all."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
 class BadToken(Exception):
     """The token proves nothing; the message may be told to the caller."""
 
@@ -84,7 +94,7 @@ def _read_keys(location: str) -> dict[str, jwt.PyJWK]:
 def _read(location: str) -> bytes:
     if "://" not in location:
         return Path(location).read_bytes()
-    with urllib.request.urlopen(location, timeout=_FETCH_SECONDS) as response:
+    with _OPENER.open(location, timeout=_FETCH_SECONDS) as response:
         return bytes(response.read(_MAX_JWKS_BYTES + 1))
 
 

@@ -24,7 +24,10 @@ _MAX_INPUT_BYTES = 4096
 _SECONDS_AN_INPUT = 10
 _RSS_LIMIT_MEGABYTES = 3000
 # Whose branches lead the search for new inputs.
-_GUIDED_BY = ["PIL", "candor.artifact", "candor.contracts", "gateway.images", "handlers"]
+_GUIDED_BY = [
+    *("PIL.ImageFile", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin"),
+    *("candor.artifact", "candor.contracts.wire", "gateway.images", "handlers"),
+]
 Decoder = Callable[[bytes], None]
 
 
@@ -149,7 +152,7 @@ def main(name: str, count: int, folder: Path) -> None:
         decode, seeds = globals()[name](folder)
     corpus = folder / f"seeds-{name}"
     shutil.rmtree(corpus, ignore_errors=True)
-    corpus.mkdir()
+    corpus.mkdir(parents=True)
     for number, seed in enumerate(seeds):
         (corpus / str(number)).write_bytes(seed)
     process, tried, warm, slowest = psutil.Process(), 0, 0.0, 0.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, settings
 from PIL import Image
 
 from tests.gateway.linear_worker import SHAPE
@@ -36,6 +37,17 @@ class Outcome:
             self.lost += 1
             self.wrong.append(complaint)
             del self.wrong[10:]
+
+
+def many(count: int) -> settings:
+    """So many examples, whatever they take and however odd they are."""
+    return settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 @cache

@@ -7,12 +7,12 @@ import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.pb.candor.v1 import candor_pb2, reports_pb2
 from gateway.pb.openinference import inference_pb2
-from tests.fuzz.outcomes import Outcome, mutated, pictures
+from tests.fuzz.outcomes import Outcome, many, mutated, pictures
 from tests.fuzz.target import Target
 
 _TIMEOUT_SECONDS = 30
@@ -56,13 +56,7 @@ def _run(method: MethodDescriptor, channel: grpc.Channel, outcome: Outcome, coun
     open_call = channel.unary_stream if method.server_streaming else channel.unary_unary
     call = open_call(path, request_serializer=bytes, response_deserializer=bytes)
 
-    @settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @many(count)
     @given(content=_contents(method.input_type))
     def ask(content: bytes) -> None:
         try:

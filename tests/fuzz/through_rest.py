@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import requests
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, openapi
 
-from tests.fuzz.outcomes import Outcome, mutated, pictures
+from tests.fuzz.outcomes import Outcome, many, mutated, pictures
 from tests.fuzz.target import Target
 
 _MAX_STEPS = 20  # more would only be slower
@@ -59,13 +59,7 @@ def _strategies(schema: Any) -> Iterator[Any]:
 def _run(
     strategy: Any, session: requests.Session, target: Target, outcome: Outcome, count: int
 ) -> None:
-    @settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @many(count)
     @given(case=strategy, seed=st.integers(0, 2**32))
     def ask(case: Any, seed: int) -> None:
         _make_real(case, seed)

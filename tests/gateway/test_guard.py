@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,8 @@ def test_report_jobs_need_their_scope_on_both_doors(guarded: Any) -> None:
     made = stub.CreateReport(request, metadata=metadata, timeout=20)
     response = doors.rest.get(f"/v1/{made.name}", headers=bearer(keys["report"]))
     assert response.json()["name"] == made.name
+    response = doors.rest.get(f"/v1/{made.name}", headers=bearer(keys["admin"]))
+    assert response.status_code == 404, "of another tenant"
 
 
 def test_no_path_and_no_method_is_forgotten(guarded: Any) -> None:
@@ -354,6 +358,32 @@ def test_issuer_may_change_its_keys(
         jwks.write_text("not JSON")
         assert doors.rest.get("/v1/models", headers=withdrawn).status_code == 401
         assert doors.rest.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_issuers_keys_come_over_http_but_never_by_a_detour(
+    tmp_path: Path, signing_keys: dict[str, Any]
+) -> None:
+    jwks = json.dumps({"keys": [public_jwk(signing_keys["rsa"], "one")]}).encode()
+
+    class Issuer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302 if self.path == "/detour" else 200)
+            self.send_header("location", "/keys")
+            self.end_headers()
+            if self.path == "/keys":
+                self.wfile.write(jwks)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Issuer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for path, status in (("keys", 200), ("detour", 401)):
+            address = f"http://127.0.0.1:{server.server_port}/{path}"
+            for doors in opened(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks=address):
+                headers = bearer(token(signing_keys["rsa"]))
+                assert doors.rest.get("/v1/models", headers=headers).status_code == status
+        server.shutdown()
 
 
 # --- quotas ------------------------------------------------------------------------------------
