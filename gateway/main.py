@@ -78,7 +78,7 @@ class Gateway:
         guard = Guard(settings, quotas)
         self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
         self._store = open_store(settings.store_url) if settings.store_url else None
-        reports = _report_desk(self._store, settings)
+        self._reports = reports = _report_desk(self._store, settings)
         protocol = OpenInference(self.service)
         self._grpc = GrpcDoor(
             self.service,
@@ -157,10 +157,19 @@ class Gateway:
             if was_ready != self._is_ready:
                 _log.info("ready" if self._is_ready else "not ready")
             await self._grpc.set_serving(self._is_ready)
+            await self._count_reports()
             is_first = not was_ready and not self._is_ready
             await asyncio.sleep(
                 _STARTING_PAUSE_SECONDS if is_first else self._settings.ready_seconds
             )
+
+    async def _count_reports(self) -> None:
+        if self._reports is None:
+            return
+        try:
+            self.metrics.set_jobs(await self._reports.counts())
+        except Exception:  # a store that is away must not end the watch
+            _log.exception("report jobs could not be counted")
 
     async def _check(self) -> bool:
         try:

@@ -61,6 +61,10 @@ class ReportDesk:
         request = validation.parsed(ListReportsRequest, payload)
         return await asyncio.to_thread(self._reports.list, request)
 
+    async def counts(self) -> dict[ReportState, int]:
+        """Jobs by state; a state without any is left out."""
+        return await asyncio.to_thread(self._reports.counts)
+
     async def cancel(self, name: str) -> Report:
         """Raises: ServiceError: REPORT_NOT_FOUND."""
         return await asyncio.to_thread(self._reports.cancel, name)

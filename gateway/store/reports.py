@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
@@ -91,6 +91,12 @@ class Reports:
                 reports=tuple(map(report_of, page)),
                 next_page_token="" if is_last else str(page[-1].id),
             )
+
+    def counts(self) -> dict[ReportState, int]:
+        """Jobs by state; a state without any is left out."""
+        query = select(ReportJob.state, func.count()).group_by(ReportJob.state)
+        with self._store.reading() as session:
+            return {ReportState(state): count for state, count in session.execute(query)}
 
     def cancel(self, name: str) -> Report:
         """At once where no worker has it, else as soon as its worker hears; ended ones stay.
