@@ -56,6 +56,10 @@ bench-train: $(READY) ## Time and gradient of a training step with L_adv; CANDOR
 screenshots: $(READY) ## Pictures of the pages into docs/; needs chromium and CANDOR_DATA
 	$(BIN)/python -m tests.screenshots
 
+.PHONY: load
+load: $(READY) ## Load a service of its own for 2 minutes; report in out/load, table in RELIABILITY.md
+	$(BIN)/python -m tests.load $(LOAD)
+
 .PHONY: lint
 lint: $(READY) ## Style and import order
 	$(BIN)/ruff check .
