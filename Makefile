@@ -52,6 +52,10 @@ bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENC
 bench-train: $(READY) ## Time and gradient of a training step with L_adv; CANDOR_DATA names the data
 	$(BIN)/python -m tests.bench.train_step $(BENCH)
 
+.PHONY: fuzz
+fuzz: $(READY) ## Hostile inputs by the ten thousand; the table goes into RELIABILITY.md
+	$(BIN)/python -m tests.fuzz
+
 .PHONY: screenshots
 screenshots: $(READY) ## Pictures of the pages into docs/; needs chromium and CANDOR_DATA
 	$(BIN)/python -m tests.screenshots

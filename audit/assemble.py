@@ -15,7 +15,7 @@ from audit.ensemble import LEDGER_FILE, ledger_bytes
 from audit.errors import AuditError
 from audit.explanations import section
 from audit.facts import FACTS_FILE, Facts, read_facts, write_facts
-from audit.ledger import Ledger, Row, read_plan, write_atomically
+from audit.ledger import Ledger, Row, read_plan, write_atomically, write_model
 from audit.model import Provenance, Report
 from audit.plan import PLAN_FILE, AuditPlan
 from audit.render_html import html_text
@@ -60,7 +60,7 @@ def write_report(
     )
     report = build_report(evidence, plan, facts, provenance, other)
     write_atomically(folder / LEDGER_FILE, content)
-    write_atomically(folder / REPORT_FILE, (report.model_dump_json(indent=2) + "\n").encode())
+    write_model(folder / REPORT_FILE, report)
     write_atomically(folder / HTML_FILE, html_text(report).encode())
     write_atomically(folder / PDF_FILE, pdf_bytes(report))
     names = [REPORT_FILE, HTML_FILE, PDF_FILE, LEDGER_FILE, PLAN_FILE, FACTS_FILE]

@@ -1,9 +1,10 @@
 """Stages `smoothing` and `clever`, and their sections of the report.  Imports candor, siblings."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from torch import Generator
+from torch import Generator, Tensor
 
 from audit.ledger import Row
 from audit.model import CertifiedPoint, Clever, Smoothing
@@ -24,48 +25,54 @@ _GRID_POINTS = 41
 
 def smoothing_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
     """One certificate an image."""
-    rows: list[Row] = []
-    for row, seed in enumerate(batch.seeds("smoothing")):
+
+    def certified(image: Tensor, label: int, generator: Generator) -> Row:
         certificate = certify(
             subject.network,
-            batch.images[row],
+            image,
             sigma=SIGMA,
             selection_samples=SELECTION_SAMPLES,
             samples=budget.smoothing_samples,
             alpha=ALPHA,
-            generator=Generator().manual_seed(seed),
+            generator=generator,
         )
-        rows.append(
-            {
-                "position": batch.positions[row],
-                "has_abstained": certificate.prediction == ABSTAIN,
-                "is_correct": certificate.prediction == int(batch.labels[row]),
-                "radius_l2": certificate.radius_l2,
-            }
-        )
-    return rows
+        return {
+            "has_abstained": certificate.prediction == ABSTAIN,
+            "is_correct": certificate.prediction == label,
+            "radius_l2": certificate.radius_l2,
+        }
+
+    return _one_by_one(batch, "smoothing", certified)
 
 
 def clever_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
     """One estimate an image, of the class that is predicted."""
-    rows: list[Row] = []
-    for row, seed in enumerate(batch.seeds("clever")):
+
+    def estimated(image: Tensor, label: int, generator: Generator) -> Row:
         score = clever(
             subject.network,
-            batch.images[row],
+            image,
             ball_l2=CLEVER_BALL_L2,
             batches=CLEVER_BATCHES,
             samples=math.ceil(budget.clever_samples / CLEVER_BATCHES),
-            generator=Generator().manual_seed(seed),
+            generator=generator,
         )
-        rows.append(
-            {
-                "position": batch.positions[row],
-                "radius_l2": score.radius_l2,
-                "is_fitted": score.is_fitted,
-            }
-        )
-    return rows
+        return {"radius_l2": score.radius_l2, "is_fitted": score.is_fitted}
+
+    return _one_by_one(batch, "clever", estimated)
+
+
+def _one_by_one(
+    batch: Batch, stage: str, measure: Callable[[Tensor, int, Generator], Row]
+) -> list[Row]:
+    """``measure`` of each image with its label and with randomness of its own."""
+    images = zip(
+        batch.positions, batch.images, batch.labels.tolist(), batch.seeds(stage), strict=True
+    )
+    return [
+        {"position": position} | measure(image, label, Generator().manual_seed(seed))
+        for position, image, label, seed in images
+    ]
 
 
 def smoothing_section(evidence: Evidence, samples: int) -> Smoothing | None:

@@ -5,19 +5,15 @@ Each image is explained for its runner-up class: what would the picture need to 
 
 import base64
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Literal
 
-import numpy as np
 import torch
 from captum.metrics import infidelity, sensitivity_max
-from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from audit.ledger import Row
@@ -27,11 +23,10 @@ from audit.stages import Batch, Subject
 from audit.summary import Evidence, share
 from candor.contracts.limits import DEFAULT_SOLVER
 from candor.contracts.worker import Goal
-from candor.explainers.saliency import grad_cam, input_gradient, lime
+from candor.explainers.overlap import energy_share, rank_correlation
+from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
 from candor.search.engine import plan_goal, run_searches
 
-LIME_SAMPLES = 400
-TOP_SHARE = 0.2  # of the pixels of a saliency
 INFIDELITY_SAMPLES = 50
 INFIDELITY_NOISE = 0.02
 SENSITIVITY_SAMPLES = 3
@@ -65,7 +60,7 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
                 "target": int(targets[row]),
                 **_change(network, images[row], ends[row], int(targets[row])),
                 "overlap": {name: energy_share(energy, maps[name]) for name in METHODS},
-                "correlation": {name: _correlation(energy, maps[name]) for name in METHODS},
+                "correlation": {name: rank_correlation(energy, maps[name]) for name in METHODS},
                 "agrees": _agrees(subject, images[row], ends[row], int(targets[row])),
                 **_faithfulness(subject, batch, row, targets, ends, budget.descent_steps),
                 "pictures": {
@@ -110,20 +105,6 @@ def section(evidence: Evidence, classes: Sequence[str], rho: float) -> Explanati
         ),
         examples=_examples(evidence, rows, classes),
     )
-
-
-def energy_share(energy: NDArray[np.float64], saliency: NDArray[np.float64]) -> float:
-    """Share of ``energy`` (H, W) inside the top fifth of the pixels of ``saliency`` (H, W).
-
-    Pixels tied at the limit count in proportion, so that a flat saliency has exactly a fifth.
-    """
-    wanted = TOP_SHARE * saliency.size
-    limit = np.sort(saliency, axis=None)[::-1][math.ceil(wanted) - 1]
-    is_above, is_tied = saliency > limit, saliency == limit
-    part = (wanted - is_above.sum()) / is_tied.sum()
-    total = float(energy.sum())
-    inside = float(energy[is_above].sum() + part * energy[is_tied].sum())
-    return inside / total if total > 0 else TOP_SHARE
 
 
 def _explainer(
@@ -210,12 +191,6 @@ def _faithfulness(
 def _of_first(source: Callable[[Tensor], Tensor], inputs: tuple[Tensor]) -> tuple[Tensor]:
     """captum hands its one input over as a tuple and wants one back."""
     return (source(inputs[0]),)
-
-
-def _correlation(energy: NDArray[np.float64], saliency: NDArray[np.float64]) -> float:
-    if np.ptp(energy) == 0 or np.ptp(saliency) == 0:
-        return 0.0
-    return float(spearmanr(energy, saliency, axis=None).statistic)
 
 
 def _gain(row: Row) -> float:

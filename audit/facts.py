@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import ValidationError
 from torch import nn
 
 from audit.errors import AuditError
-from audit.ledger import write_atomically
+from audit.ledger import read_model, write_model
 from audit.model import Machine, ModelFacts
 from audit.plan import Frozen
 from candor.contracts.card import ModelCard
@@ -87,7 +86,7 @@ def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
 
 def write_facts(folder: Path, facts: Facts) -> None:
     """Keep the facts in ``folder``."""
-    write_atomically(folder / FACTS_FILE, (facts.model_dump_json(indent=2) + "\n").encode())
+    write_model(folder / FACTS_FILE, facts)
 
 
 def read_facts(folder: Path) -> Facts:
@@ -96,13 +95,7 @@ def read_facts(folder: Path) -> Facts:
     Raises:
         AuditError: there are none, or they are damaged.
     """
-    path = folder / FACTS_FILE
-    try:
-        return Facts.model_validate_json(path.read_bytes())
-    except FileNotFoundError as err:
-        raise AuditError(f"{path}: missing; run the audit again") from err
-    except ValidationError as err:
-        raise AuditError(f"{path}: damaged; delete it and run the audit again") from err
+    return read_model(folder / FACTS_FILE, Facts, where_missing="run the audit again")
 
 
 def _processor(source: Path = Path("/proc/cpuinfo")) -> str:

@@ -13,15 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from audit.errors import AuditBusy, AuditError
-from audit.plan import PLAN_FILE, AuditPlan, Shard, differences
+from audit.plan import PLAN_FILE, AuditPlan, Frozen, Shard, differences
 
 PARTS_FOLDER = "parts"
 Row = dict[str, Any]
+FrozenT = TypeVar("FrozenT", bound=Frozen)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -113,13 +114,27 @@ def read_plan(folder: Path) -> AuditPlan:
     Raises:
         AuditError: there is none, or it is damaged.
     """
-    path = folder / PLAN_FILE
+    return read_model(folder / PLAN_FILE, AuditPlan, where_missing="the folder holds no audit")
+
+
+def read_model(path: Path, kind: type[FrozenT], *, where_missing: str) -> FrozenT:
+    """What `write_model` wrote.
+
+    Raises:
+        AuditError: the file is missing, and what ``where_missing`` says of that, or damaged.
+    """
     try:
-        return AuditPlan.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError as err:
-        raise AuditError(f"{path}: missing; the folder holds no audit") from err
+        raise AuditError(f"{path}: missing; {where_missing}") from err
     except ValidationError as err:
-        raise AuditError(f"{path}: damaged: {err.errors()[0]['msg']}") from err
+        reason = err.errors()[0]["msg"]
+        raise AuditError(f"{path}: damaged ({reason}); delete it and run the audit again") from err
+
+
+def write_model(path: Path, model: Frozen) -> None:
+    """As JSON for people, atomically."""
+    write_atomically(path, (model.model_dump_json(indent=2) + "\n").encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -141,7 +156,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def _settle_plan(folder: Path, plan: AuditPlan) -> None:
     path = folder / PLAN_FILE
     if not path.exists():
-        write_atomically(path, (plan.model_dump_json(indent=2) + "\n").encode())
+        write_model(path, plan)
     old = read_plan(folder)
     if old.digest != plan.digest:
         names = ", ".join(differences(old, plan))

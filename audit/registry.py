@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 from audit.certificates import clever_rows, smoothing_rows
-from audit.explanations import LIME_SAMPLES, explanation_rows
+from audit.explanations import explanation_rows
 from audit.ledger import Block
 from audit.plan import AuditPlan
 from audit.probes import panel
 from audit.stages import ATTACK_STAGES, Stage, clean
+from candor.explainers.saliency import LIME_SAMPLES
 from candor.search.solvers import SOLVERS
 
 STAGES: Mapping[str, Stage] = {

@@ -1,4 +1,4 @@
-"""The commands `predict`, `explain` and `probe`, against a service or a model folder.
+"""The commands `predict`, `explain`, `probe` and `compare`, against a service or a model folder.
 
 May import candor.contracts and the gateway's client; the rest is imported when it is needed.
 """
@@ -62,7 +62,7 @@ def predict(
             raise ValueError(f"runtime: got {runtime!r}, allowed with --model only")
         values = {"model": name, "image": _image(picture), "top_k": top_k}
         with _client(model, address, runtime) as client:
-            answer = client.predict(_request(api.PredictRequest, values))
+            answer = client.predict(as_request(api.PredictRequest, values))
         if as_json:
             print_json(answer.model_dump(mode="json"))
         else:
@@ -102,7 +102,7 @@ def explain(
             "top_k": top_k,
         }
         with _client(model, address) as client:
-            answer = client.explain(_request(api.ExplainRequest, values))
+            answer = client.explain(as_request(api.ExplainRequest, values))
         if out is not None:
             _save_explanations(out, answer)
         if as_json:
@@ -138,7 +138,7 @@ def probe(
             "top_k": top_k,
         }
         with _client(model, address) as client:
-            answer = client.probe(_request(api.ProbeRequest, values))
+            answer = client.probe(as_request(api.ProbeRequest, values))
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             for result in answer.results:
@@ -148,6 +148,44 @@ def probe(
             print_json(answer.model_dump(mode="json"))
         else:
             _show_probe(picture, answer)
+
+
+def compare(
+    picture: Picture,
+    target: Annotated[
+        str | None, typer.Option(help="Class name or index; default what is predicted.")
+    ] = None,
+    rho: Annotated[
+        float | None, typer.Option(help="RMSE of the adversarial explanation; default the model's.")
+    ] = None,
+    model: ModelDir = None,
+    address: Address = _DEFAULT_ADDRESS,
+    name: ModelName = "",
+    steps: Steps = None,
+    solver: Solver = limits.DEFAULT_SOLVER,
+    seed: Seed = 0,
+    out: OutDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold other explanations against the adversarial one, and all of them against a change."""
+    with clear_errors("compare"):
+        values = {
+            "model": name,
+            "image": _image(picture),
+            "target": None if target is None else _class_ref(target),
+            "rho": rho,
+            **({} if steps is None else {"steps": steps}),
+            "solver": solver,
+            "seed": seed,
+        }
+        with _client(model, address) as client:
+            answer = client.compare(as_request(api.CompareRequest, values))
+        if out is not None:
+            _save_comparison(out, answer)
+        if as_json:
+            print_json(answer.model_dump(mode="json"))
+        else:
+            _show_comparison(picture, answer)
 
 
 def _client(
@@ -164,7 +202,8 @@ def _client(
     return open_local(model, runtime)
 
 
-def _request(kind: type[RequestT], values: dict[str, object]) -> RequestT:
+def as_request(kind: type[RequestT], values: dict[str, object]) -> RequestT:
+    """Raises: ServiceError: INVALID_INPUT, with every bad field."""
     try:
         return kind.model_validate(values)
     except ValidationError as err:
@@ -194,6 +233,16 @@ def _save_explanations(out: Path, answer: api.ExplainResponse) -> None:
         target = re.sub(r"[^\w-]", "_", explanation.target.name)
         name = f"explanation_{explanation.direction}_{target}_{explanation.rho:g}.png"
         (out / name).write_bytes(explanation.image_png)
+
+
+def _save_comparison(out: Path, answer: api.CompareResponse) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "input.png").write_bytes(answer.input_png)
+    (out / "perturbed.png").write_bytes(answer.perturbation.image_png)
+    (out / "explanation.png").write_bytes(answer.explanation.image_png)
+    for item in answer.methods:
+        (out / f"saliency_{item.method}.png").write_bytes(item.overlay_png)
+        (out / f"saliency_{item.method}_perturbed.png").write_bytes(item.perturbed_overlay_png)
 
 
 def _show_classes(title: str, classes: Sequence[api.ClassConfidence]) -> None:
@@ -236,5 +285,25 @@ def _show_probe(picture: Path, answer: api.ProbeResponse) -> None:
             f"{item.falls_to.name} {item.falls_to.confidence:.3f}",
             f"{item.label_confidence_after:.4f}",
             str(item.steps),
+        )
+    console().print(table)
+
+
+def _show_comparison(picture: Path, answer: api.CompareResponse) -> None:
+    target, moved = answer.explanation.target.name, answer.perturbation
+    table = Table(
+        title=f"{answer.model.name} on {picture}, target {target}",
+        caption=f"perturbed by RMSE {moved.rmse:.4f}: {target} "
+        f"{moved.confidence_before:.1%} -> {moved.confidence_after:.1%}",
+    )
+    share = f"AE's energy in the top {answer.top_share:.0%}"
+    for heading in ("method", share, "rank correlation", "cosine"):
+        table.add_column(heading)
+    for item in answer.methods:
+        table.add_row(
+            item.method,
+            f"{item.energy_share:.1%}",
+            f"{item.rank_correlation:.3f}",
+            f"{item.cosine:.3f}",
         )
     console().print(table)

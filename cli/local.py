@@ -88,6 +88,9 @@ class LocalClient:
     def probe(self, request: api.ProbeRequest) -> api.ProbeResponse:
         return self._runner.run(self._service.probe(_payload(request), _caller()))
 
+    def compare(self, request: api.CompareRequest) -> api.CompareResponse:
+        return self._runner.run(self._service.compare(_payload(request), _caller()))
+
     def __enter__(self) -> Self:
         return self
 

@@ -11,6 +11,7 @@ from cli import (
     demo,
     experiments,
     export,
+    figures,
     guideline,
     keys,
     measure,
@@ -34,6 +35,7 @@ def build_app() -> typer.Typer:
     app.command()(ask.predict)
     app.command()(ask.explain)
     app.command()(ask.probe)
+    app.command()(ask.compare)
     app.command()(measure.ara)
     app.command()(export.export)
     app.add_typer(audit.app, name="audit")
@@ -45,6 +47,7 @@ def build_app() -> typer.Typer:
     app.command("active-report")(active.active_report)
     app.add_typer(stores.app, name="store")
     app.command()(experiments.experiments)
+    app.add_typer(figures.app, name="figures")
     app.add_typer(guideline.app, name="guideline")
     app.add_typer(keys.app, name="keys")
     app.command()(serve.serve)

@@ -107,7 +107,8 @@ def _announce(stack: Stack, console: Console) -> None:
     console.print(f"Ready. Models: {', '.join(stack.models)} (the first is the default)")
     console.print(f"  gRPC   {stack.grpc_address}   candor.v1")
     console.print(f"  REST   {stack.rest_url}   description at /docs")
+    console.print(f"  pages  {stack.rest_url}/   the console")
     if stack.config.store_url:
-        console.print(f"  pages  {stack.rest_url}/annotate   for annotators")
+        console.print(f"         {stack.rest_url}/annotate   for annotators")
         console.print(f"  jobs   {stack.rest_url}/v1/reports   robustness reports")
     console.print("Ctrl-C stops it.")

@@ -318,7 +318,10 @@ def start_report_worker(config: StackConfig, run_dir: Path) -> Process:
     log = None if config.shows_gateway_log else run_dir / "report-worker.log"
     models_dir = str(config.models_dir.absolute())
     command = [sys.executable, "-m", "cli", "report-worker", "--models-dir", models_dir]
-    return _spawn("report worker", command, {**os.environ, **_store_settings(config)}, log=log)
+    environment = {**os.environ, **_store_settings(config)}
+    if "CANDOR_DATA" in environment:  # it runs in another folder
+        environment["CANDOR_DATA"] = str(Path(environment["CANDOR_DATA"]).absolute())
+    return _spawn("report worker", command, environment, log=log)
 
 
 def _store_settings(config: StackConfig) -> dict[str, str]:

@@ -25,9 +25,9 @@ _GATEWAY_SOURCES = ("gateway", "candor/contracts")
 _NOT_IN_THE_IMAGE = ("gateway/generate_pb.py",)
 # The worker image is installed from source, like a developer's environment.
 _BUILD_TOOLS = ("setuptools",)
-# SQLAlchemy loads its driver by the URL of the store, and PyJWT verifies signatures with
-# cryptography where it is there: no import of ours names them.
-_DRIVERS = ("psycopg", "psycopg-binary", "cryptography")
+# SQLAlchemy loads its driver by the URL of the store, PyJWT its cryptography by the algorithm: no
+# import names them.
+_LOADED_BY_NAME = ("cryptography", "psycopg", "psycopg-binary")
 
 
 class LockError(Exception):
@@ -111,7 +111,7 @@ def _gateway_roots() -> set[str]:
     modules = {name for path in _gateway_files() for name in _imported(path)}
     distributions = _distributions()
     outside = modules - set(sys.stdlib_module_names) - set(_OURS)
-    return {dist for name in outside for dist in distributions[name]} | set(_DRIVERS)
+    return {dist for name in outside for dist in distributions[name]} | set(_LOADED_BY_NAME)
 
 
 @cache
@@ -138,7 +138,8 @@ def _imported(path: Path) -> Iterator[str]:
 
 def _worker_roots() -> set[str]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return {Requirement(line).name for line in project["dependencies"]} | {*_BUILD_TOOLS, *_DRIVERS}
+    named = {Requirement(line).name for line in project["dependencies"]}
+    return named | {*_BUILD_TOOLS, *_LOADED_BY_NAME}
 
 
 if __name__ == "__main__":

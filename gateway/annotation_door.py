@@ -8,42 +8,31 @@ import asyncio
 import json
 import reprlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
 from fastapi import FastAPI, Request, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ValidationError
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from gateway import observe
 from gateway.observe import Observer
-from gateway.refusals import refusal_answer
+from gateway.page_files import page
+from gateway.refusals import refusal
 from gateway.store.annotations import Annotations
 from gateway.store.engine import Store
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
 PAGE = "/annotate"
-_PAGES_DIR = Path(__file__).parent / "pages"
 _COOKIE = "candor_annotator"
 _COOKIE_SECONDS = 180 * 24 * 3600
 _MAX_BODY_BYTES = 4096
 _BODY_SECONDS = 10.0
 _MAX_VIOLATIONS = 8
 _SHOWN_PIXELS = 320  # a picture is magnified by the largest whole number that keeps it below
-_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 
 
 def add_annotations(
@@ -71,17 +60,15 @@ def add_annotations(
             response_model=AnnotationState,
             openapi_extra={"requestBody": _body_schema(kind)},
         )
-    for path, page, method in (
+    for path, endpoint, method in (
         ("", pages.desk, "GET"),
-        ("/annotate.css", pages.style, "GET"),
-        ("/annotate.js", pages.script, "GET"),
         ("/name", pages.name, "POST"),
         ("/answer", pages.answer, "POST"),
         ("/undo", pages.undo, "POST"),
         ("/leave", pages.leave, "POST"),
     ):
         app.add_api_route(
-            PAGE + path, page, methods=[method], include_in_schema=False, response_model=None
+            PAGE + path, endpoint, methods=[method], include_in_schema=False, response_model=None
         )
 
 
@@ -120,13 +107,13 @@ class _Api:
         kind: type[RequestT],
         serve: Callable[[RequestT], AnnotationState],
     ) -> Response:
-        request_id = request.state.request_id
+        call = observe.Call(verb, request.state.request_id)
         try:
-            with self._observer.watch(observe.Call(verb, request_id), request.headers):
+            with self._observer.watch(call, request.headers):
                 asked = _parsed(kind, await _json(request))
                 body = (await asyncio.to_thread(serve, asked)).model_dump_json()
         except ServiceError as err:
-            return refusal_answer(err, request_id, request.url.path)
+            return refusal(err, request)
         return Response(body, media_type="application/json")
 
 
@@ -135,15 +122,12 @@ class _Pages:
 
     def __init__(self, desk: Annotations) -> None:
         self._desk = desk
-        self._templates = Environment(
-            loader=FileSystemLoader(_PAGES_DIR), autoescape=True, undefined=StrictUndefined
-        )
 
     async def desk(self, request: Request) -> Response:
         """What to judge next; before that, who is there."""
         annotator = _annotator(request)
         if annotator is None:
-            return self._page("name.html", message="")
+            return page("name.html", message="")
         return await self._desk_page(annotator)
 
     async def name(self, request: Request) -> Response:
@@ -151,7 +135,7 @@ class _Pages:
         try:
             name = _parsed(AnnotatorRequest, {"annotator": fields.get("annotator", "")}).annotator
         except ServiceError as err:
-            return self._page("name.html", message=err.message, http_status=400)
+            return page("name.html", message=err.message, http_status=400)
         response = _to_desk()
         response.set_cookie(
             _COOKIE,
@@ -189,25 +173,15 @@ class _Pages:
         response.delete_cookie(_COOKIE, path=PAGE)
         return response
 
-    async def style(self) -> Response:
-        return FileResponse(_PAGES_DIR / "annotate.css", headers={"cache-control": "no-cache"})
-
-    async def script(self) -> Response:
-        return FileResponse(_PAGES_DIR / "annotate.js", headers={"cache-control": "no-cache"})
-
     async def _desk_page(
         self, annotator: str, *, message: str = "", http_status: int = 200
     ) -> Response:
         state = await asyncio.to_thread(self._desk.next, annotator)
         shown = state.model_dump(mode="json")
         width = _shown_width(state.task.original_png) if state.task else _SHOWN_PIXELS
-        return self._page(
+        return page(
             "annotate.html", http_status=http_status, state=shown, message=message, width=width
         )
-
-    def _page(self, template: str, *, http_status: int = 200, **values: Any) -> Response:
-        html = self._templates.get_template(template).render(values)
-        return HTMLResponse(html, status_code=http_status, headers=_HEADERS)
 
 
 async def _json(request: Request) -> Any:

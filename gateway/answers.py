@@ -10,10 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candor.contracts import api
-from candor.contracts.worker import SearchItem
+from candor.contracts.worker import CompareItem, Goal, SearchItem
 from gateway import images, validation
 from gateway.desk import Found, Glimpse
+from gateway.search import Compared, SearchResult
 
+_DIRECTIONS = {
+    Goal.EXPLAIN_FOR: api.Direction.FOR,
+    Goal.EXPLAIN_AGAINST: api.Direction.AGAINST,
+}
 _PREVIEW_EDGE = 96  # pixels, the longer side of a preview at most
 
 
@@ -25,8 +30,10 @@ def explain_response(
     request_id: str,
 ) -> api.ExplainResponse:
     before = found[0].result.logits_before
+    request = checked.request
     explanations = [
-        _explanation(checked, item, one, model) for item, one in zip(items, found, strict=True)
+        _explanation(checked.image, item, one, model, request.top_k, request.include_tensor)
+        for item, one in zip(items, found, strict=True)
     ]
     return api.ExplainResponse(
         explanations=tuple(explanations),
@@ -38,28 +45,30 @@ def explain_response(
 
 
 def _explanation(
-    checked: validation.Checked[api.ExplainRequest],
+    image: images.Pixels,
     item: SearchItem,
     found: Found,
     model: api.ModelDetails,
+    top_k: int,
+    includes_tensor: bool = False,
 ) -> api.Explanation:
-    request, result = checked.request, found.result
+    result = found.result
     before, after = _softmax(result.logits_before), _softmax(result.logits_after)
     return api.Explanation(
         target=_class_confidence(item.target, after, model),
-        direction=request.direction,
+        direction=_DIRECTIONS[item.goal],
         rho=item.rho,
         rmse=result.end.rmse,
         confidence_before=float(before[item.target]),
         confidence_after=float(after[item.target]),
         predicted_before=strongest(result.logits_before, model, 1)[0],
         predicted_after=strongest(result.logits_after, model, 1)[0],
-        predictions_after=strongest(result.logits_after, model, request.top_k),
+        predictions_after=strongest(result.logits_after, model, top_k),
         steps=result.end.steps,
         status=result.end.status,
         solver=result.end.solver,
-        image_png=images.encode_png_toward(result.image, checked.image),
-        image_tensor=_tensor(result.image) if request.include_tensor else None,
+        image_png=images.encode_png_toward(result.image, image),
+        image_tensor=_tensor(result.image) if includes_tensor else None,
         is_partial=result.is_partial,
         from_cache=found.from_cache,
     )
@@ -127,6 +136,60 @@ def _probe_result(
         image_png=images.encode_png_toward(result.image, image) if is_found else b"",
         is_partial=result.is_partial,
         from_cache=found.from_cache,
+    )
+
+
+def compare_response(
+    checked: validation.Checked[api.CompareRequest],
+    item: SearchItem,
+    found: tuple[Found, Found],
+    compared: Sequence[tuple[CompareItem, Compared]],
+    model: api.ModelDetails,
+    request_id: str,
+) -> api.CompareResponse:
+    """``found``: the explanation that ``item`` asked for, and the perturbation."""
+    explained, perturbed = found
+    top_k = checked.request.top_k
+    return api.CompareResponse(
+        explanation=_explanation(checked.image, item, explained, model, top_k),
+        perturbation=_perturbation(checked.image, item.target, perturbed.result, model),
+        methods=tuple(
+            _method_result(asked.method, one, checked.image, perturbed.result.image)
+            for asked, one in compared
+        ),
+        top_share=compared[0][1].scores.top_share,
+        predictions_before=strongest(explained.result.logits_before, model, top_k),
+        input_png=images.encode_png(checked.image),
+        model=model.model,
+        request_id=request_id,
+    )
+
+
+def _perturbation(
+    image: images.Pixels, target: int, result: SearchResult, model: api.ModelDetails
+) -> api.Perturbation:
+    return api.Perturbation(
+        rmse=result.end.rmse,
+        confidence_before=float(_softmax(result.logits_before)[target]),
+        confidence_after=float(_softmax(result.logits_after)[target]),
+        predicted_after=strongest(result.logits_after, model, 1)[0],
+        image_png=images.encode_png_toward(result.image, image),
+    )
+
+
+def _method_result(
+    method: api.Method, compared: Compared, image: images.Pixels, perturbed: images.Pixels
+) -> api.MethodResult:
+    height, width = compared.saliency.shape
+    scores = compared.scores.model_dump(include={"energy_share", "rank_correlation", "cosine"})
+    return api.MethodResult(
+        method=method,
+        saliency=api.SaliencyMap(
+            height=height, width=width, data=compared.saliency.astype("<f4").tobytes()
+        ),
+        overlay_png=images.encode_overlay(image, compared.saliency),
+        perturbed_overlay_png=images.encode_overlay(perturbed, compared.perturbed_saliency),
+        **scores,
     )
 
 

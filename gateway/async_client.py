@@ -77,6 +77,12 @@ class AsyncCandorClient:
         message = _message(request, candor_pb2.ProbeRequest())
         return await self._call(self._stub.Probe, message, api.ProbeResponse, request_id)
 
+    async def compare(
+        self, request: api.CompareRequest, *, request_id: str | None = None
+    ) -> api.CompareResponse:
+        message = _message(request, candor_pb2.CompareRequest())
+        return await self._call(self._stub.Compare, message, api.CompareResponse, request_id)
+
     async def list_models(self) -> api.ModelList:
         message = candor_pb2.ListModelsRequest()
         return await self._call(self._stub.ListModels, message, api.ModelList, None)

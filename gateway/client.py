@@ -81,6 +81,12 @@ class CandorClient:
         message = candor_pb2.ProbeRequest()
         return self._call(self._stub.Probe, request, message, api.ProbeResponse, request_id)
 
+    def compare(
+        self, request: api.CompareRequest, *, request_id: str | None = None
+    ) -> api.CompareResponse:
+        message = candor_pb2.CompareRequest()
+        return self._call(self._stub.Compare, request, message, api.CompareResponse, request_id)
+
     def list_models(self) -> api.ModelList:
         message = candor_pb2.ListModelsRequest()
         return self._call(self._stub.ListModels, None, message, api.ModelList, None)

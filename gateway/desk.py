@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import SearchItem
+from candor.contracts.worker import CompareItem, SearchItem
 from gateway.cache import ResultCache, key_maker
 from gateway.caller import Priority
 from gateway.metrics import Metrics
 from gateway.scheduler import SearchScheduler
-from gateway.search import Search, SearchResult
+from gateway.search import Arrays, Compared, Passenger, Search, SearchResult
 from gateway.slots import Slot
 
 _LOOK_SECONDS = 0.2
@@ -129,6 +129,25 @@ class SearchDesk:
             for flight in order.flights:
                 self._leave(flight, slot)
 
+    async def compare(
+        self, items: Sequence[CompareItem], arrays: Arrays, terms: Terms, slot: Slot
+    ) -> list[Compared]:
+        """The saliencies of one request, each an errand, in order; neither cached nor shared.
+
+        Raises:
+            ServiceError: OVERLOADED, or that of the first that failed.
+        """
+        self.scheduler.check_room(len(items))
+        errands = [
+            self.scheduler.run(item, arrays, tenant=terms.tenant, priority=terms.priority)
+            for item in items
+        ]
+        try:
+            return await asyncio.gather(*(errand.future for errand in errands))
+        finally:
+            for errand in errands:
+                _end(errand, slot)
+
     def _look_up(self, key: bytes) -> SearchResult | None:
         result = self._cache.get(key)
         found: Literal["hit", "shared", "miss"] = "hit" if result else "miss"
@@ -142,10 +161,8 @@ class SearchDesk:
         flight.waiter_count -= 1
         if flight.waiter_count > 0 or flight.search.future.done():
             return
-        flight.search.future.cancel()
         self._forget(flight)
-        slot.hold()
-        flight.search.when_landed(slot.drop)
+        _end(flight.search, slot)
 
     def _join(
         self, key: bytes | None, item: SearchItem, image: NDArray[np.float32], terms: Terms
@@ -264,6 +281,13 @@ class Order:
             for ending in endings.values():
                 ending.cancel()
         return {place: ending.result() for place, ending in endings.items()}
+
+
+def _end(passenger: Passenger, slot: Slot) -> None:
+    """Nobody waits for it any more; the slot is held until no worker has it."""
+    passenger.future.cancel()
+    slot.hold()
+    passenger.when_landed(slot.drop)
 
 
 def _glimpse(search: Search, positions: dict[int, int]) -> Glimpse:

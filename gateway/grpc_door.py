@@ -103,6 +103,11 @@ class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
             "probe", self._service.probe, request, candor_pb2.ProbeResponse(), context
         )
 
+    async def Compare(self, request: Message, context: Context) -> Message:
+        return await self._answer(
+            "compare", self._service.compare, request, candor_pb2.CompareResponse(), context
+        )
+
     async def ListModels(self, request: Message, context: Context) -> Message:
         async def list_models(payload: dict[str, Any], caller: Caller) -> BaseModel:
             return self._service.list_models()
@@ -134,20 +139,18 @@ class ReportServicer(_Observed, reports_pb2_grpc.ReportServiceServicer):
 
     async def GetReport(self, request: Message, context: Context) -> Message:
         async def get(payload: dict[str, Any], caller: Caller) -> BaseModel:
-            return await self._desk.get(payload.get("name", ""))
+            return await self._desk.get(payload.get("name", ""), caller)
 
         return await self._answer("get_report", get, request, reports_pb2.Report(), context)
 
     async def ListReports(self, request: Message, context: Context) -> Message:
-        async def list_reports(payload: dict[str, Any], caller: Caller) -> BaseModel:
-            return await self._desk.list(payload)
-
-        response = reports_pb2.ListReportsResponse()
-        return await self._answer("list_reports", list_reports, request, response, context)
+        return await self._answer(
+            "list_reports", self._desk.list, request, reports_pb2.ListReportsResponse(), context
+        )
 
     async def CancelReport(self, request: Message, context: Context) -> Message:
         async def cancel(payload: dict[str, Any], caller: Caller) -> BaseModel:
-            return await self._desk.cancel(payload.get("name", ""))
+            return await self._desk.cancel(payload.get("name", ""), caller)
 
         return await self._answer("cancel_report", cancel, request, reports_pb2.Report(), context)
 
@@ -158,7 +161,8 @@ class ReportServicer(_Observed, reports_pb2_grpc.ReportServiceServicer):
         request_id = observe.request_id(metadata.get(REQUEST_ID_KEY))
         try:
             with self._observer.watch(observe.Call("download_report", request_id), metadata):
-                file, path = await self._desk.file(request.name, request.file)
+                caller = caller_of(request_id, metadata, None)
+                file, path = await self._desk.file(request.name, request.file, caller)
                 message = reports_pb2.DownloadReportResponse()
                 yield convert.to_message({"file": file.model_dump()}, message)
                 with path.open("rb") as stream:

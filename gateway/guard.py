@@ -18,7 +18,7 @@ from gateway.tokens import BadToken, KeySource, TokenReader
 class Anybody(Enum):
     """Rules beside the scopes."""
 
-    OPEN = "open"  # without a key: health, and where a key is entered
+    OPEN = "open"  # without a key: health, where a key is entered, what all pages look like
     KNOWN = "known"  # any key
 
 
@@ -28,7 +28,7 @@ Rule = Scope | Anybody
 _PATHS: tuple[tuple[str, Rule], ...] = (
     (r"/healthz/(live|ready)", Anybody.OPEN),
     (r"/v2/health/(live|ready)", Anybody.OPEN),
-    (r"/(login|logout|login/login\.css)", Anybody.OPEN),
+    (r"/(login|logout|pages/[\w.]+)", Anybody.OPEN),
     (r"/v1/predict", Scope.PREDICT),
     (r"/v1/models/[^/]+:predict", Scope.PREDICT),
     (r"/v2/models/[^/]+(/versions/[^/]+)?/infer", Scope.PREDICT),
@@ -40,7 +40,6 @@ _PATHS: tuple[tuple[str, Rule], ...] = (
     (r"/v1/models(/[^/:]+)?", Anybody.KNOWN),
     (r"/v2(/models/[^/]+(/versions/[^/]+)?(/ready)?)?", Anybody.KNOWN),
     (r"/(docs|redoc|openapi\.json)?", Anybody.KNOWN),
-    (r"/console(/.*)?", Anybody.KNOWN),
 )
 _CANDOR = r"/candor\.v1\.CandorService/"
 _OPEN_INFERENCE = r"/inference\.GRPCInferenceService/"

@@ -18,6 +18,10 @@ from candor.contracts.errors import FieldViolation
 
 Pixels = NDArray[np.float32]
 
+# Dark blue over grey to yellow: lightness rises steadily, and most colour-blind people tell it.
+_HEAT = ((0.0, 0.13, 0.3), (0.34, 0.36, 0.43), (0.65, 0.61, 0.46), (1.0, 0.91, 0.27))
+_HEAT_SHARE = 0.7  # of an overlay; the rest is the picture
+
 _MODES = {1: "L", 3: "RGB"}  # channels of a model to Pillow's name
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
@@ -187,6 +191,17 @@ def encode_png_toward(explained: NDArray[Any], original: NDArray[Any]) -> bytes:
     origin = _levels(original).astype(np.float64)
     toward = np.where(exact > origin, np.floor(exact), np.ceil(exact))
     return _png(np.clip(toward, 0, 255).astype(np.uint8))
+
+
+def encode_overlay(image: NDArray[Any], saliency: NDArray[Any]) -> bytes:
+    """PNG of a saliency (H, W) over the grey of a (C, H, W) image: blue least, yellow most."""
+    values = saliency.astype(np.float64)
+    span = np.ptp(values)
+    share = (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    stops = np.linspace(0.0, 1.0, len(_HEAT))
+    heat = np.stack([np.interp(share, stops, channel) for channel in np.transpose(_HEAT)])
+    grey = image.astype(np.float64).mean(axis=0)
+    return encode_png(_HEAT_SHARE * heat + (1.0 - _HEAT_SHARE) * grey)
 
 
 def _levels(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -14,10 +14,12 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
+from gateway.console_door import add_console
 from gateway.grpc_door import GrpcDoor
 from gateway.guard import Guard
 from gateway.health_door import make_health_app
@@ -28,6 +30,7 @@ from gateway.observe import JsonLines, Observer
 from gateway.open_inference import OpenInference
 from gateway.open_inference_grpc import OpenInferenceServicer
 from gateway.open_inference_rest import add_open_inference
+from gateway.page_files import add_assets
 from gateway.quotas import Quotas
 from gateway.report_door import add_reports
 from gateway.reports import ReportDesk
@@ -80,27 +83,11 @@ class Gateway:
         self._store = open_store(settings.store_url) if settings.store_url else None
         self._reports = reports = _report_desk(self._store, settings)
         protocol = OpenInference(self.service)
-        self._grpc = GrpcDoor(
-            self.service,
-            observer,
-            f"{settings.host}:{settings.grpc_port}",
-            guard,
-            open_inference=OpenInferenceServicer(
-                protocol, observer, lambda: self._is_ready, settings.build_version
-            ),
-            certificates=self._certificates,
-            reports=reports,
-            reflects=settings.reflection,
-        )
+        self._grpc = self._grpc_door(observer, guard, protocol, reports)
         self._socket = _listen(settings.host, settings.rest_port)
-        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
-        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
-        _add_store(app, self._store, reports, observer, settings)
+        app = self._rest_app(observer, guard, protocol, reports)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
-        self._health: tuple[uvicorn.Server, socket.socket] | None = None
-        if settings.health_port is not None:
-            server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
-            self._health = (server, _listen(settings.host, settings.health_port))
+        self._health = self._health_door()
         self.grpc_port = self._grpc.port
         self.rest_port = int(self._socket.getsockname()[1])
         self._tasks: list[asyncio.Task[None]] = []
@@ -136,6 +123,56 @@ class Gateway:
         if self._store is not None:
             self._store.close()
 
+    def _grpc_door(
+        self,
+        observer: Observer,
+        guard: Guard,
+        protocol: OpenInference,
+        reports: ReportDesk | None,
+    ) -> GrpcDoor:
+        settings = self._settings
+        return GrpcDoor(
+            self.service,
+            observer,
+            f"{settings.host}:{settings.grpc_port}",
+            guard,
+            open_inference=OpenInferenceServicer(
+                protocol, observer, lambda: self._is_ready, settings.build_version
+            ),
+            certificates=self._certificates,
+            reports=reports,
+            reflects=settings.reflection,
+        )
+
+    def _rest_app(
+        self,
+        observer: Observer,
+        guard: Guard,
+        protocol: OpenInference,
+        reports: ReportDesk | None,
+    ) -> FastAPI:
+        settings = self._settings
+        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
+        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
+        _add_store(app, self._store, reports, observer, settings)
+        add_console(
+            app,
+            self.service,
+            grpc_port=self._grpc.port,
+            has_annotations=self._store is not None,
+            has_docs=settings.docs,
+            needs_keys=guard.needs_keys,
+        )
+        add_assets(app)
+        return app
+
+    def _health_door(self) -> tuple[uvicorn.Server, socket.socket] | None:
+        settings = self._settings
+        if settings.health_port is None:
+            return None
+        server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
+        return server, _listen(settings.host, settings.health_port)
+
     def _start_exposition(self) -> None:
         port = self._settings.metrics_port
         if port is not None:
@@ -164,12 +201,11 @@ class Gateway:
             )
 
     async def _count_reports(self) -> None:
-        if self._reports is None:
-            return
         try:
-            self.metrics.set_jobs(await self._reports.counts())
-        except Exception:  # a store that is away must not end the watch
-            _log.exception("report jobs could not be counted")
+            if self._reports is not None:
+                self.metrics.set_jobs(await self._reports.counts())
+        except SQLAlchemyError:  # the store may come back
+            _log.exception("report jobs not counted")
 
     async def _check(self) -> bool:
         try:

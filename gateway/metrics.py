@@ -35,6 +35,7 @@ MODEL_VERBS: Final = (
     "explain_many",
     "explain_stream",
     "probe",
+    "compare",
     "get_model",
 )
 PLAIN_VERBS: Final = (
@@ -42,18 +43,19 @@ PLAIN_VERBS: Final = (
     "annotations_next",
     "annotations_answer",
     "annotations_undo",
-    "refused",
     "create_report",
     "get_report",
     "list_reports",
     "cancel_report",
     "download_report",
+    "refused",  # whatever was asked for: nobody looked
 )
 VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
 CACHE_RESULTS: Final = ("hit", "shared", "miss")
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 WORKER_ERRORS: Final = ("died", "unavailable", "fault")
+JOB_STATES: Final = tuple(ReportState)
 # How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
 # so that the share within the objective is counted and not interpolated.
 OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
@@ -61,6 +63,7 @@ OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
     "explain": 30.0,
     "explain_stream": 30.0,
     "probe": 30.0,
+    "compare": 30.0,
 }
 FIRST_PROGRESS_OBJECTIVE_SECONDS: Final = 1.0
 
@@ -200,10 +203,10 @@ class Metrics:
         """What a search cost whoever ordered it."""
         self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
 
-    def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
+    def set_jobs(self, counts: Mapping[str, int]) -> None:
         """Robustness reports by state; a state left out has none."""
-        for state in ReportState:
-            self._jobs.labels(state.value).set(counts.get(state, 0))
+        for state in JOB_STATES:
+            self._jobs.labels(state).set(counts.get(state, 0))
 
     def set_ready(self, is_ready: bool) -> None:
         self._ready.set(int(is_ready))

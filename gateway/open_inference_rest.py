@@ -26,7 +26,8 @@ from gateway.open_inference import (
     Tensor,
     tensor_of,
 )
-from gateway.rest_door import REFUSALS, refusal, rest_caller, unless_gone
+from gateway.refusals import refusal
+from gateway.rest_door import REFUSALS, rest_caller, unless_gone
 from gateway.settings import Settings
 
 HEADER_LENGTH = "inference-header-content-length"

@@ -4,17 +4,16 @@ Every chunk is one lane's turn, and lanes take turns by weight: a lane is a clas
 report) and, within it, short or long searches, so a short one waits for no batch of long ones.
 Within the turn tenants share the places in compute-seconds.  A tenant's own searches go first come,
 first served, but each has its first chunk before any has its next: a first result is there early.
-Every weight is above zero, so everybody's turn comes.
+Every weight is above zero, so everybody's turn comes.  An errand waits among the long searches and
+flies alone.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from gateway.caller import Priority
-from gateway.search import Lane, Search
+from gateway.search import Errand, Lane, Passenger
 from gateway.shares import Shares
-
-OnCharge = Callable[[str, float], None]
 
 _CLASS_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
 _SHORT_FACTOR = 4.0
@@ -26,95 +25,91 @@ def _weight(lane: Lane) -> float:
     return _CLASS_WEIGHTS[lane.priority] * (1.0 if lane.is_long else _SHORT_FACTOR)
 
 
-def _place_in_line(search: Search) -> tuple[int, bool, int]:
+def _flies_alone(search: Passenger) -> bool:
+    return isinstance(search, Errand) or search.deaths >= SUSPECT_DEATHS
+
+
+def _place_in_line(search: Passenger) -> tuple[int, bool, int]:
     """Among a tenant's own: suspects first, to clear most of them soon; then who has not begun."""
     is_suspect = search.deaths >= SUSPECT_DEATHS
     deaths = search.deaths if is_suspect else CONDEMNED_DEATHS
-    return deaths, search.item.step > 0, search.number
+    return deaths, search.step > 0, search.number
 
 
 class SearchQueue:
-    """Every search of one model that is not over, and whose turn it is.
+    """Every search of one model that is not over, and whose turn it is."""
 
-    Args:
-        on_charge: told of every tenant's seconds of computing.
-    """
-
-    def __init__(self, on_charge: OnCharge = lambda tenant, seconds: None) -> None:
-        self._on_charge = on_charge
-        self._searches: dict[int, Search] = {}
+    def __init__(self) -> None:
+        self._searches: dict[int, Passenger] = {}
         self._lanes: Shares[Lane] = Shares()
         self._tenants: Shares[str] = Shares()
 
     def __len__(self) -> int:
         return len(self._searches)
 
-    def __iter__(self) -> Iterator[Search]:
+    def __iter__(self) -> Iterator[Passenger]:
         return iter(self._searches.values())
 
-    def add(self, search: Search) -> None:
+    def add(self, search: Passenger) -> None:
         self._searches[search.number] = search
         self._lanes.join(search.lane)
         self._tenants.join(search.tenant)
 
-    def remove(self, search: Search) -> None:
+    def remove(self, search: Passenger) -> None:
         """Safe to repeat."""
         if self._searches.pop(search.number, None) is not None:
             self._lanes.leave(search.lane)
             self._tenants.leave(search.tenant)
 
-    def next_batch(self, limit: int, seconds_a_place: float) -> list[Search]:
+    def next_batch(self, limit: int, seconds_a_place: float) -> list[Passenger]:
         """At most ``limit`` searches for the next chunk; empty when all fly already.
 
         Args:
             seconds_a_place: what one place in the batch will cost its tenant, about.
         """
-        lanes: dict[Lane, list[Search]] = defaultdict(list)
+        lanes: dict[Lane, list[Passenger]] = defaultdict(list)
         for search in self._ready():
             lanes[search.lane].append(search)
         if not lanes:
             return []
         owner = min(lanes, key=lambda lane: (self._lanes.had(lane), -_weight(lane)))
         batch = self._shared_out(lanes.pop(owner), limit, seconds_a_place)
-        if batch[0].deaths >= SUSPECT_DEATHS:
+        if _flies_alone(batch[0]):
             return batch[:1]
-        batch = [search for search in batch if search.deaths < SUSPECT_DEATHS]
+        batch = [search for search in batch if not _flies_alone(search)]
         return batch + self._riders(owner, lanes, min(limit - len(batch), len(batch)))
 
-    def charge(self, search: Search, seconds: float) -> None:
+    def charge(self, search: Passenger, seconds: float) -> None:
         """What a chunk cost ``search``."""
         self._lanes.charge(search.lane, seconds, _weight(search.lane))
         self._tenants.charge(search.tenant, seconds)
-        self._on_charge(search.tenant, seconds)
 
     def count_before(self, tenant: str, lane: Lane) -> int:
         """Searches that have their first chunk before the tenant's next one has."""
         return sum(
-            search.tenant == tenant and search.lane == lane and search.item.step == 0
+            search.tenant == tenant and search.lane == lane and search.step == 0
             for search in self._ready()
         )
 
     def positions(self, lane: Lane) -> dict[int, int]:
         """By number: where each search of a lane that has not begun stands in line, from 1."""
         waiting = (
-            search.number
-            for search in self._ready()
-            if search.lane == lane and search.item.step == 0
+            search.number for search in self._ready() if search.lane == lane and search.step == 0
         )
         return {number: place for place, number in enumerate(waiting, start=1)}
 
-    def _ready(self) -> Iterator[Search]:
+    def _ready(self) -> Iterator[Passenger]:
         return (s for s in self._searches.values() if not s.is_flying and not s.future.done())
 
     def _shared_out(
-        self, searches: Sequence[Search], limit: int, seconds_a_place: float
-    ) -> list[Search]:
+        self, searches: Sequence[Passenger], limit: int, seconds_a_place: float
+    ) -> list[Passenger]:
         """Place by place to the tenant that has had least."""
-        lines: dict[str, deque[Search]] = defaultdict(deque)
+        lines: dict[str, deque[Passenger]] = defaultdict(deque)
         for search in sorted(searches, key=_place_in_line):
             lines[search.tenant].append(search)
         had = {tenant: self._tenants.had(tenant) for tenant in lines}
-        chosen: list[Search] = []
+        chosen: list[Passenger] = []
         while lines and len(chosen) < limit:
             tenant = min(lines, key=had.__getitem__)
             chosen.append(lines[tenant].popleft())
@@ -123,13 +118,15 @@ class SearchQueue:
                 del lines[tenant]
         return chosen
 
-    def _riders(self, owner: Lane, others: dict[Lane, list[Search]], places: int) -> list[Search]:
+    def _riders(
+        self, owner: Lane, others: dict[Lane, list[Passenger]], places: int
+    ) -> list[Passenger]:
         """Long searches of other lanes that fill a long batch, at most to double its size.
 
         A larger batch does more a second, but every place slows down those whose turn it is.
         """
-        riders: list[Search] = []
+        riders: list[Passenger] = []
         for lane in sorted(others, key=self._lanes.had):
             if owner.is_long and lane.is_long:
-                riders += [s for s in others[lane] if s.deaths < SUSPECT_DEATHS]
+                riders += [s for s in others[lane] if not _flies_alone(s)]
         return riders[: max(0, places)]

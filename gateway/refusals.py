@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from candor.contracts.errors import ErrorCode, ServiceError
@@ -12,28 +13,22 @@ from gateway.bodies import BodyTooLarge
 _OPEN_INFERENCE = "/v2"
 
 
-def refusal_answer(
-    error: ServiceError, request_id: str, path: str, http_status: int | None = None
-) -> Response:
-    """The answer that tells ``error``.
-
-    Args:
-        path: of the request; the Open Inference Protocol wants its errors as one text.
-        http_status: another than that of the code.
-    """
+def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+    """The one error body; ``http_status`` where the code's own does not fit."""
     usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
     return Response(
         # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
-        json.dumps(_body(error, request_id, path)),
+        json.dumps(_body(error, request)),
         status_code=http_status or usual,
         media_type="application/json",
         headers={**status.retry_after(error), **_challenge(error)},
     )
 
 
-def _body(error: ServiceError, request_id: str, path: str) -> dict[str, Any]:
-    body = status.to_json_body(error, request_id)
+def _body(error: ServiceError, request: Request) -> dict[str, Any]:
+    body, path = status.to_json_body(error, request.state.request_id), request.url.path
     if path == _OPEN_INFERENCE or path.startswith(f"{_OPEN_INFERENCE}/"):
+        # The Open Inference Protocol wants its errors as one text.
         return {"error": error.message, "details": body["error"]}
     return body
 

@@ -18,9 +18,11 @@ from candor.contracts.reports import (
 )
 from gateway import observe
 from gateway.bodies import read_payload
+from gateway.caller import Caller
 from gateway.observe import Observer
+from gateway.refusals import refusal
 from gateway.reports import ReportDesk
-from gateway.rest_door import HEADER_PARAMETERS, REFUSALS, refusal, rest_caller
+from gateway.rest_door import HEADER_PARAMETERS, REFUSALS, rest_caller
 
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -34,7 +36,6 @@ _FILE_HEADERS = {
     "content-security-policy": (
         "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     ),
-    "x-content-type-options": "nosniff",
     "cache-control": "private, no-cache",
 }
 
@@ -77,34 +78,42 @@ class _ReportDoor:
     async def create(self, request: Request) -> Response:
         """Ask for a report; answers at once with the queued job."""
 
-        async def create() -> Report:
+        async def create(caller: Caller) -> Report:
             _require_json(request)
             payload = await read_payload(request, self._body_seconds)
-            return await self._desk.create(payload, rest_caller(request))
+            return await self._desk.create(payload, caller)
 
         return await self._answered("create_report", request, create)
 
     async def list(self, request: Request) -> Response:
         """Jobs, the newest first."""
         payload = dict(request.query_params)
-        return await self._answered("list_reports", request, lambda: self._desk.list(payload))
+        return await self._answered(
+            "list_reports", request, lambda caller: self._desk.list(payload, caller)
+        )
 
     async def get(self, request: Request, report: str) -> Response:
         """Where a job stands; `done` once it has ended."""
         name = NAME_PREFIX + report
-        return await self._answered("get_report", request, lambda: self._desk.get(name))
+        return await self._answered(
+            "get_report", request, lambda caller: self._desk.get(name, caller)
+        )
 
     async def cancel(self, request: Request, report: str) -> Response:
         """Stop a job: a queued one at once, a running one within a few network evaluations."""
         name = NAME_PREFIX + report
-        return await self._answered("cancel_report", request, lambda: self._desk.cancel(name))
+        return await self._answered(
+            "cancel_report", request, lambda caller: self._desk.cancel(name, caller)
+        )
 
     async def download(self, request: Request, report: str, file: str) -> Response:
         """One file of a report that succeeded."""
         try:
             call = observe.Call("download_report", request.state.request_id)
             with self._observer.watch(call, request.headers):
-                found, path = await self._desk.file(NAME_PREFIX + report, file)
+                found, path = await self._desk.file(
+                    NAME_PREFIX + report, file, rest_caller(request)
+                )
         except ServiceError as err:
             return refusal(err, request)
         return FileResponse(
@@ -116,12 +125,12 @@ class _ReportDoor:
         )
 
     async def _answered(
-        self, verb: str, request: Request, serve: Callable[[], Awaitable[BaseModel]]
+        self, verb: str, request: Request, serve: Callable[[Caller], Awaitable[BaseModel]]
     ) -> Response:
         call = observe.Call(verb, request.state.request_id)
         try:
             with self._observer.watch(call, request.headers):
-                body = (await serve()).model_dump_json()
+                body = (await serve(rest_caller(request))).model_dump_json()
         except ServiceError as err:
             return refusal(err, request)
         return Response(body, media_type="application/json")

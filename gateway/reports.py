@@ -4,7 +4,7 @@ Everything here asks the store, in a thread; what workers compute is read from t
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,35 +47,35 @@ class ReportDesk:
             raise validation.unknown_model(name, self._models, payload, CreateReportRequest)
         asked = validation.parsed(CreateReportRequest, payload)
         request = asked.model_copy(update={"model": name})
-        violations = [*self._unknown_models(request), *await self._bad_comparison(request)]
+        violations = [*self._unknown_models(request), *await self._bad_comparison(request, caller)]
         if violations:
             raise invalid_input(violations)
         return await asyncio.to_thread(self._reports.create, request, tenant=caller.tenant)
 
-    async def get(self, name: str) -> Report:
+    async def get(self, name: str, caller: Caller) -> Report:
         """Raises: ServiceError: REPORT_NOT_FOUND."""
-        return await asyncio.to_thread(self._reports.get, name)
+        return await asyncio.to_thread(self._reports.get, name, tenant=caller.tenant)
 
-    async def list(self, payload: Any) -> ListReportsResponse:
+    async def list(self, payload: Any, caller: Caller) -> ListReportsResponse:
         """Raises: ServiceError: INVALID_INPUT."""
         request = validation.parsed(ListReportsRequest, payload)
-        return await asyncio.to_thread(self._reports.list, request)
+        return await asyncio.to_thread(self._reports.list, request, tenant=caller.tenant)
 
-    async def counts(self) -> dict[ReportState, int]:
-        """Jobs by state; a state without any is left out."""
+    async def cancel(self, name: str, caller: Caller) -> Report:
+        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        return await asyncio.to_thread(self._reports.cancel, name, tenant=caller.tenant)
+
+    async def counts(self) -> Mapping[str, int]:
+        """Jobs of all tenants by state."""
         return await asyncio.to_thread(self._reports.counts)
 
-    async def cancel(self, name: str) -> Report:
-        """Raises: ServiceError: REPORT_NOT_FOUND."""
-        return await asyncio.to_thread(self._reports.cancel, name)
-
-    async def file(self, name: str, file_name: str) -> tuple[ReportFile, Path]:
+    async def file(self, name: str, file_name: str, caller: Caller) -> tuple[ReportFile, Path]:
         """A file of a report that succeeded, and where it is.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND: no such report or file, or it is not in the folder.
         """
-        report = await self.get(name)
+        report = await self.get(name, caller)
         files = report.response.files if report.response else ()
         found = next((file for file in files if file.name == file_name), None)
         if found is None:
@@ -94,11 +94,13 @@ class ReportDesk:
                 text = f"got {validation.shown(name)}, allowed {allowed}"
                 yield FieldViolation(field, text)
 
-    async def _bad_comparison(self, request: CreateReportRequest) -> tuple[FieldViolation, ...]:
+    async def _bad_comparison(
+        self, request: CreateReportRequest, caller: Caller
+    ) -> tuple[FieldViolation, ...]:
         if not request.compare:
             return ()
         try:
-            state = str((await self.get(request.compare)).state)
+            state = str((await self.get(request.compare, caller)).state)
         except ServiceError:
             state = "no report of this store"
         if state == ReportState.SUCCEEDED:

@@ -25,7 +25,7 @@ from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats
 from gateway.guard import Guard
 from gateway.observe import Observer
-from gateway.refusals import refusal_answer
+from gateway.refusals import refusal
 from gateway.rest_guard import RestGuard, SecurityHeaders, add_login
 from gateway.service import CandorService
 from gateway.settings import Settings
@@ -43,6 +43,7 @@ _UNPARSED: tuple[type[BaseModel], ...] = (  # models the framework does not see 
     api.PredictRequest,
     api.ExplainRequest,
     api.ProbeRequest,
+    api.CompareRequest,
     api.ExplainProgress,
 )
 
@@ -66,6 +67,13 @@ class ErrorBody(BaseModel):
     """What every refusal says."""
 
     error: _Error
+
+
+class ServedModel(api.ModelDetails):
+    """A model, and what KServe's v1 asks of the same path."""
+
+    name: str
+    ready: bool
 
 
 class _RequestId:
@@ -120,6 +128,10 @@ class RestDoor:
         """How little must this picture change before the network errs or knows nothing?"""
         return await self._verb("probe", self._service.probe, request)
 
+    async def compare(self, request: Request) -> Response:
+        """Do other explanations agree with the adversarial one, and do they hold still?"""
+        return await self._verb("compare", self._service.compare, request)
+
     async def list_models(self, request: Request) -> Response:
         """The models served, the default first."""
         return await self._respond("list_models", "", request, self._service.list_models)
@@ -127,8 +139,12 @@ class RestDoor:
     async def get_model(self, request: Request, name: str) -> Response:
         """One model: its classes, its input and what was measured of it."""
         return await self._respond(
-            "get_model", name, request, lambda: self._service.get_model(name)
+            "get_model", name, request, lambda: self._served(self._service.get_model(name))
         )
+
+    def _served(self, model: api.ModelDetails) -> ServedModel:
+        fields = {name: getattr(model, name) for name in api.ModelDetails.model_fields}
+        return ServedModel(**fields, name=model.model.name, ready=self._is_ready())
 
     async def live(self) -> dict[str, str]:
         """The process answers."""
@@ -258,11 +274,6 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
-def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
-    """The one error body; ``http_status`` where the code's own does not fit."""
-    return refusal_answer(error, request.state.request_id, request.url.path, http_status)
-
-
 async def _framework_refusal(request: Request, err: Exception) -> Response:
     """An unknown path or method, in our error body."""
     http_status = err.status_code if isinstance(err, HTTPException) else 500
@@ -285,8 +296,9 @@ def make_app(
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
     _add_stream(app, "/v1/explain/stream", door.explain_stream, api.ExplainRequest)
     _add_verb(app, "/v1/probe", door.probe, api.ProbeRequest, api.ProbeResponse)
+    _add_verb(app, "/v1/compare", door.compare, api.CompareRequest, api.CompareResponse)
     _add_get(app, "/v1/models", door.list_models, api.ModelList)
-    _add_get(app, "/v1/models/{name}", door.get_model, api.ModelDetails)
+    _add_get(app, "/v1/models/{name}", door.get_model, ServedModel)
     app.add_api_route("/healthz/live", door.live, methods=["GET"])
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)

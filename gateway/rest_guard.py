@@ -5,28 +5,26 @@ the key in a cookie that no script can read and no other site can send.
 """
 
 import asyncio
-from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastapi import FastAPI, Request, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 from gateway.caller import named_tenant, tenant_of_key
 from gateway.guard import Credentials, Guard, rule_of_path
 from gateway.observe import Observer
-from gateway.refusals import refusal_answer
+from gateway.page_files import page
+from gateway.refusals import refusal
 
 SESSION_COOKIE = "candor_key"
 LOGIN = "/login"
 _SESSION_SECONDS = 12 * 3600
 _MAX_BODY_BYTES = 16 * 1024  # a token may have 8 KiB
 _BODY_SECONDS = 10.0
-_PAGES_DIR = Path(__file__).parent / "pages"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_SITE = ("same-origin", "none")
 # A page may say otherwise of itself; an answer that is no page runs and frames nothing.
@@ -46,7 +44,6 @@ _DOCS_POLICY = (
     "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https:; "
     "connect-src 'self'; frame-ancestors 'none'"
 )
-_LOGIN_POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'"
 
 
 class SecurityHeaders:
@@ -98,14 +95,13 @@ class RestGuard:
 def add_login(app: FastAPI, guard: Guard) -> None:
     """The page at `/login` where a person enters a key, and `/logout`."""
     pages = _LoginPages(guard)
-    for path, page, method in (
+    for path, endpoint, method in (
         (LOGIN, pages.show, "GET"),
         (LOGIN, pages.enter, "POST"),
-        (f"{LOGIN}/login.css", pages.style, "GET"),
         ("/logout", pages.leave, "POST"),
     ):
         app.add_api_route(
-            path, page, methods=[method], include_in_schema=False, response_model=None
+            path, endpoint, methods=[method], include_in_schema=False, response_model=None
         )
 
 
@@ -142,9 +138,6 @@ class _LoginPages:
         response.delete_cookie(SESSION_COOKIE)
         return response
 
-    async def style(self) -> Response:
-        return FileResponse(_PAGES_DIR / "annotate.css", headers={"cache-control": "no-cache"})
-
 
 def _credentials(request: Request) -> Credentials:
     return Credentials(
@@ -177,16 +170,11 @@ def _turned_away(request: Request, error: ServiceError) -> Response:
         return _see_other(f"{LOGIN}?next={quote(request.url.path, safe='')}")
     if is_page and error.code is ErrorCode.PERMISSION_DENIED:
         return _login_page(request.url.path, f"This key will not do. {error.message}", 403)
-    return refusal_answer(error, request.state.request_id, request.url.path)
+    return refusal(error, request)
 
 
 def _login_page(then: str, message: str = "", http_status: int = 200) -> Response:
-    templates = Environment(
-        loader=FileSystemLoader(_PAGES_DIR), autoescape=True, undefined=StrictUndefined
-    )
-    html = templates.get_template("login.html").render(then=_own_path(then), message=message)
-    headers = {"content-security-policy": _LOGIN_POLICY, "cache-control": "no-store"}
-    return HTMLResponse(html, status_code=http_status, headers=headers)
+    return page("login.html", http_status=http_status, then=_own_path(then), message=message)
 
 
 def _own_path(address: str) -> str:

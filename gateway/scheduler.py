@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.tracing import NO_TRACING, Tracing, shared_span
-from candor.contracts.worker import SearchItem
+from candor.contracts.worker import CompareItem, SearchItem
 from gateway.backend import (
     WorkerBackend,
     WorkerDied,
@@ -31,8 +31,19 @@ from gateway.backend import (
 from gateway.caller import Priority
 from gateway.clock import ChunkClock
 from gateway.metrics import Metrics
-from gateway.queue import CONDEMNED_DEATHS, OnCharge, SearchQueue
-from gateway.search import Ending, Lane, Search, SearchResult, as_service_error
+from gateway.queue import CONDEMNED_DEATHS, SearchQueue
+from gateway.search import (
+    Arrays,
+    Ending,
+    Errand,
+    Lane,
+    Passenger,
+    Search,
+    SearchResult,
+    as_service_error,
+)
+
+OnCharge = Callable[[str, float], None]
 
 
 class SearchScheduler:
@@ -46,8 +57,8 @@ class SearchScheduler:
         short_steps: a search of at most so many steps counts as short, see `gateway.queue`.
         worker_retry_seconds: how long searches outlive workers that are away.
         metrics: told of every search; its own where none is given.
-        tracing: makes a span of every chunk.
         on_charge: told of every tenant's seconds of computing.
+        tracing: makes a span of every chunk.
     """
 
     def __init__(
@@ -63,8 +74,8 @@ class SearchScheduler:
         short_steps: int = 40,
         worker_retry_seconds: float = 60.0,
         metrics: Metrics | None = None,
-        tracing: Tracing = NO_TRACING,
         on_charge: OnCharge = lambda tenant, seconds: None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._backend = backend
         self._model = model
@@ -74,9 +85,10 @@ class SearchScheduler:
         self._short_steps = short_steps
         self._worker_retry_seconds = worker_retry_seconds
         self._metrics = metrics or Metrics([model])
+        self._on_charge = on_charge
         self._tracer = tracing.tracer
         self._clock = ChunkClock(chunk_seconds, value_count)
-        self._queue = SearchQueue(on_charge)
+        self._queue = SearchQueue()
         self._endings: list[Ending] = []
         self._numbers = itertools.count()
         self._calls: set[asyncio.Task[None]] = set()
@@ -122,10 +134,28 @@ class SearchScheduler:
             tenant=tenant,
             number=next(self._numbers),
         )
-        search.future.add_done_callback(lambda _: self._settle(search))
-        self._queue.add(search)
-        self._start()
+        self._admit(search)
         return search
+
+    def run(
+        self,
+        item: CompareItem,
+        arrays: Arrays,
+        *,
+        tenant: str = "",
+        priority: Priority = Priority.EXPLAIN,
+    ) -> Errand:
+        """The same for a call of its own, which takes its turn among the long searches."""
+        errand = Errand(
+            item=item,
+            arrays=arrays,
+            future=asyncio.get_running_loop().create_future(),
+            lane=Lane(priority, is_long=True),
+            tenant=tenant,
+            number=next(self._numbers),
+        )
+        self._admit(errand)
+        return errand
 
     def end_now(self, search: Search) -> asyncio.Future[SearchResult]:
         """The best of a search so far, verified, about `ending_seconds` from now.
@@ -175,24 +205,30 @@ class SearchScheduler:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._fail_all(not_ready(self._model, "shutting down"))
 
+    def _admit(self, passenger: Passenger) -> None:
+        passenger.future.add_done_callback(lambda _: self._settle(passenger))
+        self._queue.add(passenger)
+        self._start()
+
     def _start(self) -> None:
         if self._loop_task is None:
             loop = asyncio.get_running_loop()
             self._loop_task = loop.create_task(self._work(), name=f"searches of {self._model}")
         self._wake.set()
 
-    def _settle(self, search: Search) -> None:
+    def _settle(self, passenger: Passenger) -> None:
         """Out of the queue once it is over and no worker has it; only then its place is free."""
-        future = search.future
-        if future.cancelled():
-            if not search.is_answered:
+        future = passenger.future
+        is_ended = not future.cancelled() and future.exception() is None  # seen, whoever has left
+        if isinstance(passenger, Search):
+            if is_ended:
+                self._tell_end(passenger, future.result())
+            elif future.cancelled() and not passenger.is_answered:
                 self._metrics.search_cancelled(self._model)
-        elif future.exception() is None:  # seen, also where everybody who waited has left
-            self._tell_end(search, future.result())
-        search.when_landed(lambda: self._remove(search))
+        passenger.when_landed(lambda: self._remove(passenger))
 
-    def _remove(self, search: Search) -> None:
-        self._queue.remove(search)
+    def _remove(self, passenger: Passenger) -> None:
+        self._queue.remove(passenger)
         self._wake.set()
 
     def _tell_end(self, search: Search, result: SearchResult) -> None:
@@ -202,7 +238,7 @@ class SearchScheduler:
         )
 
     def _tell_load(self) -> None:
-        active = sum(search.is_started for search in self._queue)
+        active = sum(passenger.is_started for passenger in self._queue)
         self._metrics.set_load(
             self._model,
             active=active,
@@ -264,19 +300,20 @@ class SearchScheduler:
         batch = self._queue.next_batch(self._batch_size(), seconds_a_place)
         if not batch:
             return None
-        for search in batch:
-            search.is_flying = True
-            if not search.is_started:
-                search.is_started = True
-                self._metrics.search_started(self._model, time.monotonic() - search.admitted)
+        for passenger in batch:
+            passenger.is_flying = True
+            if isinstance(passenger, Search) and not passenger.is_started:
+                self._metrics.search_started(self._model, passenger.age_seconds)
+            passenger.is_started = True
         return self._chunk(batch)
 
-    async def _chunk(self, batch: list[Search]) -> None:
-        chunk_steps = self._clock.steps(len(batch))
-        before = [search.item.step for search in batch]
+    async def _chunk(self, batch: list[Passenger]) -> None:
+        is_errand = isinstance(batch[0], Errand)
+        chunk_steps = 0 if is_errand else self._clock.steps(len(batch))
+        before = [passenger.step for passenger in batch]
         started = time.perf_counter()
         try:
-            items = [search.packed(chunk_steps) for search in batch]
+            items = [passenger.packed(chunk_steps) for passenger in batch]
             with self._span(batch, chunk_steps):
                 answers = await self._call(items)
         except WorkerUnavailable as err:
@@ -285,30 +322,42 @@ class SearchScheduler:
             _fail(batch, err)
         else:
             seconds = time.perf_counter() - started
-            after = [search.take(answer) for search, answer in zip(batch, answers, strict=True)]
+            after = [one.take(answer) for one, answer in zip(batch, answers, strict=True)]
             taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
-            is_cut = max(taken) < chunk_steps
-            self._clock.record(len(batch), max(taken), seconds, is_cut=is_cut)
-            self._metrics.chunk_ended(self._model, len(batch), seconds)
-            for search, begin, steps in zip(batch, before, taken, strict=True):
-                search.deaths = 0
-                cost = seconds * steps / max(1, sum(taken))
-                self._queue.charge(search, cost)
-                self._metrics.computed(search.tenant, cost)
-                if begin == 0 < steps:
-                    since = time.monotonic() - search.admitted
-                    self._metrics.search_progressed(self._model, since)
+            self._charge(batch, taken, seconds)
+            # An errand takes no step of a search, but whoever came meanwhile waited as long.
+            steps = 0 if is_errand else max(taken)
+            self._clock.record(len(batch), steps, seconds, is_cut=steps < chunk_steps)
+            if not is_errand:
+                self._tell_chunk(batch, before, taken, seconds)
         finally:
-            for search in batch:
-                search.land()
+            for passenger in batch:
+                passenger.land()
 
-    def _span(self, batch: Sequence[Search], steps: int) -> AbstractContextManager[object]:
+    def _tell_chunk(
+        self, batch: Sequence[Passenger], before: list[int], taken: list[int], seconds: float
+    ) -> None:
+        self._metrics.chunk_ended(self._model, len(batch), seconds)
+        for search, begin, steps in zip(batch, before, taken, strict=True):
+            if begin == 0 < steps:
+                self._metrics.search_progressed(self._model, search.age_seconds)
+
+    def _charge(self, batch: Sequence[Passenger], steps: list[int], seconds: float) -> None:
+        """Shares ``seconds`` of a worker out over the batch by the steps each was taken."""
+        for passenger, count in zip(batch, steps, strict=True):
+            passenger.deaths = 0
+            cost = seconds * count / max(1, sum(steps))
+            self._queue.charge(passenger, cost)
+            self._metrics.computed(passenger.tenant, cost)
+            self._on_charge(passenger.tenant, cost)
+
+    def _span(self, batch: Sequence[Passenger], steps: int) -> AbstractContextManager[object]:
         attributes = {
             "candor.model": self._model,
             "candor.searches": len(batch),
             "candor.steps": steps,
         }
-        parents = [search.trace for search in batch]
+        parents = [passenger.trace for passenger in batch]
         return shared_span(self._tracer, "chunk", parents, attributes)
 
     async def _end(self, endings: list[Ending]) -> None:
@@ -339,7 +388,7 @@ class SearchScheduler:
         self._forget_absence()
         return answers
 
-    def _strike(self, batch: list[Search], err: WorkerUnavailable) -> None:
+    def _strike(self, batch: list[Passenger], err: WorkerUnavailable) -> None:
         """The chunk will be repeated; a search that keeps killing its worker will not."""
         if isinstance(err, WorkerDied):
             for search in batch:
@@ -370,7 +419,7 @@ class SearchScheduler:
         _fail([*self._queue, *self._endings], error)
 
 
-def _fail(waiting: Sequence[Search | Ending], error: Exception) -> None:
+def _fail(waiting: Sequence[Passenger | Ending], error: Exception) -> None:
     known = as_service_error(error) if isinstance(error, WorkerFault) else error
     for one in waiting:
         one.fail(known)

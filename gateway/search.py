@@ -1,7 +1,11 @@
-"""One search between two chunks, and what workers answer to it.  Imports contracts and siblings."""
+"""What flies to workers: a search between two chunks, or an errand.
+
+Imports contracts and siblings.
+"""
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -16,6 +20,8 @@ from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, inv
 from candor.contracts.worker import (
     ANSWER_ADAPTER,
     Answer,
+    CompareAnswer,
+    CompareItem,
     ItemError,
     SearchEnd,
     SearchItem,
@@ -25,6 +31,7 @@ from gateway.backend import WorkerFault
 from gateway.caller import Priority
 
 Arrays = Mapping[str, NDArray[Any]]
+_SALIENCIES = {"saliency", "perturbed_saliency"}
 
 
 class Lane(NamedTuple):
@@ -53,45 +60,62 @@ class SearchResult:
         return self.image.nbytes + self.logits_before.nbytes + self.logits_after.nbytes
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Search:
-    """Mutable, owned by its scheduler.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Saliencies (H, W) float32 of a picture and of its perturbed twin, and their scores."""
+
+    scores: CompareAnswer
+    saliency: NDArray[np.float32]
+    perturbed_saliency: NDArray[np.float32]
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True, kw_only=True)
+class Passenger(ABC):
+    """What waits for its turn with a worker; mutable, owned by its scheduler.
 
     Attributes:
-        arrays: the state a worker sent last, or the picture alone.
-        progress: what the worker said of that state; None before the first chunk.
-        future: the result; cancel it to end the search with its chunk.
+        future: the result; cancel it to end the work with the call under way.
         number: counts up in the order of admission.
-        deaths: worker deaths in a row with this search aboard.
+        deaths: worker deaths in a row with this one aboard.
         is_flying: a worker has it now.
         trace: the span of the request that ordered it first.
         admitted: `time.monotonic` of its admission.
-        is_started: it has been in a chunk.
-        is_answered: its best so far was asked for and given.
+        is_started: a worker has had it.
     """
 
-    item: SearchItem
-    arrays: Arrays
-    future: asyncio.Future[SearchResult]
+    future: asyncio.Future[Any]
     lane: Lane
     tenant: str
     number: int
-    progress: SearchProgress | None = None
     deaths: int = 0
     is_flying: bool = False
     trace: Context = field(default_factory=get_current)
     admitted: float = field(default_factory=time.monotonic)
     is_started: bool = False
-    is_answered: bool = False
     _on_landing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
-    def steps_left(self) -> int:
-        return self.item.step_count - self.item.step
+    def age_seconds(self) -> float:
+        """Since its admission."""
+        return time.monotonic() - self.admitted
 
+    @property
+    @abstractmethod
+    def step(self) -> int:
+        """Steps done so far."""
+
+    @property
+    @abstractmethod
+    def steps_left(self) -> int:
+        """Search steps still to take."""
+
+    @abstractmethod
     def packed(self, chunk_steps: int) -> bytes:
-        meta = self.item.model_copy(update={"chunk_steps": chunk_steps})
-        return wire.pack(meta.model_dump(mode="json"), self.arrays)
+        """The item to send."""
+
+    @abstractmethod
+    def take(self, message: bytes) -> int:
+        """Files the answer; returns the steps done by now."""
 
     def when_landed(self, call: Callable[[], None]) -> None:
         """Calls once no worker has this search any more, now if none has."""
@@ -110,8 +134,35 @@ class Search:
         if not self.future.done():
             self.future.set_exception(error)
 
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Search(Passenger):
+    """Flies chunk by chunk, with others.
+
+    Attributes:
+        arrays: the state a worker sent last, or the picture alone.
+        progress: what the worker said of that state; None before the first chunk.
+        is_answered: its best so far was asked for and given.
+    """
+
+    item: SearchItem
+    arrays: Arrays
+    progress: SearchProgress | None = None
+    is_answered: bool = False
+
+    @property
+    def step(self) -> int:
+        return self.item.step
+
+    @property
+    def steps_left(self) -> int:
+        return self.item.step_count - self.item.step
+
+    def packed(self, chunk_steps: int) -> bytes:
+        meta = self.item.model_copy(update={"chunk_steps": chunk_steps})
+        return wire.pack(meta.model_dump(mode="json"), self.arrays)
+
     def take(self, message: bytes) -> int:
-        """Files the answer to a chunk; returns the steps done by now."""
         if self.future.done():
             return self.item.step
         try:
@@ -131,6 +182,33 @@ class Search:
         self.item = self.item.model_copy(update={"step": progress.step})
         self.progress, self.arrays = progress, arrays
         return progress.step
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Errand(Passenger):
+    """One call of its own and no more: a saliency."""
+
+    item: CompareItem
+    arrays: Arrays
+
+    @property
+    def step(self) -> int:
+        return 0
+
+    @property
+    def steps_left(self) -> int:
+        return 0
+
+    def packed(self, chunk_steps: int) -> bytes:
+        return wire.pack(self.item.model_dump(mode="json"), self.arrays)
+
+    def take(self, message: bytes) -> int:
+        if not self.future.done():
+            try:
+                self.future.set_result(_read_compared(*read_answer(message)))
+            except (WorkerFault, ServiceError) as err:
+                self.fail(as_service_error(err))
+        return 1
 
 
 @dataclass(slots=True, eq=False)
@@ -203,6 +281,14 @@ def read_end(answer: Answer, arrays: Arrays) -> SearchResult:
         )
     except KeyError as err:
         raise WorkerFault(f"got arrays {sorted(arrays)}") from err
+
+
+def _read_compared(answer: Answer, arrays: Arrays) -> Compared:
+    if isinstance(answer, ItemError):
+        raise item_error(answer)
+    if not isinstance(answer, CompareAnswer) or not arrays.keys() >= _SALIENCIES:
+        raise WorkerFault(f"got {answer.kind} with {sorted(arrays)} to a compare item")
+    return Compared(scores=answer, **{name: arrays[name] for name in _SALIENCIES})
 
 
 def item_error(answer: ItemError) -> ServiceError:

@@ -19,6 +19,7 @@ from candor.contracts.card import ModelCard
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.tracing import NO_TRACING, Tracing
 from candor.contracts.worker import (
+    CompareItem,
     DescribeAnswer,
     DescribeItem,
     Goal,
@@ -78,7 +79,7 @@ class _Admitted:
 
     def terms(
         self,
-        request: api.ExplainRequest | api.ProbeRequest,
+        request: api.ExplainRequest | api.ProbeRequest | api.CompareRequest,
         usual: Priority,
         answer_seconds: float,
     ) -> Terms:
@@ -91,13 +92,14 @@ class _Admitted:
             tenant=self.caller.tenant,
             priority=self.caller.priority(usual),
             deadline=deadline - answer_seconds,
-            allows_partial=request.allow_partial,
+            # Half a search says nothing about how methods compare.
+            allows_partial=not isinstance(request, api.CompareRequest) and request.allow_partial,
             uses_cache=not request.no_cache,
         )
 
 
 class CandorService:
-    """Predict, explain and probe; make and use it inside one event loop.
+    """Predict, explain, probe and compare; make and use it inside one event loop.
 
     Args:
         metrics: told of what happens; its own where none is given.
@@ -191,6 +193,35 @@ class CandorService:
                 answers.probe_response, checked, label, logits, found, details, caller.request_id
             )
 
+    async def compare(self, payload: Any, caller: Caller) -> api.CompareResponse:
+        """Searches first, each needing the one before it; then every method's saliency."""
+        async with self._admitted(payload, api.CompareRequest, caller) as admitted:
+            details, desk = admitted.model.details, admitted.model.desk
+            checked = await validation.check(api.CompareRequest, payload, details)
+            target = checked.classes.get("target")
+            if target is None:
+                target = int((await self._logits(details, checked.image)).argmax())
+            terms = self._terms(checked.request, admitted, Priority.EXPLAIN)
+            explain, perturb = _compare_searches(checked.request, target, details)
+            digest, slot = details.model.weights_digest, admitted.slot
+            with desk.order([explain, perturb], checked.image, terms, slot, digest) as order:
+                explained, perturbed = await order.results()
+            with desk.order([explain], perturbed.result.image, terms, slot, digest) as order:
+                (explained_anew,) = await order.results()
+            arrays = {
+                "image": checked.image,
+                "perturbed": perturbed.result.image,
+                "explanation": explained.result.image,
+                "perturbed_explanation": explained_anew.result.image,
+            }
+            items = _compare_items(checked.request, target)
+            compared = await desk.compare(items, arrays, terms, slot)
+            return await asyncio.to_thread(
+                answers.compare_response,
+                checked, explain, (explained, perturbed), list(zip(items, compared, strict=True)),
+                details, caller.request_id,
+            )  # fmt: skip
+
     def list_models(self) -> api.ModelList:
         """Those whose workers have answered at least once, the default first."""
         names = self._settings.models
@@ -251,9 +282,17 @@ class CandorService:
         admitted: _Admitted,
         usual: Priority,
     ) -> AbstractContextManager[Order]:
-        terms = admitted.terms(checked.request, usual, self._settings.answer_seconds)
+        terms = self._terms(checked.request, admitted, usual)
         digest = admitted.model.details.model.weights_digest
         return admitted.model.desk.order(items, checked.image, terms, admitted.slot, digest)
+
+    def _terms(
+        self,
+        request: api.ExplainRequest | api.ProbeRequest | api.CompareRequest,
+        admitted: _Admitted,
+        usual: Priority,
+    ) -> Terms:
+        return admitted.terms(request, usual, self._settings.answer_seconds)
 
     async def _progress(
         self, order: Order, working: "asyncio.Future[list[Found]]"
@@ -394,7 +433,24 @@ def _probe_items(request: api.ProbeRequest, label: int) -> list[SearchItem]:
     return [make(goal=_PROBE_GOALS[goal], target=label) for goal in request.goals]
 
 
-def _item_maker(request: api.ExplainRequest | api.ProbeRequest) -> Callable[..., SearchItem]:
+def _compare_searches(
+    request: api.CompareRequest, target: int, model: api.ModelDetails
+) -> tuple[SearchItem, SearchItem]:
+    """The explanation, and the perturbation that nobody sees."""
+    make = _item_maker(request)
+    return (
+        make(goal=Goal.EXPLAIN_FOR, target=target, rho=request.rho or model.recommended_rho),
+        make(goal=Goal.EXPLAIN_AGAINST, target=target, rho=limits.IMPERCEPTIBLE_RMSE),
+    )
+
+
+def _compare_items(request: api.CompareRequest, target: int) -> list[CompareItem]:
+    return [CompareItem(method=method, target=target, seed=request.seed) for method in api.Method]
+
+
+def _item_maker(
+    request: api.ExplainRequest | api.ProbeRequest | api.CompareRequest,
+) -> Callable[..., SearchItem]:
     return functools.partial(
         SearchItem,
         step_count=request.steps,

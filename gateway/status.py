@@ -122,7 +122,7 @@ def _detail(status: status_pb2.Status, kind: Any) -> Any:
 
 
 def _code_of(code: StatusCode) -> ErrorCode:
-    """The first that has this gRPC code: QUOTA_EXCEEDED is only ever said by ourselves."""
+    """The first that has this gRPC code: the others are only ever said by ourselves."""
     return next((ours for ours, known in GRPC_CODES.items() if known is code), ErrorCode.INTERNAL)
 
 

@@ -37,10 +37,12 @@ _RANGES = {
     "no_cache": "true, false",
     "page_size": f"[1, {limits.MAX_PAGE_SIZE}]",
     "quick": "true, false",
+    "rho": "RMSE in (0, 1]",
     "rhos": "RMSE in (0, 1]",
     "seed": f"[0, {limits.MAX_SEED}]",
     "state": ", ".join(ReportState),
     "steps": f"[1, {limits.MAX_STEPS}]",
+    "target": "an object with index or name",
     "targets": "an object with index or name",
     "timeout_seconds": f"(0, {limits.MAX_TIMEOUT_SECONDS:g}]",
     "top_k": f"[1, {limits.MAX_TOP_K}]",
@@ -209,8 +211,9 @@ def _class_fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(targets, list | tuple):
         for position, value in enumerate(targets[: limits.MAX_TARGETS]):
             yield f"targets.{position}", value
-    if fields.get("label") is not None:
-        yield "label", fields["label"]
+    for name in ("label", "target"):
+        if fields.get(name) is not None:
+            yield name, fields[name]
 
 
 def _resolve_classes(

@@ -1,4 +1,4 @@
-"""TorchServe handler of `{model}-search`: the next chunk of every search it is sent.
+"""TorchServe handler of `{model}-search`: the next chunk of every search, and saliencies.
 
 May import candor and handlers.  TorchServe wants exactly one class in this module.
 """
@@ -8,8 +8,14 @@ from typing import Any
 
 from candor.artifact import LoadedModel
 from candor.contracts.tracing import Tracing
-from candor.contracts.worker import ItemError, SearchItem
-from candor.search.chunks import advance_items, check_item
+from candor.contracts.worker import (
+    COMPARED_ARRAYS,
+    CompareAnswer,
+    CompareItem,
+    ItemError,
+    SearchItem,
+)
+from candor.search.chunks import advance_items, check_image, check_item, check_target
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
 from handlers.loading import SearchNetworks, load_worker_model, search_networks
 from handlers.spans import batch_span, start_worker_tracing
@@ -32,12 +38,27 @@ class SearchHandler:
             return answer_rows(data, self._model.card, self._check, self._compute)
 
     def _check(self, task: Task) -> ItemError | None:
-        if not isinstance(task.item, SearchItem):
-            return wrong_kind(task.item, "search")
-        return check_item(self._model.card, task.item, task.arrays)
+        card, item = self._model.card, task.item
+        if isinstance(item, SearchItem):
+            return check_item(card, item, task.arrays)
+        if not isinstance(item, CompareItem):
+            return wrong_kind(item, "search, compare")
+        problems = (check_image(card, task.arrays, name) for name in COMPARED_ARRAYS)
+        return check_target(card, item.target) or next(filter(None, problems), None)
 
     def _compute(self, tasks: Sequence[Task]) -> list[bytes]:
         pairs = [(task.item, task.arrays) for task in tasks if isinstance(task.item, SearchItem)]
         networks = self._networks
-        advanced = advance_items(networks.verifier, pairs, searcher=networks.searcher)
-        return [seal(answer, arrays) for answer, arrays in advanced]
+        advanced = iter(advance_items(networks.verifier, pairs, searcher=networks.searcher))
+        return [
+            seal(*self._compared(task.item, task.arrays))
+            if isinstance(task.item, CompareItem)
+            else seal(*next(advanced))
+            for task in tasks
+        ]
+
+    def _compared(self, item: CompareItem, arrays: Mapping[str, Any]) -> tuple[CompareAnswer, Any]:
+        # Imported when the first one comes: captum would double the time a killed worker is away.
+        from candor.explainers.compare import compare_item
+
+        return compare_item(self._model.network, item, arrays)

@@ -38,6 +38,7 @@ Base64Bytes = Annotated[
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Correlation = Annotated[float, Field(ge=-1.0, le=1.0)]
 Rmse = Annotated[float, Field(ge=0.0, le=1.0)]
 Rho = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=1, le=limits.MAX_STEPS)]
@@ -54,6 +55,14 @@ class Direction(StrEnum):
 class ProbeGoal(StrEnum):
     ATTACK = "attack"
     BTR = "btr"
+
+
+class Method(StrEnum):
+    EXPLANATION = "explanation"
+    GRAD_CAM = "grad_cam"
+    LIME = "lime"
+    INTEGRATED_GRADIENTS = "integrated_gradients"
+    GRADIENT = "gradient"
 
 
 class SearchStatus(StrEnum):
@@ -144,6 +153,19 @@ class ProbeRequest(_Message):
     no_cache: bool = False
 
 
+class CompareRequest(_Message):
+    model: str = ""
+    image: ImageInput
+    target: ClassRef | None = None
+    rho: Rho | None = None
+    solver: str = limits.DEFAULT_SOLVER
+    steps: Steps = Field(default_factory=_explain_steps)
+    seed: Seed = 0
+    top_k: TopK = limits.DEFAULT_TOP_K
+    timeout_seconds: TimeoutSeconds | None = None
+    no_cache: bool = False
+
+
 class ModelRef(_Message):
     name: str
     version: str
@@ -224,6 +246,43 @@ class ProbeResponse(_Message):
     results: tuple[ProbeResult, ...]
     label: ClassConfidence
     predictions_before: tuple[ClassConfidence, ...]
+    model: ModelRef
+    request_id: str
+
+
+class SaliencyMap(_Message):
+    """(H, W) float32, little endian, row-major."""
+
+    height: int
+    width: int
+    data: Base64Bytes
+
+
+class Perturbation(_Message):
+    rmse: Rmse
+    confidence_before: Probability
+    confidence_after: Probability
+    predicted_after: ClassConfidence
+    image_png: Base64Bytes
+
+
+class MethodResult(_Message):
+    method: Method
+    saliency: SaliencyMap
+    overlay_png: Base64Bytes
+    perturbed_overlay_png: Base64Bytes
+    energy_share: Probability
+    rank_correlation: Correlation
+    cosine: Correlation
+
+
+class CompareResponse(_Message):
+    explanation: Explanation
+    perturbation: Perturbation
+    methods: tuple[MethodResult, ...]
+    top_share: Probability
+    predictions_before: tuple[ClassConfidence, ...]
+    input_png: Base64Bytes
     model: ModelRef
     request_id: str
 

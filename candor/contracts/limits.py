@@ -36,6 +36,7 @@ MAX_KEY_CHARS = 100  # of an idempotency key
 MAX_PAGE_SIZE = 100
 DEFAULT_PAGE_SIZE = 20
 
+IMPERCEPTIBLE_RMSE = 0.01  # IV-B: "virtually imperceptible" on CIFAR-10
 CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead
 
 

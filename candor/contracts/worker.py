@@ -13,6 +13,10 @@ search call    item: `SearchItem` + arrays: ``image`` alone for a search that be
                but for ``best`` (C, H, W) float32, the best picture so far, which it may show
                answer when it ends: `SearchEnd` + arrays ``image`` (C, H, W) float32,
                ``logits_before`` and ``logits_after`` (V,) float32
+compare call   item: `CompareItem` + arrays ``image``, ``perturbed``, ``explanation`` and
+               ``perturbed_explanation`` (C, H, W) float32, the explanations of the first two
+               answer: `CompareAnswer` + arrays ``saliency`` and ``perturbed_saliency`` (H, W)
+               float32
 """
 
 from enum import StrEnum
@@ -21,7 +25,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from candor.contracts import limits
-from candor.contracts.api import Rho, SearchStatus, Seed, Steps
+from candor.contracts.api import Correlation, Method, Probability, Rho, SearchStatus, Seed, Steps
 from candor.contracts.card import ModelCard
 
 
@@ -70,6 +74,23 @@ class SearchItem(_Meta):
     chunk_steps: Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
 
 
+COMPARED_ARRAYS = ("image", "perturbed", "explanation", "perturbed_explanation")
+
+
+class CompareItem(_Meta):
+    """One method's saliency of a picture and of its perturbed twin, held against explanations.
+
+    Attributes:
+        target: class index the saliency is of.
+        seed: of what the method draws.
+    """
+
+    kind: Literal["compare"] = "compare"
+    method: Method
+    target: Annotated[int, Field(ge=0)]
+    seed: Seed = 0
+
+
 class PredictAnswer(_Meta):
     kind: Literal["predict_answer"] = "predict_answer"
 
@@ -109,6 +130,21 @@ class SearchEnd(_Meta):
     solver: str
 
 
+class CompareAnswer(_Meta):
+    """What is said of a saliency; see `candor.explainers.overlap`.
+
+    Attributes:
+        energy_share: of the explanation's squared change, inside the top ``top_share`` pixels.
+        rank_correlation, cosine: between the two saliencies.
+    """
+
+    kind: Literal["compare_answer"] = "compare_answer"
+    top_share: Probability
+    energy_share: Probability
+    rank_correlation: Correlation
+    cosine: Correlation
+
+
 class ItemError(_Meta):
     """Item that could not be served; ``message`` says what ``field`` got and what is allowed."""
 
@@ -118,9 +154,9 @@ class ItemError(_Meta):
     is_internal: bool = False
 
 
-Item = Annotated[PredictItem | DescribeItem | SearchItem, Field(discriminator="kind")]
+Item = Annotated[PredictItem | DescribeItem | SearchItem | CompareItem, Field(discriminator="kind")]
 Answer = Annotated[
-    PredictAnswer | DescribeAnswer | SearchProgress | SearchEnd | ItemError,
+    PredictAnswer | DescribeAnswer | SearchProgress | SearchEnd | CompareAnswer | ItemError,
     Field(discriminator="kind"),
 ]
 ITEM_ADAPTER: TypeAdapter[Item] = TypeAdapter(Item)

@@ -1,4 +1,4 @@
-"""Grad-CAM, LIME and input gradients through captum, for side by side.  Imports captum and torch.
+"""Grad-CAM, LIME and gradients through captum, for side by side.  Imports captum and torch.
 
 A saliency is (B, H, W) float32, larger where a pixel counts more for the class asked about.
 """
@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from captum._utils.models.model import Model
-from captum.attr import LayerGradCam, Lime, Saliency
+from captum.attr import IntegratedGradients, LayerGradCam, Lime, Saliency
 from skimage.segmentation import slic
 from torch import Tensor, nn
 from torch.nn import functional
 
 LIME_SEGMENTS = 40
+LIME_SAMPLES = 400
+PATH_STEPS = 32  # of integrated gradients
 _RIDGE = 1.0  # lime's own default penalty
 _LIME_BATCH = 50
 
@@ -35,6 +37,20 @@ def input_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tenso
     inputs = images.detach().requires_grad_()
     attributions: Tensor = Saliency(network).attribute(inputs, target=targets, abs=False)
     return attributions.detach()
+
+
+def gradient_size(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Plain saliency: |gradient| of the logit, the largest of the channels.  (1312.6034)"""
+    return input_gradient(network, images, targets).abs().amax(dim=1)
+
+
+def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Integrated gradients from black, summed over the channels, signed.  (1703.01365)"""
+    method = IntegratedGradients(network)
+    attributions: Tensor = method.attribute(
+        images, target=targets, n_steps=PATH_STEPS, internal_batch_size=PATH_STEPS
+    )
+    return attributions.detach().sum(dim=1).float()
 
 
 def lime(

@@ -27,9 +27,9 @@ _FIELDS = {"delta": "deltas", "velocity": "velocities", "best": "best_images"}
 
 def check_item(card: ModelCard, item: SearchItem, arrays: Arrays) -> ItemError | None:
     """Why this item does not fit the model of ``card``, or None where it does."""
-    if item.target >= card.network.class_count:
-        allowed = f"[0, {card.network.class_count - 1}]"
-        return ItemError(field="target", message=f"got {item.target}, allowed {allowed}")
+    problem = check_target(card, item.target)
+    if problem is not None:
+        return problem
     if item.solver not in SOLVERS:
         return ItemError(field="solver", message=f"got {item.solver!r}, allowed {tuple(SOLVERS)}")
     problem = check_image(card, arrays)
@@ -48,16 +48,24 @@ def check_item(card: ModelCard, item: SearchItem, arrays: Arrays) -> ItemError |
     return None
 
 
-def check_image(card: ModelCard, arrays: Arrays) -> ItemError | None:
-    """Why array ``image`` does not fit the model of ``card``, or None where it does."""
+def check_target(card: ModelCard, target: int) -> ItemError | None:
+    """Why the model of ``card`` has no such class, or None where it has."""
+    if target < card.network.class_count:
+        return None
+    allowed = f"[0, {card.network.class_count - 1}]"
+    return ItemError(field="target", message=f"got {target}, allowed {allowed}")
+
+
+def check_image(card: ModelCard, arrays: Arrays, name: str = "image") -> ItemError | None:
+    """Why array ``name`` does not fit the model of ``card``, or None where it does."""
     shape = (card.input.channels, card.input.height, card.input.width)
-    image = arrays.get("image")
+    image = arrays.get(name)
     if image is None or image.shape != shape or image.dtype != np.float32:
         got = "nothing" if image is None else f"{image.shape} {image.dtype}"
-        return ItemError(field="image", message=f"got {got}, allowed {shape} float32")
+        return ItemError(field=name, message=f"got {got}, allowed {shape} float32")
     # NaN fails this comparison too.
     if not bool(((image >= 0) & (image <= 1)).all()):
-        return ItemError(field="image", message="got values outside [0, 1] or NaN, allowed [0, 1]")
+        return ItemError(field=name, message="got values outside [0, 1] or NaN, allowed [0, 1]")
     return None
 
 

@@ -31,6 +31,8 @@ from gateway.store.models import ReportJob
 class Reports:
     """The desk that takes and shows jobs; safe to share among threads.
 
+    A tenant sees its own jobs alone; those of others are as if there were none.
+
     Args:
         clock: seconds since 1970, UTC.
     """
@@ -68,18 +70,18 @@ class Reports:
                 raise _other_request(key, job)
             return report_of(job)
 
-    def get(self, name: str) -> Report:
+    def get(self, name: str, *, tenant: str = "") -> Report:
         """Raises: ServiceError: REPORT_NOT_FOUND."""
         with self._store.reading() as session:
-            return report_of(_find(session, name))
+            return report_of(_find(session, name, tenant))
 
-    def list(self, request: ListReportsRequest) -> ListReportsResponse:
+    def list(self, request: ListReportsRequest, *, tenant: str = "") -> ListReportsResponse:
         """One page, the newest first; jobs that come while somebody leafs move none of them.
 
         Raises:
             ServiceError: INVALID_INPUT: a page token that no page gave.
         """
-        wanted = select(ReportJob).order_by(ReportJob.id.desc())
+        wanted = select(ReportJob).filter_by(tenant=tenant).order_by(ReportJob.id.desc())
         if request.state is not None:
             wanted = wanted.where(ReportJob.state == request.state.value)
         if request.page_token:
@@ -92,25 +94,27 @@ class Reports:
                 next_page_token="" if is_last else str(page[-1].id),
             )
 
-    def counts(self) -> dict[ReportState, int]:
-        """Jobs by state; a state without any is left out."""
-        query = select(ReportJob.state, func.count()).group_by(ReportJob.state)
-        with self._store.reading() as session:
-            return {ReportState(state): count for state, count in session.execute(query)}
-
-    def cancel(self, name: str) -> Report:
+    def cancel(self, name: str, *, tenant: str = "") -> Report:
         """At once where no worker has it, else as soon as its worker hears; ended ones stay.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND.
         """
         with self._store.writing() as session:
-            job = _find(session, name, for_update=True)
+            job = _find(session, name, tenant, for_update=True)
             if not ReportState(job.state).is_final:
                 job.cancel_requested = True
                 if job.expires_at is None or job.expires_at <= self._clock():
                     end_job(job, ReportState.CANCELLED, self._clock())
             return report_of(job)
+
+    def counts(self) -> dict[ReportState, int]:
+        """Jobs of all tenants in each state; a state without any is left out."""
+        with self._store.reading() as session:
+            rows = session.execute(
+                select(ReportJob.state, func.count(ReportJob.id)).group_by(ReportJob.state)
+            )
+            return {ReportState(state): count for state, count in rows}
 
 
 def end_job(job: ReportJob, state: ReportState, now: float) -> None:
@@ -138,14 +142,16 @@ def report_of(job: ReportJob) -> Report:
     )
 
 
-def _find(session: Session, name: str, *, for_update: bool = False) -> ReportJob:
+def _find(session: Session, name: str, tenant: str, *, for_update: bool = False) -> ReportJob:
     public_id = name.removeprefix(NAME_PREFIX) if name.startswith(NAME_PREFIX) else ""
-    wanted = select(ReportJob).where(ReportJob.public_id == public_id)
+    wanted = select(ReportJob).filter_by(public_id=public_id, tenant=tenant)
     if for_update:
         wanted = wanted.with_for_update()
     job = session.scalars(wanted).one_or_none()
     if job is None:
-        message = f"name: got {name[:60]!r}, allowed {NAME_PREFIX}ID of a report of this store"
+        message = (
+            f"name: got {name[:60]!r}, allowed {NAME_PREFIX}ID of a report of this store and tenant"
+        )
         raise ServiceError(ErrorCode.REPORT_NOT_FOUND, message)
     return job
 

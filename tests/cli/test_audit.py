@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import build_app
-from tests.cli.test_commands import data_root, model  # noqa: F401 - fixtures
 
 _SMALL = ("--images", 4, "--steps", 3, "--attacks", "paper,fgsm", "--attacks-only", "--quick")
 
@@ -16,15 +15,15 @@ def _run(*arguments: object) -> Result:
     return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
 
 
-def _arguments(model: Path, data_root: Path, out: Path) -> tuple[object, ...]:  # noqa: F811
+def _arguments(model: Path, data_root: Path, out: Path) -> tuple[object, ...]:
     key = out.parent / "key.pem"
     return ("audit", "--model", model, "--data-dir", data_root, "--out", out, "--key", key, *_SMALL)
 
 
 @pytest.fixture(scope="module")
 def audited(
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    model: Path,
+    data_root: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("audit") / "report"
@@ -51,8 +50,8 @@ def test_report_is_genuine_until_a_file_is_changed(audited: Path) -> None:
 
 def test_shards_are_merged_without_model_or_data(
     audited: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    model: Path,
+    data_root: Path,
     tmp_path: Path,
 ) -> None:
     for index in range(2):
@@ -80,8 +79,8 @@ def test_shards_are_merged_without_model_or_data(
 )
 def test_every_refusal_is_one_readable_line(
     audited: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    model: Path,
+    data_root: Path,
     options: tuple[object, ...],
     reason: str,
 ) -> None:

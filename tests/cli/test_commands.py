@@ -1,14 +1,11 @@
 """The command `candor` as a user types it, on an untrained model in this process."""
 
-import io
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -25,40 +22,6 @@ def _run(*arguments: object) -> Result:
 def _json(result: Result) -> Any:
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def model(tiny_models_dir: Path) -> Path:
-    return tiny_models_dir / "tiny"
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    path.write_bytes(_png(np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-10's Parquet layout with 24 random pictures a split."""
-    root = tmp_path_factory.mktemp("data")
-    folder = root / "cifar10" / "plain_text"
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(5)
-    for split in ("train", "test"):
-        pictures = generator.integers(0, 256, (24, 32, 32, 3), np.uint8)
-        rows = [{"bytes": _png(p), "path": f"{i}.png"} for i, p in enumerate(pictures)]
-        labels = [index % 10 for index in range(24)]
-        table = pa.table({"img": rows, "label": pa.array(labels, pa.int64())})
-        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
-    return root
 
 
 def test_predict_lists_the_classes_strongest_first(model: Path, photo: Path) -> None:
@@ -95,6 +58,23 @@ def test_probe_answers_both_goals(model: Path, photo: Path) -> None:
     assert [item["goal"] for item in answer["results"]] == ["attack", "btr"]
     for item in answer["results"]:
         assert (item["radius"] is None) == (item["status"] == "unresolved")
+
+
+def test_compare_scores_every_method_and_saves_its_map(
+    model: Path, photo: Path, tmp_path: Path
+) -> None:
+    arguments = ("--target", "dog", "--rho", 0.05, "--solver", "fast", "--out", tmp_path, "--json")
+    answer = _json(_run("compare", photo, "--model", model, *arguments))
+    assert answer["explanation"]["target"]["name"] == "dog"
+    assert answer["perturbation"]["rmse"] <= 0.01
+    methods = [item["method"] for item in answer["methods"]]
+    assert methods == [
+        "explanation", "grad_cam", "lime", "integrated_gradients", "gradient",
+    ]  # fmt: skip
+    for item in answer["methods"]:
+        assert len(base64.b64decode(item["saliency"]["data"])) == 4 * 32 * 32
+        with Image.open(tmp_path / f"saliency_{item['method']}.png") as saved:
+            assert saved.size == (32, 32)
 
 
 def test_every_bad_option_is_named_at_once(model: Path, photo: Path) -> None:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,16 +177,20 @@ def test_serving_with_a_report_worker_needs_a_store() -> None:
     assert "store: got nothing" in result.stderr
 
 
-@contextmanager
-def in_this_process(
-    store: Store, folder: Path, models_dir: Path, data_dir: Path
-) -> Iterator[Worker]:
-    folder.mkdir(exist_ok=True)
-    yield Worker(
+@pytest.fixture
+def worker(
+    store: Store,
+    folder: Path,
+    model: Path,  # noqa: F811
+    data_root: Path,  # noqa: F811
+) -> Worker:
+    """In this process, for jobs that end soon."""
+    folder.mkdir()
+    return Worker(
         queue=ReportQueue(store, "here", lease_seconds=60.0),
         reports=folder,
-        models_dir=models_dir,
-        data_dir=data_dir,
+        models_dir=model.parent,
+        data_dir=data_root,
         key=Ed25519PrivateKey.generate(),
         lease_seconds=60.0,
         stopping=threading.Event(),
@@ -205,16 +208,12 @@ def in_this_process(
 )
 def test_failed_job_says_in_one_sentence_why(
     reports: Reports,
-    store: Store,
-    folder: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    worker: Worker,
     fields: dict[str, Any],
     told: str,
 ) -> None:
     name = reports.create(_SMALL.model_copy(update=fields)).name
-    with in_this_process(store, folder, model.parent, data_root) as worker:
-        worker.run(until_idle=True)
+    worker.run(until_idle=True)
     report = reports.get(name)
     assert report.state is ReportState.FAILED
     assert report.error is not None
@@ -225,10 +224,7 @@ def test_failed_job_says_in_one_sentence_why(
 
 def test_full_disk_and_mistakes_of_ours_are_told_without_a_trace(
     reports: Reports,
-    store: Store,
-    folder: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -244,8 +240,7 @@ def test_full_disk_and_mistakes_of_ours_are_told_without_a_trace(
     ):
         name = reports.create(_SMALL).name
         monkeypatch.setattr("audit.ledger.os.fsync", failure)
-        with in_this_process(store, folder, model.parent, data_root) as worker:
-            worker.run(until_idle=True)
+        worker.run(until_idle=True)
         error = reports.get(name).error
         assert error is not None
         assert told in error.message
@@ -253,11 +248,7 @@ def test_full_disk_and_mistakes_of_ours_are_told_without_a_trace(
 
 
 def test_job_begun_by_other_code_starts_anew(
-    reports: Reports,
-    store: Store,
-    folder: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    reports: Reports, worker: Worker, folder: Path
 ) -> None:
     name = reports.create(_SMALL.model_copy(update={"steps": 2})).name
     digest = "0" * 64
@@ -271,8 +262,7 @@ def test_job_begun_by_other_code_starts_anew(
         batch_size=1,
     )
     Ledger(_home(folder, name), other).write(Block("clean", 0, 1), [], 0.0)
-    with in_this_process(store, folder, model.parent, data_root) as worker:
-        worker.run(until_idle=True)
+    worker.run(until_idle=True)
     assert reports.get(name).state is ReportState.SUCCEEDED
 
 

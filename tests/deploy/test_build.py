@@ -39,7 +39,7 @@ _RUN_AS_NOBODY = r"""
 ip link set lo up
 mount -o remount,ro "$ROOT"
 chroot --userspec="$USER_IDS" "$ROOT" setpriv --no-new-privs \
-  env -i CANDOR_MODELS='["any"]' CANDOR_METRICS_PORT=8502 $IMAGE_ENV \
+  env -i CANDOR_ALLOW_ANONYMOUS=true CANDOR_MODELS='["any"]' CANDOR_METRICS_PORT=8502 $IMAGE_ENV \
   bash -c "cd $WORKDIR && exec $ENTRYPOINT" &
 pid=$!
 cd /

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
 from gateway.store.engine import Store, open_store
+from tests.gateway.browser import chromium
 from tests.gateway.linear_worker import SHAPE
 from tests.gateway.open_doors import Doors, opened
-from tests.gateway.stores import PostgresCluster, private_postgres
+from tests.gateway.stores import PostgresCluster, fill, private_postgres
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,21 @@ def doors() -> Iterator[Doors]:
 def fresh_doors() -> Iterator[Doors]:
     """For tests that break or stop something."""
     yield from opened()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def filled_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """With candidates enough for every test of a module."""
+    opened = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
+    fill(opened, 60)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

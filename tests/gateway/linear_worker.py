@@ -15,6 +15,8 @@ from candor.contracts.api import SearchStatus
 from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard
 from candor.contracts.worker import (
     ITEM_ADAPTER,
+    CompareAnswer,
+    CompareItem,
     DescribeAnswer,
     Goal,
     ItemError,
@@ -96,11 +98,20 @@ class LinearWorker:
             return _packed(PredictAnswer(), {"logits": logits_of(arrays["image"])})
         if item.seed == POISON_SEED:
             return _packed(ItemError(field="seed", message="got 666, allowed any other"))
+        if item.kind == "compare":
+            return _compared(item)
         return _search(item, arrays["image"], arrays.get("current", arrays["image"]))
 
 
 def _packed(meta: Any, arrays: dict[str, np.ndarray] | None = None) -> bytes:
     return wire.pack(meta.model_dump(mode="json"), arrays)
+
+
+def _compared(item: CompareItem) -> bytes:
+    """The gradient for every method: a linear model's is the same wherever it is asked."""
+    saliency = np.abs(_WEIGHTS[item.target]).reshape(SHAPE).max(axis=0).astype(np.float32)
+    scores = CompareAnswer(top_share=0.2, energy_share=0.3, rank_correlation=1.0, cosine=1.0)
+    return _packed(scores, {"saliency": saliency, "perturbed_saliency": saliency})
 
 
 def _search(item: SearchItem, image: np.ndarray, current: np.ndarray) -> bytes:
@@ -177,7 +188,7 @@ class LinearBackend:
         self._worker = LinearWorker()
         self.failures_left = 0
         self.call_seconds = call_seconds
-        self.search_calls: list[list[SearchItem]] = []
+        self.search_calls: list[list[SearchItem | CompareItem]] = []
         self.started = threading.Event()
         self.flying = self.most_flying = 0
         self.death_count = 0
@@ -198,7 +209,7 @@ class LinearBackend:
         if self.failures_left > 0:
             self.failures_left -= 1
             raise WorkerUnavailable("Worker died.")
-        searches = [SearchItem.model_validate(wire.unpack(item)[0]) for item in items]
+        searches = [ITEM_ADAPTER.validate_python(wire.unpack(item)[0]) for item in items]
         if any(search.seed == DEADLY_SEED for search in searches):
             self.death_count += 1
             raise WorkerDied("Worker died.")

@@ -31,6 +31,7 @@ class Doors:
     channel: grpc.Channel
     stub: candor_pb2_grpc.CandorServiceStub
     client: CandorClient
+    client_address: str
 
     def wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(START_SECONDS)
@@ -76,7 +77,7 @@ def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Doors]:
             channel,
         ):
             stub = candor_pb2_grpc.CandorServiceStub(channel)
-            doors = Doors(backend, gateway, loop, rest, channel, stub, client)
+            doors = Doors(backend, gateway, loop, rest, channel, stub, client, address)
             until(lambda: rest.get("/healthz/ready").status_code == 200)
             yield doors
 

@@ -8,9 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from candor.contracts.annotations import Verdict
 from gateway.store.annotations import Annotations
-from gateway.store.engine import Store, open_store
-from tests.gateway.browser import PageServer, chromium, enter, page_server
-from tests.gateway.stores import fill
+from gateway.store.engine import Store
+from tests.gateway.browser import PageServer, enter, page_server
 
 KEYS = {
     "1": Verdict.UNCHANGED,
@@ -23,23 +22,8 @@ KEYS = {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """With candidates enough for every test."""
-    opened = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
-    fill(opened, 60)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def server(store: Store) -> Iterator[PageServer]:
-    with page_server(CANDOR_STORE_URL=store.address) as running:
+def server(filled_store: Store) -> Iterator[PageServer]:
+    with page_server(CANDOR_STORE_URL=filled_store.address) as running:
         yield running
 
 
@@ -53,7 +37,7 @@ def verdicts(store: Store, name: str) -> dict[int, Verdict]:
 
 
 def test_no_acknowledged_answer_is_lost_when_the_server_is_killed(
-    browser: Browser, server: PageServer, store: Store
+    browser: Browser, server: PageServer, filled_store: Store
 ) -> None:
     with browser.new_page() as page:
         enter(page, server.url, "ada")
@@ -67,19 +51,19 @@ def test_no_acknowledged_answer_is_lost_when_the_server_is_killed(
                 page.keyboard.press(key)
                 expect(page.locator("#status")).to_contain_text("Not saved yet")
                 expect(answered).to_have_text("8")
-                assert len(verdicts(store, "ada")) == 8
+                assert len(verdicts(filled_store, "ada")) == 8
             elif turn == 14:  # killed at any moment of the answer's way
                 page.keyboard.press(key)
                 server.kill()
                 acknowledged = int(answered.inner_text())
-                assert len(verdicts(store, "ada")) >= acknowledged
+                assert len(verdicts(filled_store, "ada")) >= acknowledged
             else:
                 page.keyboard.press(key)
             if turn in (8, 14):
                 server.start()
             expect(answered).to_have_text(str(turn + 1))
         assert len(given) == 20
-        assert verdicts(store, "ada") == given
+        assert verdicts(filled_store, "ada") == given
 
 
 def test_two_at_once_never_see_the_same_image(browser: Browser, server: PageServer) -> None:
@@ -99,7 +83,7 @@ def test_two_at_once_never_see_the_same_image(browser: Browser, server: PageServ
 
 
 def test_undo_by_key_shows_the_last_image_again(
-    browser: Browser, server: PageServer, store: Store
+    browser: Browser, server: PageServer, filled_store: Store
 ) -> None:
     with browser.new_page() as page:
         enter(page, server.url, "kim")
@@ -114,7 +98,7 @@ def test_undo_by_key_shows_the_last_image_again(
         expect(page.locator("#undo button")).to_be_disabled()
         page.get_by_role("button", name="Unchanged").click()
         expect(page.locator("#answered")).to_have_text("1")
-        assert verdicts(store, "kim") == {first: Verdict.UNCHANGED}
+        assert verdicts(filled_store, "kim") == {first: Verdict.UNCHANGED}
         # Who comes back finds the page as it was left.
         before = shown_candidate(page)
         page.reload()
@@ -122,7 +106,7 @@ def test_undo_by_key_shows_the_last_image_again(
 
 
 def test_page_needs_no_script_and_no_mouse(
-    browser: Browser, server: PageServer, store: Store
+    browser: Browser, server: PageServer, filled_store: Store
 ) -> None:
     with browser.new_context(java_script_enabled=False) as context:
         page = enter(context.new_page(), server.url, "eli")
@@ -132,7 +116,7 @@ def test_page_needs_no_script_and_no_mouse(
         page.keyboard.press("Enter")
         page.wait_for_load_state()
         expect(page.locator("#answered")).to_have_text("1")
-        assert verdicts(store, "eli") == {first: Verdict.UNCHANGED}
+        assert verdicts(filled_store, "eli") == {first: Verdict.UNCHANGED}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,22 +10,14 @@ import pytest
 
 from candor.contracts.annotations import Verdict
 from gateway.store.annotations import Annotations
-from gateway.store.engine import Store, open_store
+from gateway.store.engine import Store
 from tests.gateway.open_doors import opened
-from tests.gateway.stores import candidate, fill
+from tests.gateway.stores import candidate
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    shared = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
-    fill(shared, 60)
-    yield shared
-    shared.close()
-
-
-@pytest.fixture(scope="module")
-def rest(store: Store) -> Iterator[httpx.Client]:
-    for doors in opened(store_url=store.address, annotators_per_image=2):
+def rest(filled_store: Store) -> Iterator[httpx.Client]:
+    for doors in opened(store_url=filled_store.address, annotators_per_image=2):
         yield doors.rest
 
 
@@ -34,6 +26,11 @@ def browser(rest: httpx.Client) -> Iterator[httpx.Client]:
     """A client of its own cookies."""
     with httpx.Client(base_url=rest.base_url, follow_redirects=True) as client:
         yield client
+
+
+def verdicts(store: Store) -> dict[tuple[str, int], Verdict]:
+    said = Annotations(store).judgements()
+    return {(one.annotator, one.candidate): one.verdict for one in said}
 
 
 def ask(rest: httpx.Client, verb: str, **fields: Any) -> dict[str, Any]:
@@ -60,14 +57,19 @@ def shown_candidate(page: str) -> int:
 # --- the API -----------------------------------------------------------------------------------
 
 
-def test_answer_is_in_the_store_when_it_is_acknowledged(rest: httpx.Client, store: Store) -> None:
+def test_answer_is_in_the_store_when_it_is_acknowledged(
+    rest: httpx.Client, filled_store: Store
+) -> None:
     state = ask(rest, "next", annotator="api")
     task = state["task"]
     picture = base64.b64decode(task["adversarial_png"])
     assert picture == candidate(task["candidate"] - 1).adversarial_png
     after = ask(rest, "answer", annotator="api", candidate=task["candidate"], verdict="unchanged")
     assert (after["answered"], after["waiting"]) == (1, state["waiting"] - 1)
-    said = {(one.annotator, one.candidate): one.verdict for one in Annotations(store).judgements()}
+    said = {
+        (one.annotator, one.candidate): one.verdict
+        for one in Annotations(filled_store).judgements()
+    }
     assert said["api", task["candidate"]] is Verdict.UNCHANGED
     undone = ask(rest, "undo", annotator="api")
     assert (undone["task"], undone["answered"]) == (task, 0)
@@ -121,7 +123,7 @@ def test_api_is_described(rest: httpx.Client) -> None:
 # --- pages without a script --------------------------------------------------------------------
 
 
-def test_forms_alone_are_enough(browser: httpx.Client, store: Store) -> None:
+def test_forms_alone_are_enough(browser: httpx.Client, filled_store: Store) -> None:
     assert "Who is there?" in browser.get("/annotate").text
     page = browser.post("/annotate/name", data={"annotator": "Zoë & <i>co</i>"}).text
     assert "Zoë &amp; &lt;i&gt;co&lt;/i&gt;" in page
@@ -131,7 +133,10 @@ def test_forms_alone_are_enough(browser: httpx.Client, store: Store) -> None:
     page = browser.post("/annotate/answer", data=fields).text
     assert shown_candidate(page) != first
     assert '<span id="answered">1</span>' in page
-    said = {(one.annotator, one.candidate): one.verdict for one in Annotations(store).judgements()}
+    said = {
+        (one.annotator, one.candidate): one.verdict
+        for one in Annotations(filled_store).judgements()
+    }
     assert said["Zoë & <i>co</i>", first] is Verdict.CHANGED
     assert shown_candidate(browser.post("/annotate/undo").text) == first
     assert "Who is there?" in browser.post("/annotate/leave").text

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from candor.contracts.api import Method
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import Goal, SearchItem
+from candor.contracts.worker import CompareItem, Goal, SearchItem
 from gateway.cache import ResultCache, key_maker
 from gateway.desk import Found, SearchDesk, Terms
 from gateway.metrics import Metrics
@@ -347,5 +348,30 @@ def test_cached_results_need_no_time() -> None:
         (found,) = await hurried(room, [explain()], 1e-6)
         assert found.from_cache
         await room.scheduler.close()
+
+    run(scenario())
+
+
+# --- errands -----------------------------------------------------------------------------------
+
+
+def test_a_comparison_left_alone_holds_its_slot_until_the_worker_is_back() -> None:
+    async def scenario() -> None:
+        room = Room(call_seconds=0.05)
+        slot = room.slots.take()
+        item = CompareItem(method=Method.GRADIENT, target=1)
+        asking = room.desk.compare([item, item], {"image": IMAGE}, Terms(), slot)
+        working = asyncio.create_task(asking)
+        while not room.backend.flying:
+            await asyncio.sleep(0.001)
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+        slot.drop()
+        assert room.slots.taken == 1
+        await room.slots.wait_until_idle()
+        assert room.backend.flying == 0
+        assert room.scheduler.search_count == 0
+        assert len(room.backend.search_calls) == 1
 
     run(scenario())

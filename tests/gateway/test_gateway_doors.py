@@ -184,6 +184,7 @@ REQUESTS: list[tuple[str, api.BaseModel, dict[str, Any]]] = [
         api.ProbeRequest,
         {"label": {"index": 0}, "goals": ["btr"], "seed": 7, "no_cache": True},
     ),
+    ("compare", api.CompareRequest, {"target": {"name": "dog"}, "rho": 0.03, "no_cache": True}),
 ]
 
 
@@ -201,6 +202,26 @@ def test_grpc_json_and_multipart_give_the_same_answer(
     by_parts = doors.rest.post(f"/v1/{verb}", files=parts, headers=headers)
     assert by_json.status_code == by_parts.status_code == 200
     assert by_json.json() == by_parts.json() == json.loads(by_grpc.model_dump_json())
+
+
+def test_comparison_is_whole_or_late(doors: Doors, png: bytes) -> None:
+    request = api.CompareRequest(
+        image=api.ImageInput(encoded=png), steps=2000, timeout_seconds=0.3, no_cache=True
+    )
+    with pytest.raises(ServiceError) as caught:
+        doors.client.compare(request)
+    assert caught.value.code is ErrorCode.TIMEOUT
+    answer = doors.client.compare(request.model_copy(update={"timeout_seconds": 30.0, "steps": 9}))
+    assert [one.method for one in answer.methods] == list(api.Method)
+    predicted = answer.predictions_before[0].index
+    assert answer.explanation.target.index == predicted
+    assert answer.perturbation.rmse <= 0.01
+    assert answer.perturbation.confidence_after < answer.perturbation.confidence_before
+    for one in answer.methods:
+        values = np.frombuffer(one.saliency.data, "<f4").reshape(one.saliency.height, -1)
+        assert values.shape == SHAPE[1:]
+        with Image.open(io.BytesIO(one.overlay_png)) as overlay:
+            assert overlay.size == (SHAPE[2], SHAPE[1])
 
 
 def test_tensor_gives_the_numbers_of_the_picture_it_came_from(doors: Doors, png: bytes) -> None:
@@ -286,6 +307,8 @@ BAD_FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("two refs", "explain", {"targets": [{"index": 0, "name": "cat"}]}, "targets.0"),
     ("huge index", "explain", {"targets": [{"index": 10**300}]}, "targets.0.index"),
     ("case of name", "probe", {"label": {"name": "Cat"}}, "label.name"),
+    ("rho of compare", "compare", {"rho": 2}, "rho"),
+    ("target of compare", "compare", {"target": {"name": "Cat"}}, "target.name"),
     ("direction", "explain", {**GOOD, "direction": "up"}, "direction"),
     ("goal", "probe", {"goals": ["explode"]}, "goals.0"),
     ("no goal", "probe", {"goals": []}, "goals"),

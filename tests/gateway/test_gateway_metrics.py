@@ -1,10 +1,8 @@
 """The gateway's measures: names, units, edges, closed labels and what each event changes."""
 
-import contextlib
 import re
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from prometheus_client import Histogram
@@ -12,16 +10,13 @@ from prometheus_client import Histogram
 from candor.contracts import api
 from candor.contracts.api import ModelRef, SearchStatus
 from candor.contracts.errors import ServiceError
-from candor.contracts.reports import CreateReportRequest, ReportState
 from candor.contracts.worker import Goal
 from gateway import metrics as measured
 from gateway.client import CandorClient
 from gateway.metrics import Metrics, start_exposition
 from gateway.pb.candor.v1 import candor_pb2 as pb
-from gateway.store.engine import open_store
-from gateway.store.reports import Reports
 from tests.gateway.linear_worker import CARD
-from tests.gateway.open_doors import Doors, opened, running, until
+from tests.gateway.open_doors import Doors, opened, until
 
 
 @pytest.fixture
@@ -108,7 +103,7 @@ def test_a_search_leaves_its_traces(metrics: Metrics) -> None:
     metrics.worker_failed("tiny", "search", "died")
     metrics.cache_asked("tiny", "hit")
     metrics.computed("alice", 0.08)
-    metrics.set_jobs({ReportState.RUNNING: 1})
+    metrics.set_jobs({"running": 1})
     model = {"model": "tiny"}
     expected = {
         ("candor_active_searches", ()): 2,
@@ -223,6 +218,26 @@ def test_a_search_is_counted_from_admission_to_its_end(counted: Doors, png: byte
     assert count(counted, "model_info", **info) == 1
 
 
+def test_a_comparison_counts_its_searches_and_charges_its_errands(
+    counted: Doors, png: bytes
+) -> None:
+    address = f"127.0.0.1:{counted.gateway.grpc_port}"
+    with CandorClient(address, timeout_seconds=20, tenant="acme") as acme:
+        acme.compare(api.CompareRequest(image=api.ImageInput(encoded=png), steps=30))
+    model = {"model": "linear"}
+    assert count(counted, "requests_total", verb="compare", outcome="OK", **model) == 1
+    assert count(counted, "search_steps_count", **model) == 3
+    for once in ("queue", "first_progress"):
+        assert count(counted, f"{once}_seconds_count", **model) == 3
+    kinds = [{item.kind for item in call} for call in counted.backend.search_calls]
+    errands = kinds.count({"compare"})
+    assert errands == len(api.Method)
+    chunks = count(counted, "chunk_seconds_count", **model)
+    assert 2 <= chunks <= len(kinds) - errands
+    spent = count(counted, "compute_seconds_total", tenant="acme")
+    assert spent > count(counted, "chunk_seconds_sum", **model)
+
+
 def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
     counted: Doors, png: bytes
 ) -> None:
@@ -244,8 +259,8 @@ def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
 
 
 def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(counted: Doors, png: bytes) -> None:
-    counted.backend.call_seconds = 0.06  # 2.4 s at the least, for a chunk is 50 steps at the most
-    answer = counted.client.explain(explanation(png, steps=2000, timeout_seconds=1.0))
+    counted.backend.call_seconds = 0.1
+    answer = counted.client.explain(explanation(png, steps=1000, timeout_seconds=1.0))
     assert answer.explanations[0].is_partial
     assert count(counted, "partial_searches_total", model="linear") == 1
     assert count(counted, "search_steps_count", model="linear") == 1
@@ -257,12 +272,3 @@ def test_calls_a_worker_did_not_answer_are_counted(counted: Doors, png: bytes) -
     counted.client.explain(explanation(png))
     lost = {"model": "linear", "role": "search", "kind": "unavailable"}
     assert count(counted, "worker_errors_total", **lost) == 2
-
-
-def test_report_jobs_are_counted_by_state(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    with contextlib.closing(open_store(url)) as store:
-        Reports(store).create(CreateReportRequest(model="linear"))
-    with running(store_url=url, ready_seconds=0.05) as (gateway, *_):
-        until(lambda: value(gateway.metrics, "candor_report_jobs", state="queued") == 1)
-        assert value(gateway.metrics, "candor_report_jobs", state="running") == 0

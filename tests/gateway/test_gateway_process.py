@@ -104,6 +104,38 @@ def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
     return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_killed_gateway_has_lost_no_report_job(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "CANDOR_REST_PORT": "0",
+        "CANDOR_TORCHSERVE_ADDRESS": "127.0.0.1:1",  # report jobs need no TorchServe
+        "CANDOR_MODELS": '["linear"]',
+        "CANDOR_STORE_URL": str(tmp_path / "store.sqlite"),
+    }
+    seen = []
+    for _ in range(2):
+        port = free_port()
+        environment["CANDOR_GRPC_PORT"] = str(port)
+        process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment)
+        try:
+            with CandorClient(f"127.0.0.1:{port}") as client:
+                until(lambda client=client: _lists_reports(client), 6 * START_SECONDS)
+                request = reports.CreateReportRequest(idempotency_key="once")
+                seen.append(client.create_report(request))
+        finally:
+            process.kill()
+            process.wait()
+    assert seen[0] == seen[1]
+
+
+def _lists_reports(client: CandorClient) -> bool:
+    try:
+        client.list_reports()
+    except ServiceError:
+        return False
+    return True
+
+
 def test_gateway_without_workers_says_not_ready(png: bytes) -> None:
     code = """
 import asyncio, httpx

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from candor.contracts import wire
-from candor.contracts.api import InputSpec
+from candor.contracts.api import InputSpec, Method
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import Goal, SearchItem
+from candor.contracts.worker import CompareItem, Goal, SearchItem
 from gateway.backend import MAX_CALL_BYTES, WorkerFault
 from gateway.caller import Priority
 from gateway.clock import MAX_CHUNK_STEPS, ChunkClock
@@ -577,3 +577,64 @@ def test_batch_of_large_pictures_fits_into_one_message() -> None:
     count = _searches_a_call(large)
     assert 16 <= count < 32
     assert count * 4 * (4 * 3 * 224 * 224) < MAX_CALL_BYTES
+
+
+# --- errands -----------------------------------------------------------------------------------
+
+
+def errand_of(seed: int = 0) -> CompareItem:
+    return CompareItem(method=Method.GRADIENT, target=1, seed=seed)
+
+
+def test_an_errand_flies_alone_and_before_the_next_chunk_of_what_runs() -> None:
+    async def scenario() -> None:
+        backend = LinearBackend(call_seconds=0.002)
+        scheduler = scheduler_of(backend, chunk_seconds=1e-9)
+        searches = [asyncio.create_task(one(scheduler, explain(60))) for _ in range(3)]
+        while len(backend.search_calls) < 5:
+            await asyncio.sleep(0.002)
+        arrived = len(backend.search_calls)
+        compared = await scheduler.run(errand_of(), {"image": IMAGE}).future
+        assert compared.saliency.shape == SHAPE[1:]
+        kinds = [{item.kind for item in call} for call in backend.search_calls]
+        assert kinds.index({"compare"}) <= arrived + 1
+        assert {"compare", "search"} not in kinds
+        await asyncio.gather(*searches)
+        await scheduler.close()
+
+    run(scenario())
+
+
+def test_an_errand_repeats_its_call_when_the_worker_dies_but_not_for_ever() -> None:
+    async def scenario() -> None:
+        backend = LinearBackend()
+        backend.failures_left = 1
+        scheduler = scheduler_of(backend)
+        await scheduler.run(errand_of(), {"image": IMAGE}).future
+        with pytest.raises(ServiceError, match="its worker died") as caught:
+            await scheduler.run(errand_of(DEADLY_SEED), {"image": IMAGE}).future
+        assert caught.value.code is ErrorCode.SEARCH_FAILED
+        with pytest.raises(ServiceError, match="seed: got 666"):
+            await scheduler.run(errand_of(POISON_SEED), {"image": IMAGE}).future
+        assert scheduler.search_count == 0
+        await scheduler.close()
+
+    run(scenario())
+
+
+def test_a_cancelled_errand_frees_its_place_with_its_call() -> None:
+    async def scenario() -> None:
+        backend = LinearBackend(call_seconds=0.05)
+        scheduler = scheduler_of(backend)
+        errand = scheduler.run(errand_of(), {"image": IMAGE})
+        while not errand.is_flying:
+            await asyncio.sleep(0.001)
+        errand.future.cancel()
+        await asyncio.sleep(0)
+        assert scheduler.search_count == 1
+        while errand.is_flying:
+            await asyncio.sleep(0.005)
+        assert scheduler.search_count == 0
+        await scheduler.close()
+
+    run(scenario())

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,13 +25,14 @@ from pydantic import ValidationError
 from gateway.guard import Anybody, rule_of_method, rule_of_path
 from gateway.keys import Scope, add_key, revoke_key
 from gateway.pb.candor.v1 import candor_pb2 as pb
-from gateway.pb.candor.v1 import reports_pb2
+from gateway.pb.candor.v1 import reports_pb2, reports_pb2_grpc
+from gateway.pb.openinference import inference_pb2
 from gateway.quotas import Quota
 from gateway.settings import Settings
 from tests.gateway.open_doors import Doors, opened, settings
 
 ISSUER, AUDIENCE = "https://issuer.example", "candor"
-SCOPES = {"predict": ["predict"], "explain": ["explain"], "annotate": ["annotate"]}
+SCOPES = {name: [name] for name in ("predict", "explain", "report", "annotate")}
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -133,6 +135,28 @@ def test_rest_answers_403_and_names_the_scope_that_is_missing(guarded: Any, png:
         assert answer.status_code == 200, answer.text
 
 
+def test_a_comparison_needs_the_scope_of_an_explanation(guarded: Any, png: bytes) -> None:
+    doors, keys, _ = guarded
+    body = {**picture(png), "steps": 2}
+    for name, http_status in (("predict", 403), ("explain", 200)):
+        response = doors.rest.post("/v1/compare", json=body, headers=bearer(keys[name]))
+        assert response.status_code == http_status, response.text
+    request = pb.CompareRequest(image=pb.Image(encoded=png), steps=2)
+    metadata = tuple(bearer(keys["predict"]).items())
+    code, _ = grpc_refusal(doors.stub.Compare, request, metadata=metadata)
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_the_console_asks_for_a_key_and_its_styles_do_not(guarded: Any) -> None:
+    rest, page = guarded[0].rest, {"accept": "text/html"}
+    response = rest.get("/", headers=page)
+    assert (response.status_code, response.headers["location"]) == (303, "/login?next=%2F")
+    for path in re.findall(r"/pages/[\w.]+", rest.get("/login").text):
+        assert rest.get(path).status_code == 200
+    cookie = page | {"cookie": f"candor_key={guarded[1]['predict']}"}
+    assert "console.js" in rest.get("/", headers=cookie).text
+
+
 def test_grpc_refuses_with_the_codes_and_details_of_its_own(guarded: Any, png: bytes) -> None:
     doors, keys, _ = guarded
     request = pb.PredictRequest(image=pb.Image(encoded=png))
@@ -201,8 +225,35 @@ def test_refusal_leaves_one_log_line_without_the_key(
     doors.rest.get("/v1/models", headers=headers)
     lines = [record.fields for record in caplog.records if record.name == "gateway.requests"]
     (line,) = [line for line in lines if line["request_id"] == "turned-away"]
-    assert line["code"] == "UNAUTHENTICATED"
-    assert "candor_secret" not in caplog.text
+    assert (line["verb"], line["code"]) == ("refused", "UNAUTHENTICATED")
+    assert "candor_secret" not in f"{caplog.text}{line}"
+
+
+def test_refusals_of_both_doors_are_counted(guarded: Any) -> None:
+    doors = guarded[0]
+    labels = {"verb": "refused", "model": "", "outcome": "UNAUTHENTICATED"}
+    registry = doors.gateway.metrics.registry
+    before = registry.get_sample_value("candor_requests_total", labels)
+    doors.rest.get("/v1/models")
+    grpc_refusal(doors.stub.ListModels, pb.ListModelsRequest())
+    assert registry.get_sample_value("candor_requests_total", labels) == before + 2
+
+
+def test_report_jobs_need_their_scope_on_both_doors(guarded: Any) -> None:
+    doors, keys, _ = guarded
+    stub = reports_pb2_grpc.ReportServiceStub(doors.channel)
+    request = reports_pb2.CreateReportRequest(image_count=10)
+    for name in ("predict", "explain", "annotate"):
+        response = doors.rest.get("/v1/reports", headers=bearer(keys[name]))
+        assert response.status_code == 403
+        assert response.json()["error"]["message"].endswith("needs report")
+        metadata = tuple(bearer(keys[name]).items())
+        code, _ = grpc_refusal(stub.CreateReport, request, metadata=metadata)
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+    metadata = tuple(bearer(keys["report"]).items())
+    made = stub.CreateReport(request, metadata=metadata, timeout=20)
+    response = doors.rest.get(f"/v1/{made.name}", headers=bearer(keys["report"]))
+    assert response.json()["name"] == made.name
 
 
 def test_no_path_and_no_method_is_forgotten(guarded: Any) -> None:
@@ -213,13 +264,10 @@ def test_no_path_and_no_method_is_forgotten(guarded: Any) -> None:
     app = doors.gateway._rest.config.app
     for path in {getattr(route, "path", "") for route in app.routes} - {"/docs/oauth2-redirect"}:
         assert rule_of_path(path.replace("{", "").replace("}", "")) is not Scope.ADMIN, path
-    services = (
-        *pb.DESCRIPTOR.services_by_name.values(),
-        *reports_pb2.DESCRIPTOR.services_by_name.values(),
-    )
-    for service in services:
-        for method in service.methods:
-            assert rule_of_method(f"/{service.full_name}/{method.name}") is not Scope.ADMIN
+    for file in (pb.DESCRIPTOR, reports_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR):
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                assert rule_of_method(f"/{service.full_name}/{method.name}") is not Scope.ADMIN
 
 
 @pytest.mark.parametrize(
@@ -347,7 +395,7 @@ def test_browser_enters_a_key_once_and_then_has_the_pages(guarded: Any) -> None:
         )
         shown = browser.get(response.headers["location"], headers=page)
         assert 'value="/annotate"' in shown.text
-        assert browser.get("/login/login.css").status_code == 200
+        assert browser.get("/pages/base.css").status_code == 200
         wrong = browser.post("/login", data={"key": "candor_no", "next": "/annotate"}, headers=page)
         assert wrong.status_code == 401
         assert "not known" in wrong.text

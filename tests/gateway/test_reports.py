@@ -128,6 +128,18 @@ def test_list_filters_by_state(store: Store) -> None:
         assert found.name == job.name
 
 
+def test_tenant_sees_and_cancels_its_own_jobs_alone(store: Store) -> None:
+    reports = Reports(store)
+    name = reports.create(asked(), tenant="a").name
+    assert reports.list(ListReportsRequest(), tenant="b").reports == ()
+    for call in (reports.get, reports.cancel):
+        with pytest.raises(ServiceError, match="name: got") as caught:
+            call(name, tenant="b")
+        assert caught.value.code is ErrorCode.REPORT_NOT_FOUND
+    assert reports.get(name, tenant="a").state is ReportState.QUEUED
+    assert reports.counts() == {ReportState.QUEUED: 1}
+
+
 @pytest.mark.parametrize("token", ["x", "-1", "²", "9" * 30])
 def test_token_that_no_page_gave_is_refused(store: Store, token: str) -> None:
     with pytest.raises(ServiceError, match="page_token: got"):
@@ -456,6 +468,28 @@ def test_comparison_needs_a_report_that_succeeded(
     with pytest.raises(ServiceError, match=r"\(queued\), allowed one that succeeded"):
         doors.client.create_report(CreateReportRequest(compare=made.name))
     doors.client.cancel_report(made.name)
+
+
+def test_jobs_of_another_tenant_are_not_found_at_either_door(doors: Doors) -> None:
+    body = {"image_count": 10}
+    made = doors.rest.post("/v1/reports", json=body, headers={"x-candor-tenant": "a"}).json()
+    refused(doors.rest.get(f"/v1/{made['name']}"), 404)
+    refused(doors.rest.get(f"/v1/{made['name']}/files/report.json"), 404)
+    for call in (doors.client.get_report, doors.client.cancel_report):
+        with pytest.raises(ServiceError, match="name: got"):
+            call(made["name"])
+    own = doors.rest.post(f"/v1/{made['name']}:cancel", headers={"x-candor-tenant": "a"}).json()
+    assert own["state"] == "cancelled"
+
+
+def test_jobs_are_counted_by_state(doors: Doors) -> None:
+    name = doors.client.create_report(CreateReportRequest()).name
+    doors.wait(doors.gateway._count_reports())
+    registry = doors.gateway.metrics.registry
+    assert registry.get_sample_value("candor_report_jobs", {"state": "queued"}) == 1
+    doors.client.cancel_report(name)
+    doors.wait(doors.gateway._count_reports())
+    assert registry.get_sample_value("candor_report_jobs", {"state": "queued"}) == 0
 
 
 def test_api_is_described(doors: Doors) -> None:

@@ -12,7 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from candor.contracts import wire
+from candor.contracts.api import Method
 from candor.contracts.worker import (
+    COMPARED_ARRAYS,
+    CompareAnswer,
+    CompareItem,
     DescribeAnswer,
     DescribeItem,
     Goal,
@@ -228,3 +232,33 @@ def test_torchserve_finds_exactly_one_class(module: Any) -> None:
     from ts.utils.util import list_classes_from_module
 
     assert len(list_classes_from_module(module)) == 1
+
+
+def test_search_worker_compares_beside_searches(search: Call, pictures: np.ndarray) -> None:
+    arrays = dict(zip(COMPARED_ARRAYS, pictures[:4], strict=True))
+    asked = [CompareItem(method=method, target=3) for method in (Method.GRADIENT, Method.GRAD_CAM)]
+    messages = [message(asked[0], arrays), search_message(pictures[4]), message(asked[1], arrays)]
+    [[gradient, searched, grad_cam]] = search([row(*messages)])
+    assert isinstance(searched[0], SearchProgress)
+    for scores, maps in (gradient, grad_cam):
+        assert isinstance(scores, CompareAnswer)
+        assert maps["saliency"].shape == maps["perturbed_saliency"].shape == (32, 32)
+        assert maps["saliency"].dtype == np.float32
+    assert not np.array_equal(gradient[1]["saliency"], grad_cam[1]["saliency"])
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "field"),
+    [(10, {}, "target"), (3, {"perturbed": None}, "perturbed"), (3, {"explanation": 2.0}, "expl")],
+)
+def test_bad_compare_item_is_named(
+    search: Call, pictures: np.ndarray, target: int, changes: dict[str, Any], field: str
+) -> None:
+    arrays = dict(zip(COMPARED_ARRAYS, pictures[:4], strict=True))
+    for name, value in changes.items():
+        arrays[name] = pictures[0] + np.float32(value) if value else pictures[0][:2]
+    item = CompareItem(method=Method.GRADIENT, target=target)
+    error, _ = only(search([row(message(item, arrays))]))
+    assert isinstance(error, ItemError)
+    assert error.field.startswith(field)
+    assert not error.is_internal

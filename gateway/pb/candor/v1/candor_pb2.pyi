@@ -25,6 +25,15 @@ class SearchStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEARCH_STATUS_FOUND: _ClassVar[SearchStatus]
     SEARCH_STATUS_UNRESOLVED: _ClassVar[SearchStatus]
     SEARCH_STATUS_ALREADY_WRONG: _ClassVar[SearchStatus]
+
+class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    METHOD_UNSPECIFIED: _ClassVar[Method]
+    METHOD_EXPLANATION: _ClassVar[Method]
+    METHOD_GRAD_CAM: _ClassVar[Method]
+    METHOD_LIME: _ClassVar[Method]
+    METHOD_INTEGRATED_GRADIENTS: _ClassVar[Method]
+    METHOD_GRADIENT: _ClassVar[Method]
 DIRECTION_UNSPECIFIED: Direction
 DIRECTION_FOR: Direction
 DIRECTION_AGAINST: Direction
@@ -35,6 +44,12 @@ SEARCH_STATUS_UNSPECIFIED: SearchStatus
 SEARCH_STATUS_FOUND: SearchStatus
 SEARCH_STATUS_UNRESOLVED: SearchStatus
 SEARCH_STATUS_ALREADY_WRONG: SearchStatus
+METHOD_UNSPECIFIED: Method
+METHOD_EXPLANATION: Method
+METHOD_GRAD_CAM: Method
+METHOD_LIME: Method
+METHOD_INTEGRATED_GRADIENTS: Method
+METHOD_GRADIENT: Method
 
 class Image(_message.Message):
     __slots__ = ("encoded", "tensor")
@@ -271,6 +286,92 @@ class ProbeResult(_message.Message):
     is_partial: bool
     from_cache: bool
     def __init__(self, goal: _Optional[_Union[Goal, str]] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., radius: _Optional[float] = ..., lower_bound: _Optional[float] = ..., falls_to: _Optional[_Union[ClassConfidence, _Mapping]] = ..., label_confidence_after: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("model", "image", "target", "rho", "steps", "solver", "seed", "top_k", "timeout_seconds", "no_cache")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    RHO_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NO_CACHE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Image
+    target: ClassRef
+    rho: float
+    steps: int
+    solver: str
+    seed: int
+    top_k: int
+    timeout_seconds: float
+    no_cache: bool
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., target: _Optional[_Union[ClassRef, _Mapping]] = ..., rho: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., no_cache: _Optional[bool] = ...) -> None: ...
+
+class CompareResponse(_message.Message):
+    __slots__ = ("explanation", "perturbation", "methods", "top_share", "predictions_before", "input_png", "model", "request_id")
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    PERTURBATION_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    TOP_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_PNG_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    explanation: Explanation
+    perturbation: Perturbation
+    methods: _containers.RepeatedCompositeFieldContainer[MethodResult]
+    top_share: float
+    predictions_before: _containers.RepeatedCompositeFieldContainer[ClassConfidence]
+    input_png: bytes
+    model: ModelRef
+    request_id: str
+    def __init__(self, explanation: _Optional[_Union[Explanation, _Mapping]] = ..., perturbation: _Optional[_Union[Perturbation, _Mapping]] = ..., methods: _Optional[_Iterable[_Union[MethodResult, _Mapping]]] = ..., top_share: _Optional[float] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Perturbation(_message.Message):
+    __slots__ = ("rmse", "confidence_before", "confidence_after", "predicted_after", "image_png")
+    RMSE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_AFTER_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_PNG_FIELD_NUMBER: _ClassVar[int]
+    rmse: float
+    confidence_before: float
+    confidence_after: float
+    predicted_after: ClassConfidence
+    image_png: bytes
+    def __init__(self, rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., image_png: _Optional[bytes] = ...) -> None: ...
+
+class MethodResult(_message.Message):
+    __slots__ = ("method", "saliency", "overlay_png", "perturbed_overlay_png", "energy_share", "rank_correlation", "cosine")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SALIENCY_FIELD_NUMBER: _ClassVar[int]
+    OVERLAY_PNG_FIELD_NUMBER: _ClassVar[int]
+    PERTURBED_OVERLAY_PNG_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_SHARE_FIELD_NUMBER: _ClassVar[int]
+    RANK_CORRELATION_FIELD_NUMBER: _ClassVar[int]
+    COSINE_FIELD_NUMBER: _ClassVar[int]
+    method: Method
+    saliency: SaliencyMap
+    overlay_png: bytes
+    perturbed_overlay_png: bytes
+    energy_share: float
+    rank_correlation: float
+    cosine: float
+    def __init__(self, method: _Optional[_Union[Method, str]] = ..., saliency: _Optional[_Union[SaliencyMap, _Mapping]] = ..., overlay_png: _Optional[bytes] = ..., perturbed_overlay_png: _Optional[bytes] = ..., energy_share: _Optional[float] = ..., rank_correlation: _Optional[float] = ..., cosine: _Optional[float] = ...) -> None: ...
+
+class SaliencyMap(_message.Message):
+    __slots__ = ("height", "width", "data")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    data: bytes
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -54,6 +54,11 @@ class CandorServiceStub:
                 request_serializer=candor_dot_v1_dot_candor__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=candor_dot_v1_dot_candor__pb2.ProbeResponse.FromString,
                 _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/candor.v1.CandorService/Compare',
+                request_serializer=candor_dot_v1_dot_candor__pb2.CompareRequest.SerializeToString,
+                response_deserializer=candor_dot_v1_dot_candor__pb2.CompareResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/candor.v1.CandorService/ListModels',
                 request_serializer=candor_dot_v1_dot_candor__pb2.ListModelsRequest.SerializeToString,
@@ -98,6 +103,13 @@ class CandorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compare(self, request, context):
+        """Do other explanations of this picture agree with the adversarial one, and do they hold still?
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,6 +144,11 @@ def add_CandorServiceServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=candor_dot_v1_dot_candor__pb2.ProbeRequest.FromString,
                     response_serializer=candor_dot_v1_dot_candor__pb2.ProbeResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=candor_dot_v1_dot_candor__pb2.CompareRequest.FromString,
+                    response_serializer=candor_dot_v1_dot_candor__pb2.CompareResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -252,6 +269,33 @@ class CandorService:
             '/candor.v1.CandorService/Probe',
             candor_dot_v1_dot_candor__pb2.ProbeRequest.SerializeToString,
             candor_dot_v1_dot_candor__pb2.ProbeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/candor.v1.CandorService/Compare',
+            candor_dot_v1_dot_candor__pb2.CompareRequest.SerializeToString,
+            candor_dot_v1_dot_candor__pb2.CompareResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,44 @@
+"""What every page of the gateway shares: templates, safe headers, styles and scripts.
+
+Imports the web framework and Jinja only.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, HTMLResponse
+
+_FOLDER = Path(__file__).parent / "pages"
+_ASSETS = frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in (".css", ".js"))
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "cache-control": "no-store",
+}
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined
+)
+
+
+def page(template: str, *, http_status: int = 200, **values: Any) -> Response:
+    """A page that runs scripts and styles of ours only."""
+    html = _TEMPLATES.get_template(template).render(values)
+    return HTMLResponse(html, status_code=http_status, headers=_HEADERS)
+
+
+def add_assets(app: FastAPI) -> None:
+    """Styles and scripts under `/pages/`."""
+    app.add_api_route(
+        "/pages/{name}", _asset, methods=["GET"], include_in_schema=False, response_model=None
+    )
+
+
+async def _asset(name: str) -> Response:
+    if name not in _ASSETS:
+        raise HTTPException(404, "no such file")
+    return FileResponse(_FOLDER / name, headers={"cache-control": "no-cache"})

@@ -1,0 +1,508 @@
+// The console: asks the REST door what any client may ask and draws the answers.  The whole state
+// is in the address after "#", which browsers keep to themselves.
+"use strict";
+
+const SWEEP = [0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2];
+const SHOWN_PIXELS = 320;
+const TILE_PIXELS = 96;
+const BUTTON_CLASSES = 10;
+const MAX_TARGETS = 32; // of one request
+const MAX_LINK_CHARS = 60000; // of the picture; longer addresses are cut by some programs
+const BLINK_MILLISECONDS = 600;
+const METHODS = {
+  explanation: "Adversarial explanation",
+  grad_cam: "Grad-CAM",
+  lime: "LIME",
+  integrated_gradients: "Integrated gradients",
+  gradient: "Gradient (saliency)",
+};
+
+const element = (id) => document.getElementById(id);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const png = (base64) => `data:image/png;base64,${base64}`;
+
+const state = { model: "", details: null, picture: null, isSample: false, target: null, answer: null };
+const running = new Map();
+
+class Refused extends Error {}
+
+// --- asking --------------------------------------------------------------------------------------
+
+// A later call of the same name ends the one before, and with it the work on the server.
+function beginning(name) {
+  running.get(name)?.abort();
+  const controller = new AbortController();
+  running.set(name, controller);
+  return controller.signal;
+}
+
+async function checked(response) {
+  if (response.ok) return response;
+  const body = await response.json().catch(() => null);
+  const error = body?.error ?? { message: `HTTP ${response.status}`, code: "", request_id: "" };
+  const retry = error.retry_seconds ? ` Try again in ${error.retry_seconds} s.` : "";
+  throw new Refused(`${error.message}.${retry} (${error.code}, request ${error.request_id})`);
+}
+
+async function post(path, fields, signal) {
+  const form = new FormData();
+  form.append("image", state.picture);
+  form.append("request", JSON.stringify({ model: state.model, ...fields }));
+  return checked(await fetch(path, { method: "POST", body: form, signal }));
+}
+
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    const parts = text.split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const match = /^event: (\w+)\ndata: (.*)$/s.exec(part);
+      if (match) yield { name: match[1], data: JSON.parse(match[2]) };
+    }
+  }
+}
+
+// Runs work and says on the page why it failed; an ended call says nothing.
+async function guarded(work) {
+  element("error").textContent = "";
+  try {
+    await work();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    const isOurs = error instanceof Refused;
+    element("error").textContent = isOurs ? error.message : `The service does not answer: ${error.message}.`;
+    say("");
+  }
+}
+
+function say(text, share = null) {
+  element("status").textContent = text;
+  element("progress").hidden = share === null;
+  element("progress").value = share ?? 0;
+}
+
+// --- the question --------------------------------------------------------------------------------
+
+const rho = () => Number(element("rho").value);
+const direction = () => document.querySelector("input[name=direction]:checked").value;
+const solver = () => element("solver").value;
+const className = (index) => state.details.classes[index];
+const listedClasses = () => Math.min(BUTTON_CLASSES, state.details.classes.length);
+
+function question(targets = [state.target], rhos = [rho()]) {
+  return {
+    targets: targets.map((index) => ({ index })),
+    rhos,
+    direction: direction(),
+    solver: solver(),
+    top_k: listedClasses(),
+  };
+}
+
+async function chooseModel(name) {
+  const response = await checked(await fetch(`/v1/models/${encodeURIComponent(name)}`));
+  state.details = await response.json();
+  state.model = state.details.model.name;
+  element("model").value = state.model;
+  const solvers = state.details.solvers;
+  const kept = solvers.includes(solver()) ? solver() : solvers.includes("fast") ? "fast" : solvers[0];
+  element("solver").replaceChildren(...solvers.map((one) => new Option(one)));
+  element("solver").value = kept;
+  setRho(state.details.recommended_rho);
+  element("other").replaceChildren(...state.details.classes.map((one, index) => new Option(one, index)));
+  element("others").hidden = state.details.classes.length <= BUTTON_CLASSES;
+}
+
+function setRho(value) {
+  element("rho").value = value;
+  element("rho-value").textContent = Number(element("rho").value).toFixed(3);
+}
+
+function setPicture(blob, isSample) {
+  state.picture = blob;
+  state.isSample = isSample;
+  state.target = null;
+  const reader = new FileReader();
+  reader.onload = () => { element("picture").src = reader.result; };
+  reader.readAsDataURL(blob);
+}
+
+async function sample() {
+  setPicture(await (await checked(await fetch("/pages/sample.png"))).blob(), true);
+}
+
+// The address no longer says what is shown.
+function forgetLink() {
+  history.replaceState(null, "", location.pathname);
+}
+
+async function predict() {
+  element("result").hidden = true;
+  element("classes").replaceChildren();
+  element("prediction").textContent = "";
+  running.get("explain")?.abort();
+  const signal = beginning("predict");
+  say("Looking ...");
+  const answer = await (await post("/v1/predict", { top_k: listedClasses() }, signal)).json();
+  const [first] = answer.predictions;
+  element("prediction").textContent = `The model says ${first.name}, ${percent(first.confidence)}.`;
+  element("classes").replaceChildren(...answer.predictions.map(classButton));
+  say("");
+}
+
+function classButton({ index, name, confidence }) {
+  const button = document.createElement("button");
+  const share = document.createElement("small");
+  share.textContent = percent(confidence);
+  button.append(`${name} `, share);
+  button.dataset.index = index;
+  button.addEventListener("click", () => choose(index));
+  return button;
+}
+
+function choose(index) {
+  state.target = index;
+  element("other").value = index;
+  guarded(explain);
+}
+
+// --- the explanation -----------------------------------------------------------------------------
+
+async function explain() {
+  if (state.target === null) return;
+  for (const button of element("classes").children) {
+    button.setAttribute("aria-pressed", String(Number(button.dataset.index) === state.target));
+  }
+  const signal = beginning("explain");
+  say("Waiting ...", 0);
+  const response = await post("/v1/explain/stream", question(), signal);
+  for await (const { name, data } of events(response)) {
+    if (name === "progress") showProgress(data);
+    else if (name === "result") await show(data);
+    else throw new Refused(`${data.error.message} (${data.error.code}, request ${data.error.request_id})`);
+  }
+}
+
+function showProgress({ step, step_count, best_confidence, queue_position, preview_png }) {
+  if (queue_position > 0) return say(`Place ${queue_position} in line`, 0);
+  const so_far = best_confidence === null ? "" : `, ${className(state.target)} ${percent(best_confidence)} so far`;
+  say(`Step ${step} of ${step_count}${so_far}`, step / step_count);
+  if (preview_png) element("picture").src = png(preview_png);
+}
+
+async function show(answer) {
+  state.answer = answer;
+  const [found] = answer.explanations;
+  const sign = found.direction === "for" ? "more" : "less";
+  element("result-title").textContent = `What makes it ${sign} ${found.target.name}`;
+  element("before").src = png(answer.input_png);
+  element("after").src = png(found.image_png);
+  element("picture").src = png(answer.input_png);
+  await Promise.all(["before", "after"].map((id) => element(id).decode()));
+  magnify(element("before"), SHOWN_PIXELS);
+  magnify(element("after"), SHOWN_PIXELS);
+  drawDifference(element("before"), element("after"));
+  showBars(answer.predictions_before, found);
+  element("numbers").textContent = told(answer, found);
+  element("result").hidden = false;
+  say(found.status === "found" ? "Done." : `Nothing found that makes it ${sign} ${found.target.name}.`);
+  await offer(answer);
+  for (const id of ["sweep", "grid", "compare"]) refresh(id);
+}
+
+function told(answer, found) {
+  const parts = [
+    `${found.target.name} ${percent(found.confidence_before)} \u2192 ${percent(found.confidence_after)}`,
+    `RMSE ${found.rmse.toFixed(4)} of ${found.rho}`,
+    `now says ${found.predicted_after.name} ${percent(found.predicted_after.confidence)}`,
+    `${found.steps} steps of solver ${found.solver}${found.from_cache ? ", from the cache" : ""}`,
+    `${answer.model.name} version ${answer.model.version}`,
+  ];
+  return parts.join(" \u00b7 ");
+}
+
+// Whole multiples keep the picture crisp.
+function magnify(picture, pixels) {
+  const factor = Math.max(1, Math.floor(pixels / picture.naturalWidth));
+  picture.width = picture.naturalWidth * factor;
+  picture.height = picture.naturalHeight * factor;
+}
+
+function pixelsOf(picture) {
+  const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
+  const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+function drawDifference(before, after) {
+  const [from, to] = [pixelsOf(before).data, pixelsOf(after)];
+  const changes = new Uint8ClampedArray(from.length);
+  let largest = 0;
+  for (let place = 0; place < from.length; place += 1) {
+    if (place % 4 !== 3) largest = Math.max(largest, Math.abs(to.data[place] - from[place]));
+  }
+  for (let place = 0; place < from.length; place += 1) {
+    const change = (to.data[place] - from[place]) / (largest || 1);
+    changes[place] = place % 4 === 3 ? 255 : Math.round(127.5 + 127.5 * change);
+  }
+  const canvas = element("difference");
+  canvas.width = to.width;
+  canvas.height = to.height;
+  canvas.getContext("2d").putImageData(new ImageData(changes, to.width, to.height), 0, 0);
+  canvas.style.width = `${before.width}px`;
+  const scale = (largest / 255).toFixed(3);
+  element("scale").textContent = `Signed difference; grey: unchanged, white: +${scale}, black: \u2212${scale}`;
+}
+
+function showBars(before, found) {
+  const after = new Map(found.predictions_after.map((one) => [one.index, one.confidence]));
+  const rows = new Map(before.map((one) => [one.index, [one.name, one.confidence, after.get(one.index)]]));
+  for (const one of found.predictions_after) {
+    if (!rows.has(one.index)) rows.set(one.index, [one.name, undefined, one.confidence]);
+  }
+  rows.set(found.target.index, [found.target.name, found.confidence_before, found.confidence_after]);
+  element("bars").tBodies[0].replaceChildren(...[...rows].map(([index, [name, first, last]]) => {
+    const row = document.createElement("tr");
+    row.classList.toggle("target", index === found.target.index);
+    row.append(cell("th", name), barCell(first, "before"), barCell(last, "after"));
+    row.firstChild.scope = "row";
+    return row;
+  }));
+}
+
+function cell(kind, ...contents) {
+  const made = document.createElement(kind);
+  made.append(...contents);
+  return made;
+}
+
+function barCell(share, kind) {
+  if (share === undefined) return cell("td", "below the others");
+  const bar = cell("div");
+  bar.className = `bar ${kind}`;
+  bar.style.width = `${100 * share}%`;
+  return cell("td", percent(share), bar);
+}
+
+// --- sweep, grid, other methods ------------------------------------------------------------------
+
+const DRAWERS = { sweep: drawSweep, grid: drawGrid, compare: drawCompare };
+
+function refresh(id) {
+  if (!element(id).open || state.answer === null) return;
+  guarded(async () => {
+    element(id).setAttribute("aria-busy", "true");
+    try {
+      await DRAWERS[id](beginning(id));
+    } finally {
+      element(id).removeAttribute("aria-busy");
+    }
+  });
+}
+
+async function drawSweep(signal) {
+  const answer = await (await post("/v1/explain", question([state.target], SWEEP), signal)).json();
+  fillStrip("sweep", answer.explanations, (found) => [`rho ${found.rho}:`, () => setRho(found.rho)]);
+}
+
+async function drawGrid(signal) {
+  const ranked = state.answer.predictions_before.map((one) => one.index);
+  const classes = state.details.classes;
+  const targets = classes.length <= MAX_TARGETS ? [...classes.keys()] : ranked;
+  const answer = await (await post("/v1/explain", question(targets), signal)).json();
+  fillStrip("grid", answer.explanations, (found) => [found.target.name, () => { state.target = found.target.index; }]);
+}
+
+function fillStrip(id, explanations, entry) {
+  element(id).querySelector(".strip").replaceChildren(...explanations.map((found) => {
+    const [title, select] = entry(found);
+    const picture = new Image();
+    picture.alt = "";
+    picture.onload = () => magnify(picture, TILE_PIXELS);
+    picture.src = png(found.image_png);
+    const button = cell("button", picture, `${title} ${percent(found.confidence_after)}`);
+    button.addEventListener("click", () => {
+      select();
+      guarded(explain);
+    });
+    return button;
+  }));
+}
+
+async function drawCompare(signal) {
+  const fields = { target: { index: state.target }, rho: rho(), solver: solver() };
+  say("Asking every method ...");
+  const answer = await (await post("/v1/compare", fields, signal)).json();
+  say("");
+  const moved = answer.perturbation;
+  const { name } = answer.explanation.target;
+  element("chance").textContent = percent(answer.top_share);
+  element("moved").textContent = `of RMSE ${moved.rmse.toFixed(4)}
+    (${name} ${percent(moved.confidence_before)} \u2192 ${percent(moved.confidence_after)})`;
+  element("compare").querySelector("tbody").replaceChildren(...answer.methods.map((one) => {
+    const title = METHODS[one.method] ?? one.method;
+    const row = cell("tr", cell("th", title));
+    row.firstChild.scope = "row";
+    for (const [base64, when] of [[one.overlay_png, "before"], [one.perturbed_overlay_png, "after"]]) {
+      const picture = new Image();
+      picture.alt = `${title} ${when} the change`;
+      picture.onload = () => magnify(picture, TILE_PIXELS);
+      picture.src = png(base64);
+      row.append(cell("td", picture));
+    }
+    row.append(cell("td", percent(one.energy_share)));
+    row.append(cell("td", one.rank_correlation.toFixed(2)), cell("td", one.cosine.toFixed(2)));
+    return row;
+  }));
+}
+
+// --- link, downloads, lines ----------------------------------------------------------------------
+
+async function offer(answer) {
+  const [found] = answer.explanations;
+  element("save-input").href = png(answer.input_png);
+  element("save-explanation").href = png(found.image_png);
+  element("save-difference").href = element("difference").toDataURL("image/png");
+  const json = new Blob([JSON.stringify(answer, null, 2)], { type: "application/json" });
+  URL.revokeObjectURL(element("save-json").href);
+  element("save-json").href = URL.createObjectURL(json);
+  showLines(found);
+  const link = new URLSearchParams({
+    model: state.model, target: found.target.index, rho: found.rho,
+    direction: found.direction, solver: found.solver,
+  });
+  const isLong = answer.input_png.length > MAX_LINK_CHARS;
+  if (state.isSample) link.set("picture", "sample");
+  else if (!isLong) link.set("picture", answer.input_png.replaceAll("+", "-").replaceAll("/", "_"));
+  element("link").disabled = isLong && !state.isSample;
+  element("link").textContent = element("link").disabled ? "Picture too large for a link" : "Copy link";
+  history.replaceState(null, "", `#${link}`);
+}
+
+function showLines(found) {
+  const { name, index } = found.target;
+  const hasPlainName = /^[A-Za-z][\w-]*$/.test(name);
+  const isPlain = location.protocol === "http:";
+  const against = found.direction === "against" ? " --against" : "";
+  element("line-candor").textContent =
+    `candor explain candor-input.png --target ${hasPlainName ? name : index} --rho ${found.rho}${against}` +
+    ` --solver ${found.solver} --name ${state.model} --address ${grpcAddress()} --out candor-explanation`;
+  const fields = {
+    model: state.model, targets: [{ index }], rhos: [found.rho],
+    direction: found.direction, solver: found.solver,
+  };
+  element("line-curl").textContent =
+    `curl ${keyHeader()}-F image=@candor-input.png -F 'request=${JSON.stringify(fields)}' ` +
+    `${location.origin}/v1/explain`;
+  const message = {
+    image: { encoded: "%s" }, ...fields, direction: `DIRECTION_${found.direction.toUpperCase()}`,
+  };
+  element("line-grpcurl").textContent =
+    `printf '${JSON.stringify(message)}' "$(base64 -w0 candor-input.png)" | ` +
+    `grpcurl ${isPlain ? "-plaintext " : ""}${keyHeader()}-d @ ${grpcAddress()} candor.v1.CandorService/Explain`;
+}
+
+function keyHeader() {
+  return element("console").dataset.needsKeys === "1" ? '-H "authorization: Bearer $CANDOR_KEY" ' : "";
+}
+
+function grpcAddress() {
+  return `${location.hostname}:${element("console").dataset.grpcPort}`;
+}
+
+// Browsers offer the clipboard over HTTPS and on this machine only.
+async function copy(text, button, label) {
+  const isCopied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+  button.textContent = isCopied ? "Copied" : "Please copy by hand";
+  setTimeout(() => { button.textContent = label; }, 1500);
+}
+
+// What the address says, else the sample with the default model.
+async function restore() {
+  const link = new URLSearchParams(location.hash.slice(1));
+  await chooseModel(link.get("model") ?? element("model").value);
+  const encoded = link.get("picture");
+  if (encoded === null || encoded === "sample") await sample();
+  else setPicture(pictureOf(encoded), false);
+  await predict();
+  if (!link.has("target")) return;
+  setRho(Number(link.get("rho")));
+  if (state.details.solvers.includes(link.get("solver"))) element("solver").value = link.get("solver");
+  const sign = document.querySelector(`input[name=direction][value="${CSS.escape(link.get("direction") ?? "for")}"]`);
+  if (sign) sign.checked = true;
+  state.target = Number(link.get("target"));
+  await explain();
+}
+
+function pictureOf(encoded) {
+  const bytes = atob(encoded.replaceAll("-", "+").replaceAll("_", "/"));
+  return new Blob([Uint8Array.from(bytes, (one) => one.charCodeAt(0))], { type: "image/png" });
+}
+
+// --- hands ---------------------------------------------------------------------------------------
+
+function take(files) {
+  if (files.length === 0) return;
+  forgetLink();
+  setPicture(files[0], false);
+  guarded(predict);
+}
+
+function setBlinking(isOn) {
+  element("blink").setAttribute("aria-pressed", String(isOn));
+  clearInterval(setBlinking.timer);
+  element("after").hidden = false;
+  if (isOn) {
+    setBlinking.timer = setInterval(() => { element("after").hidden = !element("after").hidden; }, BLINK_MILLISECONDS);
+  }
+}
+
+function listen() {
+  element("file").addEventListener("change", (event) => take(event.target.files));
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault();
+      element("drop").classList.toggle("over", kind === "dragover");
+      if (kind === "drop") take(event.dataTransfer.files);
+    });
+  }
+  document.addEventListener("paste", (event) => take(event.clipboardData.files));
+  element("sample").addEventListener("click", () => guarded(async () => {
+    forgetLink();
+    await sample();
+    await predict();
+  }));
+  element("model").addEventListener("change", () => guarded(async () => {
+    const kept = state.target;
+    await chooseModel(element("model").value);
+    await predict();
+    state.target = kept !== null && kept < state.details.classes.length ? kept : null;
+    await explain();
+  }));
+  element("other").addEventListener("change", () => choose(Number(element("other").value)));
+  element("rho").addEventListener("input", () => setRho(rho()));
+  for (const changed of [element("rho"), element("solver"), ...document.querySelectorAll("input[name=direction]")]) {
+    changed.addEventListener("change", () => guarded(explain));
+  }
+  element("reveal").addEventListener("input", () => {
+    element("after").style.clipPath = `inset(0 ${100 - Number(element("reveal").value)}% 0 0)`;
+  });
+  element("blink").addEventListener("click", () => {
+    setBlinking(element("blink").getAttribute("aria-pressed") !== "true");
+  });
+  for (const id of Object.keys(DRAWERS)) element(id).addEventListener("toggle", () => refresh(id));
+  element("link").addEventListener("click", () => copy(location.href, element("link"), "Copy link"));
+  for (const button of document.querySelectorAll("button.copy")) {
+    button.addEventListener("click", () => copy(element(button.dataset.line).textContent, button, "Copy"));
+  }
+  window.addEventListener("hashchange", () => guarded(restore));
+}
+
+listen();
+if (element("model").options.length > 0) guarded(restore);

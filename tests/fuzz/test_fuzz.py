@@ -1,0 +1,19 @@
+"""A short run of `make fuzz`."""
+
+import pytest
+
+from tests.fuzz.__main__ import run
+from tests.fuzz.outcomes import mutated, pictures
+
+
+def test_hostile_inputs_are_refused_and_hurt_nobody() -> None:
+    rows = run(1000)
+    assert [row.what for row in rows if not row.is_held] == []
+    assert sum(row.tried for row in rows) >= 800
+    assert all(row.tried > 50 for row in rows)
+
+
+@pytest.mark.parametrize("picture", pictures(), ids=lambda one: str(len(one)))
+def test_mutations_change_pictures_and_can_be_repeated(picture: bytes) -> None:
+    assert mutated(picture, 5) == mutated(picture, 5)
+    assert len({mutated(picture, seed) for seed in range(20)}) > 5
