@@ -53,7 +53,7 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
     towards the second and the third likeliest, because the shortest jump does not always lead to
     the nearest part of the boundary, and at last goes on from the best picture of the three.  p
     overshoots by a share of the distance that falls with the steps, so that the goal holds on the
-    way and the last picture is close to the boundary.  A search ends early when its best picture
+    way and the last picture is close to the boundary.  An attack ends early when its best picture
     has not become clearly better for some steps since it last set off.
 
     Explanations climb the log-odds of s_t along the normalised gradient; after each step delta is
@@ -93,7 +93,13 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         holds & (distances < state.best_rmse),
     )
     is_clear = distances < _CLEARLY_BETTER * state.best_rmse
-    is_stalled = phase.is_last & state.best_rmse.isfinite() & ~(is_better & is_clear)
+    # Only an attack: a search that sets off once may gain nothing for long, far out, and then much.
+    is_stalled = (
+        (state.goals == goal_code(Goal.ATTACK))
+        & phase.is_last
+        & state.best_rmse.isfinite()
+        & ~(is_better & is_clear)
+    )
     deltas = perturbed - state.images
     nearest = _nearest(state, phase, deltas, values, gradients)
     turned = _turned(state, phase, deltas, nearest - deltas, gradients)

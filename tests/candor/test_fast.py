@@ -107,12 +107,13 @@ def test_mixed_batch_gives_what_each_gives_alone() -> None:
         torch.testing.assert_close(alone.images[0], together.images[index], atol=1e-5, rtol=0)
 
 
-def test_search_ends_early_where_nothing_more_is_gained(network: LinearClassifier) -> None:
+def test_attack_ends_early_where_nothing_more_is_gained(network: LinearClassifier) -> None:
     images = grey_images(4)
     labels = network(images).argmax(1)
-    plan = plan_goal(Goal.BTR, labels, steps=500)
+    plan = plan_goal(Goal.ATTACK, labels, steps=500)
     result = run_searches(network, images, plan, solver="fast")
-    assert int(result.steps.max()) < 40
+    # Three quarters go to its starts; of the last one it needs little.
+    assert int(result.steps.max()) < 400
     assert set(result.statuses) == {SearchStatus.FOUND}
 
 
