@@ -60,6 +60,10 @@ fuzz: $(READY) ## Hostile inputs by the ten thousand; the table goes into RELIAB
 screenshots: $(READY) ## Pictures of the pages into docs/; needs chromium and CANDOR_DATA
 	$(BIN)/python -m tests.screenshots
 
+.PHONY: load
+load: $(READY) ## Load a service of its own for 2 minutes; report in out/load, table in RELIABILITY.md
+	$(BIN)/python -m tests.load $(LOAD)
+
 .PHONY: lint
 lint: $(READY) ## Style and import order
 	$(BIN)/ruff check .

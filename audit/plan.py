@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -87,6 +87,8 @@ class AuditPlan(Frozen):
         image_count: first images of the order drawn by ``seed``.
         stages: parts of the audit, in order.
         batch_size: images that enter one computation together.
+        engine: who takes the solvers' steps; the compiled network differs in its last bits.  All
+            else, verification above all, is done by the network as it is.
         independent_sha256, undefended_sha256: weights of the models given beside it, if any.
     """
 
@@ -98,6 +100,7 @@ class AuditPlan(Frozen):
     seed: Seed = 0
     stages: tuple[str, ...]
     batch_size: Positive = 32
+    engine: Literal["eager", "compiled"] = "eager"
     budget: Budget = Budget()
     independent_sha256: Digest | None = None
     undefended_sha256: Digest | None = None

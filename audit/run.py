@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from audit import registry
 from audit.ensemble import combine
@@ -78,16 +77,18 @@ def run_blocks(
 
 
 @contextmanager
-def stoppable(network: nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Call ``check`` before every evaluation of ``network``; what it raises ends the audit.
+def stoppable(subject: Subject, check: Callable[[], None]) -> Iterator[None]:
+    """Call ``check`` before every evaluation of the network; what it raises ends the audit.
 
     A block may take minutes, an evaluation fractions of a second.  ``check`` raises `AuditStopped`.
     """
-    handle = network.register_forward_pre_hook(lambda module, inputs: check())
+    networks = filter(None, (subject.network, subject.searcher))
+    hooks = [each.register_forward_pre_hook(lambda module, inputs: check()) for each in networks]
     try:
         yield
     finally:
-        handle.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _run_block(

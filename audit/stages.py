@@ -35,11 +35,13 @@ class Subject:
     Attributes:
         network: in evaluation mode, weights without gradient.
         card: its card; the classes, the input and the name.
+        searcher: the same network compiled, for the solvers' steps; None for ``network`` itself.
         independent, undefended: further networks for transfer and ablation, None where not given.
     """
 
     network: nn.Module
     card: ModelCard
+    searcher: nn.Module | None = None
     independent: nn.Module | None = None
     undefended: nn.Module | None = None
 
@@ -131,7 +133,12 @@ def solver_stage(solver: str) -> Stage:
             seeds = torch.tensor(batch.seeds(solver))
             plan = replace(plan_goal(goal, batch.labels, steps=budget.steps), seeds=seeds)
             ends = run_searches(
-                subject.network, batch.images, plan, solver=solver, batch_size=len(batch.labels)
+                subject.network,
+                batch.images,
+                plan,
+                solver=solver,
+                batch_size=len(batch.labels),
+                searcher=subject.searcher,
             )
             is_found = [status is SearchStatus.FOUND for status in ends.statuses]
             proposed = Candidates(

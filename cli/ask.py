@@ -39,7 +39,7 @@ OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the pictu
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
-_DEFAULT_ADDRESS = "127.0.0.1:8500"
+DEFAULT_ADDRESS = "127.0.0.1:8500"
 
 
 def predict(
@@ -51,7 +51,7 @@ def predict(
     runtime: Annotated[
         str | None, typer.Option(help="With --model: torch, or onnx (default of an ONNX file).")
     ] = None,
-    address: Address = _DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     top_k: TopK = limits.DEFAULT_TOP_K,
     as_json: AsJson = False,
@@ -79,7 +79,7 @@ def explain(
         bool, typer.Option("--against", help="Less of the class instead of more.")
     ] = False,
     model: ModelDir = None,
-    address: Address = _DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = limits.DEFAULT_SOLVER,
@@ -117,7 +117,7 @@ def probe(
         str | None, typer.Option(help="True class, name or index; default what is predicted.")
     ] = None,
     model: ModelDir = None,
-    address: Address = _DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = limits.DEFAULT_SOLVER,
@@ -159,7 +159,7 @@ def compare(
         float | None, typer.Option(help="RMSE of the adversarial explanation; default the model's.")
     ] = None,
     model: ModelDir = None,
-    address: Address = _DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = limits.DEFAULT_SOLVER,
@@ -192,14 +192,19 @@ def _client(
     model: Path | None, address: str, runtime: str | None = "torch"
 ) -> "CandorClient | LocalClient":
     if model is None:
-        from gateway.client import CandorClient
-        from gateway.connection import Tls
-
-        authorities = os.environ.get("CANDOR_CA")
-        return CandorClient(address, tls=Tls(ca=Path(authorities)) if authorities else None)
+        return service_client(address)
     from cli.local import open_local
 
     return open_local(model, runtime)
+
+
+def service_client(address: str) -> "CandorClient":
+    """Of a running service, with the key and the authorities of the environment."""
+    from gateway.client import CandorClient
+    from gateway.connection import Tls
+
+    authorities = os.environ.get("CANDOR_CA")
+    return CandorClient(address, tls=Tls(ca=Path(authorities)) if authorities else None)
 
 
 def as_request(kind: type[RequestT], values: dict[str, object]) -> RequestT:

@@ -9,6 +9,7 @@ import typer
 
 from candor.contracts import limits
 from cli.auditing import AuditRequest, compute, finish, prepare
+from cli.compiling import Compiles
 from cli.datasets import DataDir, DataName
 from cli.output import AsJson, clear_errors, console, print_json
 
@@ -43,6 +44,7 @@ def audit(
         int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Of the solvers.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed together.")] = 32,
+    compiles: Compiles = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small budgets, for a look.")] = False,
     attacks_only: Annotated[
         bool, typer.Option("--attacks-only", help="Without panel, certificates, explanations.")
@@ -73,6 +75,7 @@ def audit(
             steps=steps,
             batch_size=batch_size,
             is_quick=quick,
+            compiles=compiles,
             independent=independent,
             undefended=undefended,
         )

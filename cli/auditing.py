@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.compiling import compiled_for, compiling_pays
 from cli.datasets import open_dataset
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from torch import nn
 
     from audit.comparison import Other
     from audit.model import Report
@@ -31,6 +33,7 @@ class AuditRequest:
         attacks: by name; empty for all.
         has_extras: whether masking panel, certificates and explanations are part of it.
         steps: of the solvers; None for those of the budget.
+        compiles: whether the solvers step through the compiled network; None where it pays.
     """
 
     model: Path
@@ -43,6 +46,7 @@ class AuditRequest:
     steps: int | None
     batch_size: int
     is_quick: bool
+    compiles: bool | None
     independent: Path | None
     undefended: Path | None
 
@@ -82,6 +86,8 @@ def prepare(request: AuditRequest) -> PreparedAudit:
     budget = QUICK if request.is_quick else Budget()
     if request.steps is not None:
         budget = budget.model_copy(update={"steps": request.steps})
+    stages = checked_stages(request.attacks or tuple(ATTACK_STAGES), has_extras=request.has_extras)
+    searcher = _searcher(loaded, request, budget.steps)
     plan = AuditPlan(
         weights_sha256=loaded.card.weights_sha256,
         data=dataset.name,
@@ -89,16 +95,15 @@ def prepare(request: AuditRequest) -> PreparedAudit:
         code_sha256=code_digest(),
         image_count=request.image_count,
         seed=request.seed,
-        stages=checked_stages(
-            request.attacks or tuple(ATTACK_STAGES), has_extras=request.has_extras
-        ),
+        stages=stages,
         batch_size=request.batch_size,
+        engine="eager" if searcher is None else "compiled",
         budget=budget,
         independent_sha256=_weights(beside["independent"]),
         undefended_sha256=_weights(beside["undefended"]),
     )
     networks = {name: None if found is None else found.network for name, found in beside.items()}
-    subject = Subject(network=loaded.network, card=loaded.card, **networks)
+    subject = Subject(network=loaded.network, card=loaded.card, searcher=searcher, **networks)
     return PreparedAudit(subject=subject, dataset=dataset, plan=plan)
 
 
@@ -139,6 +144,15 @@ def _weights(loaded: "LoadedModel | None") -> str | None:
     return None if loaded is None else loaded.card.weights_sha256
 
 
+def _searcher(loaded: "LoadedModel", request: AuditRequest, steps: int) -> "nn.Module | None":
+    """The compiled network; None where it does not pay or cannot be."""
+    if not compiling_pays(request.compiles, request.image_count * steps):
+        return None
+    batch_size = min(request.batch_size, request.image_count)
+    compiled = compiled_for(loaded, batch_size, is_repeatable=True)
+    return None if compiled is loaded.network else compiled
+
+
 def _check_count(count: int, available: int) -> None:
     if count > available:
         raise ValueError(f"images: got {count}, allowed [2, {available}]")
@@ -155,6 +169,7 @@ def _command(model_name: str, plan: "AuditPlan") -> str:
         f"--images {plan.image_count} --seed {plan.seed} --attacks {attacks}",
         f"--steps {plan.budget.steps} --batch-size {plan.batch_size}",
     ]
+    words.append("--compile" if plan.engine == "compiled" else "--no-compile")
     if plan.budget.model_copy(update={"steps": QUICK.steps}) == QUICK:
         words.append("--quick")
     if "panel" not in plan.stages:

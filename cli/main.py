@@ -17,6 +17,7 @@ from cli import (
     measure,
     released,
     report_worker,
+    reports,
     serve,
     stores,
     training,
@@ -40,6 +41,7 @@ def build_app() -> typer.Typer:
     app.command()(export.export)
     app.add_typer(audit.app, name="audit")
     app.command()(audit.verify)
+    app.add_typer(reports.app, name="reports")
     app.command("report-worker")(report_worker.report_worker)
     app.command()(training.train)
     app.command()(candidates.candidates)

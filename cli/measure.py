@@ -12,6 +12,7 @@ from candor.contracts import limits
 from candor.contracts.api import SearchStatus
 from candor.contracts.card import MetricCard
 from candor.contracts.worker import Goal
+from cli.compiling import Compiles, compiled_for, compiling_pays
 from cli.datasets import DataDir, DataName, open_dataset
 from cli.output import AsJson, clear_errors, console, print_json
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from candor.data.images import Images
     from candor.search.outcome import SearchResult
 
-_COMPILE_FROM_STEPS = 50_000  # below, compiling takes longer than it saves
 _GOALS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
 
 
@@ -37,10 +37,7 @@ def ara(
         int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Default: the solver's.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    compiles: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="Default: where it pays, from 50,000 steps."),
-    ] = None,
+    compiles: Compiles = None,
     out: Annotated[Path | None, typer.Option(help="Folder for ara.json and radii.parquet.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the result to the card.")] = False,
     as_json: AsJson = False,
@@ -63,12 +60,6 @@ class _Plan:
     steps: int
     batch_size: int
     compiles: bool | None
-
-    @property
-    def is_compiled(self) -> bool:
-        if self.compiles is not None:
-            return self.compiles
-        return self.image_count * self.steps >= _COMPILE_FROM_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +103,9 @@ def _measure(plan: _Plan, out: Path | None, record: bool, as_json: bool) -> None
 
 def _network(loaded: "LoadedModel", plan: _Plan) -> "nn.Module":
     """Compiled for full batches and for the last ones, where that pays."""
-    if not plan.is_compiled:
+    if not compiling_pays(plan.compiles, plan.image_count * plan.steps):
         return loaded.network
-    from candor.search.compiled import compile_network
-
-    console().print("compiling, a minute or two the first time ...")
-    expected = loaded.card.input
-    shape = (expected.channels, expected.height, expected.width)
-    return compile_network(loaded.network, _compiled_sizes(plan.batch_size), shape)
-
-
-def _compiled_sizes(batch_size: int) -> tuple[int, ...]:
-    return tuple({batch_size, max(1, batch_size // 4)})
+    return compiled_for(loaded, plan.batch_size)
 
 
 def _check_count(count: int, available: int) -> None:

@@ -72,6 +72,7 @@ def report_worker(
 ) -> None:
     """Compute the report jobs of a store until SIGTERM, which gives the job back."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -146,8 +147,6 @@ class Worker:
         try:
             with lease:
                 result = self._report(leased, lease)
-            self.queue.succeed(leased, result)
-            _log.info("%s: succeeded in %.1f seconds", leased.name, time.monotonic() - started)
         except AuditStopped:
             _log.info("%s: stopped, %s", leased.name, lease.stop and lease.stop.name.lower())
             self._let_go(leased, lease.stop)
@@ -158,6 +157,9 @@ class Worker:
         except Exception as err:  # a job may fail in any way, a worker must not
             _log.exception("%s: failed", leased.name)
             self.queue.fail(leased, reason(err, leased.name))
+        else:
+            self.queue.succeed(leased, result)
+            _log.info("%s: succeeded in %.1f seconds", leased.name, time.monotonic() - started)
 
     def _let_go(self, leased: "LeasedReport", stop: Stop | None) -> None:
         match stop:
@@ -178,7 +180,7 @@ class Worker:
         prepared = prepare(self._audit_request(request))
         _start_anew_where_plan_differs(out, prepared, leased.name)
         pace = _Pace(request.image_count, lease.tell)
-        with stoppable(prepared.subject.network, lease.check):
+        with stoppable(prepared.subject, lease.check):
             compute(prepared, out, shard=Shard(), report=pace.report)
         return _result(finish(out, self.key, other), out)
 
@@ -194,6 +196,7 @@ class Worker:
             steps=request.steps,
             batch_size=request.batch_size,
             is_quick=request.quick,
+            compiles=None,
             independent=self._model_folder(request.independent),
             undefended=self._model_folder(request.undefended),
         )

@@ -5,6 +5,7 @@ async with AsyncCandorClient("127.0.0.1:8500") as client:
 """
 
 import asyncio
+import hashlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,10 +15,11 @@ from google.protobuf.message import Message
 from grpc import aio
 from pydantic import BaseModel
 
-from candor.contracts import api
+from candor.contracts import api, reports
+from candor.contracts.errors import ErrorCode, ServiceError
 from gateway import convert
 from gateway.connection import OPTIONS, Connection, service_error
-from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
+from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -41,6 +43,7 @@ class AsyncCandorClient:
             else aio.secure_channel(address, tls.credentials(), options=OPTIONS)
         )
         self._stub = candor_pb2_grpc.CandorServiceStub(self._channel)
+        self._reports = reports_pb2_grpc.ReportServiceStub(self._channel)
 
     async def predict(
         self, request: api.PredictRequest, *, request_id: str | None = None
@@ -91,6 +94,57 @@ class AsyncCandorClient:
         """``name``: empty for the default model."""
         message = candor_pb2.GetModelRequest(model=name)
         return await self._call(self._stub.GetModel, message, api.ModelDetails, None)
+
+    async def create_report(self, request: reports.CreateReportRequest) -> reports.Report:
+        """The queued job, or the one its idempotency key already stands for."""
+        message = _message(request.keyed(), reports_pb2.CreateReportRequest())
+        return await self._call(self._reports.CreateReport, message, reports.Report, None)
+
+    async def get_report(self, name: str) -> reports.Report:
+        """``name``: "reports/ID"."""
+        message = reports_pb2.GetReportRequest(name=name)
+        return await self._call(self._reports.GetReport, message, reports.Report, None)
+
+    async def list_reports(
+        self, request: reports.ListReportsRequest | None = None
+    ) -> reports.ListReportsResponse:
+        """One page, the newest first."""
+        asked = request or reports.ListReportsRequest()
+        message = _message(asked, reports_pb2.ListReportsRequest())
+        return await self._call(
+            self._reports.ListReports, message, reports.ListReportsResponse, None
+        )
+
+    async def cancel_report(self, name: str) -> reports.Report:
+        """A job that has ended stays as it is."""
+        message = reports_pb2.CancelReportRequest(name=name)
+        return await self._call(self._reports.CancelReport, message, reports.Report, None)
+
+    async def download_report(self, name: str, file: str) -> AsyncIterator[bytes]:
+        """One file of a report that succeeded, chunk by chunk.
+
+        Raises:
+            ServiceError: REPORT_NOT_FOUND; INTERNAL at the end, where it is not what the report's
+                digest says.
+        """
+        stream = self._reports.DownloadReport(
+            reports_pb2.DownloadReportRequest(name=name, file=file),
+            timeout=self._connection.timeout_seconds,
+            metadata=self._connection.metadata(None),
+        )
+        sha256, expected = hashlib.sha256(), ""
+        try:
+            async for part in stream:
+                expected = expected or part.file.sha256
+                sha256.update(part.chunk)
+                if part.chunk:
+                    yield part.chunk
+        except aio.AioRpcError as err:
+            raise service_error(err) from err
+        finally:
+            stream.cancel()
+        if sha256.hexdigest() != expected:
+            raise ServiceError(ErrorCode.INTERNAL, f"file: {file} is not what its digest says")
 
     async def close(self) -> None:
         await self._channel.close()

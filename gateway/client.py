@@ -99,7 +99,8 @@ class CandorClient:
     def create_report(self, request: reports.CreateReportRequest) -> reports.Report:
         """The queued job, or the one its idempotency key already stands for."""
         message = reports_pb2.CreateReportRequest()
-        return self._call(self._reports.CreateReport, request, message, reports.Report, None)
+        keyed = request.keyed()
+        return self._call(self._reports.CreateReport, keyed, message, reports.Report, None)
 
     def get_report(self, name: str) -> reports.Report:
         """``name``: "reports/ID"."""

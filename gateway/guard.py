@@ -28,7 +28,8 @@ Rule = Scope | Anybody
 _PATHS: tuple[tuple[str, Rule], ...] = (
     (r"/healthz/(live|ready)", Anybody.OPEN),
     (r"/v2/health/(live|ready)", Anybody.OPEN),
-    (r"/(login|logout|pages/[\w.]+)", Anybody.OPEN),
+    (r"/(login|logout)", Anybody.OPEN),
+    (r"/pages/[^/]+", Anybody.OPEN),  # styles, scripts and the sample picture
     (r"/v1/predict", Scope.PREDICT),
     (r"/v1/models/[^/]+:predict", Scope.PREDICT),
     (r"/v2/models/[^/]+(/versions/[^/]+)?/infer", Scope.PREDICT),

@@ -55,7 +55,6 @@ OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
 CACHE_RESULTS: Final = ("hit", "shared", "miss")
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 WORKER_ERRORS: Final = ("died", "unavailable", "fault")
-JOB_STATES: Final = tuple(ReportState)
 # How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
 # so that the share within the objective is counted and not interpolated.
 OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
@@ -203,10 +202,10 @@ class Metrics:
         """What a search cost whoever ordered it."""
         self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
 
-    def set_jobs(self, counts: Mapping[str, int]) -> None:
+    def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
         """Robustness reports by state; a state left out has none."""
-        for state in JOB_STATES:
-            self._jobs.labels(state).set(counts.get(state, 0))
+        for state in ReportState:
+            self._jobs.labels(state.value).set(counts.get(state, 0))
 
     def set_ready(self, is_ready: bool) -> None:
         self._ready.set(int(is_ready))
@@ -277,7 +276,8 @@ def start_exposition(metrics: Metrics, host: str, port: int) -> HTTPServer:
     Raises:
         OSError: the port is taken.
     """
-    disable_created_metrics()  # a second series for each, which nobody asks for
+    # They would be a second series beside each, which nobody asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     server, _ = start_http_server(port, host, registry=metrics.registry)
     return server
 

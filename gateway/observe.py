@@ -131,7 +131,7 @@ class Observer:
 
     def _ended(self, call: Call, code: str, seconds: float, span: Span) -> None:
         self._metrics.request_ended(call.verb, call.model, code, seconds)
-        line = {
+        line: dict[str, str | int | float] = {
             "request_id": call.request_id,
             "verb": call.verb,
             # The requested name is the caller's text: cut it, JSON escapes the rest.

@@ -65,7 +65,7 @@ class ReportDesk:
         """Raises: ServiceError: REPORT_NOT_FOUND."""
         return await asyncio.to_thread(self._reports.cancel, name, tenant=caller.tenant)
 
-    async def counts(self) -> Mapping[str, int]:
+    async def counts(self) -> Mapping[ReportState, int]:
         """Jobs of all tenants by state."""
         return await asyncio.to_thread(self._reports.counts)
 

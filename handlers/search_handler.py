@@ -58,7 +58,7 @@ class SearchHandler:
         ]
 
     def _compared(self, item: CompareItem, arrays: Mapping[str, Any]) -> tuple[CompareAnswer, Any]:
-        # Imported when the first one comes: captum would double the time a killed worker is away.
+        # Imported when the first one comes: captum adds about two seconds to a worker's start.
         from candor.explainers.compare import compare_item
 
         return compare_item(self._model.network, item, arrays)

@@ -3,6 +3,7 @@
 Fields mean what ``proto/candor/v1/reports.proto`` says of them.
 """
 
+import uuid
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Self
@@ -81,6 +82,12 @@ class CreateReportRequest(_Message):
     undefended: str = ""
     compare: str = ""
     idempotency_key: IdempotencyKey = ""
+
+    def keyed(self) -> Self:
+        """The same with a key where it has none, so that a call repeated makes one job."""
+        if self.idempotency_key:
+            return self
+        return self.model_copy(update={"idempotency_key": uuid.uuid4().hex})
 
     @model_validator(mode="after")
     def _has_a_solver(self) -> Self:

@@ -84,12 +84,14 @@ def compile_network(
     input_shape: tuple[int, int, int],
     *,
     in_bfloat16: bool = False,
+    threads: Mapping[int, int] | None = None,
 ) -> nn.Module:
     """A compiled copy of ``network``, warmed for ``sizes``; the original is left alone.
 
     On the CPU each size gets the number of threads that was the faster at it, at most those of the
-    process: a small batch waits longer for a second thread than it computes.  On a GPU the calls
-    are replayed as CUDA graphs (torch's mode "reduce-overhead").
+    process: a small batch waits longer for a second thread than it computes.  Which number that was
+    may change from run to run, and with it the last bits; ``threads`` settles it instead.  On a GPU
+    the calls are replayed as CUDA graphs (torch's mode "reduce-overhead").
 
     Where there is no compiler a warning is logged and the network comes back as it is: slower,
     never wrong.
@@ -100,6 +102,7 @@ def compile_network(
             from the cache on disk, see `keep_compiled`.
         input_shape: (C, H, W).
         in_bfloat16: see `Bfloat16Network`; default float32.
+        threads: of the CPU for each size; default the faster of one and all, as timed here.
     """
     device = next(network.parameters()).device
     fast = copy.deepcopy(network)
@@ -109,7 +112,8 @@ def compile_network(
     fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     most_threads = torch.get_num_threads()
     try:
-        threads = _fastest_threads(fast, sizes, input_shape) if device.type == "cpu" else {}
+        if threads is None and device.type == "cpu":
+            threads = _fastest_threads(fast, sizes, input_shape)
         mode = "reduce-overhead" if device.type == "cuda" else None
         compiled = cast(nn.Module, torch.compile(fast, dynamic=False, mode=mode))
         fixed = FixedBatchNetwork(compiled, sizes, threads).train(network.training)

@@ -11,20 +11,22 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
 from audit import registry
 from audit.assemble import merge, write_report
 from audit.ensemble import LEDGER_FILE
-from audit.errors import AuditError
+from audit.errors import AuditError, AuditStopped
 from audit.facts import collect, write_facts
 from audit.ledger import PARTS_FOLDER, Block, Ledger
 from audit.plan import AuditPlan, Shard, image_seed
-from audit.run import Progress, run_blocks
+from audit.run import Progress, run_blocks, stoppable
 from audit.stages import Subject
 from candor.data.images import ImageSet
-from tests.audit.conftest import plan_for
+from candor.search.compiled import compile_network
+from tests.audit.conftest import SHAPE, plan_for
 from tests.audit.worker import STAGES
 
 KEY = Ed25519PrivateKey.generate()
@@ -83,6 +85,47 @@ def test_killed_audit_goes_on_without_losing_or_counting_twice(
     assert len(set(keys)) == len(keys) == 10 * 2 + 6 * 2 * 2 + 1
 
 
+class _Stopper:
+    """Stops an audit at the given evaluation of its network."""
+
+    def __init__(self, last: int) -> None:
+        self.evaluations = 0
+        self._last = last
+
+    def __call__(self) -> None:
+        self.evaluations += 1
+        if self.evaluations == self._last:
+            raise AuditStopped
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about its own parts
+def test_compiled_audit_is_the_same_however_it_is_cut(
+    subject: Subject, data: ImageSet, tmp_path: Path
+) -> None:
+    plan = plan_for(data, ("clean", "paper", "fast"), engine="compiled")
+    network = subject.network
+
+    def compiled() -> Subject:
+        torch.compiler.reset()  # as a process begins
+        searcher = compile_network(network, (4, 1), SHAPE, threads={4: 1, 1: 1})
+        assert searcher is not network, "no compiler here"
+        return replace(subject, searcher=searcher)
+
+    _audit(tmp_path / "whole", plan, compiled(), data)
+    cut = compiled()
+    with pytest.raises(AuditStopped), stoppable(cut, _Stopper(150)):
+        _audit(tmp_path / "cut", plan, cut, data)
+    left = _audit(tmp_path / "cut", plan, compiled(), data, shard="0/2")
+    assert left > 0
+    _audit(tmp_path / "cut", plan, compiled(), data, shard="1/2")
+    ledger = _ledger_bytes(tmp_path / "whole")
+    assert _ledger_bytes(tmp_path / "cut") == ledger
+    _audit(tmp_path / "eager", plan.model_copy(update={"engine": "eager"}), subject, data)
+    _ledger_bytes(tmp_path / "eager")
+    _assert_close(tmp_path / "whole", tmp_path / "eager")
+
+
 def test_shards_merge_into_the_same_ledger(
     whole: tuple[Path, bytes], subject: Subject, data: ImageSet, tmp_path: Path
 ) -> None:
@@ -102,7 +145,11 @@ def test_batch_size_changes_no_radius(
 ) -> None:
     _audit(folder, plan_for(data, STAGES, batch_size=8), subject, data)
     _ledger_bytes(folder)
-    left, right = (pq.read_table(place / LEDGER_FILE).to_pylist() for place in (whole[0], folder))
+    _assert_close(whole[0], folder)
+
+
+def _assert_close(*folders: Path) -> None:
+    left, right = (pq.read_table(place / LEDGER_FILE).to_pylist() for place in folders)
     for one, other in zip(left, right, strict=True):
         names = ("position", "attack", "goal", "status", "label", "prediction")
         assert all(one[name] == other[name] for name in names)
@@ -159,6 +206,19 @@ def test_failing_stage_ends_with_one_readable_reason(
     plan = plan_for(data, STAGES)
     with pytest.raises(AuditError, match=r"clean failed on images 0 to 3 \(RuntimeError: out of m"):
         run_blocks(Ledger(folder, plan), plan, broken, data)
+
+
+def test_stopped_audit_keeps_what_was_finished_and_goes_on(
+    whole: tuple[Path, bytes], subject: Subject, data: ImageSet, folder: Path
+) -> None:
+    plan = plan_for(data, STAGES, batch_size=2)
+    stopper = _Stopper(100)
+    with pytest.raises(AuditStopped), stoppable(subject, stopper):
+        _audit(folder, plan, subject, data)
+    assert stopper.evaluations == 100, "stopped later than at the next evaluation"
+    assert 0 < len(list((folder / PARTS_FOLDER).glob("*.json"))) < len(registry.blocks(plan))
+    assert _audit(folder, plan, subject, data) == 0
+    assert _ledger_bytes(folder) == whole[1]
 
 
 def test_second_process_of_the_same_shard_is_refused(data: ImageSet, folder: Path) -> None:

@@ -27,7 +27,6 @@ from cli.stack import StackConfig, start_report_worker
 from gateway.store.engine import Store, open_store
 from gateway.store.report_queue import ReportQueue
 from gateway.store.reports import Reports
-from tests.cli.test_commands import data_root, model  # noqa: F401 - fixtures
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _WAIT_SECONDS = 240.0
@@ -66,8 +65,8 @@ Begin = Callable[..., subprocess.Popen[bytes]]
 def begin(
     store: Store,
     folder: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    model: Path,
+    data_root: Path,
     tmp_path: Path,
 ) -> Iterator[Begin]:
     """Starts a worker; whatever still runs at the end is killed."""
@@ -142,8 +141,8 @@ def test_running_job_is_cancelled_and_the_next_given_back_on_sigterm(
     store: Store,
     reports: Reports,
     folder: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    model: Path,
+    data_root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -181,8 +180,8 @@ def test_serving_with_a_report_worker_needs_a_store() -> None:
 def worker(
     store: Store,
     folder: Path,
-    model: Path,  # noqa: F811
-    data_root: Path,  # noqa: F811
+    model: Path,
+    data_root: Path,
 ) -> Worker:
     """In this process, for jobs that end soon."""
     folder.mkdir()

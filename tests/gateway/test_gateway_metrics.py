@@ -1,8 +1,10 @@
 """The gateway's measures: names, units, edges, closed labels and what each event changes."""
 
+import contextlib
 import re
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import Histogram
@@ -10,13 +12,16 @@ from prometheus_client import Histogram
 from candor.contracts import api
 from candor.contracts.api import ModelRef, SearchStatus
 from candor.contracts.errors import ServiceError
+from candor.contracts.reports import CreateReportRequest, ReportState
 from candor.contracts.worker import Goal
 from gateway import metrics as measured
 from gateway.client import CandorClient
 from gateway.metrics import Metrics, start_exposition
 from gateway.pb.candor.v1 import candor_pb2 as pb
+from gateway.store.engine import open_store
+from gateway.store.reports import Reports
 from tests.gateway.linear_worker import CARD
-from tests.gateway.open_doors import Doors, opened, until
+from tests.gateway.open_doors import Doors, opened, running, until
 
 
 @pytest.fixture
@@ -103,7 +108,7 @@ def test_a_search_leaves_its_traces(metrics: Metrics) -> None:
     metrics.worker_failed("tiny", "search", "died")
     metrics.cache_asked("tiny", "hit")
     metrics.computed("alice", 0.08)
-    metrics.set_jobs({"running": 1})
+    metrics.set_jobs({ReportState.RUNNING: 1})
     model = {"model": "tiny"}
     expected = {
         ("candor_active_searches", ()): 2,
@@ -259,8 +264,8 @@ def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
 
 
 def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(counted: Doors, png: bytes) -> None:
-    counted.backend.call_seconds = 0.1
-    answer = counted.client.explain(explanation(png, steps=1000, timeout_seconds=1.0))
+    counted.backend.call_seconds = 0.06  # 2.4 s at the least, for a chunk is 50 steps at the most
+    answer = counted.client.explain(explanation(png, steps=2000, timeout_seconds=1.0))
     assert answer.explanations[0].is_partial
     assert count(counted, "partial_searches_total", model="linear") == 1
     assert count(counted, "search_steps_count", model="linear") == 1
@@ -272,3 +277,12 @@ def test_calls_a_worker_did_not_answer_are_counted(counted: Doors, png: bytes) -
     counted.client.explain(explanation(png))
     lost = {"model": "linear", "role": "search", "kind": "unavailable"}
     assert count(counted, "worker_errors_total", **lost) == 2
+
+
+def test_report_jobs_are_counted_by_state(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with contextlib.closing(open_store(url)) as store:
+        Reports(store).create(CreateReportRequest(model="linear"))
+    with running(store_url=url, ready_seconds=0.05) as (gateway, *_):
+        until(lambda: value(gateway.metrics, "candor_report_jobs", state="queued") == 1)
+        assert value(gateway.metrics, "candor_report_jobs", state="running") == 0

@@ -256,6 +256,8 @@ def test_report_jobs_need_their_scope_on_both_doors(guarded: Any) -> None:
     made = stub.CreateReport(request, metadata=metadata, timeout=20)
     response = doors.rest.get(f"/v1/{made.name}", headers=bearer(keys["report"]))
     assert response.json()["name"] == made.name
+    response = doors.rest.get(f"/v1/{made.name}", headers=bearer(keys["admin"]))
+    assert response.status_code == 404, "of another tenant"
 
 
 def test_no_path_and_no_method_is_forgotten(guarded: Any) -> None:

@@ -1,5 +1,6 @@
 """Report jobs: the store on both databases, the workers' side of it, and both doors."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from candor.contracts.reports import (
     ReportResult,
     ReportState,
 )
+from gateway.async_client import AsyncCandorClient
 from gateway.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from gateway.store.engine import Store, open_store
 from gateway.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
@@ -422,6 +424,26 @@ def test_finished_report_says_what_matters_and_its_files_are_what_their_digests_
     assert response.headers["repr-digest"].startswith("sha-256=:")
     part = doors.rest.get(f"/v1/{report.name}/files/report.html", headers={"range": "bytes=0-8"})
     assert part.content == PAGE[:9]
+
+
+def test_both_clients_do_the_same(doors: Doors, shared: Store, folder: Path) -> None:
+    name = finished(doors, shared, folder).name
+
+    async def ask() -> list[Any]:
+        async with AsyncCandorClient(f"127.0.0.1:{doors.gateway.grpc_port}") as client:
+            made = await client.create_report(CreateReportRequest())
+            cancelled = await client.cancel_report(made.name)
+            listed = await client.list_reports()
+            page = [part async for part in client.download_report(name, "report.html")]
+            with pytest.raises(ServiceError, match="allowed report.html"):
+                [part async for part in client.download_report(name, "x")]
+            return [await client.get_report(made.name), cancelled, listed, b"".join(page)]
+
+    made, cancelled, listed, page = asyncio.run(ask())
+    assert made == cancelled == doors.client.get_report(made.name)
+    assert made.request.idempotency_key, "a call that is repeated must not make a second job"
+    assert listed == doors.client.list_reports()
+    assert page == PAGE
 
 
 def test_chunks_are_small_and_the_first_message_is_the_file(

@@ -1,0 +1,46 @@
+"""When and for what a command compiles its network.  Imports candor.search lazily."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import console
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from candor.artifact import LoadedModel
+
+_COMPILE_FROM_STEPS = 50_000  # below, compiling takes longer than it saves
+Compiles = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Default: where it pays, from 50,000 steps."),
+]
+
+
+def compiling_pays(compiles: bool | None, image_steps: int) -> bool:
+    """As the user says, or by the work ahead."""
+    return image_steps >= _COMPILE_FROM_STEPS if compiles is None else compiles
+
+
+def compiled_for(
+    loaded: "LoadedModel", batch_size: int, *, is_repeatable: bool = False
+) -> "nn.Module":
+    """Compiled for full batches and for the last ones; the network itself where that is impossible.
+
+    Args:
+        is_repeatable: another run gives the same bits: every size gets all threads, where it
+            otherwise gets as many as turn out to be faster.
+    """
+    import torch
+
+    from candor.search.compiled import compile_network
+
+    # Of several models in one process torch would quietly leave the later ones as they are.
+    torch.compiler.reset()
+    console().print("compiling, a minute or two the first time ...")
+    expected = loaded.card.input
+    shape = (expected.channels, expected.height, expected.width)
+    sizes = tuple({batch_size, max(1, batch_size // 4)})
+    threads = dict.fromkeys(sizes, torch.get_num_threads()) if is_repeatable else None
+    return compile_network(loaded.network, sizes, shape, threads=threads)

@@ -1,0 +1,100 @@
+"""`candor reports` against a real gateway; a worker's part is played by the test."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import build_app
+from gateway.store.engine import Store, open_store
+from tests.gateway.open_doors import Doors, opened, until
+from tests.gateway.test_reports import HALF, PAGE, RESULT, queue
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    shared = open_store(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(scope="module")
+def doors(store: Store, folder: Path) -> Iterator[Doors]:
+    yield from opened(store_url=store.address, reports_dir=folder)
+
+
+def run(doors: Doors, *words: object) -> Result:
+    address = f"127.0.0.1:{doors.gateway.grpc_port}"
+    arguments = ["reports", *map(str, words), "--address", address]
+    return CliRunner().invoke(build_app(), arguments)
+
+
+def finish_next_job(store: Store, folder: Path) -> None:
+    """As a worker would."""
+    workers = queue(store)
+    leased = None
+
+    def has_job() -> bool:
+        nonlocal leased
+        leased = workers.lease()
+        return leased is not None
+
+    until(has_job, 30.0)
+    assert leased is not None
+    workers.keep(leased, HALF)
+    (folder / leased.public_id).mkdir()
+    (folder / leased.public_id / "report.html").write_bytes(PAGE)
+    workers.succeed(leased, RESULT)
+
+
+def test_job_is_shown_listed_and_cancelled(doors: Doors) -> None:
+    made = run(doors, "create", "--images", 10, "--attacks", "paper, fgsm", "--json")
+    assert made.exit_code == 0, made.output
+    job = json.loads(made.stdout)
+    assert job["request"]["attacks"] == ["paper", "fgsm"]
+    shown = run(doors, "show", job["name"])
+    assert "linear  queued" in shown.stderr
+    listed = run(doors, "list", "--state", "queued")
+    assert job["name"] in listed.stderr
+    assert "cancelled" in run(doors, "cancel", job["name"]).stderr
+    refused = run(doors, "download", job["name"], "--out", "nowhere")
+    assert refused.exit_code == 1
+    assert "cancelled, allowed one that succeeded" in refused.stderr
+
+
+def test_waiting_ends_with_the_files_and_what_matters(
+    doors: Doors, store: Store, folder: Path, tmp_path: Path
+) -> None:
+    worker = threading.Thread(target=finish_next_job, args=(store, folder))
+    worker.start()
+    result = run(doors, "create", "--images", 10, "--wait", "--out", tmp_path / "got")
+    worker.join()
+    assert result.exit_code == 0, result.output
+    assert "10 images are too few" in result.stderr
+    assert "attack_ara 0.0100 [0.0090, 0.0110], n = 10" in result.stderr
+    assert [path.name for path in (tmp_path / "got").iterdir()] == ["report.html"]
+    assert (tmp_path / "got" / "report.html").read_bytes() == PAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("create", "--images", 1), "image_count: got 1"),
+        (("create", "--attacks", "magic"), "attacks.0: got 'magic'"),
+        (("create", "--name", "other"), "model: got 'other', available linear"),
+        (("show", "reports/0"), "name: got 'reports/0'"),
+    ],
+)
+def test_refusal_is_one_line(doors: Doors, words: tuple[object, ...], told: str) -> None:
+    result = run(doors, *words)
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert "Traceback" not in result.output
