@@ -291,6 +291,7 @@ def make_app(
     """The whole REST application."""
     described = "/openapi.json" if settings.docs else None
     app = FastAPI(title="Candor", version="v1", openapi_url=described)
+    app.state.unparsed = list(_UNPARSED)
     door = RestDoor(service, observer, is_ready, settings)
     _add_verb(app, "/v1/predict", door.predict, api.PredictRequest, api.PredictResponse)
     _add_verb(app, "/v1/explain", door.explain, api.ExplainRequest, api.ExplainResponse)
@@ -378,7 +379,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
         _, defined = models_json_schema(
-            [(model, "validation") for model in _UNPARSED],
+            [(model, "validation") for model in app.state.unparsed],
             ref_template="#/components/schemas/{model}",
         )
         schema["components"]["schemas"].update(defined["$defs"])
