@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -35,13 +36,13 @@ def main() -> int:
     return int(not all(row.is_held for row in rows))
 
 
-def run(case_count: int) -> list[Row]:
-    """One row a surface."""
+def run(case_count: int, names: Sequence[str] = decoders.NAMES) -> list[Row]:
+    """One row a surface; ``names`` of the decoders among them."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with started(folder) as target:
             rows = _through_the_doors(target, case_count)
-        for name in decoders.NAMES:
+        for name in names:
             rows.append(_decoded(name, int(case_count * _SHARES["decoders"]), folder))
     return rows
 

@@ -1,6 +1,7 @@
 """Hypothesis through the gRPC door: messages of every method, and bytes that are none."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import grpc
@@ -71,6 +72,7 @@ def _run(method: MethodDescriptor, channel: grpc.Channel, outcome: Outcome, coun
     ask()
 
 
+@cache
 def _contents(kind: Descriptor) -> st.SearchStrategy[bytes]:
     whole = _messages(kind).map(lambda message: message.SerializeToString())
     broken = st.builds(mutated, whole, st.integers(0, 2**32))

@@ -4,7 +4,7 @@ import base64
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import requests
@@ -24,9 +24,7 @@ _MAX_ERROR_BYTES = 100_000
 def fuzz(target: Target, case_count: int) -> Outcome:
     """About ``case_count`` requests, shared out over the operations of the description."""
     outcome = Outcome("OpenAPI through REST (schemathesis)")
-    described = requests.get(f"{target.rest_url}/openapi.json", timeout=_TIMEOUT_SECONDS).json()
-    schema = openapi.from_dict(_without_unicode_patterns(described))
-    strategies = [*_strategies(schema)]
+    strategies = _strategies(target.rest_url)
     with requests.Session() as session:
         for strategy in strategies:
             _run(strategy, session, target, outcome, case_count // len(strategies) + 1)
@@ -46,14 +44,20 @@ def _without_unicode_patterns(node: Any) -> Any:
     }
 
 
-def _strategies(schema: Any) -> Iterator[Any]:
-    """Valid and, where there is a body to break, invalid requests; these count double."""
+@cache
+def _strategies(rest_url: str) -> tuple[Any, ...]:
+    """Valid and, where there is a body to break, invalid requests; then the valid count double."""
+    described = requests.get(f"{rest_url}/openapi.json", timeout=_TIMEOUT_SECONDS).json()
+    schema = openapi.from_dict(_without_unicode_patterns(described))
+    strategies = []
     for found in schema.get_all_operations():
         operation = found.ok()
-        yield operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        valid = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        strategies.append(valid)
         if operation.method == "post":
-            yield operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
-            yield operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+            invalid = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+            strategies += [invalid, valid]
+    return tuple(strategies)
 
 
 def _run(
