@@ -46,7 +46,7 @@ def callers_leave(site: Site) -> Row:
     return Row(
         what="callers leave in the middle",
         tried=_ABORTED,
-        lost=0,
+        lost=_ABORTED - cancelled,
         measured=f"{cancelled} cancelled, no search left after {idle:.1f} s "
         f"(allowed {_IDLE_SECONDS:.0f}), memory {grown:+.0f} MB (allowed {_GROWTH_MEGABYTES:.0f})",
         is_held=cancelled == _ABORTED and idle <= _IDLE_SECONDS and grown <= _GROWTH_MEGABYTES,

@@ -54,14 +54,17 @@ def gateway_killed(site: Site) -> Row:
 
 def gateway_replaced(site: Site) -> Row:
     """A rolling update: the second gateway is ready before the first is told to go."""
-    with another_gateway(site) as new, another_gateway(site) as old:
-        with Traffic(f"ipv4:{old.grpc_address},{new.grpc_address}") as traffic:
-            asked = time.monotonic()
-            old.process.terminate()
-            code = old.process.wait(_DRAIN_SECONDS)
-            drained = time.monotonic() - asked
-            answered = traffic.wait_for_answers(time.monotonic(), _RESTART_SECONDS)
-            time.sleep(_AFTERWARDS_SECONDS)
+    with (
+        another_gateway(site) as new,
+        another_gateway(site) as old,
+        Traffic(f"ipv4:{old.grpc_address},{new.grpc_address}") as traffic,
+    ):
+        asked = time.monotonic()
+        old.process.terminate()
+        code = old.process.wait(_DRAIN_SECONDS)
+        drained = time.monotonic() - asked
+        answered = traffic.wait_for_answers(time.monotonic(), _RESTART_SECONDS)
+        time.sleep(_AFTERWARDS_SECONDS)
     return _row(
         "gateway: rolling update (SIGTERM under load)",
         traffic,
@@ -82,13 +85,15 @@ def clock_jumped(site: Site) -> Row:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     waits, leaps = [], []
-    with another_gateway(site, **environment) as gateway:
-        with Traffic(gateway.grpc_address) as traffic:
-            for days in (1, -1):
-                offset.write_text(f"{days * _DAY:+d}")
-                waits.append(traffic.wait_for_answers(time.monotonic(), _JUMP_SECONDS))
-                time.sleep(_AFTERWARDS_SECONDS)
-                leaps.append(round(_seconds_ahead(gateway.rest_url) / _DAY))
+    with (
+        another_gateway(site, **environment) as gateway,
+        Traffic(gateway.grpc_address) as traffic,
+    ):
+        for days in (1, -1):
+            offset.write_text(f"{days * _DAY:+d}")
+            waits.append(traffic.wait_for_answers(time.monotonic(), _JUMP_SECONDS))
+            time.sleep(_AFTERWARDS_SECONDS)
+            leaps.append(round(_seconds_ahead(gateway.rest_url) / _DAY))
     return _row(
         "gateway: clock leaps a day ahead, then two back",
         traffic,
