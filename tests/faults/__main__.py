@@ -25,7 +25,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch, started(Path(scratch)) as site:
         for name in arguments.only or FAULTS:
             rows.append(befall(site, name))
-            console.print(f"{name}: {rows[-1].measured}", highlight=False)
+            console.print(
+                f"{name}: lost {rows[-1].lost}; {rows[-1].measured}",
+                highlight=False,
+                soft_wrap=True,
+            )
     print_table(rows, console)
     if not (arguments.no_write or arguments.only):
         write_section("faults", rows, "make faults")
