@@ -56,6 +56,10 @@ bench-train: $(READY) ## Time and gradient of a training step with L_adv; CANDOR
 fuzz: $(READY) ## Hostile inputs by the ten thousand; the table goes into RELIABILITY.md
 	$(BIN)/python -m tests.fuzz
 
+.PHONY: faults
+faults: $(READY) ## Kill, hang, fill and overload a real service; the table goes into RELIABILITY.md
+	$(BIN)/python -m tests.faults
+
 .PHONY: screenshots
 screenshots: $(READY) ## Pictures of the pages into docs/; needs chromium and CANDOR_DATA
 	$(BIN)/python -m tests.screenshots

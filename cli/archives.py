@@ -3,6 +3,7 @@
 May import candor.artifact (only when there is something to build) and torch-model-archiver.
 """
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -32,7 +33,9 @@ _PACKAGES = ("candor", "torchserve", "torch-model-archiver")
 _WORKER = {
     "minWorkers": 1,
     "maxWorkers": 1,
-    "responseTimeout": 60,  # seconds for one call before its worker is replaced
+    # Seconds for one call before its worker is replaced; sooner than the gateway gives up at its
+    # `worker_call_seconds`, 30, or what waits behind a hung worker would count as its victims.
+    "responseTimeout": 20,
     "startupTimeout": 120,
     "maxRetryTimeoutInSec": 120,
     "deviceType": "cpu",
@@ -109,7 +112,9 @@ def _looks_like_model(path: Path) -> bool:
 
 def _update_model(folder: Path, archives_dir: Path) -> None:
     digests = {role.name: _digest(folder, role) for role in ROLES}
-    stale = [role for role in ROLES if _built(folder, role, archives_dir) != digests[role.name]]
+    stale = [
+        role for role in ROLES if not _is_built(folder, role, digests[role.name], archives_dir)
+    ]
     if not stale:
         return
     model_version = _checked_version(folder)
@@ -129,9 +134,18 @@ def _digest(folder: Path, role: Role) -> str:
     return digest.hexdigest()
 
 
-def _built(folder: Path, role: Role, archives_dir: Path) -> str | None:
-    path = archives_dir / f"{folder.name}-{role.name}" / _DIGEST_FILE
-    return path.read_text().strip() if path.is_file() else None
+def _is_built(folder: Path, role: Role, digest: str, archives_dir: Path) -> bool:
+    """From what is there now, and undamaged since."""
+    archive = archives_dir / f"{folder.name}-{role.name}"
+    stamp = archive / _DIGEST_FILE
+    if not stamp.is_file() or stamp.read_text().strip() != digest:
+        return False
+    copies = [archive / name for name in (*_MODEL_FILES, role.handler.name)]
+    originals = [*(folder / name for name in _MODEL_FILES), role.handler]
+    return all(
+        copy.is_file() and filecmp.cmp(copy, original, shallow=False)
+        for copy, original in zip(copies, originals, strict=True)
+    )
 
 
 def _checked_version(folder: Path) -> str:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ REPORTS_DIR = Path("runs/reports")
 _DRAIN_SECONDS = 45.0  # the gateway gives requests 30, and some more for the last answers
 _JVM_STOP_SECONDS = 15.0
 _REPORT_STOP_SECONDS = 15.0  # it gives its job back before the next evaluation of the network
-_REPORT_RESTART_SECONDS = 10.0  # between two starts of the report worker
+_RESTART_SECONDS = 10.0  # a process that ends sooner after its start would only end again
 _LOG_TAIL_LINES = 25
 _FILE_SETTINGS = (
     "CANDOR_KEYS_FILE",
@@ -94,10 +94,19 @@ class Process:
     name: str
     popen: subprocess.Popen[bytes]
     log: Path | None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.popen.poll() is not None
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self.started
 
     def check(self) -> None:
         """Raises: StackError: it is no longer running."""
-        if self.popen.poll() is not None:
+        if self.has_ended:
             raise StackError(
                 f"{self.name} ended with code {self.popen.returncode}.{self.log_tail()}"
             )
@@ -115,12 +124,16 @@ class Process:
             with suppress(subprocess.TimeoutExpired):
                 self.popen.wait(timeout_seconds)
         finally:
-            self._kill_group()
+            self.kill_group()
 
-    def _kill_group(self) -> None:
+    def kill_group(self) -> None:
+        """Whatever it started and left behind, too."""
         with suppress(ProcessLookupError):  # the usual case: nobody is left
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
+
+
+_Start = Callable[[StackConfig, tuple[str, ...], Ports, Path], Process]
 
 
 @dataclass(slots=True)
@@ -139,7 +152,6 @@ class Stack:
     _torchserve: Process | None = None
     _gateway: Process | None = None
     _report_worker: Process | None = None
-    _report_worker_started: float = 0.0
 
     def __enter__(self) -> Self:
         try:
@@ -187,22 +199,29 @@ class Stack:
 
     def search_worker_pid(self, model: str) -> int:
         """Process id of the worker that runs this model's searches."""
-        url = f"http://{LOOPBACK}:{self.ports.management}/models/{model}-search"
+        return self.worker_pid(model, "search")
+
+    def worker_pid(self, model: str, role: str) -> int:
+        """The same for either role, predict or search."""
+        url = f"http://{LOOPBACK}:{self.ports.management}/models/{model}-{role}"
         with urllib.request.urlopen(url, timeout=5) as response:
             return int(json.load(response)[0]["workers"][0]["pid"])
 
     def check(self) -> None:
-        """Start a report worker that has ended again: its job goes on from its ledger.
+        """Start again whatever has ended, at the same ports.
+
+        Requests wait at the gateway for TorchServe, retrying clients for the gateway, and a report
+        job goes on from its ledger.
 
         Raises:
-            StackError: one of the two other processes has ended.
+            StackError: gateway or TorchServe has ended soon after its start.
         """
-        for process in (self._gateway, self._torchserve):
-            if process is not None:
-                process.check()
-        worker, age = self._report_worker, time.monotonic() - self._report_worker_started
-        has_ended = worker is not None and worker.popen.poll() is not None
-        if has_ended and age > _REPORT_RESTART_SECONDS:
+        if self._torchserve is not None and self._torchserve.has_ended:
+            self._torchserve = self._again(self._torchserve, _start_torchserve)
+        if self._gateway is not None and self._gateway.has_ended:
+            self._gateway = self._again(self._gateway, _start_gateway)
+        worker = self._report_worker
+        if worker is not None and worker.has_ended and worker.age_seconds > _RESTART_SECONDS:
             self._start_report_worker()
 
     def stop(self) -> None:
@@ -231,9 +250,15 @@ class Stack:
             self._start_report_worker()
         self._wait_until_ready()
 
+    def _again(self, ended: Process, start: _Start) -> Process:
+        if ended.age_seconds < _RESTART_SECONDS:
+            ended.check()
+        assert self._run_dir is not None  # it began with the others
+        ended.kill_group()  # a killed JVM leaves its workers behind
+        return start(self.config, self.models, self.ports, self._run_dir)
+
     def _start_report_worker(self) -> None:
         assert self._run_dir is not None  # it begins with the others
-        self._report_worker_started = time.monotonic()
         self._report_worker = start_report_worker(self.config, self._run_dir)
 
     def _wait_until_ready(self) -> None:

@@ -17,6 +17,8 @@ OPTIONS = [
     # 64 explanations of a large picture with their tensors.
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),
     ("grpc.max_metadata_size", 64 * 1024),  # error details travel as metadata
+    # The default back-off grows to two minutes, far longer than a restart takes.
+    ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 KEY_VARIABLE = "CANDOR_KEY"
 _FIRST_PAUSE_SECONDS = 0.1

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 
 from candor.contracts import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
@@ -25,6 +26,7 @@ from gateway import status
 from gateway.metrics import VERBS, Metrics
 
 MAX_REQUEST_ID_CHARS = 128
+_STORE_RETRY_SECONDS = 5.0
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _OUR_FAULTS = {code.value for code, number in status.HTTP_STATUS.items() if number >= 500}
 _requests = logging.getLogger("gateway.requests")
@@ -115,10 +117,17 @@ class Observer:
         except (asyncio.CancelledError, GeneratorExit):  # the latter ends a stream
             code = "CANCELLED"
             raise
+        except OperationalError as err:  # its disk is full or the database away: both may pass
+            code = ErrorCode.MODEL_NOT_READY.value
+            _tell_fault(call)
+            raise ServiceError(
+                ErrorCode.MODEL_NOT_READY,
+                "store: does not answer or is full; nothing was changed",
+                retry_seconds=_STORE_RETRY_SECONDS,
+            ) from err
         except Exception as err:
             code = ErrorCode.INTERNAL.value
-            fields = {"request_id": call.request_id}
-            _faults.exception("request %s", call.request_id, extra={"fields": fields})
+            _tell_fault(call)
             message = f"internal error, see the log for request {call.request_id}"
             raise ServiceError(ErrorCode.INTERNAL, message) from err
         finally:
@@ -145,6 +154,11 @@ class Observer:
         if span.get_span_context().is_valid:
             line["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
         _requests.info("request", extra={"fields": line})
+
+
+def _tell_fault(call: Call) -> None:
+    fields = {"request_id": call.request_id}
+    _faults.exception("request %s", call.request_id, extra={"fields": fields})
 
 
 def _end_span(span: Span, line: Mapping[str, str | int | float]) -> None:

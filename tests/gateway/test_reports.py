@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from sqlalchemy import event
 
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
@@ -528,3 +529,25 @@ def test_there_are_no_reports_without_a_store() -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stub.ListReports(reports_pb2.ListReportsRequest(), timeout=20)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_full_store_refuses_until_there_is_room_and_loses_nothing(tmp_path: Path) -> None:
+    def full(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # no less than it has: it cannot grow
+
+    body = {"model": "linear", "image_count": 10}
+    for doors in opened(store_url=str(tmp_path / "store.sqlite")):
+        engine = doors.gateway._store._engine
+        engine.dispose()
+        event.listen(engine, "connect", full)
+        answers = [doors.rest.post("/v1/reports", json=body) for _ in range(40)]
+        kept = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert {answer.status_code for answer in refused} == {503}
+        assert {answer.headers["retry-after"] for answer in refused} == {"5"}
+        assert "store: " in refused[0].json()["error"]["message"]
+        event.remove(engine, "connect", full)
+        engine.dispose()
+        assert doors.rest.post("/v1/reports", json=body).status_code == 200
+        listed = doors.rest.get("/v1/reports", params={"page_size": 100}).json()["reports"]
+        assert len(listed) == len(kept) + 1

@@ -51,6 +51,18 @@ def test_unchanged_inputs_are_left_alone_and_changed_ones_rebuilt(
     assert "Still" in (archives_dir / "tiny-search" / "card.json").read_text()
 
 
+def test_an_archive_damaged_since_is_rebuilt(models_dir: Path, archives_dir: Path) -> None:
+    build_archives(models_dir, archives_dir)
+    weights = archives_dir / "tiny-search" / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] + b"evil")
+    (archives_dir / "tiny-predict" / "card.json").unlink()
+    untouched = (archives_dir / "tiny-predict" / "weights.safetensors").read_bytes()
+    build_archives(models_dir, archives_dir)
+    assert weights.read_bytes() == whole == untouched
+    assert (archives_dir / "tiny-predict" / "card.json").is_file()
+
+
 def test_a_damaged_model_is_named(models_dir: Path, archives_dir: Path) -> None:
     build_archives(models_dir, archives_dir)
     weights = models_dir / "tiny" / "weights.safetensors"

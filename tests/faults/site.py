@@ -1,0 +1,173 @@
+"""The real service that the faults befall, its supervisor, and its small disk.
+
+Imports cli.stack and the gateway's settings by name only.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
+from cli.stack import Stack, StackConfig
+
+MODELS = (DEFAULT_MODEL, PLAIN_MODEL)
+_CHECK_SECONDS = 0.5
+_READY_SECONDS = 300.0
+_STOP_SECONDS = 60.0
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS of linux/sched.h
+_DISK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running service with two models, restarted by its supervisor where a process ends.
+
+    Attributes:
+        folder: for whatever a fault needs.
+        disk: a file system of 4 MiB with the store on it.
+    """
+
+    stack: Stack
+    folder: Path
+    disk: Path
+
+    def process(self, mark: str) -> psutil.Process:
+        """The child of ours, or of its, whose command line has ``mark``."""
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if mark in process.cmdline():
+                    return process
+            except psutil.Error:  # ended meanwhile
+                continue
+        raise LookupError(mark)
+
+    def gateway(self) -> psutil.Process:
+        return self.process("gateway")
+
+    def jvm(self) -> psutil.Process:
+        return self.process("org.pytorch.serve.ModelServer")
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Site]:
+    """Raises: OSError: not allowed to mount a small disk; root is."""
+    models, disk = folder / "models", folder / "disk"
+    for name in MODELS:
+        shutil.copytree(MODELS_DIR / name, models / name)
+    with ExitStack() as opened:
+        opened.enter_context(_small_disk(disk))
+        config = StackConfig(
+            models_dir=models,
+            archives_dir=folder / "archives",
+            store_url=str(disk / "store.sqlite"),
+            ready_timeout_seconds=_READY_SECONDS,
+        )
+        stack = opened.enter_context(Stack(config))
+        opened.enter_context(_supervised(stack))
+        yield Site(stack, folder, disk)
+
+
+@contextmanager
+def _supervised(stack: Stack) -> Iterator[None]:
+    """As `candor serve` does."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(_CHECK_SECONDS):
+            stack.check()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[None]:
+    """Seen by this process and those it starts, by nobody else."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_MOUNTS):
+        raise OSError(ctypes.get_errno(), "cannot mount a small disk, root can")
+    folder.mkdir()
+    _run("mount", "--make-rprivate", "/")
+    _run("mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        _run("umount", "-l", str(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One more in front of the same workers."""
+
+    process: subprocess.Popen[bytes]
+    grpc_address: str
+    rest_url: str
+
+
+@contextmanager
+def another_gateway(site: Site, **environment: str) -> Iterator[Gateway]:
+    """Once ready."""
+    grpc_port, rest_port = _free_ports(2)
+    settings = {
+        "CANDOR_GRPC_PORT": str(grpc_port),
+        "CANDOR_REST_PORT": str(rest_port),
+        "CANDOR_TORCHSERVE_ADDRESS": f"127.0.0.1:{site.stack.ports.grpc_inference}",
+        "CANDOR_MODELS": json.dumps(site.stack.models),
+    }
+    with (site.folder / f"gateway-{grpc_port}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway"],
+            env={**os.environ, **settings, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            rest_url = f"http://127.0.0.1:{rest_port}"
+            wait_until_ready(rest_url)
+            yield Gateway(process, f"127.0.0.1:{grpc_port}", rest_url)
+        finally:
+            process.terminate()
+            process.wait(_STOP_SECONDS)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in listeners]
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+def wait_until_ready(rest_url: str, limit_seconds: float = 120.0) -> None:
+    """Raises: TimeoutError."""
+    deadline = time.monotonic() + limit_seconds
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{rest_url}/healthz/ready", timeout=10).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(_CHECK_SECONDS)
+    raise TimeoutError(f"{rest_url} was not ready after {limit_seconds:g} seconds")

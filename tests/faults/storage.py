@@ -1,0 +1,133 @@
+"""A full disk below the store, and a damaged archive, under traffic."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+
+from candor.contracts import api
+from cli.archives import PLAIN_MODEL, build_archives
+from gateway.store.annotations import Annotations
+from gateway.store.engine import open_store
+from tests.faults.site import Site
+from tests.faults.traffic import Traffic, picture
+from tests.gateway.stores import fill
+from tests.reliability import Row
+
+_BLOCK = bytes(4096)
+_ANSWERED = 20  # verdicts before the disk is full, at most as many meanwhile, and again after
+_RECOVERY_SECONDS = 30.0
+_RELOAD_SECONDS = 120.0
+_SECONDS = 60.0  # of one call
+_ANNOTATOR = {"annotator": "faults"}
+_REPORT: dict[str, object] = {"model": PLAIN_MODEL, "image_count": 10}
+
+
+def disk_full(site: Site) -> Row:
+    """Verdicts and report jobs are refused while it is, the others notice nothing."""
+    store = open_store(site.stack.config.store_url or "")
+    fill(store, 4 * _ANSWERED)
+    store.close()
+    ballast = site.disk / "ballast"
+    with Traffic(site.stack.grpc_address) as traffic:
+        before, _ = _annotate(site)
+        _fill_up(ballast)
+        meanwhile, verdict_status = _annotate(site)
+        report_status = _ask_for_reports(site)
+        ballast.unlink()
+        freed = time.monotonic()
+        after, status = _annotate(site)
+        created = _post(site, "reports", _REPORT).status_code
+        seconds = time.monotonic() - freed
+    saved, kept = before + meanwhile + after, _kept(site)
+    lost = abs(saved - kept) + len(traffic.complaints)
+    was_refused = (verdict_status, report_status) == (503, 503)
+    is_mended = (status, created) == (200, 200) and seconds <= _RECOVERY_SECONDS
+    return Row(
+        what="disk of the store full: verdicts and report jobs",
+        tried=traffic.tried + saved + 3,
+        lost=lost,
+        measured=f"refused with {verdict_status} and {report_status} (allowed 503), {kept} of "
+        f"{saved} saved verdicts kept, saves again after {seconds:.1f} s "
+        f"(allowed {_RECOVERY_SECONDS:.0f})",
+        is_held=was_refused and is_mended and not lost,
+    )
+
+
+def archive_damaged(site: Site) -> Row:
+    """One model's weights are damaged and its worker has to load them; the other serves on."""
+    archive = site.stack.config.archives_dir / f"{PLAIN_MODEL}-predict"
+    weights = archive / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] + b"evil")
+    worker = site.stack.worker_pid(PLAIN_MODEL, "predict")
+    with Traffic(site.stack.grpc_address) as traffic:
+        os.kill(worker, signal.SIGKILL)
+        refused = _predict(site, PLAIN_MODEL)
+        message = refused.json().get("error", {}).get("message", "")
+        build_archives(site.stack.config.models_dir, site.stack.config.archives_dir)
+        is_mended = weights.read_bytes() == whole
+        mended = time.monotonic()
+        while (status := _predict(site, PLAIN_MODEL).status_code) == 503:
+            if time.monotonic() > mended + _RELOAD_SECONDS:
+                break
+        seconds = time.monotonic() - mended
+    is_named = refused.status_code == 503 and PLAIN_MODEL in message
+    return Row(
+        what="archive of one model damaged, its worker killed",
+        tried=traffic.tried,
+        lost=len(traffic.complaints),
+        measured=f"{PLAIN_MODEL} refused with {refused.status_code} (allowed 503), the archive "
+        f"rebuilt, serves again after {seconds:.1f} s (allowed {_RELOAD_SECONDS:.0f})",
+        is_held=is_named and is_mended and status == 200 and not traffic.complaints,
+    )
+
+
+def _fill_up(ballast: Path) -> None:
+    """Until the disk says ENOSPC."""
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(_BLOCK)
+        except OSError:
+            return
+
+
+def _annotate(site: Site) -> tuple[int, int]:
+    """Verdicts saved, at most `_ANSWERED`, and the last status."""
+    answer = _post(site, "annotations:next", _ANNOTATOR)
+    for saved in range(_ANSWERED):
+        if answer.status_code != 200:
+            return saved, answer.status_code
+        verdict = {"candidate": answer.json()["task"]["candidate"], "verdict": "unsure"}
+        answer = _post(site, "annotations:answer", {**_ANNOTATOR, **verdict})
+    return _ANSWERED, answer.status_code
+
+
+def _ask_for_reports(site: Site) -> int:
+    """Until one is refused; the first may fit into a page that is there."""
+    for _ in range(_ANSWERED):
+        status = _post(site, "reports", _REPORT).status_code
+        if status != 200:
+            return status
+    return status
+
+
+def _kept(site: Site) -> int:
+    """Verdicts on disk, read by a process that never wrote them."""
+    store = open_store(site.stack.config.store_url or "")
+    try:
+        return len(Annotations(store).judgements())
+    finally:
+        store.close()
+
+
+def _predict(site: Site, model: str) -> httpx.Response:
+    request = api.PredictRequest(model=model, image=picture(0))
+    return _post(site, "predict", request.model_dump(mode="json", exclude_none=True))
+
+
+def _post(site: Site, path: str, body: dict[str, object]) -> httpx.Response:
+    return httpx.post(f"{site.stack.rest_url}/v1/{path}", json=body, timeout=_SECONDS)
