@@ -22,7 +22,7 @@ DEFAULT_TOP_K = 5
 DEFAULT_STEPS = 450  # N of Algorithm 1
 DEFAULT_SOLVER = "paper"
 SOLVERS = ("paper", "fast")
-FAST_EXPLAIN_STEPS = 9
+FAST_EXPLAIN_STEPS = 8
 FAST_RADIUS_STEPS = 40
 
 # Robustness reports; the names are those of the registries of `candor.data` and `audit`.

@@ -101,14 +101,14 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         & ~(is_better & is_clear)
     )
     deltas = perturbed - state.images
-    nearest = _nearest(state, phase, deltas, values, gradients)
-    turned = _turned(state, phase, deltas, nearest - deltas, gradients)
-    is_kept = phase.is_scouting & (state.steps > 0) & (_lengths(nearest) >= _lengths(state.deltas))
-    moved = _where(phase.is_jump, nearest, turned)
-    moved = _where(is_kept, state.deltas, moved)
+    moved, is_kept = deltas, torch.zeros_like(is_explained)
+    if not bool(is_explained.all()):
+        moved, is_kept = _approached(state, phase, deltas, values, gradients)
+    if bool(is_explained.any()):
+        moved = _where(is_explained, _climbed(state, deltas, gradients), moved)
     return replace(
         state,
-        deltas=_where(is_explained, _climbed(state, deltas, gradients), moved),
+        deltas=moved,
         best_images=_where(is_better, perturbed, state.best_images),
         best_rmse=torch.where(is_better, distances, state.best_rmse),
         best_score=torch.where(
@@ -202,6 +202,17 @@ def _ranked(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
     is_target = functional.one_hot(targets, logits.shape[1]).bool()
     order = logits.masked_fill(is_target, float("-inf")).argsort(dim=1, descending=True)
     return order.gather(1, ranks.clamp_max(logits.shape[1] - 2)[:, None])[:, 0]
+
+
+def _approached(
+    state: SearchState, phase: _Phase, deltas: Tensor, gaps: Tensor, gradients: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The next (B, C, H, W) delta of a radius, and (B,) bool where a scout keeps the one it has."""
+    nearest = _nearest(state, phase, deltas, gaps, gradients)
+    turned = _turned(state, phase, deltas, nearest - deltas, gradients)
+    is_kept = phase.is_scouting & (state.steps > 0) & (_lengths(nearest) >= _lengths(state.deltas))
+    moved = _where(phase.is_jump, nearest, turned)
+    return _where(is_kept, state.deltas, moved), is_kept
 
 
 def _nearest(
