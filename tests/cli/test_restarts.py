@@ -26,7 +26,7 @@ def process(code: str, log: Path, *, age_seconds: float = 0.0) -> Process:
 @pytest.fixture
 def running(tmp_path: Path) -> Callable[..., Stack]:
     def make(**processes: Process) -> Stack:
-        ports = Ports(*range(1, 9))
+        ports = Ports(*range(1, 10))
         named = {f"_{name}": value for name, value in processes.items()}
         return Stack(StackConfig(), ("any",), ports, tmp_path, **named)
 

@@ -90,6 +90,7 @@ def test_experiment_takes_two_steps(name, tmp_path):
         batch_size=count,
         penalty_start_epoch=0,
         adversary_steps=2,
+        engine="eager",  # compiling takes a minute and has tests of its own
     )
     torch.manual_seed(0)
     network = network_of(config)
