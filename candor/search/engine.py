@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from candor.contracts import limits
 from candor.contracts.worker import Goal
-from candor.search.goals import goal_code, output_condition
+from candor.search.goals import goal_code, is_explanation, output_condition
 from candor.search.outcome import SearchResult, finish, join_results
 from candor.search.solvers import SOLVERS
 from candor.search.state import SearchState, begin, concatenate
@@ -145,7 +145,12 @@ class _Ends:
 
 @torch.no_grad()
 def _is_wrong(network: nn.Module, images: Tensor, plan: SearchPlan, batch_size: int) -> Tensor:
-    """(M,) bool: the goal holds for the picture as it came.  One forward pass an image."""
+    """(M,) bool: the goal holds for the picture as it came.  One forward pass an image.
+
+    No explanation is ever wrong, so where there are only those nothing is asked.
+    """
+    if bool(is_explanation(plan.goals).all()):
+        return torch.zeros(len(plan), dtype=torch.bool)
     used, positions = torch.unique(plan.image_indices, return_inverse=True)
     logits = torch.cat([network(images[part]) for part in torch.split(used, batch_size)])
     return output_condition(logits[positions], plan.goals, plan.targets)
