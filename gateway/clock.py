@@ -3,12 +3,9 @@
 MAX_CHUNK_STEPS = 50
 _NEW_SHARE = 0.3  # weight of the newest measurement in the average
 _FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anything was measured
-# A state travels as often as a chunk is cut.  A large batch takes so many steps at least, because
-# of one alone that would be a large share of its cost, and its chunk may be so much longer than
-# others; where that does not suffice the batch becomes smaller, down to what still fills a CPU.
-_LEAST_STEPS = 2
-_LONGEST = 3.0  # of chunk_seconds
-_BATCHING_GAIN = 0.5  # a larger batch than any measured costs at best so much of its share
+# A state travels as often as a chunk is cut; below so many steps a chunk that would be a large
+# share of its cost, so the batch becomes smaller instead, down to what still fills a CPU.
+_WORTHWHILE_STEPS = 4
 _SMALLEST_LIMIT = 8
 _ENDING_STEPS = 5  # verifying takes about as long as so many steps, before one was measured
 _PEAK_FADES = 0.1  # how much of a peak later measurements wear off, each
@@ -35,22 +32,16 @@ class ChunkClock:
 
     def steps(self, batch_size: int) -> int:
         wanted = int(self.chunk_seconds / self.step_seconds(batch_size))
-        least = _LEAST_STEPS if batch_size > _SMALLEST_LIMIT else 1
-        return min(MAX_CHUNK_STEPS, max(least, wanted))
+        return min(MAX_CHUNK_STEPS, max(1, wanted))
 
     def batch_limit(self, max_batch: int) -> int:
         """Searches to put into one chunk at most, so that it is worth its travel."""
         size = max_batch
         while size > _SMALLEST_LIMIT and (
-            self._hoped_seconds(size) * _LEAST_STEPS > _LONGEST * self.chunk_seconds
+            self.step_seconds(size) * _WORTHWHILE_STEPS > self.chunk_seconds
         ):
             size = max(_SMALLEST_LIMIT, size // 2)
         return size
-
-    def _hoped_seconds(self, batch_size: int) -> float:
-        """Of a step; what was never measured deserves to be tried where it may be worth it."""
-        is_new = bool(self._step_seconds) and batch_size > max(self._step_seconds)
-        return self.step_seconds(batch_size) * (_BATCHING_GAIN if is_new else 1.0)
 
     def step_seconds(self, batch_size: int) -> float:
         """Of one step of the whole batch; a size not measured takes its share of the nearest."""
