@@ -1,4 +1,4 @@
-"""Measure 3: attack radii of solver `fast` against `paper`, three networks.  Imports candor."""
+"""Measure 3: attack radii of solver `fast` against `paper`, four networks.  Imports candor."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.search.compiled import compile_network
 from candor.search.engine import plan_goal, run_searches
-from cli.archives import DEFAULT_MODEL, MODELS_DIR
+from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from tests.bench.inputs import CHECKPOINTS, SHAPE, correct_images, released_network
 from tests.bench.table import Options, Row
 
@@ -41,10 +41,11 @@ def measure(options: Options) -> list[Row]:
 
 
 def _networks(options: Options) -> Iterator[tuple[str, nn.Module]]:
-    """The two released ones and the one that Candor ships."""
+    """The two released ones, and those that Candor ships: the robust one and its plain twin."""
     for name in CHECKPOINTS:
         yield f"resnet44-{name}", released_network(options, name)
-    yield DEFAULT_MODEL, load_model(MODELS_DIR / DEFAULT_MODEL).network
+    for name in (DEFAULT_MODEL, PLAIN_MODEL):
+        yield name, load_model(MODELS_DIR / name).network
 
 
 class _Counted(nn.Module):
