@@ -5,11 +5,10 @@ disk.  The pages work as plain forms; their script uses the API and survives a l
 """
 
 import asyncio
-import json
 import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
@@ -18,6 +17,7 @@ from starlette.responses import RedirectResponse
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from gateway import observe
+from gateway.bodies import parse_json, read_form, read_small_body, require_json
 from gateway.observe import Observer
 from gateway.page_files import page
 from gateway.refusals import refusal
@@ -30,7 +30,6 @@ PAGE = "/annotate"
 _COOKIE = "candor_annotator"
 _COOKIE_SECONDS = 180 * 24 * 3600
 _MAX_BODY_BYTES = 4096
-_BODY_SECONDS = 10.0
 _MAX_VIOLATIONS = 8
 _SHOWN_PIXELS = 320  # a picture is magnified by the largest whole number that keeps it below
 
@@ -131,7 +130,7 @@ class _Pages:
         return await self._desk_page(annotator)
 
     async def name(self, request: Request) -> Response:
-        fields = await _form(request)
+        fields = await read_form(request, _MAX_BODY_BYTES)
         try:
             name = _parsed(AnnotatorRequest, {"annotator": fields.get("annotator", "")}).annotator
         except ServiceError as err:
@@ -152,7 +151,7 @@ class _Pages:
         annotator = _annotator(request)
         if annotator is None:
             return _to_desk()
-        fields = {**await _form(request), "annotator": annotator}
+        fields = {**await read_form(request, _MAX_BODY_BYTES), "annotator": annotator}
         try:
             asked = _parsed(AnswerRequest, fields)
             await asyncio.to_thread(
@@ -185,34 +184,8 @@ class _Pages:
 
 
 async def _json(request: Request) -> Any:
-    # A page of another site can send any body but not this type without asking us first.
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        raise _bad_request(f"got content type {kind[:60]!r}, allowed application/json")
-    try:
-        return json.loads(await _body(request))
-    except (ValueError, RecursionError) as err:
-        raise _bad_request(f"not JSON: {str(err)[:200]}") from err
-
-
-async def _form(request: Request) -> dict[str, str]:
-    try:
-        return dict(parse_qsl((await _body(request)).decode(), max_num_fields=8))
-    except (ServiceError, ValueError):
-        return {}  # what is missing then is told as such
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_BODY_BYTES:
-                    raise _bad_request(f"body above {_MAX_BODY_BYTES} bytes")
-    except TimeoutError as err:
-        raise _bad_request(f"body not received in {_BODY_SECONDS:g} seconds") from err
-    return body
+    require_json(request)
+    return parse_json(await read_small_body(request, _MAX_BODY_BYTES))
 
 
 def _parsed(kind: type[RequestT], fields: Any) -> RequestT:
@@ -227,10 +200,6 @@ def _violation(error: Mapping[str, Any]) -> FieldViolation:
     field = ".".join(map(str, error["loc"]))[:60] or "request"
     got = "" if error["type"] == "missing" else f"got {reprlib.repr(error['input'])}: "
     return FieldViolation(field, got + str(error["msg"]))
-
-
-def _bad_request(description: str) -> ServiceError:
-    return invalid_input([FieldViolation("request", description)])
 
 
 def _annotator(request: Request) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -18,6 +19,8 @@ from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, inv
 # A body above the limit is read to its end, unseen, so that the client hears the refusal instead
 # of a broken connection; up to this many bytes.
 _MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
+_SMALL_BODY_SECONDS = 10.0
+_MAX_FORM_FIELDS = 8
 
 
 class BodyTooLarge(ServiceError):
@@ -115,6 +118,45 @@ async def _received(request: Request) -> bytes:
     if size > limits.MAX_BODY_BYTES:
         raise BodyTooLarge
     return b"".join(chunks)
+
+
+async def read_small_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body of a request that has little to say, as the pages send it.
+
+    Raises:
+        ServiceError: INVALID_INPUT: it is too long or comes too slowly.
+    """
+    body = b""
+    try:
+        async with asyncio.timeout(_SMALL_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise _bad_body(f"body above {max_bytes} bytes")
+    except TimeoutError as err:
+        raise _bad_body(f"body not received in {_SMALL_BODY_SECONDS:g} seconds") from err
+    except ClientDisconnect as err:
+        raise ClientGone from err
+    return body
+
+
+async def read_form(request: Request, max_bytes: int) -> dict[str, str]:
+    """The fields of a page's form; none where it cannot be read: then each is told as missing."""
+    try:
+        body = await read_small_body(request, max_bytes)
+        return dict(parse_qsl(body.decode(), max_num_fields=_MAX_FORM_FIELDS))
+    except (ClientGone, ServiceError, ValueError):
+        return {}
+
+
+def require_json(request: Request) -> None:
+    """Raises: ServiceError: INVALID_INPUT: the body is said to be something else.
+
+    A page of another site can send any body but not this type without asking us first.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise _bad_body(f"got content type {kind[:60]!r}, allowed application/json")
 
 
 def parse_json(body: bytes | str) -> Any:

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 from starlette.responses import FileResponse
 
-from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from candor.contracts.errors import ServiceError
 from candor.contracts.reports import (
     NAME_PREFIX,
     CreateReportRequest,
@@ -17,7 +17,7 @@ from candor.contracts.reports import (
     ReportFile,
 )
 from gateway import observe
-from gateway.bodies import read_payload
+from gateway.bodies import read_payload, require_json
 from gateway.caller import Caller
 from gateway.observe import Observer
 from gateway.refusals import refusal
@@ -79,7 +79,7 @@ class _ReportDoor:
         """Ask for a report; answers at once with the queued job."""
 
         async def create(caller: Caller) -> Report:
-            _require_json(request)
+            require_json(request)
             payload = await read_payload(request, self._body_seconds)
             return await self._desk.create(payload, caller)
 
@@ -134,14 +134,6 @@ class _ReportDoor:
         except ServiceError as err:
             return refusal(err, request)
         return Response(body, media_type="application/json")
-
-
-def _require_json(request: Request) -> None:
-    # A page of another site can send any body but not this type without asking us first.
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        description = f"got content type {kind[:60]!r}, allowed application/json"
-        raise invalid_input([FieldViolation("request", description)])
 
 
 def _repr_digest(file: ReportFile) -> str:

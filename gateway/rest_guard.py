@@ -4,16 +4,15 @@ Imports contracts and gateway parts.  Programs send ``Authorization: Bearer KEY`
 the key in a cookie that no script can read and no other site can send.
 """
 
-import asyncio
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
+from gateway.bodies import read_form
 from gateway.caller import named_tenant, tenant_of_key
 from gateway.guard import Credentials, Guard, rule_of_path
 from gateway.observe import Observer
@@ -24,7 +23,6 @@ SESSION_COOKIE = "candor_key"
 LOGIN = "/login"
 _SESSION_SECONDS = 12 * 3600
 _MAX_BODY_BYTES = 16 * 1024  # a token may have 8 KiB
-_BODY_SECONDS = 10.0
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_SITE = ("same-origin", "none")
 # A page may say otherwise of itself; an answer that is no page runs and frames nothing.
@@ -116,7 +114,7 @@ class _LoginPages:
 
     async def enter(self, request: Request) -> Response:
         """Keeps a key that is good in the cookie and goes where the person wanted to go."""
-        fields = await _form(request)
+        fields = await read_form(request, _MAX_BODY_BYTES)
         key, then = fields.get("key", "").strip(), fields.get("next", "/")
         try:
             await self._guard.identify(Credentials(session=key))
@@ -186,17 +184,3 @@ def _own_path(address: str) -> str:
 
 def _see_other(path: str) -> RedirectResponse:
     return RedirectResponse(path, status_code=303, headers={"cache-control": "no-store"})
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """What was sent; nothing of it where it is too long, too slow or no form."""
-    body = b""
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_BODY_BYTES:
-                    return {}
-        return dict(parse_qsl(body.decode(), max_num_fields=8))
-    except (TimeoutError, ClientDisconnect, ServiceError, ValueError):
-        return {}

@@ -97,7 +97,7 @@ def test_bodies_that_are_too_long_or_no_json_are_refused(rest: httpx.Client) -> 
     kind = {"content-type": "application/json"}
     for body, told in (
         (b"{", "not JSON"),
-        (b"[" * 3000, "not JSON"),
+        (b"[" * 3000, "nested too deeply"),
         (b" " * 5000, "above 4096"),
         (b"\xff", "not JSON"),
         (b"[]", "dictionary"),
