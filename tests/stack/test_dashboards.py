@@ -47,10 +47,22 @@ def prometheus(stack: Stack, tmp_path: Path) -> Iterator[httpx.Client]:
             "--log.level=error",
         ]
     )
+    await_ready(f"http://{address}/-/ready")
     with httpx.Client(base_url=f"http://{address}/api/v1", timeout=20) as client:
         yield client
     process.terminate()
     process.wait(30)
+
+
+def await_ready(url: str) -> None:
+    """Until Prometheus has read its storage; before, it refuses connections and then says 503."""
+    give_up = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < give_up:
+        with suppress(httpx.TransportError):
+            if httpx.get(url).status_code == httpx.codes.OK:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"{url}: not ready after {_WAIT_SECONDS} s")
 
 
 def asked(prometheus: httpx.Client, query: str) -> list[dict[str, Any]]:
@@ -70,8 +82,7 @@ def wait_for(prometheus: httpx.Client, queries: dict[str, str]) -> dict[str, str
     missing = dict(queries)
     give_up = time.monotonic() + _WAIT_SECONDS
     while missing and time.monotonic() < give_up:
-        with suppress(httpx.TransportError):  # it is still starting
-            missing = {name: q for name, q in missing.items() if not has_data(prometheus, q)}
+        missing = {name: q for name, q in missing.items() if not has_data(prometheus, q)}
         time.sleep(0.5)
     return missing
 

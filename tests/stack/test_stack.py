@@ -53,7 +53,9 @@ def test_predict_is_the_same_through_both_doors(
     request = api.PredictRequest(image=images[0])
     answer = client.predict(request)
     assert len(answer.predictions) == 5
-    assert_same(answer.model_dump(mode="json"), post(stack, "predict", request).json())
+    # The readiness probe may share a batch with either; another batch size rounds differently.
+    posted = post(stack, "predict", request).json()
+    assert_same(answer.model_dump(mode="json"), posted, tolerance=1e-6)
 
 
 def test_explain_is_the_same_through_both_doors(
