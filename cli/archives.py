@@ -6,6 +6,7 @@ May import candor.artifact (only when there is something to build) and torch-mod
 import filecmp
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,14 @@ from typing import Any
 import yaml
 from model_archiver.model_archiver_config import ModelArchiverConfig
 from model_archiver.model_packaging_utils import ModelExportUtils
+
+from candor.contracts.names import (
+    VERSION_PATTERN,
+    runtime_name,
+    split_name,
+    version_order,
+    versioned,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS_DIR = REPOSITORY / "model_store"
@@ -80,63 +89,88 @@ ROLES = (
 
 
 def build_archives(models_dir: Path, archives_dir: Path) -> tuple[str, ...]:
-    """Bring the archives of every model up to date and name the models, sorted.
+    """Bring the archives of every model up to date and name them as they are served, sorted.
+
+    Of several versions of a model the oldest comes first.
 
     Raises:
-        ArchiveError: there is no model, or one cannot be loaded.
+        ArchiveError: there is no model, one cannot be loaded, or a folder is not named as its card.
     """
-    folders = _model_folders(models_dir)
+    names = _served_names(models_dir)
     archives_dir.mkdir(parents=True, exist_ok=True)
-    for folder in folders:
-        _update_model(folder, archives_dir)
-    return tuple(folder.name for folder in folders)
+    for name in names:
+        _update_model(name, model_folder(models_dir, name), archives_dir)
+    return names
+
+
+def model_folder(models_dir: Path, served: str) -> Path:
+    """``NAME`` is in a folder of that name, ``NAME@VERSION`` in one of the version below it."""
+    return models_dir.joinpath(*filter(None, split_name(served)))
 
 
 def archive_names(models: tuple[str, ...]) -> tuple[str, ...]:
     """The TorchServe model names that serve these models."""
-    return tuple(f"{model}-{role.name}" for model in models for role in ROLES)
+    return tuple(runtime_name(model, role.name) for model in models for role in ROLES)
 
 
-def _model_folders(models_dir: Path) -> list[Path]:
+def _served_names(models_dir: Path) -> tuple[str, ...]:
     if not models_dir.is_dir():
         raise ArchiveError(f"models: {models_dir} is not a folder")
-    folders = sorted(path for path in models_dir.iterdir() if _looks_like_model(path))
-    if not folders:
+    folders = sorted(path for path in models_dir.iterdir() if path.is_dir())
+    names = tuple(name for folder in folders for name in _names_in(folder))
+    if not names:
         raise ArchiveError(f"models: {models_dir} has no folder with {' and '.join(_MODEL_FILES)}")
-    return folders
+    return names
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The model's own name, or one for each version; none where it is no model's folder."""
+    versions = [path.name for path in folder.iterdir() if _looks_like_model(path)]
+    for one in versions:
+        if not re.fullmatch(VERSION_PATTERN, one):
+            raise ArchiveError(
+                f"{folder.name}: got a version {one!r}, allowed up to three numbers, like 1.2"
+            )
+    if not _looks_like_model(folder):
+        return [versioned(folder.name, one) for one in sorted(versions, key=version_order)]
+    if versions:
+        raise ArchiveError(f"{folder.name}: got a model and folders of versions, allowed one kind")
+    return [folder.name]
 
 
 def _looks_like_model(path: Path) -> bool:
     return any((path / name).exists() for name in _MODEL_FILES)
 
 
-def _update_model(folder: Path, archives_dir: Path) -> None:
-    digests = {role.name: _digest(folder, role) for role in ROLES}
+def _update_model(served: str, folder: Path, archives_dir: Path) -> None:
+    digests = {role.name: _digest(served, folder, role) for role in ROLES}
+    archives = {role.name: archives_dir / runtime_name(served, role.name) for role in ROLES}
     stale = [
-        role for role in ROLES if not _is_built(folder, role, digests[role.name], archives_dir)
+        role
+        for role in ROLES
+        if not _is_built(folder, role, digests[role.name], archives[role.name])
     ]
     if not stale:
         return
-    model_version = _checked_version(folder)
+    model_version = _checked_version(served, folder)
     for role in stale:
-        _build(folder, role, model_version, digests[role.name], archives_dir)
+        _build(folder, role, model_version, digests[role.name], archives[role.name])
 
 
-def _digest(folder: Path, role: Role) -> str:
+def _digest(served: str, folder: Path, role: Role) -> str:
     digest = hashlib.sha256()
     try:
         for path in (*(folder / name for name in _MODEL_FILES), role.handler):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     except OSError as err:
-        raise ArchiveError(f"{folder.name}: cannot read {err.filename}: {err.strerror}") from err
+        raise ArchiveError(f"{served}: cannot read {err.filename}: {err.strerror}") from err
     digest.update(role.config.encode())
     digest.update(" ".join(map(version, _PACKAGES)).encode())
     return digest.hexdigest()
 
 
-def _is_built(folder: Path, role: Role, digest: str, archives_dir: Path) -> bool:
+def _is_built(folder: Path, role: Role, digest: str, archive: Path) -> bool:
     """From what is there now, and undamaged since."""
-    archive = archives_dir / f"{folder.name}-{role.name}"
     stamp = archive / _DIGEST_FILE
     if not stamp.is_file() or stamp.read_text().strip() != digest:
         return False
@@ -148,27 +182,31 @@ def _is_built(folder: Path, role: Role, digest: str, archives_dir: Path) -> bool
     )
 
 
-def _checked_version(folder: Path) -> str:
-    """The version on the card, once the folder has proved to load."""
+def _checked_version(served: str, folder: Path) -> str:
+    """The version on the card, once the folder has proved to load and to be what it is named."""
     from candor.artifact import load_model  # torch: seconds, needed only to build
 
     try:
         card = load_model(folder).card
     except (OSError, ValueError) as err:
-        raise ArchiveError(f"{folder.name}: cannot be loaded: {err}") from err
-    if card.name != folder.name:
-        raise ArchiveError(f"{folder.name}: its card is of {card.name!r}; the names must agree")
+        raise ArchiveError(f"{served}: cannot be loaded: {err}") from err
+    name, folder_version = split_name(served)
+    if card.name != name:
+        raise ArchiveError(f"{served}: its card is of {card.name!r}; the names must agree")
+    if folder_version not in ("", card.version):
+        raise ArchiveError(f"{served}: its card is of version {card.version}; they must agree")
     return card.version
 
 
-def _build(folder: Path, role: Role, model_version: str, digest: str, archives_dir: Path) -> None:
-    name = f"{folder.name}-{role.name}"
-    with _replacing(archives_dir / name) as draft:
+def _build(folder: Path, role: Role, model_version: str, digest: str, archive: Path) -> None:
+    with _replacing(archive) as draft:
         for path in (*(folder / file for file in _MODEL_FILES), role.handler):
             shutil.copy(path, draft)
         (draft / _CONFIG_FILE).write_text(role.config)
         (draft / "MAR-INF").mkdir()
-        (draft / "MAR-INF" / "MANIFEST.json").write_text(_manifest(name, role, model_version))
+        (draft / "MAR-INF" / "MANIFEST.json").write_text(
+            _manifest(archive.name, role, model_version)
+        )
         (draft / _DIGEST_FILE).write_text(f"{digest}\n")
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
+from candor.contracts.names import split_name
 from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL, ArchiveError
 from cli.output import AsJson, print_json
 from cli.pictures import Difference, Panel, difference, difference_sheet, scale_notes, sheet
@@ -95,10 +96,7 @@ def demo(
     console.print("Starting the service, takes some seconds ...")
     try:
         with Stack(config) as stack:
-            compared = [
-                stack.models[0],
-                *(name for name in stack.models[1:] if name == plain_model),
-            ]
+            compared = _compared(stack.models, plain_model)
             console.print(f"Explaining the photograph with {' and '.join(compared)} ...")
             photo = files("skimage").joinpath(*_PHOTO).read_bytes()
             with CandorClient(stack.grpc_address) as client:
@@ -111,6 +109,12 @@ def demo(
     if as_json:
         print_json([_record(view) for view in views])
     console.print(f"Look at {out / 'composite.png'}; everything else is beside it.")
+
+
+def _compared(served: Sequence[str], plain: str) -> list[str]:
+    """The first model served, and the plain one where it is another and there."""
+    others = {split_name(name)[0] for name in served} - {split_name(served[0])[0]}
+    return [served[0], *([plain] if plain in others else [])]
 
 
 def _ask(

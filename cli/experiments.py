@@ -36,11 +36,15 @@ def experiments(
 
 
 def _cards(models_dir: Path) -> dict[str, tuple[Path, "ModelCard"]]:
-    """Cards by the experiment their recipe names; of several the first by folder name."""
+    """Cards by the experiment their recipe names; of several the first by folder name.
+
+    Both of models with one version and of those with a folder for each.
+    """
     from candor.artifact import CARD_FILE, read_card
 
     cards: dict[str, tuple[Path, ModelCard]] = {}
-    for path in sorted(models_dir.glob(f"*/{CARD_FILE}")):
+    paths = [*models_dir.glob(f"*/{CARD_FILE}"), *models_dir.glob(f"*/*/{CARD_FILE}")]
+    for path in sorted(paths):
         card = read_card(path.parent)
         place = path.relative_to(models_dir.parent)
         cards.setdefault(str(card.recipe.get("experiment")), (place, card))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from cli.archives import MODELS_DIR
+from cli.archives import MODELS_DIR, model_folder
 from cli.audit import KeyFile, key_file
 from cli.auditing import AuditRequest, PreparedAudit, compute, finish, prepare
 from cli.datasets import DataDir
@@ -186,7 +186,7 @@ class Worker:
 
     def _audit_request(self, request: "CreateReportRequest") -> AuditRequest:
         return AuditRequest(
-            model=self.models_dir / request.model,
+            model=model_folder(self.models_dir, request.model),
             data=request.data,
             data_dir=self.data_dir,
             image_count=request.image_count,
@@ -202,7 +202,7 @@ class Worker:
         )
 
     def _model_folder(self, name: str) -> Path | None:
-        return self.models_dir / name if name else None
+        return model_folder(self.models_dir, name) if name else None
 
 
 class _Lease:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.error import URLError
 
+from candor.contracts.names import runtime_name, split_name
 from cli.archives import ARCHIVES_DIR, DEFAULT_MODEL, MODELS_DIR, REPOSITORY, build_archives
 from cli.torchserve import LOOPBACK, StackError, TorchServePorts, prepare_launch
 
@@ -50,9 +51,10 @@ class StackConfig:
 
     Attributes:
         grpc_port, rest_port: of the gateway; 0 picks a free one.
-        default_model: the one that answers when a request names none; None = `DEFAULT_MODEL`, or
-            the first by name of a store that has not got it.
-        models: the only ones to serve; all, where the store has none of them.
+        default_model: the one that answers when a request names none, all its versions or the one
+            to begin with as NAME@VERSION; None = `DEFAULT_MODEL`, or the first by name of a store
+            that has not got it.
+        models: the only ones to serve, all their versions; all, where the store has none of them.
         store_url: of candidates, annotations and report jobs; None = as CANDOR_STORE_URL says, or
             none.
         reports_dir: folder of finished reports.
@@ -203,7 +205,7 @@ class Stack:
 
     def worker_pid(self, model: str, role: str) -> int:
         """The same for either role, predict or search."""
-        url = f"http://{LOOPBACK}:{self.ports.management}/models/{model}-{role}"
+        url = f"http://{LOOPBACK}:{self.ports.management}/models/{runtime_name(model, role)}"
         with urllib.request.urlopen(url, timeout=5) as response:
             return int(json.load(response)[0]["workers"][0]["pid"])
 
@@ -314,13 +316,20 @@ def _pick_ports(config: StackConfig) -> Ports:
 
 def _served(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...]:
     """What is to be served of the store's ``names``, the default first."""
-    wanted = [name for name in names if name in config.models] or list(names)
+    wanted = [name for name in names if _is_one_of(name, config.models)] or list(names)
     default = config.default_model
     if default is None:
-        default = DEFAULT_MODEL if DEFAULT_MODEL in wanted else wanted[0]
-    if default not in wanted:
+        has_default = any(_is_one_of(name, (DEFAULT_MODEL,)) for name in wanted)
+        default = DEFAULT_MODEL if has_default else split_name(wanted[0])[0]
+    first = [name for name in wanted if _is_one_of(name, (default,))]
+    if not first:
         raise StackError(f"default model: got {default!r}, allowed {', '.join(names)}")
-    return (default, *(name for name in wanted if name != default))
+    return (*first, *(name for name in wanted if name not in first))
+
+
+def _is_one_of(served: str, models: Sequence[str]) -> bool:
+    """By its whole name, or by that of the model it is a version of."""
+    return served in models or split_name(served)[0] in models
 
 
 def _start_torchserve(

@@ -53,7 +53,7 @@ def _explanation(
     includes_tensor: bool = False,
 ) -> api.Explanation:
     result = found.result
-    before, after = _softmax(result.logits_before), _softmax(result.logits_after)
+    before, after = softmax(result.logits_before), softmax(result.logits_after)
     return api.Explanation(
         target=_class_confidence(item.target, after, model),
         direction=_DIRECTIONS[item.goal],
@@ -107,7 +107,7 @@ def probe_response(
     ]
     return api.ProbeResponse(
         results=tuple(probed),
-        label=_class_confidence(label, _softmax(logits), model),
+        label=_class_confidence(label, softmax(logits), model),
         predictions_before=strongest(logits, model, checked.request.top_k),
         model=model.model,
         request_id=request_id,
@@ -130,7 +130,7 @@ def _probe_result(
         radius=end.rmse if is_found else None if is_unresolved else 0.0,
         lower_bound=end.lower_bound if is_unresolved else None,
         falls_to=strongest(result.logits_after, model, 1)[0],
-        label_confidence_after=float(_softmax(result.logits_after)[label]),
+        label_confidence_after=float(softmax(result.logits_after)[label]),
         steps=end.steps,
         solver=end.solver,
         image_png=images.encode_png_toward(result.image, image) if is_found else b"",
@@ -170,8 +170,8 @@ def _perturbation(
 ) -> api.Perturbation:
     return api.Perturbation(
         rmse=result.end.rmse,
-        confidence_before=float(_softmax(result.logits_before)[target]),
-        confidence_after=float(_softmax(result.logits_after)[target]),
+        confidence_before=float(softmax(result.logits_before)[target]),
+        confidence_after=float(softmax(result.logits_after)[target]),
         predicted_after=strongest(result.logits_after, model, 1)[0],
         image_png=images.encode_png_toward(result.image, image),
     )
@@ -193,7 +193,8 @@ def _method_result(
     )
 
 
-def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Confidences (V,) of logits (V,)."""
     shifted = np.exp(logits.astype(np.float64) - logits.max())
     return np.asarray(shifted / shifted.sum())
 
@@ -202,7 +203,7 @@ def strongest(
     logits: NDArray[Any], model: api.ModelDetails, count: int
 ) -> tuple[api.ClassConfidence, ...]:
     """The ``count`` strongest classes; of equals the lower index first."""
-    confidences = _softmax(logits)
+    confidences = softmax(logits)
     order = np.argsort(-confidences, kind="stable")[:count]
     return tuple(_class_confidence(int(index), confidences, model) for index in order)
 

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -22,6 +22,8 @@ HEADERS = {
 MAX_TENANT_CHARS = 64
 # Set by the guard for the rest of a request's task; None where nobody needs a key.
 tenant_of_key: ContextVar[str | None] = ContextVar("tenant_of_key", default=None)
+# Set by whoever watches a request; told the name of the model that works on it.
+tell_model: ContextVar[Callable[[str], None]] = ContextVar("tell_model", default=lambda name: None)
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 

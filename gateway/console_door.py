@@ -1,10 +1,15 @@
-"""The console at `/`: a page over the REST door.  Imports gateway parts only.
+"""The console at `/`: a page over the REST door.  Imports contracts and gateway parts.
 
 The server renders what it knows, the script asks the same endpoints as any other client.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 from fastapi import FastAPI, Response
 
+from candor.contracts.api import ModelRef
+from candor.contracts.names import versioned
 from gateway.page_files import page
 from gateway.sample import sample_png
 from gateway.service import CandorService
@@ -31,10 +36,10 @@ def add_console(
     sample = sample_png()
 
     async def console() -> Response:
-        models = [summary.model.name for summary in service.list_models().models]
+        models = [summary.model for summary in service.list_models().models]
         return page(
             "console.html",
-            models=models,
+            models=_choices(models),
             grpc_port=grpc_port,
             has_annotations=has_annotations,
             has_docs=has_docs,
@@ -48,3 +53,10 @@ def add_console(
         app.add_api_route(
             path, endpoint, methods=["GET"], include_in_schema=False, response_model=None
         )
+
+
+def _choices(models: Sequence[ModelRef]) -> list[str]:
+    """Every name, and each version of those that have several."""
+    counts = Counter(model.name for model in models)
+    exact = [versioned(model.name, model.version) for model in models if counts[model.name] > 1]
+    return [*counts, *exact]

@@ -72,7 +72,10 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._is_ready = False
-        self.metrics = Metrics(settings.models, settings.metric_tenants)
+        routes = settings.make_routes()
+        self.metrics = Metrics(
+            settings.models, settings.metric_tenants, routes.primaries, routes.shadows
+        )
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
         observer = Observer(self.metrics, tracing)
@@ -236,7 +239,7 @@ def _http_server(
 def _report_desk(store: Store | None, settings: Settings) -> ReportDesk | None:
     if store is None:
         return None
-    return ReportDesk(Reports(store), settings.models, settings.reports_dir)
+    return ReportDesk(Reports(store), settings.make_routes(), settings.reports_dir)
 
 
 def _add_store(

@@ -7,6 +7,7 @@ comes from a set that is known at start: a caller's text never becomes a label.
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from http.server import HTTPServer
+from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from prometheus_client import (
@@ -22,6 +23,7 @@ from prometheus_client import (
 
 from candor.contracts.api import ModelRef, SearchStatus
 from candor.contracts.errors import ErrorCode
+from candor.contracts.names import versioned
 from candor.contracts.reports import ReportState
 from candor.contracts.worker import Goal
 from gateway.backend import Role
@@ -55,6 +57,9 @@ OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
 CACHE_RESULTS: Final = ("hit", "shared", "miss")
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 WORKER_ERRORS: Final = ("died", "unavailable", "fault")
+ShadowVerb = Literal["predict", "explain", "probe"]
+ShadowOutcome = Literal["agree", "disagree", "failed", "skipped"]
+ShadowMeasure = Literal["confidence", "gain", "rmse", "cosine", "radius_ratio"]
 # How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
 # so that the share within the objective is counted and not interpolated.
 OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
@@ -73,6 +78,29 @@ _REQUEST_EDGES = (
 _CHUNK_EDGES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0)
 _COUNT_EDGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _RMSE_EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SHADOW_MEASURES: Final[Mapping[ShadowMeasure, tuple[str, str, tuple[float, ...]]]] = {
+    "confidence": (
+        "confidence_difference",
+        "Largest change of a class's confidence in a prediction.",
+        (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+    ),
+    "gain": (
+        "gain_difference",
+        "Change of the confidence an explanation gains for its target.",
+        (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+    ),
+    "rmse": ("rmse_difference", "Change of an explanation's RMSE.", _RMSE_EDGES),
+    "cosine": (
+        "cosine",
+        "Cosine of the perturbations of two versions.",
+        (-0.5, 0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
+    ),
+    "radius_ratio": (
+        "radius_ratio",
+        "A probe's radius over the primary's.",
+        (0.1, 0.25, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 2.0, 4.0, 10.0),
+    ),
+}
 
 
 class Metrics:
@@ -81,13 +109,23 @@ class Metrics:
     Args:
         models: names served, the default first; any other is counted as "other".
         tenants: names that compute seconds are told apart by, likewise.
+        primaries: what a request without a version counts for, by what it names.
+        shadows: names that the others' answers are compared with.
     """
 
-    def __init__(self, models: Sequence[str], tenants: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        models: Sequence[str],
+        tenants: Collection[str] = (),
+        primaries: Mapping[str, str] = MappingProxyType({}),
+        shadows: Collection[str] = (),
+    ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._models = tuple(models)
         self._tenants = frozenset(tenants)
+        self._primaries = {"": self._models[0], **primaries}
+        self._shadows = tuple(shadows)
         self._requests = self._counter(
             "requests", "Requests that ended.", ("verb", "model", "outcome")
         )
@@ -136,6 +174,13 @@ class Metrics:
         self._worker_errors = self._counter(
             "worker_errors", "Calls to workers without an answer.", ("model", "role", "kind")
         )
+        self._shadow = self._counter(
+            "shadow", "Answers compared with another version's.", ("model", "verb", "outcome")
+        )
+        self._differences = {
+            measure: self._histogram(f"shadow_{name}", text, ("model",), edges)
+            for measure, (name, text, edges) in _SHADOW_MEASURES.items()
+        }
         self._jobs = self._gauge("report_jobs", "Robustness reports by state.", ("state",))
         self._ready = self._gauge("ready", "1 where every model just answered.", ())
         self._build = Info("candor_build", "This gateway.", registry=self.registry)
@@ -147,7 +192,7 @@ class Metrics:
 
     def request_ended(self, verb: str, model: str, outcome: str, seconds: float) -> None:
         """One request: ``model`` empty for the default, ``outcome`` OK, CANCELLED or an error."""
-        name = self._model(model or self._models[0]) if verb in MODEL_VERBS else ""
+        name = self._model(self._primaries.get(model, model)) if verb in MODEL_VERBS else ""
         verb = _closed(verb, VERBS)
         self._requests.labels(verb, name, _closed(outcome, OUTCOMES)).inc()
         self._request_seconds.labels(verb, name).observe(seconds)
@@ -202,6 +247,14 @@ class Metrics:
         """What a search cost whoever ordered it."""
         self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
 
+    def shadow_ended(self, model: str, verb: ShadowVerb, outcome: ShadowOutcome) -> None:
+        """One answer compared, or not, with that of ``model``, the shadow."""
+        self._shadow.labels(_closed(model, self._shadows), verb, outcome).inc()
+
+    def shadow_differs(self, model: str, measure: ShadowMeasure, value: float) -> None:
+        """One difference between a shadow's answer and the primary's."""
+        self._differences[measure].labels(_closed(model, self._shadows)).observe(value)
+
     def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
         """Robustness reports by state; a state left out has none."""
         for state in ReportState:
@@ -215,11 +268,13 @@ class Metrics:
 
     def set_model(self, model: ModelRef) -> None:
         """The version now in service; the one before it is no longer told."""
-        labels = (self._model(model.name), model.version, model.weights_digest)
-        known = self._known.get(model.name)
+        served = versioned(model.name, model.version)
+        name = served if served in self._models else self._model(model.name)
+        labels = (name, model.version, model.weights_digest)
+        known = self._known.get(name)
         if known not in (None, labels):
             self._model_info.remove(*known)
-        self._known[model.name] = labels
+        self._known[name] = labels
         self._model_info.labels(*labels).set(1)
 
     def _start_at_zero(self) -> None:
@@ -230,6 +285,8 @@ class Metrics:
             self._request_seconds.labels(verb, "")
         for model in self._models:
             self._start_model_at_zero(model)
+        for model in self._shadows:
+            self._start_shadow_at_zero(model)
         for tenant in (*self._tenants, OTHER):
             self._compute.labels(tenant)
         self.set_jobs({})
@@ -253,6 +310,12 @@ class Metrics:
             self._cache.labels(model, result)
         for role, kind in itertools.product(ROLES, WORKER_ERRORS):
             self._worker_errors.labels(model, role, kind)
+
+    def _start_shadow_at_zero(self, model: str) -> None:
+        for verb, outcome in itertools.product(get_args(ShadowVerb), get_args(ShadowOutcome)):
+            self._shadow.labels(model, verb, outcome)
+        for histogram in self._differences.values():
+            histogram.labels(model)
 
     def _model(self, name: str) -> str:
         return _closed(name, self._models)

@@ -1,6 +1,6 @@
 """One JSON log line, one count and one span a request; what a caller hears of our own mistakes.
 
-Imports contracts, `metrics` and `status`.
+Imports contracts, `caller`, `metrics` and `status`.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from candor.contracts import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.tracing import NO_TRACING, Tracing
 from gateway import status
+from gateway.caller import tell_model
 from gateway.metrics import VERBS, Metrics
 
 MAX_REQUEST_ID_CHARS = 128
@@ -61,6 +62,7 @@ class Call:
 
     Attributes:
         verb: one of `gateway.metrics.VERBS`.
+        model: what was asked for, and from when it is known what works on it.
         cached_count: explanations or probes that the cache answered.
         partial_count: those that the deadline cut short.
     """
@@ -73,6 +75,9 @@ class Call:
 
     def __post_init__(self) -> None:
         assert self.verb in VERBS, f"verb: got {self.verb!r}, allowed {VERBS}"
+
+    def set_model(self, name: str) -> None:
+        self.model = name
 
     def note(self, answer: BaseModel) -> None:
         """What the log line tells of an answer."""
@@ -109,6 +114,7 @@ class Observer:
         )
         # Never detached: a request has a task of its own, and a stream may be closed in another.
         context.attach(trace.set_span_in_context(span))
+        tell_model.set(call.set_model)
         try:
             yield
         except ServiceError as err:

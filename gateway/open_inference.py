@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.names import split_name, versioned
 from gateway.caller import Caller
 from gateway.service import CandorService
 from gateway.validation import shown
@@ -56,7 +57,7 @@ class InferRequest:
     """A request of either door.
 
     Attributes:
-        version: empty for the one that is served.
+        version: empty for the primary, or the canary by its share.
         top_k: None for the default.
         outputs: names of those wanted; empty for all.
     """
@@ -131,10 +132,11 @@ class OpenInference:
         """
         details = self.details(model, version)
         spec = details.input
+        versions = self._service.models.versions_beside(details.model)
         outputs = [(name, _OUTPUT_TYPES[name], [-1, -1]) for name in OUTPUTS]
         return {
             "name": details.model.name,
-            "versions": [details.model.version],
+            "versions": list(versions),
             "platform": PLATFORM,
             "inputs": [
                 {"name": INPUT, "datatype": "BYTES", "shape": [-1]},
@@ -151,27 +153,39 @@ class OpenInference:
         }
 
     def details(self, model: str, version: str) -> api.ModelDetails:
-        details = self._service.get_model(model)
-        if version not in ("", details.model.version):
-            description = f"got {shown(version)}, available {details.model.version}"
+        """Of one version, or of the primary where none is named.
+
+        Raises:
+            ServiceError: MODEL_NOT_FOUND, MODEL_NOT_READY.
+        """
+        return self._service.get_model(self._exact(model, version))
+
+    def _exact(self, model: str, version: str) -> str:
+        """``model``, with the version where one is named beside it."""
+        if not version:
+            return model
+        named = self._service.get_model(model).model
+        is_exact = split_name(model)[1] != ""
+        known = (named.version,) if is_exact else self._service.models.versions_beside(named)
+        if version not in known:
+            description = f"got {shown(version)}, available {', '.join(known)}"
             raise ServiceError(
                 ErrorCode.MODEL_NOT_FOUND,
                 f"version: {description}",
                 violations=[FieldViolation("version", description)],
             )
-        return details
+        return versioned(named.name, version)
 
     async def infer(self, request: InferRequest, caller: Caller) -> InferAnswer:
         """The strongest classes of every picture."""
         unknown = sorted(set(request.outputs) - set(OUTPUTS))
         if unknown:
             raise _bad("outputs", f"got {shown(unknown[0])}, allowed {', '.join(OUTPUTS)}")
-        self.details(request.model, request.version)
-        asked = {"model": request.model}
+        asked = {"model": self._exact(request.model, request.version)}
         if request.top_k is not None:
             asked["top_k"] = request.top_k
         payloads = [{**asked, "image": image} for image in _pictures(request.inputs)]
-        answered = await self._each("inputs.0", self._service.predict, payloads, caller)
+        answered = await self._all("inputs.0", self._service.predict, payloads, caller)
         outputs = _outputs([answer.predictions for answer in answered])
         wanted = request.outputs or OUTPUTS
         return InferAnswer(answered[0].model, tuple(outputs[name] for name in wanted))
@@ -179,7 +193,7 @@ class OpenInference:
     async def predict(self, model: str, body: Any, caller: Caller) -> dict[str, Any]:
         """KServe v1: the strongest classes of every instance."""
         payloads = _instances(model, body)
-        answered = await self._each("instances", self._service.predict, payloads, caller)
+        answered = await self._all("instances", self._service.predict, payloads, caller)
         return {
             "predictions": [
                 [one.model_dump(mode="json") for one in answer.predictions] for answer in answered
@@ -189,17 +203,19 @@ class OpenInference:
     async def explain(self, model: str, body: Any, caller: Caller) -> dict[str, Any]:
         """KServe v1: every instance is an `ExplainRequest`, every explanation its answer."""
         payloads = _instances(model, body)
-        answered = await self._each("instances", self._service.explain, payloads, caller)
+        answered = await self._all("instances", self._service.explain, payloads, caller)
         return {"explanations": [answer.model_dump(mode="json") for answer in answered]}
 
-    async def _each(
+    async def _all(
         self,
         field: str,
         serve: Callable[[Any, Caller], Awaitable[AnswerT]],
-        payloads: Sequence[Any],
+        payloads: Sequence[dict[str, Any]],
         caller: Caller,
     ) -> list[AnswerT]:
-        """All answers in order; the first refusal ends the rest and says which picture it was."""
+        """All answers in order, of one version; the first refusal ends the rest and says where."""
+        served = await self._service.route(payloads[0], caller)
+        payloads = [{**payload, "model": served} for payload in payloads]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

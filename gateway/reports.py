@@ -4,7 +4,7 @@ Everything here asks the store, in a thread; what workers compute is read from t
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from candor.contracts.reports import (
 )
 from gateway import validation
 from gateway.caller import Caller
+from gateway.routing import Routes
 from gateway.store.reports import Reports
 
 
@@ -27,13 +28,13 @@ class ReportDesk:
     """Takes and shows report jobs.
 
     Args:
-        models: names that may be audited, the first is the default.
+        routes: what may be audited; a name without a version stands for the primary.
         folder: of the workers, a folder a report inside.
     """
 
-    def __init__(self, reports: Reports, models: tuple[str, ...], folder: Path) -> None:
+    def __init__(self, reports: Reports, routes: Routes, folder: Path) -> None:
         self._reports = reports
-        self._models = models
+        self._routes = routes
         self._folder = folder
 
     async def create(self, payload: Any, caller: Caller) -> Report:
@@ -42,14 +43,18 @@ class ReportDesk:
         Raises:
             ServiceError: INVALID_INPUT, MODEL_NOT_FOUND, CONFLICT.
         """
-        name = validation.requested_model(payload) or self._models[0]
-        if name not in self._models:
-            raise validation.unknown_model(name, self._models, payload, CreateReportRequest)
+        wanted = validation.requested_model(payload)
+        name = self._routes.find(wanted)
+        if name is None:
+            raise validation.unknown_model(
+                wanted, self._routes.models, payload, CreateReportRequest
+            )
         asked = validation.parsed(CreateReportRequest, payload)
-        request = asked.model_copy(update={"model": name})
-        violations = [*self._unknown_models(request), *await self._bad_comparison(request, caller)]
+        others, unknown = _other_models(asked, self._routes)
+        violations = [*unknown, *await self._bad_comparison(asked, caller)]
         if violations:
             raise invalid_input(violations)
+        request = asked.model_copy(update={"model": name, **others})
         return await asyncio.to_thread(self._reports.create, request, tenant=caller.tenant)
 
     async def get(self, name: str, caller: Caller) -> Report:
@@ -86,14 +91,6 @@ class ReportDesk:
             raise _no_file(f"{found.name} is no longer in the gateway's folder of reports")
         return found, path
 
-    def _unknown_models(self, request: CreateReportRequest) -> Iterator[FieldViolation]:
-        allowed = ", ".join(self._models)
-        for field in ("independent", "undefended"):
-            name = getattr(request, field)
-            if name and name not in self._models:
-                text = f"got {validation.shown(name)}, allowed {allowed}"
-                yield FieldViolation(field, text)
-
     async def _bad_comparison(
         self, request: CreateReportRequest, caller: Caller
     ) -> tuple[FieldViolation, ...]:
@@ -107,6 +104,22 @@ class ReportDesk:
             return ()
         text = f"got {validation.shown(request.compare)} ({state}), allowed one that succeeded"
         return (FieldViolation("compare", text),)
+
+
+def _other_models(
+    request: CreateReportRequest, routes: Routes
+) -> tuple[dict[str, str], list[FieldViolation]]:
+    """Served names by field, and the fields that name no model."""
+    found, violations = {}, []
+    for field in ("independent", "undefended"):
+        wanted = getattr(request, field)
+        name = routes.find(wanted) if wanted else ""
+        if name is None:
+            text = f"got {validation.shown(wanted)}, allowed {', '.join(routes.models)}"
+            violations.append(FieldViolation(field, text))
+        else:
+            found[field] = name
+    return found, violations
 
 
 def _no_file(description: str) -> ServiceError:

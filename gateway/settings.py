@@ -1,4 +1,6 @@
-"""What an operator may set, from the environment with the prefix `CANDOR_`.  Imports quotas.
+"""What an operator may set, from the environment with the prefix `CANDOR_`.
+
+Imports contracts, quotas and routing.
 
 Lists are JSON: ``CANDOR_MODELS='["cifar10-robust"]'``.
 """
@@ -12,8 +14,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from candor.contracts.names import SERVED_PATTERN
 from gateway.quotas import Quota
+from gateway.routing import Route, Routes
 
+ServedName = Annotated[str, Field(pattern=SERVED_PATTERN)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 # Asymmetric ones alone: with HS256 among them, a public key could pass for a shared secret.
@@ -41,8 +46,11 @@ class Settings(BaseSettings):
     """What the metrics call this gateway; an image says its own version."""
     torchserve_address: str = "127.0.0.1:7070"
     """host:port of TorchServe's gRPC inference API; loopback, it has no defences of its own."""
-    models: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of the models served; the first is the default."""
+    models: Annotated[tuple[ServedName, ...], Field(min_length=1)]
+    """Models served, `NAME` or, where one has several versions, `NAME@VERSION` each; the first is
+    of the default model.  Of several versions the first is the primary, unless a route says so."""
+    routes: dict[str, Route] = Field(default_factory=dict)
+    """By model: which version is the primary, which the canary and which the shadow, as JSON."""
 
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
     """Searches advanced by one call to a worker at most; fewer where steps take long."""
@@ -139,7 +147,12 @@ class Settings(BaseSettings):
         problems = [*self._incomplete(), *self._unguarded()]
         if problems:
             raise ValueError("; ".join(problems))
+        self.make_routes()
         return self
+
+    def make_routes(self) -> Routes:
+        """Raises: ValueError: ``models`` and ``routes`` contradict themselves or each other."""
+        return Routes(self.models, self.routes)
 
     def _incomplete(self) -> Iterator[str]:
         if bool(self.tls_cert) != bool(self.tls_key):

@@ -3,6 +3,7 @@
 from grpc import StatusCode, aio
 
 from candor.contracts import tracing, wire
+from candor.contracts.names import runtime_name
 from gateway.backend import MAX_CALL_BYTES, Role, WorkerDied, WorkerFault, WorkerUnavailable
 from gateway.pb.torchserve import inference_pb2, inference_pb2_grpc
 
@@ -31,7 +32,8 @@ class TorchServeBackend:
         # Metadata does not reach a handler, the input map does.
         trace = {key: value.encode() for key, value in tracing.to_send().items()}
         request = inference_pb2.PredictionsRequest(
-            model_name=f"{model}-{role}", input={"items": wire.pack_list(items), **trace}
+            model_name=runtime_name(model, role),
+            input={"items": wire.pack_list(items), **trace},
         )
         try:
             response = await self._stub.Predictions(request, timeout=self._call_seconds)

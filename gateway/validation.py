@@ -72,6 +72,16 @@ def requested_model(payload: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
+def sent_picture(payload: Any) -> bytes:
+    """The picture of a request as it was sent, not decoded yet; empty where it is bad."""
+    image = _part(ImageInput, payload.get("image") if isinstance(payload, Mapping) else None)
+    if image is None:
+        return b""
+    if image.tensor is not None:
+        return repr(image.tensor.shape).encode() + image.tensor.data
+    return image.encoded or b""
+
+
 def unknown_model(
     name: str, available: tuple[str, ...], payload: Any = None, kind: type[BaseModel] | None = None
 ) -> ServiceError:

@@ -1,8 +1,10 @@
-"""The model card: what is known of a model besides its weights.  Imports pydantic only."""
+"""The model card: what is known of a model besides its weights.  Imports pydantic and `names`."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from candor.contracts.names import NAME_PATTERN, VERSION_PATTERN
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -62,8 +64,8 @@ class ModelCard(_Strict):
     """
 
     card_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    version: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    version: Annotated[str, Field(pattern=VERSION_PATTERN)]
     description: str
     network: NetworkCard
     input: InputCard

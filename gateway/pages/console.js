@@ -107,8 +107,8 @@ function question(targets = [state.target], rhos = [rho()]) {
 async function chooseModel(name) {
   const response = await checked(await fetch(`/v1/models/${encodeURIComponent(name)}`));
   state.details = await response.json();
-  state.model = state.details.model.name;
-  element("model").value = state.model;
+  state.model = name;
+  element("model").value = name;
   const solvers = state.details.solvers;
   const kept = solvers.includes(solver()) ? solver() : solvers.includes("fast") ? "fast" : solvers[0];
   element("solver").replaceChildren(...solvers.map((one) => new Option(one)));

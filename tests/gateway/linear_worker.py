@@ -25,7 +25,7 @@ from candor.contracts.worker import (
     SearchItem,
     SearchProgress,
 )
-from gateway.backend import WorkerDied, WorkerUnavailable
+from gateway.backend import WorkerDied, WorkerFault, WorkerUnavailable
 
 SHAPE = (3, 8, 6)  # height and width differ, so a swap of the two shows
 CLASSES = ("cat", "dog", "frog", "ship", "truck")
@@ -66,12 +66,21 @@ CARD = ModelCard(
 _WEIGHTS = np.random.default_rng(7).normal(0.0, 0.5, (len(CLASSES), int(np.prod(SHAPE))))
 
 
-def logits_of(image: np.ndarray) -> np.ndarray:
-    return (_WEIGHTS @ (image.astype(np.float64).ravel() - 0.5)).astype(np.float32)
+# By version: 1.3 is 1.2 over again, 2.0 takes every class for the next one.
+WEIGHTS = {"1.2": _WEIGHTS, "1.3": _WEIGHTS, "2.0": np.roll(_WEIGHTS, 1, axis=0)}
 
 
-def confidences_of(image: np.ndarray) -> np.ndarray:
-    logits = logits_of(image).astype(np.float64)
+def card_of(version: str) -> ModelCard:
+    digest = f"{sum(map(ord, version)):064x}"
+    return CARD.model_copy(update={"version": version, "weights_sha256": digest})
+
+
+def logits_of(image: np.ndarray, weights: np.ndarray = _WEIGHTS) -> np.ndarray:
+    return (weights @ (image.astype(np.float64).ravel() - 0.5)).astype(np.float32)
+
+
+def confidences_of(image: np.ndarray, weights: np.ndarray = _WEIGHTS) -> np.ndarray:
+    logits = logits_of(image, weights).astype(np.float64)
     shifted = np.exp(logits - logits.max())
     return shifted / shifted.sum()
 
@@ -83,6 +92,10 @@ def rmse_between(first: np.ndarray, second: np.ndarray) -> float:
 class LinearWorker:
     """Stateless: everything a search needs travels with its item."""
 
+    def __init__(self, card: ModelCard = CARD) -> None:
+        self._card = card
+        self._weights = WEIGHTS[card.version]
+
     def answer(self, items: list[bytes]) -> list[bytes]:
         return [self._answer_one(item) for item in items]
 
@@ -93,57 +106,61 @@ class LinearWorker:
         except ValueError as err:
             return _packed(ItemError(field="item", message=str(err)))
         if item.kind == "describe":
-            return _packed(DescribeAnswer(card=CARD))
+            return _packed(DescribeAnswer(card=self._card))
         if item.kind == "predict":
-            return _packed(PredictAnswer(), {"logits": logits_of(arrays["image"])})
+            return _packed(PredictAnswer(), {"logits": logits_of(arrays["image"], self._weights)})
         if item.seed == POISON_SEED:
             return _packed(ItemError(field="seed", message="got 666, allowed any other"))
         if item.kind == "compare":
-            return _compared(item)
-        return _search(item, arrays["image"], arrays.get("current", arrays["image"]))
+            return _compared(item, self._weights)
+        image = arrays["image"]
+        return _search(item, image, arrays.get("current", image), self._weights)
 
 
 def _packed(meta: Any, arrays: dict[str, np.ndarray] | None = None) -> bytes:
     return wire.pack(meta.model_dump(mode="json"), arrays)
 
 
-def _compared(item: CompareItem) -> bytes:
+def _compared(item: CompareItem, weights: np.ndarray) -> bytes:
     """The gradient for every method: a linear model's is the same wherever it is asked."""
-    saliency = np.abs(_WEIGHTS[item.target]).reshape(SHAPE).max(axis=0).astype(np.float32)
+    saliency = np.abs(weights[item.target]).reshape(SHAPE).max(axis=0).astype(np.float32)
     scores = CompareAnswer(top_share=0.2, energy_share=0.3, rank_correlation=1.0, cosine=1.0)
     return _packed(scores, {"saliency": saliency, "perturbed_saliency": saliency})
 
 
-def _search(item: SearchItem, image: np.ndarray, current: np.ndarray) -> bytes:
-    if item.step == 0 and item.goal in (Goal.ATTACK, Goal.BTR) and _holds(item, image):
-        return _ended(item, SearchStatus.ALREADY_WRONG, 0, image, image)
+def _search(item: SearchItem, image: np.ndarray, current: np.ndarray, weights: np.ndarray) -> bytes:
+    if item.step == 0 and item.goal in (Goal.ATTACK, Goal.BTR) and _holds(item, image, weights):
+        return _ended(item, SearchStatus.ALREADY_WRONG, 0, image, image, weights)
     step = item.step
     for _ in range(min(item.chunk_steps, item.step_count - item.step)):
-        current = _stepped(item, image, current)
+        current = _stepped(item, image, current, weights)
         step += 1
-        if item.goal in (Goal.ATTACK, Goal.BTR) and _holds(item, current):
-            return _ended(item, SearchStatus.FOUND, step, image, current)
+        if item.goal in (Goal.ATTACK, Goal.BTR) and _holds(item, current, weights):
+            return _ended(item, SearchStatus.FOUND, step, image, current, weights)
     if step < item.step_count and item.chunk_steps > 0:
         progress = SearchProgress(
             step=step,
             best_rmse=rmse_between(current, image),
-            best_confidence=float(confidences_of(current)[item.target]),
+            best_confidence=float(confidences_of(current, weights)[item.target]),
         )
         return _packed(progress, {"image": image, "current": current, "best": current})
     is_found = item.goal not in (Goal.ATTACK, Goal.BTR)
     status = SearchStatus.FOUND if is_found else SearchStatus.UNRESOLVED
-    return _ended(item, status, step, image, current)
+    return _ended(item, status, step, image, current, weights)
 
 
-def _holds(item: SearchItem, image: np.ndarray) -> bool:
-    confidences = confidences_of(image)
+def _holds(item: SearchItem, image: np.ndarray, weights: np.ndarray) -> bool:
+    confidences = confidences_of(image, weights)
     if item.goal is Goal.ATTACK:
         return int(confidences.argmax()) != item.target
     return bool(confidences[item.target] < 1.0 / len(CLASSES))
 
 
-def _stepped(item: SearchItem, image: np.ndarray, current: np.ndarray) -> np.ndarray:
-    gradient = (_WEIGHTS[item.target] - confidences_of(current) @ _WEIGHTS).reshape(SHAPE)
+def _stepped(
+    item: SearchItem, image: np.ndarray, current: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    expected = confidences_of(current, weights) @ weights
+    gradient = (weights[item.target] - expected).reshape(SHAPE)
     sign = 1.0 if item.goal is Goal.EXPLAIN_FOR else -1.0
     moved = current + sign * STEP_RMSE * gradient / np.sqrt(np.mean(gradient**2))
     delta = np.clip(moved, 0.0, 1.0) - image
@@ -154,7 +171,12 @@ def _stepped(item: SearchItem, image: np.ndarray, current: np.ndarray) -> np.nda
 
 
 def _ended(
-    item: SearchItem, status: SearchStatus, steps: int, image: np.ndarray, current: np.ndarray
+    item: SearchItem,
+    status: SearchStatus,
+    steps: int,
+    image: np.ndarray,
+    current: np.ndarray,
+    weights: np.ndarray,
 ) -> bytes:
     rmse = rmse_between(current, image)
     end = SearchEnd(
@@ -166,16 +188,19 @@ def _ended(
     )
     arrays = {
         "image": current,
-        "logits_before": logits_of(image),
-        "logits_after": logits_of(current),
+        "logits_before": logits_of(image, weights),
+        "logits_after": logits_of(current, weights),
     }
     return _packed(end, arrays)
 
 
 class LinearBackend:
-    """The worker in this process.
+    """A worker in this process for each model, ``linear`` or ``linear@VERSION``.
 
     Attributes:
+        calls: the model and the role of every call.
+        delays: seconds that calls to a model take beside what they take anyway.
+        broken: models whose workers answer nothing that can be read.
         failures_left: search calls to answer with WorkerUnavailable.
         call_seconds: how long a search call takes.
         search_calls: the items of every search call that was answered.
@@ -185,7 +210,10 @@ class LinearBackend:
     """
 
     def __init__(self, call_seconds: float = 0.0) -> None:
-        self._worker = LinearWorker()
+        self._workers: dict[str, LinearWorker] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.delays: dict[str, float] = {}
+        self.broken: set[str] = set()
         self.failures_left = 0
         self.call_seconds = call_seconds
         self.search_calls: list[list[SearchItem | CompareItem]] = []
@@ -194,18 +222,29 @@ class LinearBackend:
         self.death_count = 0
 
     async def call(self, model: str, role: str, items: list[bytes]) -> list[bytes]:
+        self.calls.append((model, role))
+        await asyncio.sleep(self.delays.get(model, 0.0))
+        if model in self.broken:
+            raise WorkerFault("unreadable answer")
+        worker = self._worker(model)
         if role == "predict":
-            return self._worker.answer(items)
+            return worker.answer(items)
         self.started.set()
         self.flying += 1
         self.most_flying = max(self.most_flying, self.flying)
         try:
             await asyncio.sleep(self.call_seconds)
-            return self._search(items)
+            return self._search(items, worker)
         finally:
             self.flying -= 1
 
-    def _search(self, items: list[bytes]) -> list[bytes]:
+    def _worker(self, model: str) -> LinearWorker:
+        if model not in self._workers:
+            version = model.partition("@")[2]
+            self._workers[model] = LinearWorker(card_of(version) if version else CARD)
+        return self._workers[model]
+
+    def _search(self, items: list[bytes], worker: LinearWorker) -> list[bytes]:
         if self.failures_left > 0:
             self.failures_left -= 1
             raise WorkerUnavailable("Worker died.")
@@ -214,4 +253,4 @@ class LinearBackend:
             self.death_count += 1
             raise WorkerDied("Worker died.")
         self.search_calls.append(searches)
-        return self._worker.answer(items)
+        return worker.answer(items)

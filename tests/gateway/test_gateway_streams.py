@@ -60,9 +60,9 @@ def is_searching(doors: Doors) -> bool:
 def assert_all_stops(doors: Doors) -> None:
     """No work, no slot and no search is left a moment after the caller has gone."""
     service = doors.gateway.service
-    scheduler = service._served["linear"].desk.scheduler
+    scheduler = service.models.known["linear"].desk.scheduler
     until(lambda: scheduler.search_count == 0 and service._slots.taken == 0)
-    assert service._served["linear"].desk.flight_count == 0
+    assert service.models.known["linear"].desk.flight_count == 0
 
 
 # --- streams -----------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_rest_stream_is_the_same_as_events_with_heartbeats(slow_doors: Doors, pn
 
 
 def test_queue_position_is_told_until_the_search_begins(slow_doors: Doors, png: bytes) -> None:
-    scheduler = slow_doors.gateway.service._served["linear"].desk.scheduler
+    scheduler = slow_doors.gateway.service.models.known["linear"].desk.scheduler
     scheduler._max_batch = 1
     blocking = slow_doors.stub.Explain.future(
         pb.ExplainRequest(image=pb.Image(encoded=png), targets=[pb.ClassRef(index=1)], steps=200)
@@ -276,7 +276,7 @@ def test_cache_hits_are_marked_and_logged(
 
 
 def test_tenant_and_priority_reach_the_scheduler(slow_doors: Doors, png: bytes) -> None:
-    scheduler = slow_doors.gateway.service._served["linear"].desk.scheduler
+    scheduler = slow_doors.gateway.service.models.known["linear"].desk.scheduler
     message = pb.ExplainRequest(
         image=pb.Image(encoded=png), targets=[pb.ClassRef(index=0)], steps=LONG_STEPS
     )

@@ -1,0 +1,174 @@
+"""Which version of a model answers a request.  Pure; imports contracts only.
+
+A request that names a version gets it.  One that names only the model gets the primary, or the
+canary by a share of pictures: who sends the same picture again, or asks another verb about it, sees
+the same version.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from candor.contracts.names import VERSION_PATTERN, split_name, versioned
+
+Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+_PLACE_BYTES = 6  # of a digest: as many as a float holds exactly
+
+
+class Route(BaseModel):
+    """What the versions of one model are for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    primary: Version
+    canary: Version | None = None
+    weight: Share | None = None
+    """Share of the requests without a version that the canary answers."""
+    shadow: Version | None = None
+    shadow_share: Share | None = None
+    """Share of the primary's answers that the shadow is compared with."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        for role, share in (("canary", "weight"), ("shadow", "shadow_share")):
+            version = getattr(self, role)
+            if (version is None) != (getattr(self, share) is None):
+                raise ValueError(f"{role}, {share}: got one, allowed both or none")
+            if version == self.primary:
+                raise ValueError(f"{role}: got {version!r}, the primary, allowed another version")
+        return self
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By what they do."""
+        roles = {"primary": self.primary, "canary": self.canary, "shadow": self.shadow}
+        return {role: version for role, version in roles.items() if version is not None}
+
+
+class Routes:
+    """Every model with its versions.  Without a route the first version served is the primary.
+
+    Args:
+        models: as they are served, ``NAME`` or ``NAME@VERSION``; the first is of the default model.
+        routes: by ``NAME``.
+    Raises:
+        ValueError: what is served or routed contradicts itself; names every contradiction.
+    """
+
+    def __init__(self, models: Sequence[str], routes: Mapping[str, Route]) -> None:
+        self.models = tuple(models)
+        self._routes = dict(routes)
+        self._served: dict[str, list[str]] = {}
+        for served in models:
+            self._served.setdefault(split_name(served)[0], []).append(served)
+        problems = [*self._contradictions(), *self._misrouted()]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Models without their versions, the default first."""
+        return tuple(self._served)
+
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """Served names that requests without a version come to; the service needs them all."""
+        canaries = [
+            versioned(name, route.canary)
+            for name, route in self._routes.items()
+            if route.canary is not None and route.weight
+        ]
+        return (*map(self._primary, self._served), *canaries)
+
+    @property
+    def shadows(self) -> tuple[str, ...]:
+        """Served names that answers are compared with."""
+        return tuple(
+            versioned(name, route.shadow)
+            for name, route in self._routes.items()
+            if route.shadow is not None
+        )
+
+    @property
+    def primaries(self) -> dict[str, str]:
+        """Served names by what a request may call them without a version; empty for the default."""
+        found = {name: self._primary(name) for name in self._served}
+        return {"": found[self.names[0]], **found}
+
+    def versions_of(self, name: str) -> tuple[str, ...]:
+        """Served names of one model; empty where there is none."""
+        return tuple(self._served.get(name, ()))
+
+    def needs_picture(self, wanted: str) -> bool:
+        """Whether `find` or `shadow_of` will ask for the key of a request for ``wanted``."""
+        route = self._routes.get(split_name(wanted or self.names[0])[0])
+        return route is not None and (route.canary is not None or route.shadow is not None)
+
+    def find(self, wanted: str, key: bytes = b"") -> str | None:
+        """The served name that answers a request for ``wanted``, None where there is no such.
+
+        Args:
+            wanted: ``NAME``, ``NAME@VERSION``, or empty for the default model.
+            key: of the request, see `request_key`; empty to ask for the primary.
+        """
+        wanted = wanted or self.names[0]
+        name, _ = split_name(wanted)
+        if name not in self._served:
+            return None
+        if wanted != name:
+            return wanted if wanted in self._served[name] else None
+        route = self._routes.get(name)
+        if key and route is not None and route.canary is not None:
+            is_chosen = _place(key, f"canary of {name}") < (route.weight or 0.0)
+            return versioned(name, route.canary if is_chosen else route.primary)
+        return self._primary(name)
+
+    def shadow_of(self, served: str, key: bytes) -> str | None:
+        """The version to compare this answer of ``served`` with, if any."""
+        name, version = split_name(served)
+        route = self._routes.get(name)
+        if route is None or route.shadow is None or version != route.primary:
+            return None
+        is_chosen = _place(key, f"shadow of {name}") < (route.shadow_share or 0.0)
+        return versioned(name, route.shadow) if is_chosen else None
+
+    def _primary(self, name: str) -> str:
+        route = self._routes.get(name)
+        return versioned(name, route.primary) if route else self._served[name][0]
+
+    def _contradictions(self) -> Iterator[str]:
+        for name, served in self._served.items():
+            if len(served) != len(set(served)):
+                yield f"models: got one of {', '.join(served)} twice, allowed each once"
+            if name in served and len(set(served)) > 1:
+                others = ", ".join(one for one in served if one != name)
+                yield f"models: got {name} beside {others}, allowed one without version or all with"
+
+    def _misrouted(self) -> Iterator[str]:
+        for name, route in self._routes.items():
+            served = self._served.get(name, [])
+            for role, version in route.versions.items():
+                if versioned(name, version) not in served:
+                    known = ", ".join(one for one in served if one != name)
+                    yield (
+                        f"routes.{name}.{role}: got {version!r}, allowed versions in models"
+                        f" ({known or 'none'})"
+                    )
+
+
+def request_key(tenant: str, picture: bytes) -> bytes:
+    """SHA-256 over who asks and the picture as it was sent."""
+    head = f"{len(tenant)}/{tenant}/".encode()
+    return hashlib.sha256(head + hashlib.sha256(picture).digest()).digest()
+
+
+def _place(key: bytes, purpose: str) -> float:
+    """Where a request stands in [0, 1), for each purpose anew.
+
+    Not by version: a canary that gets a larger share keeps the pictures it had.
+    """
+    digest = hashlib.sha256(purpose.encode() + b"/" + key).digest()
+    return int.from_bytes(digest[:_PLACE_BYTES], "big") / 256**_PLACE_BYTES

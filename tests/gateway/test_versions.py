@@ -1,0 +1,363 @@
+"""Several versions of a model through both real doors: named, canaried, compared in the shadow."""
+
+import base64
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import grpc
+import numpy as np
+import pytest
+
+from candor.contracts import api
+from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.worker import SearchEnd
+from gateway.client import CandorClient
+from gateway.metrics import ShadowOutcome
+from gateway.pb.openinference import inference_pb2, inference_pb2_grpc
+from gateway.routing import Route
+from gateway.search import SearchResult
+from gateway.shadow import (
+    GAIN_TOLERANCE,
+    MAX_IN_FLIGHT,
+    compare_explanations,
+    compare_predictions,
+    compare_radii,
+)
+from tests.gateway.linear_worker import SHAPE, WEIGHTS, card_of, logits_of
+from tests.gateway.open_doors import Doors, opened, until
+
+MODELS = ("linear@1.2", "linear@1.3", "linear@2.0")
+TARGETS = (api.ClassRef(index=0),)
+PICTURES = np.random.default_rng(11).random((40, *SHAPE), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def versions() -> Iterator[Doors]:
+    """Half of the pictures go to the canary."""
+    route = Route(primary="1.2", canary="2.0", weight=0.5)
+    yield from opened(models=MODELS, routes={"linear": route})
+
+
+def shadowed(shadow: str, share: float = 1.0, **settings: Any) -> Iterator[Doors]:
+    route = Route(primary="1.2", shadow=shadow, shadow_share=share)
+    yield from opened(models=MODELS, routes={"linear": route}, **settings)
+
+
+@pytest.fixture(scope="module")
+def twin() -> Iterator[Doors]:
+    """The shadow is the primary over again."""
+    yield from shadowed("1.3")
+
+
+@pytest.fixture
+def rival() -> Iterator[Doors]:
+    """The shadow takes every class for another."""
+    yield from shadowed("2.0", ready_seconds=0.05, metric_tenants=("acme",))
+
+
+def image(place: int = 0) -> api.ImageInput:
+    data = PICTURES[place].astype("<f4").tobytes()
+    return api.ImageInput(tensor=api.TensorInput(shape=SHAPE, data=data))
+
+
+def predicted(doors: Doors, place: int = 0, model: str = "") -> api.PredictResponse:
+    return doors.client.predict(api.PredictRequest(image=image(place), model=model))
+
+
+def as_json(place: int) -> dict[str, Any]:
+    data = base64.b64encode(PICTURES[place].astype("<f4").tobytes()).decode()
+    return {"tensor": {"shape": SHAPE, "data": data}}
+
+
+def counted(doors: Doors, verb: str, outcome: str, model: str = "linear@2.0") -> float:
+    labels = {"model": model, "verb": verb, "outcome": outcome}
+    found = doors.gateway.metrics.registry.get_sample_value("candor_shadow_total", labels)
+    assert found is not None
+    return found
+
+
+def compared(doors: Doors, verb: str) -> float:
+    return counted(doors, verb, "agree") + counted(doors, verb, "disagree")
+
+
+def requests_of(doors: Doors, model: str, outcome: str = "OK") -> float:
+    labels = {"model": model, "verb": "predict", "outcome": outcome}
+    found = doors.gateway.metrics.registry.get_sample_value("candor_requests_total", labels)
+    assert found is not None
+    return found
+
+
+def seconds_of(doors: Doors, tenant: str) -> float:
+    read = doors.gateway.metrics.registry.get_sample_value
+    found = read("candor_compute_seconds_total", {"tenant": tenant})
+    assert found is not None
+    return found
+
+
+# --- named ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", WEIGHTS)
+def test_a_version_named_answers_and_says_so(versions: Doors, version: str) -> None:
+    answer = predicted(versions, model=f"linear@{version}")
+    assert (answer.model.name, answer.model.version) == ("linear", version)
+    assert answer.model.weights_digest == card_of(version).weights_sha256
+    strongest = int(logits_of(PICTURES[0], WEIGHTS[version]).argmax())
+    assert answer.predictions[0].index == strongest
+    details = versions.rest.get(f"/v1/models/linear@{version}").json()
+    assert details["model"]["version"] == version
+
+
+def test_versions_are_listed_and_the_primary_is_the_default(versions: Doors) -> None:
+    told = {one.model.version: one.is_default for one in versions.client.list_models().models}
+    assert told == {"1.2": True, "1.3": False, "2.0": False}
+    assert versions.client.get_model().model.version == "1.2"
+    page = versions.rest.get("/").text
+    assert [name for name in ("linear", *MODELS) if f"<option>{name}</option>" in page] == [
+        "linear",
+        *MODELS,
+    ]
+
+
+def test_an_unknown_version_is_refused_with_those_there_are(versions: Doors) -> None:
+    with pytest.raises(ServiceError) as caught:
+        predicted(versions, model="linear@9")
+    assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+    assert str(caught.value) == f"model: got 'linear@9', available {', '.join(MODELS)}"
+    assert (
+        versions.rest.post(
+            "/v1/predict", json={"image": as_json(0), "model": "linear@9"}
+        ).status_code
+        == 404
+    )
+
+
+def test_a_model_of_one_version_may_be_asked_for_by_it(doors: Doors) -> None:
+    assert predicted(doors, model="linear@1.2").model.version == "1.2"
+    with pytest.raises(ServiceError, match=r"model: got 'linear@1', available linear@1\.2"):
+        predicted(doors, model="linear@1")
+
+
+# --- canary -----------------------------------------------------------------------------------
+
+
+def test_a_picture_stays_with_one_version_whatever_is_asked(versions: Doors) -> None:
+    first = [predicted(versions, place).model.version for place in range(len(PICTURES))]
+    assert {"1.2", "2.0"} == set(first)
+    assert [predicted(versions, place).model.version for place in range(len(PICTURES))] == first
+    for place in range(6):
+        explain = api.ExplainRequest(image=image(place), targets=TARGETS, steps=5)
+        probe = api.ProbeRequest(image=image(place), steps=5)
+        assert versions.client.explain(explain).model.version == first[place]
+        assert versions.client.probe(probe).model.version == first[place]
+        posted = versions.rest.post("/v1/predict", json={"image": as_json(place)}).json()
+        assert posted["model"]["version"] == first[place]
+
+
+def test_requests_count_for_the_version_that_answered(
+    versions: Doors, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {model: requests_of(versions, model) for model in MODELS}
+    with caplog.at_level(logging.INFO, logger="gateway.requests"):
+        answers = [predicted(versions, place).model.version for place in range(8)]
+    after = {model: requests_of(versions, model) for model in MODELS}
+    for model in MODELS:
+        assert after[model] - before[model] == answers.count(model.partition("@")[2])
+    told = [record.fields["model"] for record in caplog.records]
+    assert told == [f"linear@{version}" for version in answers]
+
+
+def test_a_failing_canary_counts_for_itself() -> None:
+    route = Route(primary="1.2", canary="2.0", weight=1.0)
+    for doors in opened(models=MODELS, routes={"linear": route}):
+        doors.backend.broken.add("linear@2.0")
+        with pytest.raises(ServiceError):
+            predicted(doors)
+        assert requests_of(doors, "linear@2.0", "INTERNAL") == 1
+        assert requests_of(doors, "linear@1.2", "INTERNAL") == 0
+        assert predicted(doors, model="linear@1.2").model.version == "1.2"
+
+
+# --- Open Inference Protocol --------------------------------------------------------------------
+
+
+def test_open_inference_serves_versions_on_both_doors(versions: Doors) -> None:
+    told = versions.rest.get("/v2/models/linear").json()
+    assert told["versions"] == ["1.2", "1.3", "2.0"]
+    tensor = {
+        "name": "image",
+        "datatype": "FP32",
+        "shape": [2, *SHAPE],
+        "data": PICTURES[:2].ravel().tolist(),
+    }
+    stub = inference_pb2_grpc.GRPCInferenceServiceStub(versions.channel)
+    for version in told["versions"]:
+        path = f"/v2/models/linear/versions/{version}"
+        assert versions.rest.get(f"{path}/ready").json()["ready"] is True
+        answer = versions.rest.post(f"{path}/infer", json={"inputs": [tensor]}).json()
+        assert (answer["model_name"], answer["model_version"]) == ("linear", version)
+        request = inference_pb2.ModelInferRequest(model_name="linear", model_version=version)
+        sent = request.inputs.add(name="image", datatype="FP32", shape=[2, *SHAPE])
+        sent.contents.fp32_contents.extend(PICTURES[:2].ravel().tolist())
+        response = stub.ModelInfer(request)
+        assert (response.model_name, response.model_version) == ("linear", version)
+        assert list(response.outputs[0].contents.int64_contents) == answer["outputs"][0]["data"]
+    refused = versions.rest.get("/v2/models/linear/versions/9")
+    assert refused.status_code == 404
+    assert refused.json()["error"] == "version: got '9', available 1.2, 1.3, 2.0"
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name="linear@1.2", version="2.0"))
+    assert caught.value.details() == "version: got '2.0', available 1.2"
+
+
+def test_a_batch_has_one_version_that_of_its_first_picture(versions: Doors) -> None:
+    alone = [predicted(versions, place).model.version for place in range(8)]
+    place = next(p for p in range(7) if alone[p] != alone[p + 1])
+    body = {
+        "instances": [
+            {"image": as_json(p), "targets": [{"index": 0}], "steps": 5} for p in (place, place + 1)
+        ]
+    }
+    answers = versions.rest.post("/v1/models/linear:explain", json=body).json()["explanations"]
+    assert [one["model"]["version"] for one in answers] == [alone[place]] * 2
+
+
+# --- shadow -----------------------------------------------------------------------------------
+
+
+def ask_everything(doors: Doors, place: int = 0) -> None:
+    predicted(doors, place)
+    doors.client.explain(api.ExplainRequest(image=image(place), targets=TARGETS, steps=30))
+    doors.client.probe(api.ProbeRequest(image=image(place), steps=30))
+
+
+def test_the_same_network_agrees_with_itself(twin: Doors, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="gateway.shadow"):
+        ask_everything(twin)
+        for verb in ("predict", "explain", "probe"):
+            until(lambda verb=verb: counted(twin, verb, "agree", "linear@1.3") == 1)
+    lines = {record.fields["verb"]: record.fields for record in caplog.records}
+    assert lines["predict"]["differences"] == [{"confidence": 0.0}]
+    (explained,) = lines["explain"]["differences"]
+    assert explained == {"gain": 0.0, "rmse": 0.0, "cosine": pytest.approx(1.0, abs=1e-5)}
+    assert {"radius_ratio": 1.0} in lines["probe"]["differences"]
+    assert lines["explain"]["model"] == "linear@1.2"
+    assert lines["explain"]["shadow"] == "linear@1.3"
+    assert lines["explain"]["request_id"]
+
+
+def test_another_network_disagrees_and_no_caller_notices(rival: Doors) -> None:
+    ask_everything(rival)
+    until(lambda: counted(rival, "predict", "disagree") == 1)
+    until(lambda: counted(rival, "explain", "disagree") == 1)
+    until(lambda: counted(rival, "probe", "disagree") == 1)
+    assert predicted(rival).model.version == "1.2"
+    assert requests_of(rival, "linear@2.0") == 0
+    read = rival.gateway.metrics.registry.get_sample_value
+    edge = {"model": "linear@2.0", "le": "+Inf"}
+    assert read("candor_shadow_gain_difference_bucket", edge) == 1
+    assert read("candor_shadow_confidence_difference_bucket", edge) >= 1
+
+
+def test_the_shadow_is_neither_charged_nor_cached(rival: Doors) -> None:
+    rival.backend.delays["linear@2.0"] = 0.3
+    explain = api.ExplainRequest(image=image(), targets=TARGETS, steps=2)
+    with CandorClient(rival.client_address, timeout_seconds=20, tenant="acme") as acme:
+        for is_cached in (False, True):
+            assert acme.explain(explain).explanations[0].from_cache is is_cached
+            until(lambda n=1 + is_cached: compared(rival, "explain") == n)
+        assert seconds_of(rival, "acme") < 0.3 < seconds_of(rival, "other")
+        named = acme.explain(explain.model_copy(update={"model": "linear@2.0"}))
+        assert named.explanations[0].from_cache is False
+
+
+def test_a_slow_shadow_delays_nobody_and_is_bounded(rival: Doors) -> None:
+    rival.backend.delays["linear@2.0"] = 0.5
+    started = time.monotonic()
+    for place in range(MAX_IN_FLIGHT + 3):
+        predicted(rival, place)
+    assert time.monotonic() - started < 0.5
+    assert counted(rival, "predict", "skipped") == 3
+    until(lambda: compared(rival, "predict") == MAX_IN_FLIGHT)
+
+
+def test_a_broken_shadow_is_counted_and_harms_nobody(rival: Doors) -> None:
+    rival.backend.broken.add("linear@2.0")
+    ask_everything(rival)
+    for verb in ("predict", "explain", "probe"):
+        until(lambda verb=verb: counted(rival, verb, "failed") == 1)
+    checks = rival.backend.calls.count(("linear@1.2", "search"))
+    until(lambda: rival.backend.calls.count(("linear@1.2", "search")) > checks + 3)
+    assert rival.rest.get("/healthz/ready").status_code == 200
+
+
+def test_a_drain_waits_for_callers_not_for_shadows(rival: Doors) -> None:
+    rival.backend.delays["linear@2.0"] = 4.0
+    rival.client.explain(api.ExplainRequest(image=image(), targets=TARGETS, steps=30))
+    until(lambda: ("linear@2.0", "search") in rival.backend.calls)
+    started = time.monotonic()
+    rival.wait(rival.gateway.service.drain())
+    assert time.monotonic() - started < 1.0
+    assert sum(counted(rival, "explain", one) for one in get_args(ShadowOutcome)) == 0
+
+
+# --- comparisons alone --------------------------------------------------------------------------
+
+
+def result(
+    delta: float, gain: float, status: api.SearchStatus = api.SearchStatus.FOUND, rmse: float = 0.05
+) -> SearchResult:
+    """Of a grey picture: class 0 goes from one half to one half and ``gain``."""
+    picture = np.full(SHAPE, 0.5 + delta, np.float32)
+    after = np.log([0.5 + gain, 0.5 - gain]).astype(np.float32)
+    end = SearchEnd(
+        status=status,
+        rmse=rmse,
+        steps=3,
+        solver="fast",
+        lower_bound=rmse if status is api.SearchStatus.UNRESOLVED else None,
+    )
+    return SearchResult(
+        end=end, image=picture, logits_before=np.zeros(2, np.float32), logits_after=after
+    )
+
+
+def test_explanations_agree_where_the_target_gains_as_much() -> None:
+    grey = np.full(SHAPE, 0.5, np.float32)
+    primary = result(0.1, 0.3)
+    near = compare_explanations(grey, 0, primary, result(-0.1, 0.3 - 0.9 * GAIN_TOLERANCE))
+    assert near.agrees
+    assert near.measures["cosine"] == pytest.approx(-1.0)
+    assert near.measures["gain"] == pytest.approx(0.9 * GAIN_TOLERANCE, abs=1e-6)
+    far = compare_explanations(grey, 0, primary, result(0.1, 0.3 - 1.1 * GAIN_TOLERANCE, rmse=0.07))
+    assert not far.agrees
+    assert far.measures["rmse"] == pytest.approx(0.02)
+    assert compare_explanations(grey, 0, primary, result(0.0, 0.3)).measures["cosine"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rmse", "agrees"), [(0.024, False), (0.026, True), (0.099, True), (0.101, False)]
+)
+def test_radii_agree_within_their_factor(rmse: float, agrees: bool) -> None:
+    compared = compare_radii(result(0.1, 0.1), result(0.1, 0.1, rmse=rmse))
+    assert compared.agrees is agrees
+    assert compared.measures == {"radius_ratio": pytest.approx(rmse / 0.05)}
+
+
+def test_probes_that_end_differently_disagree() -> None:
+    found = result(0.1, 0.1)
+    wrong = result(0.0, 0.0, api.SearchStatus.ALREADY_WRONG, rmse=0.0)
+    unresolved = result(0.1, 0.1, api.SearchStatus.UNRESOLVED)
+    assert compare_radii(found, wrong) == (False, {})
+    assert compare_radii(found, unresolved) == (False, {})
+    assert compare_radii(wrong, wrong) == (True, {})
+
+
+def test_predictions_agree_on_the_strongest_class() -> None:
+    one, other = np.log([0.6, 0.4]), np.log([0.55, 0.45])
+    same = compare_predictions(one.astype(np.float32), other.astype(np.float32))
+    assert same.agrees
+    assert same.measures == {"confidence": pytest.approx(0.05, abs=1e-6)}
+    assert not compare_predictions(one.astype(np.float32), -one.astype(np.float32)).agrees
