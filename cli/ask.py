@@ -28,7 +28,10 @@ ModelDir = Annotated[
 Address = Annotated[
     str, typer.Option(help="gRPC door of a running service; CANDOR_KEY and CANDOR_CA are heeded.")
 ]
-ModelName = Annotated[str, typer.Option("--name", help="Model of the service; default its first.")]
+ModelName = Annotated[
+    str,
+    typer.Option("--name", help="Model of the service, NAME or NAME@VERSION; default its first."),
+]
 TopK = Annotated[int, typer.Option(help="Classes to list.")]
 Steps = Annotated[
     int | None, typer.Option(help=f"Search steps, [1, {limits.MAX_STEPS}]; default the solver's.")

@@ -242,7 +242,7 @@ class Stack:
     def _start(self) -> None:
         require_free_ports(self.config)
         names = build_archives(self.config.models_dir, self.config.archives_dir)
-        self.models = _served(names, self.config)
+        self.models = served_models(names, self.config)
         # Under the system's temporary folder: socket paths may not exceed 107 bytes.
         self._run_dir = run_dir = Path(tempfile.mkdtemp(prefix="candor-"))
         self._ports = ports = _pick_ports(self.config)
@@ -314,8 +314,12 @@ def _pick_ports(config: StackConfig) -> Ports:
         return Ports(*(listener.getsockname()[1] for listener in sockets))
 
 
-def _served(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...]:
-    """What is to be served of the store's ``names``, the default first."""
+def served_models(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...]:
+    """What is to be served of the store's ``names``, the default first.
+
+    Raises:
+        StackError: the default model is not among them.
+    """
     wanted = [name for name in names if _is_one_of(name, config.models)] or list(names)
     default = config.default_model
     if default is None:

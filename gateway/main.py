@@ -72,10 +72,8 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._is_ready = False
-        routes = settings.make_routes()
-        self.metrics = Metrics(
-            settings.models, settings.metric_tenants, routes.primaries, routes.shadows
-        )
+        primaries = settings.make_routes().primaries
+        self.metrics = Metrics(settings.models, settings.metric_tenants, primaries)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
         observer = Observer(self.metrics, tracing)

@@ -110,7 +110,6 @@ class Metrics:
         models: names served, the default first; any other is counted as "other".
         tenants: names that compute seconds are told apart by, likewise.
         primaries: what a request without a version counts for, by what it names.
-        shadows: names that the others' answers are compared with.
     """
 
     def __init__(
@@ -118,14 +117,12 @@ class Metrics:
         models: Sequence[str],
         tenants: Collection[str] = (),
         primaries: Mapping[str, str] = MappingProxyType({}),
-        shadows: Collection[str] = (),
     ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._models = tuple(models)
         self._tenants = frozenset(tenants)
         self._primaries = {"": self._models[0], **primaries}
-        self._shadows = tuple(shadows)
         self._requests = self._counter(
             "requests", "Requests that ended.", ("verb", "model", "outcome")
         )
@@ -249,11 +246,11 @@ class Metrics:
 
     def shadow_ended(self, model: str, verb: ShadowVerb, outcome: ShadowOutcome) -> None:
         """One answer compared, or not, with that of ``model``, the shadow."""
-        self._shadow.labels(_closed(model, self._shadows), verb, outcome).inc()
+        self._shadow.labels(self._model(model), verb, outcome).inc()
 
     def shadow_differs(self, model: str, measure: ShadowMeasure, value: float) -> None:
         """One difference between a shadow's answer and the primary's."""
-        self._differences[measure].labels(_closed(model, self._shadows)).observe(value)
+        self._differences[measure].labels(self._model(model)).observe(value)
 
     def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
         """Robustness reports by state; a state left out has none."""
@@ -285,8 +282,6 @@ class Metrics:
             self._request_seconds.labels(verb, "")
         for model in self._models:
             self._start_model_at_zero(model)
-        for model in self._shadows:
-            self._start_shadow_at_zero(model)
         for tenant in (*self._tenants, OTHER):
             self._compute.labels(tenant)
         self.set_jobs({})
@@ -300,22 +295,19 @@ class Metrics:
         for measure in (
             *(self._queue_seconds, self._first_progress_seconds, self._chunk_seconds),
             *(self._chunk_searches, self._steps, self._partial, self._cancelled),
+            *self._differences.values(),
         ):
             measure.labels(model)
         for goal, status in itertools.product(Goal, SearchStatus):
             self._searches.labels(model, goal.value, status.value)
         for goal in Goal:
             self._rmse.labels(model, goal.value)
+        for verb, outcome in itertools.product(get_args(ShadowVerb), get_args(ShadowOutcome)):
+            self._shadow.labels(model, verb, outcome)
         for result in CACHE_RESULTS:
             self._cache.labels(model, result)
         for role, kind in itertools.product(ROLES, WORKER_ERRORS):
             self._worker_errors.labels(model, role, kind)
-
-    def _start_shadow_at_zero(self, model: str) -> None:
-        for verb, outcome in itertools.product(get_args(ShadowVerb), get_args(ShadowOutcome)):
-            self._shadow.labels(model, verb, outcome)
-        for histogram in self._differences.values():
-            histogram.labels(model)
 
     def _model(self, name: str) -> str:
         return _closed(name, self._models)

@@ -84,15 +84,6 @@ class Routes:
         return (*map(self._primary, self._served), *canaries)
 
     @property
-    def shadows(self) -> tuple[str, ...]:
-        """Served names that answers are compared with."""
-        return tuple(
-            versioned(name, route.shadow)
-            for name, route in self._routes.items()
-            if route.shadow is not None
-        )
-
-    @property
     def primaries(self) -> dict[str, str]:
         """Served names by what a request may call them without a version; empty for the default."""
         found = {name: self._primary(name) for name in self._served}

@@ -35,8 +35,9 @@ def test_experiments_lists_each_with_the_papers_numbers() -> None:
     assert rows["cifar10-resnet20"]["paper"] is None
 
 
-def test_ours_is_what_the_card_of_the_experiment_says(tmp_path: Path) -> None:
-    folder = tmp_path / "measured"
+@pytest.mark.parametrize("place", ["measured", "measured/2"])
+def test_ours_is_what_the_card_of_the_experiment_says(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / place
     shutil.copytree(MODELS_DIR / "cifar10-resnet20", folder)
     path = folder / CARD_FILE
     card = json.loads(path.read_text())
@@ -54,7 +55,7 @@ def test_ours_is_what_the_card_of_the_experiment_says(tmp_path: Path) -> None:
     assert (ours["epochs"], ours["hours"], ours["card"]) == (
         9,
         1.5,
-        f"{tmp_path.name}/measured/card.json",
+        f"{tmp_path.name}/{place}/card.json",
     )
     assert {"architecture", "epochs"} <= set(ours["changed"])
     assert "seed" not in ours["changed"]

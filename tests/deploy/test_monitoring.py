@@ -56,6 +56,12 @@ def test_prometheus_accepts_them(arguments: tuple[str, ...]) -> None:
         ("scalar(count(candor_ready == 1)) > 60", "scalar(count(candor_ready == 1)) > 6"),
         ('kind="fault"', 'kind="died"'),
         ("count by (model) (count", "count (count"),
+        (
+            '/ sum by (model) (rate(candor_requests_total{model=~".+@.+"}',
+            "/ sum(rate(candor_requests_total{}",
+        ),
+        ('agree|disagree"}[1h])) > 50', 'agree|disagree"}[1h])) > 0'),
+        ('outcome!="skipped"', 'outcome!="none"'),
     ],
 )
 def test_a_broken_rule_fails_its_test(tmp_path: Path, sound: str, broken: str) -> None:

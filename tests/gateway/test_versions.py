@@ -4,6 +4,7 @@ import base64
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.reports import CreateReportRequest
 from candor.contracts.worker import SearchEnd
 from gateway.client import CandorClient
 from gateway.metrics import ShadowOutcome
@@ -222,6 +224,23 @@ def test_a_batch_has_one_version_that_of_its_first_picture(versions: Doors) -> N
     }
     answers = versions.rest.post("/v1/models/linear:explain", json=body).json()["explanations"]
     assert [one["model"]["version"] for one in answers] == [alone[place]] * 2
+
+
+# --- report jobs --------------------------------------------------------------------------------
+
+
+def test_a_report_is_of_the_primary_unless_it_names_a_version(tmp_path: Path) -> None:
+    routes = {"linear": Route(primary="1.3", canary="2.0", weight=1.0)}
+    store = str(tmp_path / "store.sqlite")
+    for doors in opened(models=MODELS, routes=routes, store_url=store):
+        for wanted, found in (("", "1.3"), ("linear", "1.3"), ("linear@2.0", "2.0")):
+            made = doors.client.create_report(CreateReportRequest(model=wanted, undefended=wanted))
+            assert made.request.model == f"linear@{found}"
+            assert made.request.undefended == (f"linear@{found}" if wanted else "")
+        with pytest.raises(ServiceError, match="model: got 'linear@9', available linear@1.2"):
+            doors.client.create_report(CreateReportRequest(model="linear@9"))
+        with pytest.raises(ServiceError, match="independent: got 'cubic', allowed linear@1.2"):
+            doors.client.create_report(CreateReportRequest(independent="cubic"))
 
 
 # --- shadow -----------------------------------------------------------------------------------

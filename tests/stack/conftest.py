@@ -1,6 +1,7 @@
-"""One real service for the whole session: JVM, two workers, gateway, and a collector of spans."""
+"""One real service for the whole session: JVM, two workers a version, gateway, and a collector."""
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,12 +16,20 @@ from cli.archives import MODELS_DIR
 from cli.stack import Stack, StackConfig
 from gateway.client import CandorClient
 from tests.stack.collector import Collector, collecting
+from tests.stack.versions import ROUTES, add_version
+
+
+def _uses_shipped() -> bool:
+    return bool(os.environ.get("CANDOR_TEST_SHIPPED"))
 
 
 @pytest.fixture(scope="session")
 def stack_config(tiny_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> StackConfig:
-    """The untrained model, or the shipped ones where CANDOR_TEST_SHIPPED is set."""
-    models_dir = MODELS_DIR if os.environ.get("CANDOR_TEST_SHIPPED") else tiny_models_dir
+    """Two versions of the untrained model, or the shipped ones where CANDOR_TEST_SHIPPED is set."""
+    models_dir = MODELS_DIR if _uses_shipped() else tmp_path_factory.mktemp("store")
+    if not _uses_shipped():
+        for version in ("1.0", "1.1"):
+            add_version(tiny_models_dir, models_dir, version)
     return StackConfig(
         models_dir=models_dir, archives_dir=tmp_path_factory.mktemp("archives") / "built"
     )
@@ -38,6 +47,7 @@ def stack(stack_config: StackConfig, collector: Collector) -> Iterator[Stack]:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("CANDOR_OTLP_ENDPOINT", collector.endpoint)
             environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # milliseconds
+            environment.setenv("CANDOR_ROUTES", json.dumps({} if _uses_shipped() else ROUTES))
             running = opened.enter_context(Stack(stack_config))
         yield running
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.archives import ArchiveError, archive_names, build_archives
+from cli.archives import ArchiveError, archive_names, build_archives, model_folder
+from cli.stack import StackConfig, StackError, served_models
+from tests.stack.versions import add_version
 
 
 @pytest.fixture
@@ -82,6 +84,86 @@ def test_a_folder_of_another_name_is_refused(models_dir: Path, archives_dir: Pat
     (models_dir / "tiny").rename(models_dir / "other")
     with pytest.raises(ArchiveError, match="other: its card is of 'tiny'"):
         build_archives(models_dir, archives_dir)
+
+
+# --- several versions --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def versions_dir(tiny_models_dir: Path, tmp_path: Path) -> Path:
+    """``tiny`` in three versions, so that their numbers and their letters sort differently."""
+    folder = tmp_path / "versions"
+    for version in ("1.10", "1.9", "1.0"):
+        add_version(tiny_models_dir, folder, version)
+    return folder
+
+
+def test_each_version_is_a_model_of_its_own_the_oldest_first(
+    versions_dir: Path, archives_dir: Path
+) -> None:
+    names = build_archives(versions_dir, archives_dir)
+    assert names == ("tiny@1.0", "tiny@1.9", "tiny@1.10")
+    assert archive_names(names[:1]) == ("tiny_1.0-predict", "tiny_1.0-search")
+    for name, version in zip(names, ("1.0", "1.9", "1.10"), strict=True):
+        for archive in archive_names((name,)):
+            manifest = json.loads((archives_dir / archive / "MAR-INF/MANIFEST.json").read_text())
+            assert manifest["model"]["modelName"] == archive
+            assert manifest["model"]["modelVersion"] == version
+        card = json.loads((model_folder(versions_dir, name) / "card.json").read_text())
+        assert card["version"] == version
+    assert {path.name for path in archives_dir.iterdir()} == set(archive_names(names))
+
+
+def test_versions_and_models_of_one_version_live_side_by_side(
+    versions_dir: Path, models_dir: Path, archives_dir: Path
+) -> None:
+    (versions_dir / "tiny").rename(models_dir / "tiny-two")
+    for card in models_dir.glob("tiny-two/*/card.json"):
+        card.write_text(card.read_text().replace('"name": "tiny"', '"name": "tiny-two"'))
+    names = build_archives(models_dir, archives_dir)
+    assert names == ("tiny", "tiny-two@1.0", "tiny-two@1.9", "tiny-two@1.10")
+    assert model_folder(models_dir, "tiny") == models_dir / "tiny"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tiny/1.9", "tiny/2", r"tiny@2: its card is of version 1\.9"),
+        ("tiny/1.9", "tiny/new", r"tiny: got a version 'new', allowed up to three numbers"),
+        ("tiny/1.9", "tiny/1.9.0.1", r"tiny: got a version '1\.9\.0\.1'"),
+        ("tiny", "other", r"other@1\.0: its card is of 'tiny'"),
+        ("tiny/1.9/card.json", "tiny/card.json", "tiny: got a model and folders of versions"),
+    ],
+)
+def test_a_folder_named_unlike_its_card_is_refused(
+    versions_dir: Path, archives_dir: Path, old: str, new: str, message: str
+) -> None:
+    (versions_dir / old).rename(versions_dir / new)
+    with pytest.raises(ArchiveError, match=message):
+        build_archives(versions_dir, archives_dir)
+
+
+@pytest.mark.parametrize(
+    ("default", "models", "served"),
+    [
+        (None, (), ("a", "b@1", "b@2")),
+        ("b", (), ("b@1", "b@2", "a")),
+        ("b@2", (), ("b@2", "a", "b@1")),
+        (None, ("b",), ("b@1", "b@2")),
+        (None, ("b@2",), ("b@2",)),
+        (None, ("nobody",), ("a", "b@1", "b@2")),
+    ],
+)
+def test_the_default_model_comes_first_with_its_versions(
+    default: str | None, models: tuple[str, ...], served: tuple[str, ...]
+) -> None:
+    config = StackConfig(default_model=default, models=models)
+    assert served_models(("a", "b@1", "b@2"), config) == served
+
+
+def test_a_default_model_there_is_not_is_named() -> None:
+    with pytest.raises(StackError, match="default model: got 'b@3', allowed b@1"):
+        served_models(("b@1",), StackConfig(default_model="b@3"))
 
 
 def test_an_empty_store_is_an_error(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from cli.archives import REPOSITORY
+from cli.archives import REPOSITORY, archive_names
 from cli.stack import Stack, StackConfig
 
 
@@ -15,6 +15,5 @@ def test_the_probe_predicts_and_searches_on_every_worker(
     command += ["--url", f"http://127.0.0.1:{stack.ports.inference}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    for model in stack.models:
-        assert f"{model}-predict" in done.stdout
-        assert f"{model}-search" in done.stdout
+    for name in archive_names(stack.models):
+        assert name in done.stdout
