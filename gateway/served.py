@@ -6,7 +6,6 @@ Imports contracts and gateway parts.
 import asyncio
 import functools
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,12 +87,16 @@ class ServedModels:
         self._cache = ResultCache(settings.cache_bytes)
         self.routes = settings.make_routes()
         self.known: dict[str, Served] = {}
+        self._asking: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
-        """Asks every worker what it holds, for as long as it takes."""
-        async with asyncio.TaskGroup() as group:
-            for name in self.routes.models:
-                group.create_task(self._describe_until_known(name))
+        """Asks every worker what it holds, until those that answer callers have said it."""
+        asking = {
+            name: asyncio.create_task(self._describe_until_known(name))
+            for name in self.routes.models
+        }
+        self._asking = tuple(asking.values())
+        await asyncio.gather(*(asking[name] for name in self.routes.answering))
 
     def find(
         self, wanted: str, key: bytes = b"", payload: Any = None, kind: type[Any] | None = None
@@ -118,9 +121,10 @@ class ServedModels:
         return tuple(split_name(served)[1] for served in self._versions(model.name))
 
     def listed(self) -> api.ModelList:
-        """Those known, the default model's first."""
-        known = [self.known[name] for name in self.routes.models if name in self.known]
-        default = self.routes.find("")
+        """Those known, the default first."""
+        default = self.routes.primaries[""]
+        names = sorted(self.routes.models, key=lambda name: name != default)
+        known = [self.known[name] for name in names if name in self.known]
         return api.ModelList(models=tuple(_summary(one, one.name == default) for one in known))
 
     async def work(self) -> bool:
@@ -156,25 +160,29 @@ class ServedModels:
         return np.asarray(arrays["logits"])
 
     async def close(self) -> None:
-        """Ends every search."""
+        """Ends every search, and asks no worker any more."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
         for model in self.known.values():
             await model.desk.scheduler.close()
 
     def _by_told_version(self, wanted: str) -> str | None:
-        """A model with one version may be asked for by it, too: the one its card says."""
+        """A model with one version may be asked for by it, too: the one its card says.
+
+        Before that is known, by any: it is not ready.
+        """
         name, _ = split_name(wanted)
-        return name if wanted in self._versions(name) else None
+        is_unknown = name in self.routes.models and name not in self.known
+        return name if is_unknown or wanted in self._versions(name) else None
 
     def _versions(self, name: str) -> list[str]:
         """Every version of a model as NAME@VERSION, as far as it is known."""
-        return list(self._told(name))
-
-    def _told(self, name: str) -> Iterator[str]:
-        for served in self.routes.versions_of(name):
-            if served != name:
-                yield served
-            elif served in self.known:
-                yield versioned(name, self.known[served].details.model.version)
+        served = self.routes.versions_of(name)
+        if name not in served:
+            return list(served)
+        known = self.known.get(name)
+        return [versioned(name, known.details.model.version)] if known else []
 
     async def _describe_until_known(self, name: str) -> None:
         for pause in pauses():
@@ -210,7 +218,7 @@ class ServedModels:
             name,
             value_count=_value_count(spec),
             worker_count=settings.search_workers,
-            max_batch=min(settings.max_batch, _searches_a_call(spec)),
+            max_batch=min(settings.max_batch, searches_a_call(spec)),
             max_waiting=settings.max_waiting,
             chunk_seconds=settings.chunk_seconds,
             short_steps=settings.short_steps,
@@ -236,7 +244,7 @@ class ServedModels:
         await self._ask(name, "search", wire.pack(search.model_dump(mode="json"), {"image": grey}))
 
 
-def _searches_a_call(spec: api.InputSpec) -> int:
+def searches_a_call(spec: api.InputSpec) -> int:
     """How many running searches fit into one message."""
     return max(1, MAX_CALL_BYTES // (_STATE_PICTURES * 4 * _value_count(spec)))
 

@@ -104,7 +104,7 @@ class CandorService:
         self._draining = False
 
     async def start(self) -> None:
-        """Asks every worker what it holds, for as long as it takes."""
+        """Asks every worker what it holds, until those that answer callers have said it."""
         await self.models.start()
 
     async def predict(self, payload: Any, caller: Caller) -> api.PredictResponse:

@@ -238,9 +238,13 @@ class LinearBackend:
         finally:
             self.flying -= 1
 
+    def hold(self, model: str, version: str) -> None:
+        """This version from now on, whatever the model is called."""
+        self._workers[model] = LinearWorker(card_of(version))
+
     def _worker(self, model: str) -> LinearWorker:
+        version = model.partition("@")[2]
         if model not in self._workers:
-            version = model.partition("@")[2]
             self._workers[model] = LinearWorker(card_of(version) if version else CARD)
         return self._workers[model]
 

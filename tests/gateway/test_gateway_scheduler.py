@@ -19,7 +19,7 @@ from gateway.clock import MAX_CHUNK_STEPS, ChunkClock
 from gateway.queue import CONDEMNED_DEATHS
 from gateway.scheduler import SearchScheduler
 from gateway.search import SearchResult
-from gateway.service import _searches_a_call
+from gateway.served import searches_a_call
 from tests.gateway.linear_worker import DEADLY_SEED, POISON_SEED, SHAPE, LinearBackend
 
 T = TypeVar("T")
@@ -574,7 +574,7 @@ def test_closing_fails_what_still_runs() -> None:
 
 def test_batch_of_large_pictures_fits_into_one_message() -> None:
     large = InputSpec(channels=3, height=224, width=224, lower=0.0, upper=1.0)
-    count = _searches_a_call(large)
+    count = searches_a_call(large)
     assert 16 <= count < 32
     assert count * 4 * (4 * 3 * 224 * 224) < MAX_CALL_BYTES
 

@@ -1,5 +1,6 @@
 """Several versions of a model through both real doors: named, canaried, compared in the shadow."""
 
+import asyncio
 import base64
 import logging
 import time
@@ -20,6 +21,8 @@ from gateway.metrics import ShadowOutcome
 from gateway.pb.openinference import inference_pb2, inference_pb2_grpc
 from gateway.routing import Route
 from gateway.search import SearchResult
+from gateway.service import CandorService
+from gateway.settings import Settings
 from gateway.shadow import (
     GAIN_TOLERANCE,
     MAX_IN_FLIGHT,
@@ -27,10 +30,10 @@ from gateway.shadow import (
     compare_predictions,
     compare_radii,
 )
-from tests.gateway.linear_worker import SHAPE, WEIGHTS, card_of, logits_of
+from tests.gateway.linear_worker import SHAPE, WEIGHTS, LinearBackend, card_of, logits_of
 from tests.gateway.open_doors import Doors, opened, until
 
-MODELS = ("linear@1.2", "linear@1.3", "linear@2.0")
+MODELS = ("linear@1.3", "linear@1.2", "linear@2.0")  # the primary is not the first
 TARGETS = (api.ClassRef(index=0),)
 PICTURES = np.random.default_rng(11).random((40, *SHAPE), dtype=np.float32)
 
@@ -113,8 +116,8 @@ def test_a_version_named_answers_and_says_so(versions: Doors, version: str) -> N
 
 
 def test_versions_are_listed_and_the_primary_is_the_default(versions: Doors) -> None:
-    told = {one.model.version: one.is_default for one in versions.client.list_models().models}
-    assert told == {"1.2": True, "1.3": False, "2.0": False}
+    told = [(one.model.version, one.is_default) for one in versions.client.list_models().models]
+    assert told == [("1.2", True), ("1.3", False), ("2.0", False)]
     assert versions.client.get_model().model.version == "1.2"
     page = versions.rest.get("/").text
     assert [name for name in ("linear", *MODELS) if f"<option>{name}</option>" in page] == [
@@ -182,12 +185,81 @@ def test_a_failing_canary_counts_for_itself() -> None:
         assert predicted(doors, model="linear@1.2").model.version == "1.2"
 
 
+def test_streams_count_for_the_version_that_answered(versions: Doors) -> None:
+    request = api.ExplainRequest(image=image(), targets=TARGETS, steps=5)
+    version = predicted(versions).model.version
+    labels = {"verb": "explain_stream", "model": f"linear@{version}", "outcome": "OK"}
+    read = versions.gateway.metrics.registry.get_sample_value
+    before = read("candor_requests_total", labels)
+    *_, last = versions.client.explain_stream(request)
+    assert last.result is not None
+    assert last.result.model.version == version
+    body = request.model_dump(mode="json", exclude_none=True)
+    assert versions.rest.post("/v1/explain/stream", json=body).status_code == 200
+    until(lambda: read("candor_requests_total", labels) == before + 2)
+
+
+# --- what the workers hold ----------------------------------------------------------------------
+
+
+def service_of(backend: LinearBackend, **route: Any) -> CandorService:
+    routes = {"linear": Route(primary="1.2", **route)}
+    return CandorService(backend, Settings(models=MODELS, routes=routes))
+
+
+def test_a_start_waits_for_no_version_that_answers_nobody() -> None:
+    async def scenario() -> None:
+        backend = LinearBackend()
+        backend.broken |= {"linear@1.3", "linear@2.0"}
+        service = service_of(backend, shadow="2.0", shadow_share=1.0)
+        with pytest.raises(ServiceError, match="'linear@1.2' does not answer: still loading"):
+            service.get_model("linear")
+        async with asyncio.timeout(5):
+            await service.start()
+            assert await service.ready()
+            assert [one.model.version for one in service.list_models().models] == ["1.2"]
+            backend.broken.clear()
+            while len(service.models.known) < len(MODELS):
+                await asyncio.sleep(0.01)
+        await service.drain()
+
+    asyncio.run(scenario())
+
+
+def test_a_start_waits_for_the_canary() -> None:
+    async def scenario() -> None:
+        backend = LinearBackend()
+        backend.broken.add("linear@2.0")
+        service = service_of(backend, canary="2.0", weight=0.01)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await service.start()
+        assert not await service.ready()
+        await service.drain()
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_with_another_version_answers_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        backend = LinearBackend()
+        backend.hold("linear@1.2", "2.0")
+        service = service_of(backend)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await service.start()
+        await service.drain()
+
+    asyncio.run(scenario())
+    assert "the worker of linear@1.2 holds version 2.0" in caplog.text
+
+
 # --- Open Inference Protocol --------------------------------------------------------------------
 
 
 def test_open_inference_serves_versions_on_both_doors(versions: Doors) -> None:
     told = versions.rest.get("/v2/models/linear").json()
-    assert told["versions"] == ["1.2", "1.3", "2.0"]
+    assert told["versions"] == ["1.3", "1.2", "2.0"]
     tensor = {
         "name": "image",
         "datatype": "FP32",
@@ -208,7 +280,7 @@ def test_open_inference_serves_versions_on_both_doors(versions: Doors) -> None:
         assert list(response.outputs[0].contents.int64_contents) == answer["outputs"][0]["data"]
     refused = versions.rest.get("/v2/models/linear/versions/9")
     assert refused.status_code == 404
-    assert refused.json()["error"] == "version: got '9', available 1.2, 1.3, 2.0"
+    assert refused.json()["error"] == "version: got '9', available 1.3, 1.2, 2.0"
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name="linear@1.2", version="2.0"))
     assert caught.value.details() == "version: got '2.0', available 1.2"
@@ -237,9 +309,9 @@ def test_a_report_is_of_the_primary_unless_it_names_a_version(tmp_path: Path) ->
             made = doors.client.create_report(CreateReportRequest(model=wanted, undefended=wanted))
             assert made.request.model == f"linear@{found}"
             assert made.request.undefended == (f"linear@{found}" if wanted else "")
-        with pytest.raises(ServiceError, match="model: got 'linear@9', available linear@1.2"):
+        with pytest.raises(ServiceError, match="model: got 'linear@9', available linear@1.3"):
             doors.client.create_report(CreateReportRequest(model="linear@9"))
-        with pytest.raises(ServiceError, match="independent: got 'cubic', allowed linear@1.2"):
+        with pytest.raises(ServiceError, match="independent: got 'cubic', allowed linear@1.3"):
             doors.client.create_report(CreateReportRequest(independent="cubic"))
 
 
