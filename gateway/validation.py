@@ -74,7 +74,9 @@ def requested_model(payload: Any) -> str:
 
 def sent_picture(payload: Any) -> bytes:
     """The picture of a request as it was sent, not decoded yet; empty where it is bad."""
-    image = _part(ImageInput, payload.get("image") if isinstance(payload, Mapping) else None)
+    if not isinstance(payload, Mapping) or is_oversized(payload):
+        return b""
+    image = _part(ImageInput, payload.get("image"))
     if image is None:
         return b""
     if image.tensor is not None:

@@ -138,7 +138,7 @@ def test_cancelled_task_ends_the_search(fresh_doors: Doors, png: bytes) -> None:
                 await task
 
     asyncio.run(ask_and_cancel())
-    desk = fresh_doors.gateway.service._served["linear"].desk
+    desk = fresh_doors.gateway.service.models.known["linear"].desk
     until(lambda: desk.scheduler.search_count == 0)
 
 
