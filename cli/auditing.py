@@ -149,7 +149,7 @@ def _searcher(loaded: "LoadedModel", request: AuditRequest, steps: int) -> "nn.M
     if not compiling_pays(request.compiles, request.image_count * steps):
         return None
     batch_size = min(request.batch_size, request.image_count)
-    compiled = compiled_for(loaded, batch_size, is_repeatable=True)
+    compiled = compiled_for(loaded, batch_size)
     return None if compiled is loaded.network else compiled
 
 

@@ -23,24 +23,19 @@ def compiling_pays(compiles: bool | None, image_steps: int) -> bool:
     return image_steps >= _COMPILE_FROM_STEPS if compiles is None else compiles
 
 
-def compiled_for(
-    loaded: "LoadedModel", batch_size: int, *, is_repeatable: bool = False
-) -> "nn.Module":
+def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
     """Compiled for full batches and for the last ones; the network itself where that is impossible.
 
-    Args:
-        is_repeatable: another run gives the same bits: every size gets all threads, where it
-            otherwise gets as many as turn out to be faster.
+    Another run with as many threads gives the same bits.
     """
     import torch
 
-    from candor.search.compiled import compile_network
+    from candor.search.compiled import compile_network, share_sizes
 
     # Of several models in one process torch would quietly leave the later ones as they are.
     torch.compiler.reset()
     console().print("compiling, a minute or two the first time ...")
     expected = loaded.card.input
     shape = (expected.channels, expected.height, expected.width)
-    sizes = tuple({batch_size, max(1, batch_size // 4)})
-    threads = dict.fromkeys(sizes, torch.get_num_threads()) if is_repeatable else None
-    return compile_network(loaded.network, sizes, shape, threads=threads)
+    device = next(loaded.network.parameters()).device
+    return compile_network(loaded.network, share_sizes(batch_size, device), shape)
