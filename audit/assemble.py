@@ -40,6 +40,7 @@ def write_report(
         other: a report to compare with.
     Raises:
         AuditError: parts are missing or damaged, or ``other`` is of other images.
+        DiskFull: no space; without a new signature the folder is no report to `verify_folder`.
     """
     plan, facts = read_plan(folder), read_facts(folder)
     ledger = Ledger(folder, plan)
