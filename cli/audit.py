@@ -244,6 +244,8 @@ def _show(report: "Report", out: Path, as_json: bool) -> None:
     for area in report.areas:
         text = f"{formats.goal(area.goal)} ARA {formats.area(area)}"
         screen.print(text, markup=False, soft_wrap=True)
+    text = f"computed in {formats.durations(report.provenance)}"
+    screen.print(text, markup=False, soft_wrap=True)
     for name in ("report.html", "report.pdf", "report.json", "ledger.parquet"):
         screen.print(f"  {out / name}", markup=False, soft_wrap=True)
 
