@@ -73,21 +73,3 @@ def test_signal_ends_a_compilation_and_what_it_began(
     said = _stopped_at(process, number, lambda names: "sleep" in names)
     assert "KeyboardInterrupt" in said
     assert process.returncode != 0
-
-
-@pytest.mark.slow
-def test_audit_stopped_while_it_compiles_says_so_and_goes_on(
-    model: Path, data_root: Path, tmp_path: Path
-) -> None:
-    words = ["-m", "cli", "audit", "--model", model, "--data-dir", data_root, "--compile"]
-    words += ["--images", 2, "--batch-size", 2, "--steps", 2, "--attacks", "paper", "--quick"]
-    words += ["--attacks-only", "--out", tmp_path / "out", "--key", tmp_path / "key.pem"]
-    command = list(map(str, words))
-    process = _started(command, tmp_path / "cache")
-    said = _stopped_at(process, signal.SIGTERM, lambda names: "cc1plus" in names)
-    assert "the same command goes on" in " ".join(said.split())
-    assert "Traceback" not in said
-    assert process.returncode == 1
-    again = _started(command, tmp_path / "cache")
-    said = again.communicate(timeout=600)[1]
-    assert again.returncode == 0, said
