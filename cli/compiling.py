@@ -1,5 +1,10 @@
 """When and for what a command compiles its network.  Imports candor.search lazily."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,4 +43,48 @@ def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
     expected = loaded.card.input
     shape = (expected.channels, expected.height, expected.width)
     device = next(loaded.network.parameters()).device
-    return compile_network(loaded.network, share_sizes(batch_size, device), shape)
+    with _stoppable():
+        return compile_network(loaded.network, share_sizes(batch_size, device), shape)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops a compilation as Ctrl-C does, and neither leaves a compiler running.
+
+    Left to itself torch waits for its compilers when it ends, and they look once a minute whether
+    it is still there.
+
+    Raises:
+        KeyboardInterrupt: after whatever the signal did before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are none of its business
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        _end_compilers()  # first, for an interrupted `subprocess.run` orphans what it began
+        if callable(handler):
+            handler(number, frame)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_compilers() -> None:
+    """Every process below this one; torch's pool of workers is forgotten, not waited for."""
+    import psutil
+    from torch._inductor import async_compile
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    async_compile.after_fork()
