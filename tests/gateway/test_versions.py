@@ -16,6 +16,7 @@ from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.reports import CreateReportRequest
 from candor.contracts.worker import SearchEnd
+from gateway.caller import Priority
 from gateway.client import CandorClient
 from gateway.metrics import ShadowOutcome
 from gateway.pb.openinference import inference_pb2, inference_pb2_grpc
@@ -388,6 +389,8 @@ def test_a_drain_waits_for_callers_not_for_shadows(rival: Doors) -> None:
     rival.backend.delays["linear@2.0"] = 4.0
     rival.client.explain(api.ExplainRequest(image=image(), targets=TARGETS, steps=30))
     until(lambda: ("linear@2.0", "search") in rival.backend.calls)
+    queue = rival.gateway.service.models.known["linear@2.0"].desk.scheduler._queue
+    assert [one.lane.priority for one in queue] == [Priority.REPORT]
     started = time.monotonic()
     rival.wait(rival.gateway.service.drain())
     assert time.monotonic() - started < 1.0

@@ -35,6 +35,18 @@ def stack_config(tiny_models_dir: Path, tmp_path_factory: pytest.TempPathFactory
     )
 
 
+@pytest.fixture
+def one_version(
+    stack_config: StackConfig, tiny_models_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> StackConfig:
+    """The untrained model alone, for what compiles it: two take twice as long."""
+    if _uses_shipped():
+        return stack_config
+    return StackConfig(
+        models_dir=tiny_models_dir, archives_dir=tmp_path_factory.mktemp("archive") / "built"
+    )
+
+
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
     with collecting() as listening:

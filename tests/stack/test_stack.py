@@ -133,7 +133,7 @@ def free_port() -> int:
 def start_serve(
     config: StackConfig, temporary: Path
 ) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """`candor serve` once ready, and every process below it; reuses the built archives."""
+    """`candor serve` once ready, and every process below it."""
     ports = ["--grpc-port", str(free_port()), "--rest-port", str(free_port())]
     command = [sys.executable, "-c", _SERVE, *ports, "--models-dir", str(config.models_dir)]
     command += ["--archives-dir", str(config.archives_dir)]
@@ -155,9 +155,9 @@ def start_serve(
     ],
 )
 def test_serve_leaves_nothing_behind(
-    stack_config: StackConfig, tmp_path: Path, number: signal.Signals
+    one_version: StackConfig, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process, below = start_serve(stack_config, tmp_path)
+    process, below = start_serve(one_version, tmp_path)
     assert len(below) >= 4, "the JVM, two workers and the gateway"
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
