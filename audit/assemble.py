@@ -40,6 +40,7 @@ def write_report(
         other: a report to compare with.
     Raises:
         AuditError: parts are missing or damaged, or ``other`` is of other images.
+        DiskFull: no space; without a new signature the folder is no report to `verify_folder`.
     """
     plan, facts = read_plan(folder), read_facts(folder)
     ledger = Ledger(folder, plan)
@@ -48,13 +49,17 @@ def write_report(
     content = ledger_bytes(
         evidence.clean, evidence.attack_rows(), winners, evidence.distance(1.0).l2
     )
+    seconds = dict.fromkeys(plan.stages, 0.0)
+    for block in registry.blocks(plan):
+        seconds[block.stage] += ledger.seconds(block)
     provenance = Provenance(
         plan=plan,
         plan_sha256=plan.digest,
         ledger_sha256=hashlib.sha256(content).hexdigest(),
         versions=facts.versions,
         machine=facts.machine,
-        compute_seconds=round(sum(map(ledger.seconds, registry.blocks(plan))), 1),
+        compute_seconds=round(sum(seconds.values()), 1),
+        stage_seconds={name: round(value, 1) for name, value in seconds.items()},
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=command,
     )

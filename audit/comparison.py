@@ -41,8 +41,15 @@ def read_other(folder: Path) -> Other:
         ledger = pq.read_table(folder / LEDGER_FILE).to_pylist()
     except FileNotFoundError as err:
         raise AuditError(f"compare: {folder} holds no finished audit: {err}") from err
-    except (ValidationError, pa.ArrowException) as err:
-        raise AuditError(f"compare: the audit in {folder} is damaged: {err}") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        place = ".".join(map(str, first["loc"])) or _REPORT_FILE
+        raise AuditError(
+            f"compare: the report in {folder} is damaged or of another version "
+            f"({place}: {first['msg']})"
+        ) from err
+    except pa.ArrowException as err:
+        raise AuditError(f"compare: {folder / LEDGER_FILE} is damaged: {err}") from err
     return Other(report=report, ledger=ledger)
 
 

@@ -9,6 +9,27 @@ class AuditBusy(AuditError):
     """Another process has this share of the audit."""
 
 
+class DiskFull(AuditError):
+    """No space is left where an audit writes; what was finished stays, nothing is half there."""
+
+
+class OutOfMemory(AuditError):
+    """A block needs more memory than there is; what was finished stays."""
+
+
+class BlockFailed(AuditError):
+    """A block ended in an error nobody foresaw, the cause; what was finished stays.
+
+    Attributes:
+        place: stage and images.
+    """
+
+    def __init__(self, place: str, cause: Exception) -> None:
+        words = " ".join(str(cause).split())[:300] or "no further word"
+        super().__init__(f"{place}: {type(cause).__name__}: {words}")
+        self.place = place
+
+
 class AuditStopped(BaseException):
     """Somebody wants an audit to stop where it is; finished parts stay.
 

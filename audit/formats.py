@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audit.model import Area, Distance, Share
+from audit.model import Area, Distance, Provenance, Share
 
 
 def distance(value: Distance | None) -> str:
@@ -50,6 +50,12 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min {rest} s" if hours else f"{minutes} min {rest} s"
 
 
+def durations(provenance: Provenance) -> str:
+    """All of it, and stage by stage."""
+    stages = (f"{name} {duration(each)}" for name, each in provenance.stage_seconds.items())
+    return ": ".join(filter(None, (duration(provenance.compute_seconds), ", ".join(stages))))
+
+
 GOAL_TITLES = {"attack": "attack", "btr": "BTR (better than random)"}
 
 
@@ -66,6 +72,6 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "settings": settings,
     "number": number,
     "p_value": p_value,
-    "duration": duration,
+    "durations": durations,
     "goal": goal,
 }

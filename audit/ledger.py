@@ -6,6 +6,7 @@ on the disk, so a kill at any moment loses at most the block that was running, a
 keeps any block from being counted twice.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -17,10 +18,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from audit.errors import AuditBusy, AuditError
+from audit.errors import AuditBusy, AuditError, DiskFull
 from audit.plan import PLAN_FILE, AuditPlan, Frozen, Shard, differences
 
 PARTS_FOLDER = "parts"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 Row = dict[str, Any]
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
@@ -43,13 +45,15 @@ class Ledger:
 
     Raises:
         AuditError: the folder holds an audit by another plan; the message names what differs.
+        DiskFull: no space for it.
     """
 
     def __init__(self, folder: Path, plan: AuditPlan) -> None:
         self._parts = folder / PARTS_FOLDER
         self._folder = folder
         self._digest = plan.digest
-        self._parts.mkdir(parents=True, exist_ok=True)
+        with _told_where_full(folder):
+            self._parts.mkdir(parents=True, exist_ok=True)
         _settle_plan(folder, plan)
 
     def has(self, block: Block) -> bool:
@@ -57,7 +61,11 @@ class Ledger:
         return (self._parts / block.file_name).is_file()
 
     def write(self, block: Block, rows: list[Row], seconds: float) -> None:
-        """Keep a finished block; returns once it would survive a power cut."""
+        """Keep a finished block; returns once it would survive a power cut.
+
+        Raises:
+            DiskFull: it was not kept.
+        """
         content = {"plan": self._digest, "seconds": seconds, "rows": rows}
         write_atomically(
             self._parts / block.file_name,
@@ -98,9 +106,12 @@ class Ledger:
 
         Raises:
             AuditBusy: another process has it.
+            DiskFull: no space for the file that is locked.
         """
         path = self._folder / f".lock-{shard.index}-of-{shard.count}"
-        with path.open("w") as stream:
+        with _told_where_full(self._folder):
+            stream = path.open("w")
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as err:
@@ -138,19 +149,37 @@ def write_model(path: Path, model: Frozen) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either wholly there or not, and stays after a power cut."""
+    """Write a file that is either wholly there or not, and stays after a power cut.
+
+    Raises:
+        DiskFull: nothing was written, and a file that was there before is as it was.
+    """
     # The process id keeps two shards of one folder apart.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(draft, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    with _told_where_full(path.parent):
+        try:
+            with draft.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def _told_where_full(folder: Path) -> Iterator[None]:
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        raise DiskFull(f"out: no space left on the disk of {folder}") from err
 
 
 def _settle_plan(folder: Path, plan: AuditPlan) -> None:

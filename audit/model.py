@@ -299,6 +299,7 @@ class Provenance(Frozen):
 
     Attributes:
         compute_seconds: sum over all blocks of work, whichever process ran them.
+        stage_seconds: the same by stage; empty in reports from before it was kept.
     """
 
     plan: AuditPlan
@@ -307,6 +308,7 @@ class Provenance(Frozen):
     versions: dict[str, str]
     machine: Machine
     compute_seconds: float
+    stage_seconds: dict[str, float] = {}
     finished_at: str
     command: str
 

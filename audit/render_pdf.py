@@ -366,7 +366,7 @@ def _provenance(report: Report) -> list[Any]:
         ["versions", formats.settings(provenance.versions)],
         ["machine", f"{machine.processor}, {machine.cores} cores, {machine.system}, "
                     f"device {machine.device}"],
-        ["computing time", formats.duration(provenance.compute_seconds)],
+        ["computing time", formats.durations(provenance)],
         ["finished", provenance.finished_at],
     ]  # fmt: skip
     return [_text("Provenance", _HEAD), _table(rows, (0.18, 0.82), has_head=False)]

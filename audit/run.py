@@ -10,7 +10,7 @@ import torch
 
 from audit import registry
 from audit.ensemble import combine
-from audit.errors import AuditError
+from audit.errors import AuditError, BlockFailed, OutOfMemory
 from audit.ledger import Block, Ledger, Row
 from audit.plan import AuditPlan, Shard
 from audit.stages import ATTACK_STAGES, Batch, Subject
@@ -50,11 +50,12 @@ def run_blocks(
     Returns:
         Blocks of the whole plan still missing in this ledger: those of other shards.
     Raises:
-        AuditError: more images than there are, another process has this shard, or a block failed;
-            what was finished stays.
+        AuditError: more images than there are, or another process has this shard.
+        BlockFailed, OutOfMemory, DiskFull: a block could not be computed or written; what was
+            finished stays.
     """
     if plan.image_count > len(data):
-        raise AuditError(f"images: got {plan.image_count}, allowed [2, {len(data)}]")
+        raise AuditError(f"image_count: got {plan.image_count}, allowed [2, {len(data)}]")
     everything = registry.blocks(plan)
     own = everything[shard.index :: shard.count]
     indices = plan.image_indices(len(data))
@@ -106,11 +107,20 @@ def _run_block(
     try:
         return registry.STAGES[block.stage].run(subject, batch, plan.budget)
     except Exception as err:  # whatever a stage or a library meets ends as one readable reason
-        reason = " ".join(str(err).split())[:300] or "no further word"
-        raise AuditError(
-            f"{block.stage} failed on images {block.start} to {block.stop - 1} "
-            f"({type(err).__name__}: {reason}); finished parts are kept, the same command goes on"
-        ) from err
+        place = f"{block.stage} on images {block.start} to {block.stop - 1}"
+        if _is_out_of_memory(err):
+            raise OutOfMemory(
+                f"batch_size: got {plan.batch_size}, allowed as many as memory holds; "
+                f"it ran out at {place}"
+            ) from err
+        raise BlockFailed(place, err) from err
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch has no class of its own for it.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _cost(block: Block, plan: AuditPlan) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from candor.contracts import limits
-from cli.auditing import AuditRequest, compute, finish, prepare
+from cli.auditing import AuditRequest, BadOption, compute, finish, prepare
 from cli.compiling import Compiles
 from cli.datasets import DataDir, DataName
 from cli.output import AsJson, clear_errors, console, print_json
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audit.model import Report
     from audit.run import Progress
 
+_GOES_ON = "finished parts are kept, the same command goes on"
 app = typer.Typer(help="Robustness reports that an auditor can sign.", add_completion=False)
 
 KeyFile = Annotated[
@@ -166,12 +167,20 @@ def verify(
 def _one_reason(command: str) -> Iterator[None]:
     """Every failure as one line; a user of a report never sees a stack trace."""
     with clear_errors(command):
+        from audit.errors import BlockFailed, DiskFull
+
         try:
             yield
+        except BadOption as err:
+            # The one option that is named otherwise than the service's field.
+            field = "images" if err.field == "image_count" else err.field
+            raise ValueError(f"{field}: {err.description}") from err
+        except (BlockFailed, DiskFull) as err:
+            raise ValueError(f"{err}; {_GOES_ON}") from err
         except (ValueError, OSError, typer.Exit):
             raise
         except KeyboardInterrupt as err:
-            raise ValueError("stopped; the same command goes on") from err
+            raise ValueError(f"stopped; {_GOES_ON}") from err
         except Exception as err:
             raise ValueError(f"internal ({type(err).__name__}: {err})") from err
 
@@ -235,6 +244,8 @@ def _show(report: "Report", out: Path, as_json: bool) -> None:
     for area in report.areas:
         text = f"{formats.goal(area.goal)} ARA {formats.area(area)}"
         screen.print(text, markup=False, soft_wrap=True)
+    text = f"computed in {formats.durations(report.provenance)}"
+    screen.print(text, markup=False, soft_wrap=True)
     for name in ("report.html", "report.pdf", "report.json", "ledger.parquet"):
         screen.print(f"  {out / name}", markup=False, soft_wrap=True)
 

@@ -3,7 +3,8 @@
 What `candor audit` does at once and `candor report-worker` as a job.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from audit.stages import Subject
     from candor.artifact import LoadedModel
     from candor.data.images import Images
+
+
+class BadOption(ValueError):
+    """An option is out of its range, or what it names is missing, damaged or does not fit.
+
+    Attributes:
+        field: of `AuditRequest`, and of the service's request.
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,29 +78,31 @@ def prepare(request: AuditRequest) -> PreparedAudit:
     """Load what is asked for.
 
     Raises:
-        ValueError, OSError: a model or the data is missing, damaged or does not fit, or an option
-            is out of its range; the message says which.
+        BadOption: a model or the data is missing, damaged or does not fit, or an option is out of
+            its range.
     """
     from audit.plan import QUICK, AuditPlan, Budget, code_digest
     from audit.registry import checked_stages
     from audit.stages import ATTACK_STAGES, Subject
     from candor.artifact import load_model
 
-    loaded = load_model(request.model)
-    beside = {
-        name: None if path is None else load_model(path)
-        for name, path in {
-            "independent": request.independent,
-            "undefended": request.undefended,
-        }.items()
-    }
+    def load(field: str, folder: Path) -> "LoadedModel":
+        with option(field, folder.name):
+            return load_model(folder)
+
+    loaded = load("model", request.model)
+    given = {"independent": request.independent, "undefended": request.undefended}
+    beside = {name: path and load(name, path) for name, path in given.items()}
     size = loaded.card.input.height
-    dataset = open_dataset(request.data, "test", request.data_dir, image_size=size)
+    with option("data", request.data):
+        dataset = open_dataset(request.data, "test", request.data_dir, image_size=size)
     _check_count(request.image_count, len(dataset))
     budget = QUICK if request.is_quick else Budget()
     if request.steps is not None:
         budget = budget.model_copy(update={"steps": request.steps})
-    stages = checked_stages(request.attacks or tuple(ATTACK_STAGES), has_extras=request.has_extras)
+    with option("attacks", ", ".join(request.attacks)):
+        attacks = request.attacks or tuple(ATTACK_STAGES)
+        stages = checked_stages(attacks, has_extras=request.has_extras)
     searcher = _searcher(loaded, request, budget.steps)
     plan = AuditPlan(
         weights_sha256=loaded.card.weights_sha256,
@@ -113,7 +129,7 @@ def compute(
     """Run what is unfinished of a shard into the ledger in ``out``; parts left to other shards.
 
     Raises:
-        AuditError: see `audit.run.run_blocks`.
+        AuditError: see `audit.run.run_blocks` and `audit.facts.collect`.
     """
     from audit.facts import collect, write_facts
     from audit.ledger import Ledger
@@ -140,6 +156,16 @@ def finish(out: Path, key: "Ed25519PrivateKey", other: "Other | None") -> "Repor
     return write_report(out, key, command=command, other=other)
 
 
+@contextmanager
+def option(field: str, got: str) -> Iterator[None]:
+    """Errors within as `BadOption` of ``field``, once."""
+    try:
+        yield
+    except (ValueError, OSError) as err:
+        told = str(err).removeprefix(f"{field}: ")
+        raise BadOption(field, told if told.startswith("got ") else f"got {got!r}; {told}") from err
+
+
 def _weights(loaded: "LoadedModel | None") -> str | None:
     return None if loaded is None else loaded.card.weights_sha256
 
@@ -149,13 +175,13 @@ def _searcher(loaded: "LoadedModel", request: AuditRequest, steps: int) -> "nn.M
     if not compiling_pays(request.compiles, request.image_count * steps):
         return None
     batch_size = min(request.batch_size, request.image_count)
-    compiled = compiled_for(loaded, batch_size, is_repeatable=True)
+    compiled = compiled_for(loaded, batch_size)
     return None if compiled is loaded.network else compiled
 
 
 def _check_count(count: int, available: int) -> None:
     if count > available:
-        raise ValueError(f"images: got {count}, allowed [2, {available}]")
+        raise BadOption("image_count", f"got {count}, allowed [2, {available}]")
 
 
 def _command(model_name: str, plan: "AuditPlan") -> str:

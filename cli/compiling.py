@@ -1,5 +1,10 @@
 """When and for what a command compiles its network.  Imports candor.search lazily."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,24 +28,63 @@ def compiling_pays(compiles: bool | None, image_steps: int) -> bool:
     return image_steps >= _COMPILE_FROM_STEPS if compiles is None else compiles
 
 
-def compiled_for(
-    loaded: "LoadedModel", batch_size: int, *, is_repeatable: bool = False
-) -> "nn.Module":
+def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
     """Compiled for full batches and for the last ones; the network itself where that is impossible.
 
-    Args:
-        is_repeatable: another run gives the same bits: every size gets all threads, where it
-            otherwise gets as many as turn out to be faster.
+    Another run with as many threads gives the same bits.
     """
     import torch
 
-    from candor.search.compiled import compile_network
+    from candor.search.compiled import compile_network, share_sizes
 
     # Of several models in one process torch would quietly leave the later ones as they are.
     torch.compiler.reset()
     console().print("compiling, a minute or two the first time ...")
     expected = loaded.card.input
     shape = (expected.channels, expected.height, expected.width)
-    sizes = tuple({batch_size, max(1, batch_size // 4)})
-    threads = dict.fromkeys(sizes, torch.get_num_threads()) if is_repeatable else None
-    return compile_network(loaded.network, sizes, shape, threads=threads)
+    device = next(loaded.network.parameters()).device
+    with _stoppable():
+        return compile_network(loaded.network, share_sizes(batch_size, device), shape)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops a compilation as Ctrl-C does, and neither leaves a compiler running.
+
+    Left to itself torch waits for its compilers when it ends, and they look once a minute whether
+    it is still there.
+
+    Raises:
+        KeyboardInterrupt: after whatever the signal did before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are none of its business
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        _end_compilers()  # first, for an interrupted `subprocess.run` orphans what it began
+        if callable(handler):
+            handler(number, frame)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_compilers() -> None:
+    """Every process below this one; torch's pool of workers is forgotten, not waited for."""
+    import psutil
+    from torch._inductor import async_compile
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    async_compile.after_fork()

@@ -3,7 +3,6 @@
 May import audit, candor and gateway.store; heavy parts when it runs.
 """
 
-import errno
 import hashlib
 import logging
 import os
@@ -24,7 +23,7 @@ import typer
 
 from cli.archives import MODELS_DIR
 from cli.audit import KeyFile, key_file
-from cli.auditing import AuditRequest, PreparedAudit, compute, finish, prepare
+from cli.auditing import AuditRequest, BadOption, PreparedAudit, compute, finish, option, prepare
 from cli.datasets import DataDir
 from cli.output import clear_errors
 from cli.stack import REPORTS_DIR
@@ -49,7 +48,8 @@ _LOWEST_PRIORITY = 19
 _KEEPS_A_LEASE = 6  # how often a lease is begun anew before it would end
 _POLL_SECONDS = 2.0  # between two looks at an empty queue
 _REASON_CHARS = 500
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SPACE_BYTES = 4 * 1024 * 1024  # for a block and the files of a report
+_WAITS_FOR_SPACE = "waits for disk space"
 _log = logging.getLogger("candor.report_worker")
 
 
@@ -147,9 +147,9 @@ class Worker:
         try:
             with lease:
                 result = self._report(leased, lease)
-        except AuditStopped:
+        except (AuditStopped, KeyboardInterrupt):  # the latter while torch compiles
             _log.info("%s: stopped, %s", leased.name, lease.stop and lease.stop.name.lower())
-            self._let_go(leased, lease.stop)
+            self._let_go(leased, lease.stop or Stop.SHUTDOWN)
         except AuditBusy as err:
             _log.warning("%s: %s", leased.name, err)
             self.queue.give_back(leased)
@@ -161,7 +161,7 @@ class Worker:
             self.queue.succeed(leased, result)
             _log.info("%s: succeeded in %.1f seconds", leased.name, time.monotonic() - started)
 
-    def _let_go(self, leased: "LeasedReport", stop: Stop | None) -> None:
+    def _let_go(self, leased: "LeasedReport", stop: Stop) -> None:
         match stop:
             case Stop.CANCELLED:
                 self.queue.cancel(leased)
@@ -170,19 +170,29 @@ class Worker:
 
     def _report(self, leased: "LeasedReport", lease: "_Lease") -> "ReportResult":
         from audit.comparison import read_other
+        from audit.errors import DiskFull
         from audit.plan import Shard
         from audit.run import stoppable
         from candor.contracts.reports import NAME_PREFIX
 
         out, request = self.reports / leased.public_id, leased.request
         compared = request.compare.removeprefix(NAME_PREFIX)
-        other = read_other(self.reports / compared) if compared else None
+        with option("compare", request.compare):
+            other = read_other(self.reports / compared) if compared else None
         prepared = prepare(self._audit_request(request))
         _start_anew_where_plan_differs(out, prepared, leased.name)
         pace = _Pace(request.image_count, lease.tell)
-        with stoppable(prepared.subject, lease.check):
-            compute(prepared, out, shard=Shard(), report=pace.report)
-        return _result(finish(out, self.key, other), out)
+        while True:
+            try:
+                with stoppable(prepared.subject, lease.check):
+                    compute(prepared, out, shard=Shard(), report=pace.report)
+                return _result(finish(out, self.key, other), out)
+            except DiskFull as err:
+                _log.warning("%s: %s; goes on when there is some", leased.name, err)
+                pace.tell_waiting()
+                while not _has_space(self.reports):
+                    self.stopping.wait(_POLL_SECONDS)
+                    lease.check()
 
     def _audit_request(self, request: "CreateReportRequest") -> AuditRequest:
         return AuditRequest(
@@ -283,6 +293,21 @@ class _Pace:
         self._image_count = image_count
         self._tell = tell
         self._first: tuple[int, float] | None = None
+        self._last: ReportProgress | None = None
+
+    def tell_waiting(self) -> None:
+        """The job stands still until there is space on the disk."""
+        from candor.contracts.reports import ReportProgress
+
+        last = self._last or ReportProgress(
+            fraction=0.0,
+            stage="",
+            images_done=0,
+            image_count=self._image_count,
+            attack_ara=None,
+            seconds_left=None,
+        )
+        self._tell(last.model_copy(update={"stage": _WAITS_FOR_SPACE, "seconds_left": None}))
 
     def report(self, progress: "Progress") -> None:
         from candor.contracts.reports import ReportProgress
@@ -291,28 +316,44 @@ class _Pace:
         done_before, started = self._first = self._first or (progress.done, now)
         gained = progress.done - done_before
         left = (progress.total - progress.done) * (now - started) / gained if gained else None
-        self._tell(
-            ReportProgress(
-                fraction=progress.done / progress.total,
-                stage=progress.stage,
-                images_done=progress.images_done,
-                image_count=self._image_count,
-                attack_ara=progress.attack_ara,
-                seconds_left=left,
-            )
+        self._last = ReportProgress(
+            fraction=progress.done / progress.total,
+            stage=progress.stage,
+            images_done=progress.images_done,
+            image_count=self._image_count,
+            attack_ara=progress.attack_ara,
+            seconds_left=left,
         )
+        self._tell(self._last)
 
 
 def reason(error: Exception, name: str) -> str:
     """One sentence for the caller of job ``name``; where nothing is known it names the log."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return (
-            "reports: no space left on the disk of the worker's folder of reports; free some, then "
-            "ask again"
-        )
-    if isinstance(error, ValueError | OSError):
+    from audit.errors import AuditError, BlockFailed
+
+    log = f"see the worker's log for {name}"
+    if isinstance(error, BlockFailed):
+        return f"{error.place}: internal error ({type(error.__cause__).__name__}), {log}"
+    if isinstance(error, BadOption | AuditError):
         return " ".join(str(error).split())[:_REASON_CHARS]
-    return f"internal error ({type(error).__name__}), see the worker's log for {name}"
+    if isinstance(error, MemoryError):
+        return f"the worker has too little memory, {log}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"the worker cannot read or write a file ({error.strerror}), {log}"
+    return f"internal error ({type(error).__name__}), {log}"
+
+
+def _has_space(folder: Path) -> bool:
+    from audit.errors import DiskFull
+    from audit.ledger import write_atomically
+
+    probe = folder / ".space"
+    try:
+        write_atomically(probe, bytes(_SPACE_BYTES))
+    except DiskFull:
+        return False
+    probe.unlink(missing_ok=True)  # another worker may look too
+    return True
 
 
 def _start_anew_where_plan_differs(out: Path, prepared: PreparedAudit, name: str) -> None:

@@ -44,6 +44,7 @@ from gateway.search import (
 )
 
 OnCharge = Callable[[str, float], None]
+_CAUTION = 1.25  # of an estimate: chunks and newcomers' first chunks take longer than on average
 
 
 class SearchScheduler:
@@ -183,13 +184,17 @@ class SearchScheduler:
         return chunks * chunk + self._clock.step_seconds(1) + self._clock.ending_length()
 
     def whole_seconds(self, items: Sequence[SearchItem], tenant: str, lane: Lane) -> float:
-        """Until all of ``items`` would be done, estimated; a guess would turn too many away."""
+        """Until all of ``items`` would be done, estimated; a guess would turn too many away.
+
+        What misses its deadline has cost as much as what meets it, so the estimate is cautious.
+        """
         first = self.first_result_seconds(tenant, lane)
         if not self._clock.has_measured:
             return first
         steps = sum(item.step_count for item in items)
         alone = max(item.step_count for item in items) * self._clock.step_seconds(1)
-        return first + max(alone, (steps + self._steps_left()) * self._image_step_seconds())
+        shared = _CAUTION * (steps + self._steps_left()) * self._image_step_seconds()
+        return first + max(alone, shared)
 
     def positions(self, lane: Lane) -> dict[int, int]:
         """See `SearchQueue.positions`."""

@@ -11,10 +11,11 @@ from torch import nn
 
 from candor.allocator import keep_freed_memory
 from candor.artifact import LoadedModel, load_model
-from candor.search.compiled import SIZES, compile_network, has_bfloat16, keep_compiled
+from candor.search.compiled import compile_network, has_bfloat16, keep_compiled, share_sizes
 
 COMPILE_VARIABLE = "CANDOR_COMPILE"
 COMPILE_CHOICES = ("auto", "off")
+_FULL_BATCH = 32  # searches in a chunk, as the gateway sends them where nobody sets it otherwise
 _CACHE_DIR = (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "candor" / "compiled"
 )
@@ -62,9 +63,11 @@ def search_networks(model: LoadedModel) -> SearchNetworks:
     keep_compiled(_CACHE_DIR)
     expected = model.card.input
     shape = (expected.channels, expected.height, expected.width)
-    verifier = searcher = compile_network(model.network, SIZES, shape)
-    if has_bfloat16(next(model.network.parameters()).device):
-        searcher = compile_network(model.network, SIZES, shape, in_bfloat16=True)
+    device = next(model.network.parameters()).device
+    sizes = (1, *share_sizes(_FULL_BATCH, device))
+    verifier = searcher = compile_network(model.network, sizes, shape)
+    if has_bfloat16(device):
+        searcher = compile_network(model.network, sizes, shape, in_bfloat16=True)
     return SearchNetworks(searcher, verifier)
 
 

@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from candor.artifact import save_model
 from candor.data import cifar10
 from candor.nets.architectures import NetworkSpec, build_network
+from tests.small_disk import small_disk
 
 with warnings.catch_warnings():
     # Both leave a file open when first imported; here, where it fails no test.
@@ -38,6 +41,18 @@ def data_dir() -> Path:
 def reference_dir() -> Path:
     """The checkpoints the paper's authors released, from CANDOR_REFERENCE."""
     return _outside_folder("CANDOR_REFERENCE", "reference")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB, to be filled up."""
+    folder = tmp_path / "disk"
+    with ExitStack() as mounted:
+        try:
+            mounted.enter_context(small_disk(folder, 8 << 20))
+        except OSError as err:
+            pytest.skip(str(err))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,14 @@
 What a handler calls.  The gateway keeps the arrays between calls and does not look inside.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor, nn
 
 from candor.contracts.card import ModelCard
@@ -18,7 +18,7 @@ from candor.contracts.worker import ItemError, SearchEnd, SearchItem, SearchProg
 from candor.search.goals import goal_code
 from candor.search.outcome import SearchResult, finish
 from candor.search.solvers import SOLVERS, Solver
-from candor.search.state import SearchState, begin, concatenate
+from candor.search.state import SearchState, begin
 
 Arrays = Mapping[str, NDArray[Any]]
 # A batch's field by the name that one search's array has on the wire.
@@ -72,7 +72,7 @@ def check_image(card: ModelCard, arrays: Arrays, name: str = "image") -> ItemErr
 @torch.no_grad()
 def predict_logits(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (B, V) float32 of images (B, C, H, W) float32 in [0, 1]."""
-    logits: Tensor = network(_tensor(images, network))
+    logits: Tensor = network(torch.from_numpy(images).to(next(network.parameters()).device))
     return logits.cpu().numpy()
 
 
@@ -97,7 +97,7 @@ def advance_items(
         groups.setdefault((item.solver, item.chunk_steps), []).append(index)
     for (solver_name, chunk_steps), indices in groups.items():
         solver = SOLVERS[solver_name]
-        state = concatenate([_state(*items[index], network) for index in indices])
+        state = _state([items[index] for index in indices], solver, network)
         state = solver.advance(searcher or network, state, chunk_steps)
         is_done = solver.is_finished(state)
         if chunk_steps == 0:
@@ -107,50 +107,62 @@ def advance_items(
             done_indices = [index for index, done in zip(indices, is_done, strict=True) if done]
             for position, index in enumerate(done_indices):
                 answers[index] = _end(ended, position, solver_name)
-        for position, index in enumerate(indices):
-            if index not in answers:
-                answers[index] = _progress(state, position, solver)
+        for index, progress in zip(indices, _progress(state, solver), strict=True):
+            answers.setdefault(index, progress)
     return [answers[index] for index in range(len(items))]
 
 
-def _state(item: SearchItem, arrays: Arrays, network: nn.Module) -> SearchState:
-    images = _tensor(arrays["image"], network)[None]
-    device = images.device
+def _state(
+    items: Sequence[tuple[SearchItem, Arrays]], solver: Solver, network: nn.Module
+) -> SearchState:
+    """All ``items`` as one batch, each where it was left."""
+    device = next(network.parameters()).device
     fresh = begin(
-        images,
-        goals=torch.tensor([goal_code(item.goal)], device=device),
-        targets=torch.tensor([item.target], device=device),
-        rhos=torch.tensor([item.rho], dtype=torch.float64, device=device),
-        step_counts=torch.tensor([item.step_count], device=device),
-        seeds=torch.tensor([item.seed], device=device),
+        _stacked([arrays["image"] for _, arrays in items], device),
+        goals=torch.tensor([goal_code(item.goal) for item, _ in items], device=device),
+        targets=torch.tensor([item.target for item, _ in items], device=device),
+        rhos=torch.tensor([item.rho for item, _ in items], dtype=torch.float64, device=device),
+        step_counts=torch.tensor([item.step_count for item, _ in items], device=device),
+        seeds=torch.tensor([item.seed for item, _ in items], device=device),
     )
-    if item.step == 0:
+    places = [place for place, (item, _) in enumerate(items) if item.step > 0]
+    if not places:
         return fresh
-    solver = SOLVERS[item.solver]
-    carried = {_FIELDS[name]: _tensor(arrays[name], network)[None] for name in solver.pictures}
-    for name, value in zip(solver.numbers, arrays["numbers"], strict=True):
-        carried[name] = torch.tensor([value], dtype=getattr(fresh, name).dtype, device=device)
-    return replace(fresh, steps=torch.tensor([item.step], device=device), **carried)
+    left = [items[place][1] for place in places]
+    carried = {
+        _FIELDS[name]: _stacked([arrays[name] for arrays in left], device)
+        for name in solver.pictures
+    }
+    numbers = _stacked([arrays["numbers"] for arrays in left], device)
+    carried |= dict(zip(solver.numbers, numbers.unbind(1), strict=True))
+    rows = torch.tensor(places, device=device)
+    merged = {}
+    for name, values in carried.items():
+        begun = getattr(fresh, name)
+        merged[name] = begun.index_copy(0, rows, values.to(begun.dtype))
+    steps = torch.tensor([item.step for item, _ in items], device=device)
+    return replace(fresh, steps=steps, **merged)
 
 
 def _progress(
-    state: SearchState, position: int, solver: Solver
-) -> tuple[SearchProgress, dict[str, NDArray[Any]]]:
-    best_rmse = float(state.best_rmse[position])
-    has_best = bool(np.isfinite(best_rmse))
-    arrays = {"image": state.images[position].cpu().numpy()}
-    for name in solver.pictures:
-        arrays[name] = getattr(state, _FIELDS[name])[position].cpu().numpy()
-    numbers = [float(getattr(state, name)[position]) for name in solver.numbers]
-    arrays["numbers"] = np.array(numbers, dtype=np.float64)
-    progress = SearchProgress(
-        step=int(state.steps[position]),
-        best_rmse=best_rmse if has_best else None,
-        best_confidence=float(special.expit(float(state.best_score[position])))
-        if has_best
-        else None,
-    )
-    return progress, arrays
+    state: SearchState, solver: Solver
+) -> Iterator[tuple[SearchProgress, dict[str, NDArray[Any]]]]:
+    """What every search of the batch says of itself, and what it takes along."""
+    pictures = {"image": state.images.cpu().numpy()}
+    pictures |= {name: getattr(state, _FIELDS[name]).cpu().numpy() for name in solver.pictures}
+    fields = [getattr(state, name).to(torch.float64) for name in solver.numbers]
+    numbers = torch.stack(fields, dim=1).cpu().numpy()
+    confidences = torch.special.expit(state.best_score).tolist()
+    rows = zip(state.steps.tolist(), state.best_rmse.tolist(), confidences, strict=True)
+    for place, (step, best_rmse, confidence) in enumerate(rows):
+        has_best = math.isfinite(best_rmse)
+        progress = SearchProgress(
+            step=step,
+            best_rmse=best_rmse if has_best else None,
+            best_confidence=confidence if has_best else None,
+        )
+        arrays = {name: values[place] for name, values in pictures.items()}
+        yield progress, arrays | {"numbers": numbers[place]}
 
 
 def _end(
@@ -171,7 +183,6 @@ def _end(
     }
 
 
-def _tensor(array: NDArray[Any], network: nn.Module) -> Tensor:
-    device = next(network.parameters()).device
-    # A copy: arrays off the wire are read-only views.
-    return torch.tensor(array, device=device)
+def _stacked(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
+    """A copy: arrays off the wire are read-only views."""
+    return torch.from_numpy(np.stack(arrays)).to(device)

@@ -1,4 +1,4 @@
-"""A network compiled for a few fixed batch sizes.  Imports torch only.
+"""A network compiled for a few fixed batch sizes.  Imports torch and siblings.
 
 Every new batch size would be compiled anew, so a batch is padded to the next of a few sizes.
 """
@@ -7,14 +7,15 @@ import copy
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-SIZES = (1, 8, 32)
+from candor.search.team import share_size
+
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _TRIALS = 3
 _LOG = logging.getLogger(__name__)
@@ -26,18 +27,21 @@ class FixedBatchNetwork(nn.Module):
     Args:
         network: maps (B, C, H, W) to (B, V), each image on its own (evaluation mode).
         sizes: batch sizes; a larger batch is split by the largest.
-        threads: of the CPU for a size; default those of the process.
+        threads_alone: of the CPU for a batch of one image.  Any other has one: what takes long
+            comes as shares of a batch, a thread each, see `candor.search.team`.
+
+    Attributes:
+        most_threads: those of the process when this was made.
     """
 
-    def __init__(
-        self, network: nn.Module, sizes: Sequence[int], threads: Mapping[int, int] | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, sizes: Sequence[int], *, threads_alone: int = 1) -> None:
         super().__init__()
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes: got {list(sizes)!r}, allowed one or more of [1, inf)")
         self.network = network
         self.sizes = tuple(sorted(sizes))
-        self.threads = dict(threads or {})
+        self.threads_alone = threads_alone
+        self.most_threads = torch.get_num_threads()
 
     def forward(self, images: Tensor) -> Tensor:
         parts = [self._padded(part) for part in torch.split(images, self.sizes[-1])]
@@ -49,7 +53,7 @@ class FixedBatchNetwork(nn.Module):
         padding = images.new_zeros(size - count, *images.shape[1:])
         batch = torch.cat([images, padding]).contiguous(memory_format=torch.channels_last)
         # Holds for the backward pass too, which follows before the next call.
-        _set_threads(self.threads.get(size, torch.get_num_threads()))
+        _set_threads(self.threads_alone if size == 1 else 1)
         logits: Tensor = self.network(batch)
         # A CUDA graph writes its next outputs over these.
         return logits[:count].clone() if logits.is_cuda else logits[:count]
@@ -78,31 +82,38 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def share_sizes(batch_size: int, device: torch.device) -> tuple[int, int]:
+    """What to compile for batches of ``batch_size``: a quarter of a thread's share, and the share.
+
+    Searches that end leave the batch smaller; of a GPU the share is the batch.
+    """
+    threads = 1 if device.type == "cuda" else torch.get_num_threads()
+    whole = share_size(batch_size, threads)
+    return max(1, whole // 4), whole
+
+
 def compile_network(
     network: nn.Module,
     sizes: Sequence[int],
     input_shape: tuple[int, int, int],
     *,
     in_bfloat16: bool = False,
-    threads: Mapping[int, int] | None = None,
 ) -> nn.Module:
     """A compiled copy of ``network``, warmed for ``sizes``; the original is left alone.
 
-    On the CPU each size gets the number of threads that was the faster at it, at most those of the
-    process: a small batch waits longer for a second thread than it computes.  Which number that was
-    may change from run to run, and with it the last bits; ``threads`` settles it instead.  On a GPU
-    the calls are replayed as CUDA graphs (torch's mode "reduce-overhead").
+    On the CPU a size runs on one thread, for a batch is shared out over them; only a single image
+    gets as many as are faster, one or all, as timed here.  On a GPU the calls are replayed as CUDA
+    graphs (torch's mode "reduce-overhead").
 
     Where there is no compiler a warning is logged and the network comes back as it is: slower,
     never wrong.
 
     Args:
         network: in evaluation mode, weights without gradient.
-        sizes: batch sizes to compile for; each takes about a minute the first time, some seconds
-            from the cache on disk, see `keep_compiled`.
+        sizes: batch sizes to compile for, see `share_sizes`; each takes about a minute the first
+            time, some seconds from the cache on disk, see `keep_compiled`.
         input_shape: (C, H, W).
         in_bfloat16: see `Bfloat16Network`; default float32.
-        threads: of the CPU for each size; default the faster of one and all, as timed here.
     """
     device = next(network.parameters()).device
     fast = copy.deepcopy(network)
@@ -112,11 +123,12 @@ def compile_network(
     fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     most_threads = torch.get_num_threads()
     try:
-        if threads is None and device.type == "cpu":
-            threads = _fastest_threads(fast, sizes, input_shape)
+        is_timed = device.type == "cpu" and 1 in sizes
+        alone = _fastest_threads(fast, input_shape) if is_timed else 1
+        _set_threads(most_threads)
         mode = "reduce-overhead" if device.type == "cuda" else None
         compiled = cast(nn.Module, torch.compile(fast, dynamic=False, mode=mode))
-        fixed = FixedBatchNetwork(compiled, sizes, threads).train(network.training)
+        fixed = FixedBatchNetwork(compiled, sizes, threads_alone=alone).train(network.training)
         for size in sizes:
             _step(fixed, size, input_shape)
             with torch.no_grad():
@@ -140,27 +152,19 @@ def keep_compiled(folder: Path) -> None:
         os.environ[_CACHE_VARIABLE] = str(folder)
 
 
-def _fastest_threads(
-    network: nn.Module, sizes: Sequence[int], input_shape: tuple[int, int, int]
-) -> dict[int, int]:
+def _fastest_threads(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """For one image: a small network waits longer for other threads than it computes."""
     choices = sorted({1, torch.get_num_threads()})
-    if len(choices) == 1:
-        return dict.fromkeys(sizes, 1)
-    return {
-        size: min(choices, key=lambda count: _step_seconds(network, size, input_shape, count))
-        for size in sizes
-    }
+    return min(choices, key=lambda count: _step_seconds(network, input_shape, count))
 
 
-def _step_seconds(
-    network: nn.Module, size: int, input_shape: tuple[int, int, int], threads: int
-) -> float:
+def _step_seconds(network: nn.Module, input_shape: tuple[int, int, int], threads: int) -> float:
     _set_threads(threads)
-    _step(network, size, input_shape)
+    _step(network, 1, input_shape)
     seconds = []
     for _ in range(_TRIALS):
         started = time.perf_counter()
-        _step(network, size, input_shape)
+        _step(network, 1, input_shape)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
 from candor.search.goals import is_explanation
 from candor.search.state import SearchState
+from candor.search.team import in_shares
 
 Step = Callable[[nn.Module, SearchState], SearchState]
 
@@ -21,11 +23,23 @@ def advance_by(
 ) -> SearchState:
     """``steps`` times ``step`` over the unfinished searches of the batch, or to their end.
 
+    On the CPU the batch is shared out over threads, see `candor.search.team`.
+
     Raises:
         ValueError: the network is in training mode, where a forward pass would move its statistics.
     """
     if network.training:
         raise ValueError("network: got training mode, allowed evaluation mode")
+    return in_shares(partial(_advanced, step, is_finished, network, steps), network, state)
+
+
+def _advanced(
+    step: Step,
+    is_finished: Callable[[SearchState], Tensor],
+    network: nn.Module,
+    steps: int,
+    state: SearchState,
+) -> SearchState:
     for _ in range(steps):
         is_live = ~is_finished(state)
         if not bool(is_live.any()):

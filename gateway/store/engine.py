@@ -11,6 +11,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -64,7 +65,7 @@ def open_store(address: str) -> Store:
     Args:
         address: path of an SQLite file, or ``sqlite:///PATH``, or ``postgresql://USER@HOST/NAME``.
     Raises:
-        StoreError: not such an address, or the database cannot be opened.
+        StoreError: not such an address, or the database cannot be opened or is of a newer Candor.
     """
     url = store_url(address)
     if url.database and url.get_backend_name() == "sqlite":
@@ -77,6 +78,10 @@ def open_store(address: str) -> Store:
         engine.dispose()
         shown = url.render_as_string(hide_password=True)
         raise StoreError(f"store: {shown} cannot be opened: {err.orig}") from err
+    except CommandError as err:  # a revision that this version has no migration for
+        engine.dispose()
+        shown = url.render_as_string(hide_password=True)
+        raise StoreError(f"store: {shown} is of a newer version of Candor: {err}") from err
     return Store(engine)
 
 

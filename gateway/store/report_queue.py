@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -71,7 +72,8 @@ class ReportQueue:
     def lease(self) -> LeasedReport | None:
         """The oldest job that waits or whose worker fell silent; None where there is none.
 
-        A job that made several workers in a row end without a word is failed instead of leased.
+        A job that made several workers in a row end without a word is failed instead of leased, and
+        so is one whose request this version does not understand.
         """
         with self._store.writing() as session:
             while (job := self._next(session)) is not None:
@@ -81,12 +83,11 @@ class ReportQueue:
                 elif job.attempts >= MAX_ATTEMPTS:
                     job.reason = _given_up(job)
                     end_job(job, ReportState.FAILED, now)
-                else:
+                elif (request := _understood(job, now)) is not None:
                     job.state = ReportState.RUNNING.value
                     job.worker, job.expires_at = self._worker, now + self._lease_seconds
                     job.attempts += 1
                     job.started_at = job.started_at or now
-                    request = CreateReportRequest.model_validate(job.request)
                     return LeasedReport(public_id=job.public_id, request=request)
                 session.flush()
         return None
@@ -161,6 +162,18 @@ class ReportQueue:
         if job is None:
             raise LeaseLost(f"{leased.name} belongs to another worker now")
         return job
+
+
+def _understood(job: ReportJob, now: float) -> CreateReportRequest | None:
+    """The job's request; a job that another version made and this one cannot read fails instead."""
+    try:
+        return CreateReportRequest.model_validate(job.request)
+    except ValidationError as err:
+        first = err.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "request"
+        job.reason = f"{field}: {first['msg']}; asked for by another version of Candor, ask again"
+        end_job(job, ReportState.FAILED, now)
+        return None
 
 
 def _given_up(job: ReportJob) -> str:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -26,6 +27,8 @@ from candor.contracts.reports import (
 )
 from gateway.store.engine import Store, insert_new
 from gateway.store.models import ReportJob
+
+_FIELDS = tuple(CreateReportRequest.model_fields)
 
 
 class Reports:
@@ -132,7 +135,7 @@ def report_of(job: ReportJob) -> Report:
         state=state,
         done=state.is_final,
         cancel_requested=job.cancel_requested,
-        request=CreateReportRequest.model_validate(job.request),
+        request=_request_of(job),
         progress=None if job.progress is None else ReportProgress.model_validate(job.progress),
         error=None if job.reason is None else ReportFailure(message=job.reason),
         response=None if job.result is None else ReportResult.model_validate(job.result),
@@ -140,6 +143,18 @@ def report_of(job: ReportJob) -> Report:
         start_time=job.started_at,
         end_time=job.ended_at,
     )
+
+
+def _request_of(job: ReportJob) -> CreateReportRequest:
+    """As it was asked for; of another version's fields those that this one has, unchecked.
+
+    Its attacks are left out: the contract refuses those of which it knows no solver.
+    """
+    try:
+        return CreateReportRequest.model_validate(job.request)
+    except ValidationError:
+        known = {name: job.request[name] for name in _FIELDS if name in job.request}
+        return CreateReportRequest.model_construct(**known | {"attacks": ()})
 
 
 def _find(session: Session, name: str, tenant: str, *, for_update: bool = False) -> ReportJob:

@@ -89,6 +89,7 @@ def test_html_needs_no_network_and_shows_the_numbers(audited: tuple[Path, Report
         assert f"<td>{check.number}</td>" in page
     assert 'fill="url(#hatch)"' in page
     assert report.provenance.ledger_sha256 in page
+    assert f"panel {formats.duration(report.provenance.stage_seconds['panel'])}" in page
 
 
 def test_pdf_is_one(audited: tuple[Path, Report]) -> None:
@@ -161,6 +162,9 @@ def test_report_says_where_numbers_come_from_but_not_on_whose_machine(
     assert str(Path.home()) not in text
     assert report.provenance.plan.code_sha256 in text
     assert report.provenance.machine.cores > 0
+    seconds = report.provenance.stage_seconds
+    assert tuple(seconds) == report.provenance.plan.stages
+    assert sum(seconds.values()) == pytest.approx(report.provenance.compute_seconds, abs=1.0)
 
 
 def test_comparison_with_itself_finds_nothing(

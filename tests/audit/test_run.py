@@ -18,16 +18,18 @@ from torch import Tensor, nn
 from audit import registry
 from audit.assemble import merge, write_report
 from audit.ensemble import LEDGER_FILE
-from audit.errors import AuditError, AuditStopped
+from audit.errors import AuditError, AuditStopped, DiskFull, OutOfMemory
 from audit.facts import collect, write_facts
 from audit.ledger import PARTS_FOLDER, Block, Ledger
 from audit.plan import AuditPlan, Shard, image_seed
 from audit.run import Progress, run_blocks, stoppable
+from audit.signing import load_or_create_key, verify_folder
 from audit.stages import Subject
 from candor.data.images import ImageSet
 from candor.search.compiled import compile_network
 from tests.audit.conftest import SHAPE, plan_for
 from tests.audit.worker import STAGES
+from tests.small_disk import fill_up
 
 KEY = Ed25519PrivateKey.generate()
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -108,7 +110,7 @@ def test_compiled_audit_is_the_same_however_it_is_cut(
 
     def compiled() -> Subject:
         torch.compiler.reset()  # as a process begins
-        searcher = compile_network(network, (4, 1), SHAPE, threads={4: 1, 1: 1})
+        searcher = compile_network(network, (4, 1), SHAPE)
         assert searcher is not network, "no compiler here"
         return replace(subject, searcher=searcher)
 
@@ -200,12 +202,64 @@ def test_failing_stage_ends_with_one_readable_reason(
 ) -> None:
     class Broken(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            raise RuntimeError("out of\n memory")
+            raise RuntimeError("out of\n mind")
 
     broken = replace(subject, network=Broken())
     plan = plan_for(data, STAGES)
-    with pytest.raises(AuditError, match=r"clean failed on images 0 to 3 \(RuntimeError: out of m"):
+    with pytest.raises(AuditError, match="clean on images 0 to 3: RuntimeError: out of m"):
         run_blocks(Ledger(folder, plan), plan, broken, data)
+
+
+def test_memory_that_runs_out_is_told_with_the_batch_size(
+    data: ImageSet, subject: Subject, folder: Path
+) -> None:
+    class Greedy(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.empty(1 << 50)  # more than any machine has
+
+    greedy = replace(subject, network=Greedy())
+    plan = plan_for(data, STAGES)
+    with pytest.raises(OutOfMemory, match="batch_size: got 4, allowed as many as memory holds"):
+        run_blocks(Ledger(folder, plan), plan, greedy, data)
+
+
+def test_full_disk_loses_nothing_and_leaves_nothing_half_written(
+    whole: tuple[Path, bytes], subject: Subject, data: ImageSet, disk: Path
+) -> None:
+    plan = plan_for(data, STAGES, batch_size=2)
+    folder, ballast, key = disk / "report", disk / "ballast", disk / "key.pem"
+    blocks = registry.blocks(plan)
+
+    def fill_later(progress: Progress) -> None:
+        if sum(map(ledger.has, blocks)) == 5:
+            fill_up(ballast)
+
+    ledger = Ledger(folder, plan)
+    write_facts(folder, collect(subject.network, subject.card, data))
+    with pytest.raises(DiskFull, match=f"no space left on the disk of {folder}"):
+        run_blocks(ledger, plan, subject, data, report=fill_later)
+    _assert_whole_files(folder)
+    assert sum(map(ledger.has, blocks)) == 5
+    with pytest.raises(OSError, match="No space left"):
+        load_or_create_key(key)
+    ballast.unlink()
+    assert run_blocks(ledger, plan, subject, data) == 0
+    fill_up(ballast)
+    with pytest.raises(DiskFull):
+        write_report(folder, KEY, command="test")
+    _assert_whole_files(folder)
+    with pytest.raises(AuditError, match="holds no signed report"):
+        verify_folder(folder)
+    ballast.unlink()
+    load_or_create_key(key)
+    assert _ledger_bytes(folder) == whole[1]
+    assert verify_folder(folder).is_genuine
+
+
+def _assert_whole_files(folder: Path) -> None:
+    """No draft, and every part can be read."""
+    assert not [path for path in folder.rglob(".*") if not path.name.startswith(".lock")]
+    assert all(json.loads(path.read_text()) for path in folder.rglob("*.json"))
 
 
 def test_stopped_audit_keeps_what_was_finished_and_goes_on(

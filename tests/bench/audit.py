@@ -13,7 +13,7 @@ from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.data.cifar10 import load_cifar10
 from candor.robustness.ara import accuracy_robustness_area, naive_accuracy, paired_difference
-from candor.search.compiled import compile_network
+from candor.search.compiled import compile_network, share_sizes
 from candor.search.engine import plan_goal, run_searches
 from tests.bench.baseline import RADIUS_STEPS, plain_network, plain_radii
 from tests.bench.inputs import ROBUST, SHAPE, released_network, test_images
@@ -21,7 +21,6 @@ from tests.bench.table import Options, Row
 
 _GOALS = (Goal.ATTACK, Goal.BTR)
 _BATCH = 64
-_SIZES = (_BATCH, _BATCH // 4)  # as `candor ara` compiles them
 _IMAGES_A_COMPARED = 5  # audited for each image of the other measures: 1,000
 _IMAGES_A_PLAIN = 25  # audited for each that the plain loop gets
 _FASTER = 15.0
@@ -47,7 +46,7 @@ def measure(options: Options) -> list[Row]:
     network = released_network(options, ROBUST)
     images, labels = test_images(options, count)
     started = time.perf_counter()
-    compiled = compile_network(network, _SIZES, SHAPE)
+    compiled = compile_network(network, share_sizes(_BATCH, torch.device("cpu")), SHAPE)
     compile_seconds = time.perf_counter() - started
     fast = {goal: _fast(compiled, images, labels, goal) for goal in _GOALS}
     eager = plain_network(network)

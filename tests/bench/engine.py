@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from candor.contracts.worker import Goal
 from candor.search import paper
-from candor.search.compiled import compile_network
+from candor.search.compiled import compile_network, share_sizes
 from candor.search.goals import goal_code
 from candor.search.state import SearchState, begin
 from tests.bench.baseline import plain_explanations, plain_network
@@ -23,7 +23,8 @@ _STEPS = 10
 def measure(options: Options) -> list[Row]:
     """The same steps of an explanation both ways, turn by turn in one run."""
     network = released_network(options, ROBUST)
-    plain, compiled = plain_network(network), compile_network(network, tuple(GOALS), SHAPE)
+    sizes = (1, *share_sizes(max(GOALS), torch.device("cpu")))
+    plain, compiled = plain_network(network), compile_network(network, sizes, SHAPE)
     images, labels = test_images(options, max(GOALS))
     targets = other_targets(labels, 10, options.seed)
     return [

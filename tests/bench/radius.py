@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -10,13 +11,13 @@ from candor.artifact import load_model
 from candor.contracts import limits
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
-from candor.search.compiled import compile_network
+from candor.search.compiled import compile_network, share_sizes
 from candor.search.engine import plan_goal, run_searches
 from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from tests.bench.inputs import CHECKPOINTS, SHAPE, correct_images, released_network
 from tests.bench.table import Options, Row
 
-_SIZES = (32, 8)
+_BATCH = 32
 _CLEARLY_WORSE, _WORSE_SHARE = 1.05, 0.02
 _FEWER_STEPS = 10.0
 
@@ -31,7 +32,7 @@ def measure(options: Options) -> list[Row]:
     rows = []
     for name, network in _networks(options):
         goals = (Goal.ATTACK, Goal.BTR) if name == DEFAULT_MODEL else (Goal.ATTACK,)
-        compiled = compile_network(network, _SIZES, SHAPE)
+        compiled = compile_network(network, share_sizes(_BATCH, torch.device("cpu")), SHAPE)
         images, labels = correct_images(options, compiled, options.image_count)
         for goal in goals:
             ours = _radii(compiled, images, labels, goal, "fast", limits.FAST_RADIUS_STEPS)
@@ -49,15 +50,20 @@ def _networks(options: Options) -> Iterator[tuple[str, nn.Module]]:
 
 
 class _Counted(nn.Module):
-    """Counts the images that a network evaluates."""
+    """Counts the images that a compiled network evaluates, on several threads at once."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.images = 0
+        self.most_threads = getattr(network, "most_threads", torch.get_num_threads())
+        self._batches: list[int] = []
+
+    @property
+    def images(self) -> int:
+        return sum(self._batches)
 
     def forward(self, images: Tensor) -> Tensor:
-        self.images += len(images)
+        self._batches.append(len(images))
         logits: Tensor = self.network(images)
         return logits
 
@@ -68,7 +74,7 @@ def _radii(
     """(N,) RMSE, infinite where none was found, and the images evaluated."""
     counted = _Counted(network).eval()
     plan = plan_goal(goal, labels, steps=steps)
-    result = run_searches(counted, images, plan, solver=solver, batch_size=_SIZES[0])
+    result = run_searches(counted, images, plan, solver=solver, batch_size=_BATCH)
     is_found = np.array([status is SearchStatus.FOUND for status in result.statuses])
     return np.where(is_found, result.rmse.numpy(), np.inf), counted.images
 

@@ -25,7 +25,7 @@ from candor.artifact import load_model
 from candor.contracts import api
 from candor.contracts.worker import Goal
 from candor.data.cifar10 import load_cifar10
-from candor.search.compiled import SIZES, compile_network
+from candor.search.compiled import compile_network, share_sizes
 from candor.search.engine import plan_goal, run_searches
 from cli.archives import DEFAULT_MODEL, MODELS_DIR
 from cli.stack import Stack, StackConfig
@@ -55,7 +55,7 @@ def measure(options: Options) -> list[Row]:
     keep_freed_memory()
     torch.set_num_threads(os.cpu_count() or 1)  # as the search worker does
     model = load_model(MODELS_DIR / _MODEL)
-    network = compile_network(model.network, SIZES, SHAPE)
+    network = compile_network(model.network, (1, *share_sizes(_CROWD, torch.device("cpu"))), SHAPE)
     images = load_cifar10(options.data_dir, "test").images(_drawn(options))
     with tempfile.TemporaryDirectory() as archives:
         config = StackConfig(

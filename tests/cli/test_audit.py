@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import build_app
+from tests.small_disk import fill_up
 
 _SMALL = ("--images", 4, "--steps", 3, "--attacks", "paper,fgsm", "--attacks-only", "--quick")
 
@@ -88,6 +89,25 @@ def test_every_refusal_is_one_readable_line(
     assert result.exit_code == 1
     assert reason in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+def test_full_disk_is_one_line_and_the_same_command_goes_on(
+    audited: Path, model: Path, data_root: Path, disk: Path
+) -> None:
+    out = disk / "report"
+    fill_up(disk / "ballast")
+    result = _run(*_arguments(model, data_root, out), "--key", audited.parent / "key.pem")
+    assert result.exit_code == 1
+    told = " ".join(result.stderr.split())
+    assert f"out: no space left on the disk of {out}" in told
+    assert "the same command goes on" in told
+    assert "Traceback" not in result.output
+    assert _run("verify", out).exit_code == 1
+    (disk / "ballast").unlink()
+    result = _run(*_arguments(model, data_root, out), "--key", audited.parent / "key.pem")
+    assert result.exit_code == 0, result.output
+    assert _run("verify", out).exit_code == 0
+    assert (out / "ledger.parquet").read_bytes() == (audited / "ledger.parquet").read_bytes()
 
 
 def test_missing_options_are_named() -> None:

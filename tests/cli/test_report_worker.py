@@ -3,12 +3,14 @@
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from cli.stack import StackConfig, start_report_worker
 from gateway.store.engine import Store, open_store
 from gateway.store.report_queue import ReportQueue
 from gateway.store.reports import Reports
+from tests.small_disk import fill_up
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _WAIT_SECONDS = 240.0
@@ -199,10 +202,13 @@ def worker(
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"image_count": 25}, "images: got 25, allowed [2, 24]"),
-        ({"data": "jsrt"}, "jsrt: "),
-        ({"model": "gone"}, "card.json: missing"),
-        ({"compare": "reports/" + "0" * 32}, "holds no finished audit"),
+        ({"image_count": 25}, "image_count: got 25, allowed [2, 24]"),
+        ({"data": "jsrt"}, "data: got 'jsrt'; "),
+        ({"model": "gone"}, "model: got 'gone'; "),
+        ({"model": "damaged"}, "model: got 'damaged'; "),
+        ({"independent": "gone"}, "independent: got 'gone'; "),
+        ({"undefended": "gone"}, "undefended: got 'gone'; "),
+        ({"compare": "reports/" + "0" * 32}, "compare: got 'reports/0000"),
     ],
 )
 def test_failed_job_says_in_one_sentence_why(
@@ -212,38 +218,90 @@ def test_failed_job_says_in_one_sentence_why(
     told: str,
 ) -> None:
     name = reports.create(_SMALL.model_copy(update=fields)).name
+    damaged = worker.models_dir / "damaged"
+    shutil.copytree(worker.models_dir / "tiny", damaged, dirs_exist_ok=True)
+    (damaged / "weights.safetensors").write_bytes(b"evil")
     worker.run(until_idle=True)
     report = reports.get(name)
     assert report.state is ReportState.FAILED
     assert report.error is not None
-    assert told in report.error.message
+    assert report.error.message.startswith(told)
     assert "Traceback" not in report.error.message
     assert "\n" not in report.error.message
 
 
-def test_full_disk_and_mistakes_of_ours_are_told_without_a_trace(
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (ZeroDivisionError("secret"), "internal error (ZeroDivisionError), see the worker's log"),
+        (ValueError("secret\nof a library"), "internal error (ValueError), see the worker's log"),
+        (MemoryError(), "the worker has too little memory, see the worker's log for reports/"),
+        (OSError(errno.EIO, "I/O error", "/secret"), "read or write a file (I/O error), see the"),
+    ],
+)
+def test_what_nobody_foresaw_is_told_without_its_trace(
     reports: Reports,
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    failure: Exception,
+    told: str,
 ) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fail(*arguments: object) -> None:
+        raise failure
 
-    def broken(descriptor: int) -> None:
-        raise ZeroDivisionError
-
-    for failure, told in (
-        (full, "no space left on the disk"),
-        (broken, "see the worker's log for"),
-    ):
-        name = reports.create(_SMALL).name
-        monkeypatch.setattr("audit.ledger.os.fsync", failure)
-        worker.run(until_idle=True)
-        error = reports.get(name).error
-        assert error is not None
-        assert told in error.message
+    monkeypatch.setattr("cli.report_worker.prepare", fail)
+    name = reports.create(_SMALL).name
+    worker.run(until_idle=True)
+    error = reports.get(name).error
+    assert error is not None
+    assert told in error.message
+    assert "secret" not in error.message
     assert "Traceback" in caplog.text
+
+
+def test_failed_block_names_its_place_and_the_log(
+    reports: Reports, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr("audit.stages.verify", fail)
+    name = reports.create(_SMALL.model_copy(update={"steps": 1})).name
+    worker.run(until_idle=True)
+    error = reports.get(name).error
+    assert error is not None
+    assert error.message == (
+        f"paper on images 0 to 0: internal error (KeyError), see the worker's log for {name}"
+    )
+
+
+def test_job_waits_for_space_and_goes_on(reports: Reports, worker: Worker, disk: Path) -> None:
+    here = replace(worker, reports=disk)
+    ballast = disk / "ballast"
+    fill_up(ballast)
+    cancelled, kept = (reports.create(_SMALL.model_copy(update={"steps": 1})).name for _ in "12")
+    waiting = threading.Thread(target=_free_when_it_waits, args=(reports, cancelled, kept, ballast))
+    waiting.start()
+    here.run(until_idle=True)
+    waiting.join()
+    assert reports.get(cancelled).state is ReportState.CANCELLED
+    report = reports.get(kept)
+    assert report.state is ReportState.SUCCEEDED, report
+    assert verify_folder(_home(disk, kept)).is_genuine
+    assert not (disk / ".space").exists()
+
+
+def _free_when_it_waits(reports: Reports, cancelled: str, kept: str, ballast: Path) -> None:
+    def waits(report: Report) -> bool:
+        return report.progress is not None and report.progress.stage == "waits for disk space"
+
+    try:
+        wait_for(reports, cancelled, waits)
+        reports.cancel(cancelled)
+        wait_for(reports, kept, waits)
+    finally:
+        ballast.unlink()
 
 
 def test_job_begun_by_other_code_starts_anew(

@@ -3,7 +3,6 @@
 Imports cli.stack and the gateway's settings by name only.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -22,12 +21,12 @@ import psutil
 
 from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from cli.stack import Stack, StackConfig
+from tests.small_disk import small_disk
 
 MODELS = (DEFAULT_MODEL, PLAIN_MODEL)
 _CHECK_SECONDS = 0.5
 _READY_SECONDS = 300.0
 _STOP_SECONDS = 60.0
-_NEW_MOUNTS = 0x20000  # CLONE_NEWNS of linux/sched.h
 _DISK_BYTES = 4 * 1024 * 1024
 
 
@@ -68,7 +67,7 @@ def started(folder: Path) -> Iterator[Site]:
     for name in MODELS:
         shutil.copytree(MODELS_DIR / name, models / name)
     with ExitStack() as opened:
-        opened.enter_context(_small_disk(disk))
+        opened.enter_context(small_disk(disk, _DISK_BYTES))
         config = StackConfig(
             models_dir=models,
             archives_dir=folder / "archives",
@@ -96,21 +95,6 @@ def _supervised(stack: Stack) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    """Seen by this process and those it starts, by nobody else."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_NEW_MOUNTS):
-        raise OSError(ctypes.get_errno(), "cannot mount a small disk, root can")
-    folder.mkdir()
-    _run("mount", "--make-rprivate", "/")
-    _run("mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(folder))
-    try:
-        yield
-    finally:
-        _run("umount", "-l", str(folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +138,6 @@ def _free_ports(count: int) -> list[int]:
         for listener in listeners:
             listener.bind(("127.0.0.1", 0))
         return [int(listener.getsockname()[1]) for listener in listeners]
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True)
 
 
 def wait_until_ready(rest_url: str, limit_seconds: float = 120.0) -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import httpx
 
@@ -15,8 +14,8 @@ from tests.faults.site import Site
 from tests.faults.traffic import Traffic, picture
 from tests.gateway.stores import fill
 from tests.reliability import Row
+from tests.small_disk import fill_up
 
-_BLOCK = bytes(4096)
 _ANSWERED = 20  # verdicts before the disk is full, at most as many meanwhile, and again after
 _RECOVERY_SECONDS = 30.0
 _RELOAD_SECONDS = 120.0
@@ -33,7 +32,7 @@ def disk_full(site: Site) -> Row:
     ballast = site.disk / "ballast"
     with Traffic(site.stack.grpc_address) as traffic:
         before, _ = _annotate(site)
-        _fill_up(ballast)
+        fill_up(ballast)
         meanwhile, verdict_status = _annotate(site)
         report_status = _ask_for_reports(site)
         ballast.unlink()
@@ -83,16 +82,6 @@ def archive_damaged(site: Site) -> Row:
         f"rebuilt, serves again after {seconds:.1f} s (allowed {_RELOAD_SECONDS:.0f})",
         is_held=is_named and is_mended and status == 200 and not traffic.complaints,
     )
-
-
-def _fill_up(ballast: Path) -> None:
-    """Until the disk says ENOSPC."""
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(_BLOCK)
-        except OSError:
-            return
 
 
 def _annotate(site: Site) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
@@ -28,6 +28,7 @@ from candor.contracts.reports import (
 from gateway.async_client import AsyncCandorClient
 from gateway.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from gateway.store.engine import Store, open_store
+from gateway.store.models import ReportJob
 from gateway.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
 from gateway.store.reports import Reports
 from tests.gateway.open_doors import Doors, opened
@@ -224,6 +225,24 @@ def test_job_that_ends_its_workers_is_given_up_unless_it_gets_on(store: Store) -
     assert report.state is ReportState.FAILED
     assert report.error is not None
     assert "batch_size: got 32" in report.error.message
+
+
+def test_job_of_another_version_fails_by_its_field_and_holds_up_nobody(store: Store) -> None:
+    reports = Reports(store)
+    other, own = reports.create(asked(image_count=10)).name, reports.create(asked()).name
+    with store.writing() as session:
+        job = session.scalars(select(ReportJob).order_by(ReportJob.id).limit(1)).one()
+        job.request = job.request | {"image_count": 10**9, "colours": True, "attacks": ["magic"]}
+    assert [job.name for job in reports.list(ListReportsRequest()).reports] == [own, other]
+    leased = queue(store).lease()
+    assert leased is not None
+    assert leased.name == own
+    report = reports.get(other)
+    assert (report.state, report.request.image_count) == (ReportState.FAILED, 10**9)
+    assert report.error is not None
+    assert report.error.message.startswith("image_count: ")
+    assert "another version of Candor" in report.error.message
+    json.loads(report.model_dump_json())
 
 
 def test_queued_job_is_cancelled_at_once(store: Store) -> None:

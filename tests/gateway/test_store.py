@@ -70,6 +70,15 @@ def test_refusal_does_not_repeat_the_password() -> None:
     assert "sesame" not in str(caught.value)
 
 
+def test_store_of_a_newer_version_is_refused(address: str) -> None:
+    store = open_store(address)
+    with store.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = 'from-tomorrow'"))
+    store.close()
+    with pytest.raises(StoreError, match=r"of a newer version of Candor: .*from-tomorrow"):
+        open_store(address)
+
+
 def test_sqlite_commits_are_forced_to_disk(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "s.sqlite"))
     with store.writing() as session:

@@ -1,0 +1,73 @@
+"""Sharing a batch out over threads changes the time it takes and nothing else."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from candor.contracts.worker import Goal
+from candor.search import paper
+from candor.search.goals import goal_code
+from candor.search.state import SearchState, begin
+from candor.search.team import in_shares, share_count, share_size
+from tests.candor.linear import LinearClassifier
+
+SHAPE = (3, 8, 6)
+
+
+@pytest.fixture(autouse=True)
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def explanations(count: int) -> SearchState:
+    return begin(
+        torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1)),
+        goals=torch.full((count,), goal_code(Goal.EXPLAIN_FOR)),
+        targets=torch.arange(count) % 5,
+        rhos=torch.full((count,), 0.1, dtype=torch.float64),
+        step_counts=torch.full((count,), 20),
+        seeds=torch.arange(count),
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "threads", "count", "size"),
+    [(1, 8, 1, 1), (4, 8, 1, 4), (5, 8, 2, 3), (32, 2, 2, 16), (32, 64, 8, 4), (32, 1, 1, 32)],
+)
+def test_shares(batch_size: int, threads: int, count: int, size: int) -> None:
+    assert share_count(batch_size, threads) == count
+    assert share_size(batch_size, threads) == size
+
+
+def test_every_search_is_advanced_once_and_comes_back_in_its_place() -> None:
+    class Watched(LinearClassifier):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append((len(images), threading.get_ident(), torch.get_num_threads()))
+            return super().forward(images)
+
+    seen: list[tuple[int, int, int]] = []
+    network, state = Watched(SHAPE, 5).eval(), explanations(11)
+    together = paper.advance(network, state, 20)
+    assert sorted(count for count, _, _ in seen) == [3] * 20 + [4] * 40
+    assert {threads for _, _, threads in seen} == {1}, "three shares, one thread each"
+    assert threading.get_ident() not in {thread for _, thread, _ in seen}
+    assert torch.get_num_threads() == 3, "the caller's own setting is left alone"
+    for row in range(len(state)):
+        alone = paper.advance(network, state.select(torch.tensor([row])), 20)
+        torch.testing.assert_close(together.best_images[row], alone.best_images[0])
+        assert together.seeds[row] == row
+
+
+def test_failure_in_a_share_is_the_callers() -> None:
+    def fail_on_the_last(share: SearchState) -> SearchState:
+        if int(share.seeds[-1]) == 7:
+            raise RuntimeError("out of memory")
+        return share
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        in_shares(fail_on_the_last, LinearClassifier(SHAPE, 5), explanations(8))
