@@ -23,7 +23,7 @@ DEFAULT_STEPS = 450  # N of Algorithm 1
 DEFAULT_SOLVER = "paper"
 SOLVERS = ("paper", "fast")
 FAST_EXPLAIN_STEPS = 8
-FAST_RADIUS_STEPS = 40
+FAST_RADIUS_STEPS = 52  # at most: most radii are settled sooner
 
 # Robustness reports; the names are those of the registries of `candor.data` and `audit`.
 DATA_SETS = ("cifar10", "coco", "folder", "imagenet", "jsrt")

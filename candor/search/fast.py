@@ -19,13 +19,17 @@ from candor.search.state import SearchState, rmse
 from candor.search.steps import advance_by, is_already_wrong, without_zeros
 
 _SCOUTED = 4  # classes an attack looks at before it sets off
-_STARTS = 3  # of an attack; one more part of its steps goes on from the best
+_ANEW, _CREEPING, _SIDEWAYS, _LAST = range(1, 5)  # parts of an attack after the first start
+_LAST_LENGTHS = 2  # of a start, that the last part has at least
 _AIMED_STEPS = 4  # of a start, towards its own class; then towards the nearest
+_CREEPING_STEPS = 4  # to the boundary
 _TURN, _LEAST_TURN = 1.0, 0.05  # share of the way along the boundary, at first and at last
+_BEND = 10.0  # how much less of it where the boundary proved bent
 _LONGEST_CORRECTION = 0.5  # across the boundary, of the distance
 _OVERSHOOT, _OVERSHOOT_DECAY, _LEAST_OVERSHOOT = 0.03, 0.6, 0.001  # of the distance
-_CLEARLY_BETTER = 0.999  # of the best RMSE so far
-_PATIENCE = 8  # steps without a clearly better picture
+_LEAST_CROSSING = 0.005  # the least overshoot where the goal does not hold
+_CLEARLY_BETTER, _PROMISING = 0.999, 0.99  # of the best RMSE so far: a picture, a tangent
+_PATIENCE = 3  # steps that neither bring a clearly better picture nor promise one
 _CLIMB = 2.5  # first step length of an explanation, in rho
 _NEWTON_STEPS = 6
 
@@ -45,16 +49,27 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
 
         delta <- delta + (m . n) n + a_k (m - (m . n) n)
 
-    the whole way across to the boundary, but only a share a_k of the way along it, which falls as a
-    cosine: a curved boundary turns away from its tangent.  The first step is p itself, the boundary
-    jump |F| / |g| of FMN (arXiv 2102.12827).  An attack spends its first steps at the original
-    image, one for each of the likeliest other classes, and takes the shortest of their jumps: the
-    likeliest class is often not the nearest (DeepFool compares them all).  It then starts anew
-    towards the second and the third likeliest, because the shortest jump does not always lead to
-    the nearest part of the boundary, and at last goes on from the best picture of the three.  p
-    overshoots by a share of the distance that falls with the steps, so that the goal holds on the
-    way and the last picture is close to the boundary.  An attack ends early when its best picture
-    has not become clearly better for some steps since it last set off.
+    the whole way across to the boundary, but only a share a_k of the way along it, because a curved
+    boundary turns away from its tangent.  a_k falls as a cosine, and is smaller the farther the
+    last step ended from the boundary that it was sent to: |F| / |g| against |delta|.  The first
+    step is p itself, the boundary jump |F| / |g| of FMN (arXiv 2102.12827).  p overshoots by a
+    share of the distance that falls with the steps, so that the goal holds on the way and the last
+    picture is close to the boundary.
+
+    Where a boundary is bent the nearest part of it is seldom where the first tangent points.  An
+    attack therefore sets off five times:
+
+        1  its first steps stay at the original image, one for each of the likeliest other classes;
+           it takes the shortest of their jumps: the likeliest class is often not the nearest
+           (DeepFool compares them all)
+        2  anew, towards the likeliest class that the first start did not make for
+        3  anew, down the log-odds of the label in a few short steps, as Algorithm 1 sets off: they
+           follow a curved way, and reach classes that were unlikely at the original image
+        4  from the best picture so far, towards the second likeliest wrong class there
+        5  from the best picture of all, for longer than before
+
+    Attack, BTR and confident end early when for some steps neither the best picture became clearly
+    better nor the tangent promised that.
 
     Explanations climb the log-odds of s_t along the normalised gradient; after each step delta is
     drawn back to RMSE rho inside the box.  The step length falls linearly from a multiple of rho:
@@ -93,17 +108,12 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         holds & (distances < state.best_rmse),
     )
     is_clear = distances < _CLEARLY_BETTER * state.best_rmse
-    # Only an attack: a search that sets off once may gain nothing for long, far out, and then much.
-    is_stalled = (
-        (state.goals == goal_code(Goal.ATTACK))
-        & phase.is_last
-        & state.best_rmse.isfinite()
-        & ~(is_better & is_clear)
-    )
     deltas = perturbed - state.images
-    moved, is_kept = deltas, torch.zeros_like(is_explained)
+    moved, is_kept, is_promising = deltas, torch.zeros_like(is_better), is_better
     if not bool(is_explained.all()):
-        moved, is_kept = _approached(state, phase, deltas, values, gradients)
+        moved, is_kept, is_promising = _approached(state, phase, deltas, values, gradients)
+    is_gaining = (is_better & is_clear) | is_promising
+    is_stalled = phase.is_last & state.best_rmse.isfinite() & ~is_gaining
     if bool(is_explained.any()):
         moved = _where(is_explained, _climbed(state, deltas, gradients), moved)
     return replace(
@@ -131,10 +141,12 @@ class _Phase:
         is_scouting: bool, an attack at the original image; its deltas hold the shortest jump yet.
         is_restart: bool, an attack that is back at the original image to start anew.
         is_resumed: bool, an attack that is back at its best picture.
+        is_choosing: bool, an attack that looks for the class to make for.
         is_aimed: bool, an attack that makes for one class.
+        is_creeping: bool, an attack that goes down the log-odds of its label.
         is_jump: bool, the step goes to the nearest point itself.
         is_last: bool, the last time that it sets off; never for explanations.
-        rank: int64, of the class that an attack looks at from the original image.
+        rank: int64, of the class to look at among those other than the label, 0 the likeliest.
         position: int64 steps since it last set off.
         done: float64 the same as a share of the steps until it sets off again, [0, 1).
     """
@@ -142,7 +154,9 @@ class _Phase:
     is_scouting: Tensor
     is_restart: Tensor
     is_resumed: Tensor
+    is_choosing: Tensor
     is_aimed: Tensor
+    is_creeping: Tensor
     is_jump: Tensor
     is_last: Tensor
     rank: Tensor
@@ -153,24 +167,30 @@ class _Phase:
 def _phase(state: SearchState) -> _Phase:
     is_attack = state.goals == goal_code(Goal.ATTACK)
     scouted = torch.where(is_attack, (state.step_counts // 8).clamp_max(_SCOUTED), 0)
-    parts = torch.where(is_attack, _STARTS + 1, 1)
+    last = torch.where(is_attack, _LAST, 0)
+    parts = torch.where(is_attack, _LAST + _LAST_LENGTHS, 1)
     length = ((state.step_counts - scouted) // parts).clamp_min(1)
     since = state.steps - scouted
-    part = torch.minimum(since.clamp_min(0) // length, parts - 1)
+    part = torch.minimum(since.clamp_min(0) // length, last)
     position = (since - part * length).clamp_min(0)
     left = state.step_counts - scouted - part * length
     is_scouting = since < 0
-    is_last = (part == parts - 1) & ~is_scouting
-    is_unscouted = is_attack & (state.steps == 0) & ~is_scouting
-    is_restart = ((position == 0) & (part > 0) & ~is_last) | is_unscouted
+    is_last = (part == last) & ~is_scouting
+    is_off = is_attack & (position == 0) & ~is_scouting
+    is_sideways = part == _SIDEWAYS
+    is_unscouted = is_off & (state.steps == 0)
+    is_restart = (is_off & ((part == _ANEW) | (part == _CREEPING))) | is_unscouted
+    is_creeping = is_attack & (part == _CREEPING) & (position < _CREEPING_STEPS)
     return _Phase(
         is_scouting=is_scouting,
         is_restart=is_restart,
-        is_resumed=is_attack & is_last & (position == 0) & state.best_rmse.isfinite(),
-        is_aimed=is_attack & (position < _AIMED_STEPS) & ~is_last,
+        is_resumed=is_off & (is_sideways | is_last) & state.best_rmse.isfinite(),
+        is_choosing=is_scouting | is_unscouted | (is_off & ((part == _ANEW) | is_sideways)),
+        is_aimed=is_attack & (position < _AIMED_STEPS) & ~is_last & ~is_creeping,
+        is_creeping=is_creeping,
         is_jump=is_scouting | is_restart | (state.steps == 0),
         is_last=is_last & ~is_explanation(state.goals),
-        rank=torch.where(is_scouting, state.steps, part),
+        rank=torch.where(is_scouting, state.steps, is_sideways.long()),
         position=position,
         done=position / torch.where(is_last, left, length).clamp_min(1),
     )
@@ -186,12 +206,16 @@ def _evaluate(
     with torch.enable_grad():
         perturbed = (state.images + start).clamp(0.0, 1.0).requires_grad_()
         logits = network(perturbed)
-        rivals = torch.where(is_home, _ranked(logits, state.targets, phase.rank), state.rivals)
+        chosen = _ranked(logits, state.targets, phase.rank)
+        other = _ranked(logits, state.targets, phase.rank + 1)
+        chosen = torch.where(chosen == state.rivals, other, chosen)
+        rivals = torch.where(phase.is_choosing, chosen, state.rivals)
         own = logits.gather(1, state.targets[:, None])[:, 0]
         aimed = own - logits.gather(1, rivals.clamp_min(0)[:, None])[:, 0]
         gaps = gap_to_goal(logits, state.goals, state.targets)
-        gaps = torch.where(phase.is_aimed | is_home, aimed, gaps)
-        values = torch.where(is_explanation(state.goals), log_odds(logits, state.targets), gaps)
+        gaps = torch.where(phase.is_aimed | phase.is_scouting, aimed, gaps)
+        follows_odds = is_explanation(state.goals) | phase.is_creeping
+        values = torch.where(follows_odds, log_odds(logits, state.targets), gaps)
         (gradients,) = torch.autograd.grad(values.sum(), perturbed)
     gradients = without_zeros(gradients, state)
     return perturbed.detach(), logits.detach(), values.detach(), gradients, rivals
@@ -206,13 +230,29 @@ def _ranked(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
 
 def _approached(
     state: SearchState, phase: _Phase, deltas: Tensor, gaps: Tensor, gradients: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The next (B, C, H, W) delta of a radius, and (B,) bool where a scout keeps the one it has."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The next (B, C, H, W) delta of a radius.
+
+    And (B,) bool, where a scout keeps the one it has and where the tangent promises a clearly
+    better picture.
+    """
     nearest = _nearest(state, phase, deltas, gaps, gradients)
-    turned = _turned(state, phase, deltas, nearest - deltas, gradients)
+    turned = _turned(state, phase, deltas, nearest - deltas, gaps, gradients)
     is_kept = phase.is_scouting & (state.steps > 0) & (_lengths(nearest) >= _lengths(state.deltas))
     moved = _where(phase.is_jump, nearest, turned)
-    return _where(is_kept, state.deltas, moved), is_kept
+    moved = _where(phase.is_creeping, _crept(state, phase, deltas, gaps, gradients), moved)
+    is_promising = _lengths(nearest) < _PROMISING * _best_lengths(state)
+    return _where(is_kept, state.deltas, moved), is_kept, is_promising
+
+
+def _crept(
+    state: SearchState, phase: _Phase, deltas: Tensor, gaps: Tensor, gradients: Tensor
+) -> Tensor:
+    """One of some short steps down the gradient; the last goes all the way the tangent says."""
+    share = 1.0 / (_CREEPING_STEPS - phase.position).clamp_min(1)
+    multipliers = share.to(gaps.dtype) * gaps / _lengths(gradients).square()
+    moved = deltas - multipliers[:, None, None, None] * gradients
+    return moved.clamp(-state.images, 1.0 - state.images)
 
 
 def _nearest(
@@ -220,6 +260,7 @@ def _nearest(
 ) -> Tensor:
     """(B, C, H, W) p: the nearest point of the linearised boundary, a little beyond it."""
     falling = (_OVERSHOOT * _OVERSHOOT_DECAY**phase.position).clamp_min(_LEAST_OVERSHOOT)
+    falling = torch.where(gaps > 0, falling.clamp_min(_LEAST_CROSSING), falling)
     # Where the goal has not held yet the tangent promised too much: farther with every step.
     rising = _OVERSHOOT * (1.0 + phase.position)
     overshoot = torch.where(state.best_rmse.isfinite(), falling, rising)
@@ -228,7 +269,12 @@ def _nearest(
 
 
 def _turned(
-    state: SearchState, phase: _Phase, deltas: Tensor, move: Tensor, gradients: Tensor
+    state: SearchState,
+    phase: _Phase,
+    deltas: Tensor,
+    move: Tensor,
+    gaps: Tensor,
+    gradients: Tensor,
 ) -> Tensor:
     normals = gradients / _lengths(gradients)[:, None, None, None]
     across = _dot(move, normals)
@@ -237,6 +283,8 @@ def _turned(
     across = across.clamp(-limits, limits)
     falling = 0.5 * (1.0 + torch.cos(torch.pi * phase.done))
     turn = (_LEAST_TURN + (_TURN - _LEAST_TURN) * falling).to(move.dtype)
+    missed = gaps.abs() / _lengths(gradients) / _lengths(deltas).clamp_min(1e-12)
+    turn = turn / (1.0 + _BEND * missed)
     return deltas + across[:, None, None, None] * normals + turn[:, None, None, None] * along
 
 

@@ -20,7 +20,7 @@ class SearchState:
         best_rmse: (B,) float64, its RMSE; inf before there is one.
         best_score: (B,) float64, log-odds of s_t there; NaN before there is one.
         largest_rmse: (B,) float64, largest RMSE visited where the goal did not hold.
-        stalls: (B,) int64, steps since the best picture last became clearly better.
+        stalls: (B,) int64, steps since the best picture last became clearly better or was to.
         rivals: (B,) int64, class that an attack makes for; -1 for whichever is nearest.
         goals, targets: (B,) int64, see `candor.search.goals`.
         rhos: (B,) float64, RMSE an explanation may reach.

@@ -71,7 +71,7 @@ def test_ends_of_a_range_are_allowed(field, value):
     assert getattr(request, field) == value
 
 
-@pytest.mark.parametrize(("solver", "explains", "radius"), [("paper", 450, 450), ("fast", 8, 40)])
+@pytest.mark.parametrize(("solver", "explains", "radius"), [("paper", 450, 450), ("fast", 8, 52)])
 def test_steps_not_named_are_those_of_the_solver(solver, explains, radius):
     explain = ExplainRequest.model_validate(EXPLAIN | {"solver": solver})
     probe = ProbeRequest.model_validate({"image": IMAGE, "solver": solver})
