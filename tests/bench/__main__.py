@@ -2,7 +2,9 @@
 
 import importlib
 
-from tests.bench.table import Row, options_of, parser, show
+from rich.console import Console
+
+from tests.bench.table import Row, options_of, parser, print_table, show
 
 # Modules with `measure(options) -> list[Row]`, in the order of the table.
 MEASURES: tuple[str, ...] = ("engine", "explain", "radius", "audit", "served", "imagenet")
@@ -15,7 +17,9 @@ def main() -> None:
     options = options_of(arguments)
     rows: list[Row] = []
     for name in arguments.only:
-        rows += importlib.import_module(f"tests.bench.{name}").measure(options)
+        measured = importlib.import_module(f"tests.bench.{name}").measure(options)
+        print_table(measured, Console(width=180, stderr=True))  # whatever becomes of the rest
+        rows += measured
     show(rows, arguments)
 
 

@@ -10,7 +10,6 @@ from candor.nets.architectures import build_network
 from candor.released import read_released
 from tests.bench.table import Options
 
-CHECKPOINTS = ("all", "standard")
 ROBUST = "all"
 SHAPE = (3, 32, 32)
 
