@@ -42,9 +42,9 @@ def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
     console().print("compiling, a minute or two the first time ...")
     expected = loaded.card.input
     shape = (expected.channels, expected.height, expected.width)
-    device = next(loaded.network.parameters()).device
+    _, *sizes = share_sizes(batch_size, next(loaded.network.parameters()).device)
     with _stoppable():
-        return compile_network(loaded.network, share_sizes(batch_size, device), shape)
+        return compile_network(loaded.network, sizes, shape)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from candor.search.team import share_size
 
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_IN_CPP = {"cpp_wrapper": True}
 _TRIALS = 3
 _LOG = logging.getLogger(__name__)
 
@@ -82,14 +83,14 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def share_sizes(batch_size: int, device: torch.device) -> tuple[int, int]:
-    """What to compile for batches of ``batch_size``: a quarter of a thread's share, and the share.
+def share_sizes(batch_size: int, device: torch.device) -> tuple[int, int, int]:
+    """What to compile for batches up to ``batch_size``: a quarter, a half, a thread's whole share.
 
-    Searches that end leave the batch smaller; of a GPU the share is the batch.
+    Batches are not always full; of a GPU the share is the batch.
     """
     threads = 1 if device.type == "cuda" else torch.get_num_threads()
     whole = share_size(batch_size, threads)
-    return max(1, whole // 4), whole
+    return max(1, whole // 4), max(1, whole // 2), whole
 
 
 def compile_network(
@@ -126,8 +127,9 @@ def compile_network(
         is_timed = device.type == "cpu" and 1 in sizes
         alone = _fastest_threads(fast, input_shape) if is_timed else 1
         _set_threads(most_threads)
-        mode = "reduce-overhead" if device.type == "cuda" else None
-        compiled = cast(nn.Module, torch.compile(fast, dynamic=False, mode=mode))
+        # A step in C++ from end to end leaves Python to the other threads.
+        how = {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": _IN_CPP}
+        compiled = cast(nn.Module, torch.compile(fast, dynamic=False, **how))
         fixed = FixedBatchNetwork(compiled, sizes, threads_alone=alone).train(network.training)
         for size in sizes:
             _step(fixed, size, input_shape)

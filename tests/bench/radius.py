@@ -32,7 +32,7 @@ def measure(options: Options) -> list[Row]:
     rows = []
     for name, network in _networks(options):
         goals = (Goal.ATTACK, Goal.BTR) if name == DEFAULT_MODEL else (Goal.ATTACK,)
-        compiled = compile_network(network, share_sizes(_BATCH, torch.device("cpu")), SHAPE)
+        compiled = compile_network(network, share_sizes(_BATCH, torch.device("cpu"))[1:], SHAPE)
         images, labels = correct_images(options, compiled, options.image_count)
         for goal in goals:
             ours = _radii(compiled, images, labels, goal, "fast", limits.FAST_RADIUS_STEPS)

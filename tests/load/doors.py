@@ -81,8 +81,10 @@ def read_model(url: str) -> api.ModelDetails:
     """The default model behind a REST door."""
     models = requests.get(f"{url}/v1/models", timeout=_TIMEOUT_SECONDS).content
     name = api.ModelList.model_validate_json(models).models[0].model.name
-    details = requests.get(f"{url}/v1/models/{name}", timeout=_TIMEOUT_SECONDS).content
-    return api.ModelDetails.model_validate_json(details)
+    told = requests.get(f"{url}/v1/models/{name}", timeout=_TIMEOUT_SECONDS).json()
+    # KServe's fields stand beside ours.
+    details = {field: told[field] for field in api.ModelDetails.model_fields}
+    return api.ModelDetails.model_validate(details)
 
 
 def _event(kind: str, data: Any) -> api.ExplainStreamResponse:
