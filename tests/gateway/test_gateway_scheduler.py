@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -357,8 +358,46 @@ def test_each_search_has_its_first_chunk_before_any_goes_on() -> None:
 
     calls = run(scenario())
     assert [[item.target for item in call] for call in calls[:3]] == [[0, 1], [2, 3], [4, 0]]
-    # And then first come, first served.
-    assert [item.target for item in calls[3]] == [0, 1]
+    # And then first come, first served, of those who are not on their way.
+    assert [item.target for item in calls[3]] == [1, 2]
+
+
+@pytest.mark.parametrize(("searches", "most"), [(3, 1), (4, 2), (9, 2)])
+def test_a_second_chunk_waits_at_the_door_where_there_is_a_full_one(
+    searches: int, most: int
+) -> None:
+    async def scenario() -> int:
+        backend = LinearBackend(call_seconds=0.005)
+        scheduler = scheduler_of(backend, max_batch=2)
+        tasks = [asyncio.create_task(one(scheduler, explain(200))) for _ in range(searches)]
+        seen = 0
+        while scheduler.search_count < searches:
+            await asyncio.sleep(0)
+        while scheduler.search_count == searches:
+            seen = max(seen, backend.flying)
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*tasks)
+        await scheduler.close()
+        return seen
+
+    assert run(scenario()) == most
+
+
+def test_waiting_at_the_door_is_no_computing() -> None:
+    async def scenario() -> float:
+        charged: list[float] = []
+        backend = LinearBackend(call_seconds=0.05)
+        scheduler = scheduler_of(
+            backend, max_batch=1, on_charge=lambda tenant, seconds: charged.append(seconds)
+        )
+        begun = time.perf_counter()
+        await asyncio.gather(*(one(scheduler, explain(3, target)) for target in range(4)))
+        passed = time.perf_counter() - begun
+        await scheduler.close()
+        return sum(charged) / passed
+
+    # The backend computes both at once, which one worker does not; it is charged for one.
+    assert run(scenario()) < 1.2
 
 
 def test_long_searches_of_a_lesser_class_ride_along_to_double_the_batch() -> None:
@@ -400,14 +439,14 @@ def test_best_so_far_can_be_had_while_the_search_goes_on() -> None:
 def test_place_of_a_cancelled_search_is_free_only_when_its_chunk_is_back() -> None:
     async def scenario() -> None:
         backend = LinearBackend(call_seconds=0.05)
-        scheduler = scheduler_of(backend, max_batch=1, max_waiting=1)
-        tasks = [asyncio.create_task(one(scheduler, explain(2000))) for _ in range(2)]
-        while backend.flying == 0:
+        scheduler = scheduler_of(backend, max_batch=1, max_waiting=2)
+        tasks = [asyncio.create_task(one(scheduler, explain(2000))) for _ in range(3)]
+        while backend.flying < 2:
             await asyncio.sleep(0.001)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert scheduler.search_count == 1  # the waiting one has gone, the flying one has not
+        assert scheduler.search_count == 2  # the waiting one has gone, the flying ones have not
         while backend.flying:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
