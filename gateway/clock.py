@@ -5,7 +5,7 @@ _NEW_SHARE = 0.3  # weight of the newest measurement in the average
 _FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anything was measured
 # A state travels as often as a chunk is cut; below so many steps a chunk that would be a large
 # share of its cost, so the batch becomes smaller instead, down to what still fills a CPU.
-_WORTHWHILE_STEPS = 2
+_WORTHWHILE_STEPS = 4
 _SMALLEST_LIMIT = 8
 _ENDING_STEPS = 5  # verifying takes about as long as so many steps, before one was measured
 _PEAK_FADES = 0.1  # how much of a peak later measurements wear off, each

@@ -25,6 +25,7 @@ from tests.reliability import COLUMNS, Row, print_table, write_section
 REPOSITORY = Path(__file__).resolve().parents[2]
 OUT_DIR = REPOSITORY / "out" / "load"
 _IDLE_SECONDS = 10.0
+_READY_SECONDS = 900.0  # compiling the first time
 _LOAD_GAUGES = ("candor_active_searches", "candor_waiting_searches")
 
 
@@ -37,7 +38,10 @@ def main() -> int:
     arguments = parser.parse_args()
     plan = read_plan(arguments.plan)
     OUT_DIR.mkdir(parents=True, exist_ok=True)
-    with Stack(StackConfig(models=(arguments.model,), ready_timeout_seconds=300.0)) as stack:
+    config = StackConfig(
+        models=(arguments.model,), compiles=True, ready_timeout_seconds=_READY_SECONDS
+    )
+    with Stack(config) as stack:
         samples = run(stack, arguments.plan, OUT_DIR)
         left = left_behind(stack)
     seconds = sum(stage.seconds for stage in plan.stages)
