@@ -197,6 +197,9 @@ def _ended(
 class LinearBackend:
     """A worker in this process for each model, ``linear`` or ``linear@VERSION``.
 
+    Args:
+        worker_count: search calls computed at once; the others wait.
+
     Attributes:
         calls: the model and the role of every call.
         delays: seconds that calls to a model take beside what they take anyway.
@@ -209,8 +212,9 @@ class LinearBackend:
         death_count: times a search with `DEADLY_SEED` killed the worker.
     """
 
-    def __init__(self, call_seconds: float = 0.0) -> None:
+    def __init__(self, call_seconds: float = 0.0, *, worker_count: int = 1) -> None:
         self._workers: dict[str, LinearWorker] = {}
+        self._free = asyncio.Semaphore(worker_count)
         self.calls: list[tuple[str, str]] = []
         self.delays: dict[str, float] = {}
         self.broken: set[str] = set()
@@ -233,8 +237,9 @@ class LinearBackend:
         self.flying += 1
         self.most_flying = max(self.most_flying, self.flying)
         try:
-            await asyncio.sleep(self.call_seconds)
-            return self._search(items, worker)
+            async with self._free:
+                await asyncio.sleep(self.call_seconds)
+                return self._search(items, worker)
         finally:
             self.flying -= 1
 
