@@ -53,9 +53,11 @@ class FixedBatchNetwork(nn.Module):
         size = next(size for size in self.sizes if size >= count)
         padding = images.new_zeros(size - count, *images.shape[1:])
         batch = torch.cat([images, padding]).contiguous(memory_format=torch.channels_last)
-        # Holds for the backward pass too, which follows before the next call.
+        before = torch.get_num_threads()
         _set_threads(self.threads_alone if size == 1 else 1)
         logits: Tensor = self.network(batch)
+        if not logits.requires_grad:  # else the backward pass follows, before the next call
+            _set_threads(before)
         # A CUDA graph writes its next outputs over these.
         return logits[:count].clone() if logits.is_cuda else logits[:count]
 

@@ -8,6 +8,7 @@ import torch
 
 from candor.contracts.worker import Goal
 from candor.search import paper
+from candor.search.compiled import FixedBatchNetwork
 from candor.search.goals import goal_code
 from candor.search.state import SearchState, begin
 from candor.search.team import in_shares, share_count, share_size
@@ -61,6 +62,15 @@ def test_every_search_is_advanced_once_and_comes_back_in_its_place() -> None:
         alone = paper.advance(network, state.select(torch.tensor([row])), 20)
         torch.testing.assert_close(together.best_images[row], alone.best_images[0])
         assert together.seeds[row] == row
+
+
+def test_a_compiled_network_leaves_the_threads_of_others_alone() -> None:
+    fixed = FixedBatchNetwork(LinearClassifier(SHAPE, 5), (1, 4)).eval()
+    paper.advance(fixed, explanations(2), 3)
+    assert torch.get_num_threads() == 3
+    with torch.no_grad():
+        fixed(torch.rand(4, *SHAPE))
+    assert torch.get_num_threads() == 3
 
 
 def test_failure_in_a_share_is_the_callers() -> None:
