@@ -59,7 +59,7 @@ def _row(
         goal=f">= {goal:g} x the plain loop",
         is_met=ratio >= goal,
         n=repeats,
-        detail=f"{torch.get_num_threads()} threads each; ratios {min(ratios):.2f} to {max(ratios):.2f}",
+        detail=f"{torch.get_num_threads()} threads; ratios {min(ratios):.2f} to {max(ratios):.2f}",
     )
 
 

@@ -216,7 +216,7 @@ def test_search_worker_compiles_where_it_is_told_to(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")
     monkeypatch.setattr(loading, "compile_network", watched)
     started(tiny_models_dir / "tiny")
-    assert (((1, 8, 32), (3, 32, 32)) in asked) is (choice == "auto")
+    assert (((1, 8, 16, 32), (3, 32, 32)) in asked) is (choice == "auto")
 
 
 def test_unknown_way_of_compiling_is_refused(
