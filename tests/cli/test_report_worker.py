@@ -185,13 +185,15 @@ def worker(
     folder: Path,
     model: Path,
     data_root: Path,
+    tmp_path: Path,
 ) -> Worker:
-    """In this process, for jobs that end soon."""
+    """In this process, for jobs that end soon; its models are a copy, to be damaged."""
     folder.mkdir()
+    shutil.copytree(model, tmp_path / "models" / model.name)
     return Worker(
         queue=ReportQueue(store, "here", lease_seconds=60.0),
         reports=folder,
-        models_dir=model.parent,
+        models_dir=tmp_path / "models",
         data_dir=data_root,
         key=Ed25519PrivateKey.generate(),
         lease_seconds=60.0,
