@@ -42,7 +42,9 @@ def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
     console().print("compiling, a minute or two the first time ...")
     expected = loaded.card.input
     shape = (expected.channels, expected.height, expected.width)
-    _, *sizes = share_sizes(batch_size, next(loaded.network.parameters()).device)
+    _, half, whole = share_sizes(batch_size, next(loaded.network.parameters()).device)
+    # Never a single image: its number of threads is timed, and with it go the last bits.
+    sizes = sorted({max(2, half), max(2, whole)})
     with _stoppable():
         return compile_network(loaded.network, sizes, shape)
 

@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
     """Searches advanced by one call to a worker at most; fewer where steps take long."""
     search_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Search workers a model has behind TorchServe, its `minWorkers`; as many chunks travel."""
+    """Search workers a model has behind TorchServe, its `minWorkers`; as many chunks are computed
+    at once."""
     short_steps: Annotated[int, Field(ge=0)] = 40
     """A search of at most so many steps counts as short: it waits for no batch of long ones."""
     max_waiting: Annotated[int, Field(ge=1)] = 512
@@ -63,7 +64,8 @@ class Settings(BaseSettings):
     max_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests worked on at once, of all kinds; more are turned away."""
     chunk_seconds: Seconds = 0.1
-    """How long one chunk of a search should take: the wait of a newcomer before it joins."""
+    """How long one chunk of a search should take: the wait of a newcomer before it joins, twice
+    that where searches are enough for a second full chunk at a worker's door."""
     cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """Memory for finished searches of all models, the least recently used go first; 0: none."""
     progress_seconds: Seconds = 0.25

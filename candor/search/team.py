@@ -41,10 +41,11 @@ def in_shares(
     threads = int(getattr(network, "most_threads", torch.get_num_threads()))
     count = 1 if state.images.is_cuda else share_count(len(state), threads)
     if count == 1:
+        before = torch.get_num_threads()
         try:
             return work(state)
         finally:
-            torch.set_num_threads(threads)  # a compiled network has its own idea of how many
+            torch.set_num_threads(before)  # a compiled network has its own idea of how many
     shares = [state.select(rows) for rows in torch.arange(len(state)).tensor_split(count)]
     each = threads // count
 
