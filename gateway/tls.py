@@ -27,7 +27,8 @@ class Certificates:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._client_ca is not None:
             self.context.verify_mode = ssl.CERT_REQUIRED
-        self._load()
+        self._load_into(self.context)
+        self._grpc_config = self._new_grpc_config()
         self._stamp = self._stamps()
         self._told_grpc = True
 
@@ -40,7 +41,11 @@ class Certificates:
         if stamp == self._stamp:
             return
         try:
-            self._load()
+            # OpenSSL drops the old key as soon as it has read a certificate of another key, so
+            # that half of a new pair would leave the served context with none.
+            self._load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+            self._load_into(self.context)
+            self._grpc_config = self._new_grpc_config()
         except OSError as err:
             _log.error("certificates stay as they were: %s", err)
         else:
@@ -63,13 +68,14 @@ class Certificates:
         self._told_grpc = True
         return self._grpc_config
 
-    def _load(self) -> None:
-        self.context.load_cert_chain(self._cert, self._key)
-        authorities = None
+    def _load_into(self, context: ssl.SSLContext) -> None:
+        context.load_cert_chain(self._cert, self._key)
         if self._client_ca is not None:
-            self.context.load_verify_locations(self._client_ca)
-            authorities = self._client_ca.read_bytes()
-        self._grpc_config = grpc.ssl_server_certificate_configuration(
+            context.load_verify_locations(self._client_ca)
+
+    def _new_grpc_config(self) -> grpc.ServerCertificateConfiguration:
+        authorities = self._client_ca.read_bytes() if self._client_ca is not None else None
+        return grpc.ssl_server_certificate_configuration(
             [(self._key.read_bytes(), self._cert.read_bytes())], authorities
         )
 

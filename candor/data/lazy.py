@@ -1,9 +1,11 @@
 """Images decoded when asked for, in worker processes.  Imports data siblings only."""
 
 import hashlib
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from multiprocessing.context import BaseContext
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,11 +122,22 @@ def _decoded(
         num_workers=workers,
         collate_fn=_as_it_is,
         generator=Generator(),  # else the loader draws from the global one
+        multiprocessing_context=_process_context() if workers else None,
     )
     for task, stored in loader:
         if isinstance(stored, DataDamaged):
             raise stored
         yield task, stored
+
+
+def _process_context() -> BaseContext:
+    """Workers come from a server process of one thread, which has imported this module once.
+
+    A copy of the caller would hold whatever locks its threads (a gRPC channel's, OpenMP's) held.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -283,7 +283,9 @@ def test_job_waits_for_space_and_goes_on(reports: Reports, worker: Worker, disk:
     ballast = disk / "ballast"
     fill_up(ballast)
     cancelled, kept = (reports.create(_SMALL.model_copy(update={"steps": 1})).name for _ in "12")
-    waiting = threading.Thread(target=_free_when_it_waits, args=(reports, cancelled, kept, ballast))
+    waiting = threading.Thread(
+        target=_free_when_it_waits, args=(reports, cancelled, kept, ballast), daemon=True
+    )
     waiting.start()
     here.run(until_idle=True)
     waiting.join()

@@ -73,7 +73,7 @@ def test_job_is_shown_listed_and_cancelled(doors: Doors) -> None:
 def test_waiting_ends_with_the_files_and_what_matters(
     doors: Doors, store: Store, folder: Path, tmp_path: Path
 ) -> None:
-    worker = threading.Thread(target=finish_next_job, args=(store, folder))
+    worker = threading.Thread(target=finish_next_job, args=(store, folder), daemon=True)
     worker.start()
     result = run(doors, "create", "--images", 10, "--wait", "--out", tmp_path / "got")
     worker.join()

@@ -88,7 +88,7 @@ def _supervised(stack: Stack) -> Iterator[None]:
         while not ended.wait(_CHECK_SECONDS):
             stack.check()
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
         yield

@@ -82,7 +82,7 @@ class Traffic:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._ask, args=(name, call, number))
+            threading.Thread(target=self._ask, args=(name, call, number), daemon=True)
             for name, call, count in (
                 ("explain", self._explain, EXPLAINING),
                 ("predict", self._predict, PREDICTING),

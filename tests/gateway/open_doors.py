@@ -54,17 +54,27 @@ def running(
     **changes: Any,
 ) -> Iterator[tuple[Gateway, LinearBackend, asyncio.AbstractEventLoop]]:
     """A started gateway, not ready yet perhaps, its worker, and the loop both run in."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
     backend = LinearBackend(call_seconds=0.002)
-    opening = asyncio.run_coroutine_threadsafe(_open(backend, tracing, **changes), loop)
-    gateway = opening.result(START_SECONDS)
-    yield gateway, backend, loop
-    asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(START_SECONDS)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    with _running_loop() as loop:
+        opening = asyncio.run_coroutine_threadsafe(_open(backend, tracing, **changes), loop)
+        gateway = opening.result(START_SECONDS)
+        try:
+            yield gateway, backend, loop
+        finally:
+            asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(START_SECONDS)
+
+
+@contextmanager
+def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Doors]:

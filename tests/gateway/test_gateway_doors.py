@@ -592,7 +592,7 @@ def test_hung_up_rest_call_gets_no_next_chunk(fresh_doors: Doors, png: bytes) ->
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{fresh_doors.rest.base_url}/v1/explain", json=body, timeout=impatient)
 
-    caller = threading.Thread(target=call)
+    caller = threading.Thread(target=call, daemon=True)
     caller.start()
     assert_search_stops(fresh_doors, caller.join)
 

@@ -110,11 +110,12 @@ def test_rest_stream_is_the_same_as_events_with_heartbeats(slow_doors: Doors, pn
 def test_queue_position_is_told_until_the_search_begins(slow_doors: Doors, png: bytes) -> None:
     scheduler = slow_doors.gateway.service.models.known["linear"].desk.scheduler
     scheduler._max_batch = 1
+    slow_doors.backend.call_seconds = 0.25  # longer than the pause between two progress events
     blocking = slow_doors.stub.Explain.future(
-        pb.ExplainRequest(image=pb.Image(encoded=png), targets=[pb.ClassRef(index=1)], steps=200)
+        pb.ExplainRequest(image=pb.Image(encoded=png), targets=[pb.ClassRef(index=1)], steps=20)
     )
     until(lambda: scheduler.search_count == 1)
-    events = slow_doors.client.explain_stream(request(png, steps=100, seed=1))
+    events = slow_doors.client.explain_stream(request(png, steps=20, seed=1))
     positions = [event.progress.queue_position for event in events if event.progress]
     assert positions[0] == 1
     assert positions[-1] == 0
@@ -141,7 +142,7 @@ def test_failure_on_the_way_is_the_last_event(slow_doors: Doors, png: bytes) -> 
 
         slow_doors.backend.call = broken
 
-    breaker = threading.Thread(target=break_worker)
+    breaker = threading.Thread(target=break_worker, daemon=True)
     breaker.start()
     response = slow_doors.rest.post("/v1/explain/stream", json=body(png, steps=LONG_STEPS))
     breaker.join()

@@ -105,9 +105,15 @@ def test_renewed_certificate_is_served_without_a_restart(tmp_path: Path) -> None
     with secured(authority, ready_seconds=0.05) as gateway:
         before = served_serial(gateway.rest_port)
         assert served_serial(gateway.grpc_port) == before
-        (tmp_path / "server.key").write_text("half a file")
-        assert served_serial(gateway.rest_port) == before
-        _, _, serial = authority.issue("server")
+        cert, key, serial = authority.issue("next")
+        key_of_before = (tmp_path / "server.key").read_bytes()
+        cert.replace(tmp_path / "server.crt")
+        for half in (b"half a file", key_of_before):
+            (tmp_path / "server.key").write_bytes(half)
+            gateway._certificates.refresh()
+            assert served_serial(gateway.rest_port) == before
+            assert served_serial(gateway.grpc_port) == before
+        key.replace(tmp_path / "server.key")
         for port in (gateway.rest_port, gateway.grpc_port):
             until(lambda port=port: served_serial(port) == serial)
         assert rest_status(gateway, trusting(authority)) == 200
