@@ -131,13 +131,13 @@ def free_port() -> int:
 
 
 def start_serve(
-    config: StackConfig, temporary: Path
+    config: StackConfig, temporary: Path, **variables: str
 ) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """`candor serve` once ready, and every process below it."""
     ports = ["--grpc-port", str(free_port()), "--rest-port", str(free_port())]
     command = [sys.executable, "-c", _SERVE, *ports, "--models-dir", str(config.models_dir)]
     command += ["--archives-dir", str(config.archives_dir)]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
+    environment = {**os.environ, "TMPDIR": str(temporary), **variables}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     for line in process.stdout:
@@ -147,17 +147,17 @@ def start_serve(
 
 
 @pytest.mark.parametrize(
-    "number",
+    ("number", "compiling"),
     [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        (signal.SIGTERM, "off"),  # compiling takes two minutes
+        pytest.param(signal.SIGINT, "auto", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, "auto", marks=pytest.mark.slow),
     ],
 )
 def test_serve_leaves_nothing_behind(
-    one_version: StackConfig, tmp_path: Path, number: signal.Signals
+    one_version: StackConfig, tmp_path: Path, number: signal.Signals, compiling: str
 ) -> None:
-    process, below = start_serve(one_version, tmp_path)
+    process, below = start_serve(one_version, tmp_path, CANDOR_COMPILE=compiling)
     assert len(below) >= 4, "the JVM, two workers and the gateway"
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
