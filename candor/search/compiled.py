@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,12 @@ def compile_network(
         alone = _fastest_threads(fast, input_shape) if is_timed else 1
         _set_threads(most_threads)
         # A step in C++ from end to end leaves Python to the other threads.
-        how = {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": _IN_CPP}
+        how: dict[str, Any] = (
+            {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": _IN_CPP}
+        )
+        # torch counts what it compiles of one class for all its networks, and after eight leaves
+        # the rest uncompiled without an error; so every network has a count of its own.
+        how |= {"isolate_recompiles": True, "recompile_limit": 4 * len(sizes)}
         compiled = cast(nn.Module, torch.compile(fast, dynamic=False, **how))
         fixed = FixedBatchNetwork(compiled, sizes, threads_alone=alone).train(network.training)
         for size in sizes:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
@@ -125,3 +126,15 @@ def test_compiled_network_finds_the_same_radii() -> None:
     fast = run_searches(compiled, images, plan, batch_size=4)
     assert plain.statuses == fast.statuses
     torch.testing.assert_close(plain.rmse, fast.rmse, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about its own parts
+def test_no_network_is_left_uncompiled_because_others_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)  # shared by all but ours
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2)).eval().requires_grad_(False)
+    before = counters["frames"]["ok"]
+    compile_network(network, (2, 3), (3, 4, 4))
+    assert counters["frames"]["ok"] - before == 4  # each size, with a gradient and without
