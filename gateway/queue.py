@@ -1,7 +1,8 @@
 """Which searches fly next: by class, tenant and length.  Imports siblings; no transport, no clock.
 
 Every chunk is one lane's turn, and lanes take turns by weight: a lane is a class (explain, probe,
-report) and, within it, short or long searches, so a short one waits for no batch of long ones.
+report) and, within it, short or long searches, so a short one waits for no batch of long ones.  The
+turn is the lane's that would have had least after it, so a few turns of a heavy lane come in a row.
 Within the turn tenants share the places in compute-seconds.  A tenant's own searches go first come,
 first served, but each has its first chunk before any has its next: a first result is there early.
 Every weight is above zero, so everybody's turn comes.  An errand waits among the long searches and
@@ -61,19 +62,19 @@ class SearchQueue:
             self._lanes.leave(search.lane)
             self._tenants.leave(search.tenant)
 
-    def next_batch(self, limit: int, seconds_a_place: float) -> list[Passenger]:
+    def next_batch(self, limit: int, seconds: float) -> list[Passenger]:
         """At most ``limit`` searches for the next chunk; empty when all fly already.
 
         Args:
-            seconds_a_place: what one place in the batch will cost its tenant, about.
+            seconds: what the chunk will take, about.
         """
         lanes: dict[Lane, list[Passenger]] = defaultdict(list)
         for search in self._ready():
             lanes[search.lane].append(search)
         if not lanes:
             return []
-        owner = min(lanes, key=lambda lane: (self._lanes.had(lane), -_weight(lane)))
-        batch = self._shared_out(lanes.pop(owner), limit, seconds_a_place)
+        owner = min(lanes, key=lambda lane: self._lanes.had(lane) + seconds / _weight(lane))
+        batch = self._shared_out(lanes.pop(owner), limit, seconds / limit)
         if _flies_alone(batch[0]):
             return batch[:1]
         batch = [search for search in batch if not _flies_alone(search)]

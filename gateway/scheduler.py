@@ -346,8 +346,7 @@ class SearchScheduler:
         return self._end(endings, call)
 
     def _next_chunk(self, call: _Call) -> Coroutine[Any, Any, None] | None:
-        seconds_a_place = self._clock.chunk_seconds / self._max_batch
-        batch = self._queue.next_batch(self._batch_size(), seconds_a_place)
+        batch = self._queue.next_batch(self._batch_size(), self._clock.chunk_seconds)
         if not batch:
             return None
         for passenger in batch:

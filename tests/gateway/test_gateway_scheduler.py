@@ -17,9 +17,9 @@ from candor.contracts.worker import CompareItem, Goal, SearchItem
 from gateway.backend import MAX_CALL_BYTES, WorkerFault
 from gateway.caller import Priority
 from gateway.clock import MAX_CHUNK_STEPS, ChunkClock
-from gateway.queue import CONDEMNED_DEATHS
+from gateway.queue import CONDEMNED_DEATHS, SearchQueue
 from gateway.scheduler import SearchScheduler
-from gateway.search import SearchResult
+from gateway.search import Lane, Search, SearchResult
 from gateway.served import searches_a_call
 from tests.gateway.linear_worker import DEADLY_SEED, POISON_SEED, SHAPE, LinearBackend
 
@@ -334,7 +334,7 @@ def test_short_search_shares_no_batch_with_long_ones_that_go_on_all_the_same() -
         while len(backend.search_calls) < 2:
             await asyncio.sleep(0.001)
         since = len(backend.search_calls)
-        for _ in range(10):
+        for _ in range(60):
             await one(scheduler, explain(20, 1))
         for task in long:
             task.cancel()
@@ -344,8 +344,36 @@ def test_short_search_shares_no_batch_with_long_ones_that_go_on_all_the_same() -
     calls = run(scenario())
     assert all(len({item.target for item in call}) == 1 for call in calls)
     lone = [call for call in calls if call[0].target == 1]
-    assert sum(call[0].step == 0 for call in lone) == 10
+    assert sum(call[0].step == 0 for call in lone) == 60
     assert len(calls) > len(lone)  # a stream of short ones starves nobody
+
+
+def test_short_search_takes_its_few_chunks_in_a_row() -> None:
+    async def scenario() -> list[bool]:
+        queue, seconds = SearchQueue(), 0.2
+        for number, is_long in enumerate((True, False)):
+            lane = Lane(Priority.EXPLAIN, is_long=is_long)
+            future = asyncio.get_running_loop().create_future()
+            queue.add(
+                Search(
+                    item=explain(100),
+                    arrays={},
+                    future=future,
+                    lane=lane,
+                    tenant="",
+                    number=number,
+                )
+            )
+        turns = []
+        for _ in range(6):
+            (search,) = queue.next_batch(8, seconds)
+            queue.charge(search, seconds)
+            turns.append(search.lane.is_long)
+        return turns
+
+    turns = run(scenario())
+    assert turns[:3] == [False] * 3
+    assert any(turns[3:])
 
 
 def test_each_search_has_its_first_chunk_before_any_goes_on() -> None:
