@@ -3,7 +3,9 @@
 MAX_CHUNK_STEPS = 50
 _NEW_SHARE = 0.3  # weight of the newest measurement in the average
 _FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anything was measured
-# A step that takes longer than a chunk makes the batch smaller, down to what still fills a CPU.
+# A state travels as often as a chunk is cut; below so many steps a chunk that would be a large
+# share of its cost, so the batch becomes smaller instead, down to what still fills a CPU.
+_WORTHWHILE_STEPS = 4
 _SMALLEST_LIMIT = 8
 _ENDING_STEPS = 5  # verifying takes about as long as so many steps, before one was measured
 _PEAK_FADES = 0.1  # how much of a peak later measurements wear off, each
@@ -33,9 +35,11 @@ class ChunkClock:
         return min(MAX_CHUNK_STEPS, max(1, wanted))
 
     def batch_limit(self, max_batch: int) -> int:
-        """Searches to put into one chunk at most, so that a step of all of them fits."""
+        """Searches to put into one chunk at most, so that it is worth its travel."""
         size = max_batch
-        while size > _SMALLEST_LIMIT and self.step_seconds(size) > self.chunk_seconds:
+        while size > _SMALLEST_LIMIT and (
+            self.step_seconds(size) * _WORTHWHILE_STEPS > self.chunk_seconds
+        ):
             size = max(_SMALLEST_LIMIT, size // 2)
         return size
 

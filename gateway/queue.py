@@ -17,7 +17,7 @@ from gateway.search import Errand, Lane, Passenger
 from gateway.shares import Shares
 
 _CLASS_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
-_SHORT_FACTOR = 4.0
+_SHORT_FACTOR = 2.5  # two chunks in a row, which is a short search, then a long one's turn
 SUSPECT_DEATHS = 2  # a search aboard that many deaths in a row flies alone
 CONDEMNED_DEATHS = 4  # and is given up after two more
 

@@ -84,7 +84,7 @@ class SearchScheduler:
         worker_count: int = 1,
         max_batch: int = 32,
         max_waiting: int = 512,
-        chunk_seconds: float = 0.2,
+        chunk_seconds: float = 0.1,
         short_steps: int = 40,
         worker_retry_seconds: float = 60.0,
         metrics: Metrics | None = None,

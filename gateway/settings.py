@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     """Searches of one model that may wait for a place in the batch; more are turned away."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests worked on at once, of all kinds; more are turned away."""
-    chunk_seconds: Seconds = 0.2
+    chunk_seconds: Seconds = 0.1
     """How long one chunk of a search should take: the wait of a newcomer before it joins, twice
     that where searches are enough for a second full chunk at a worker's door."""
     cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
