@@ -1,11 +1,14 @@
 """What searches cost in time, from what was measured.  Imports nothing of ours."""
 
+from collections.abc import Hashable
+
 MAX_CHUNK_STEPS = 50
 _NEW_SHARE = 0.3  # weight of the newest measurement in the average
 _FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anything was measured
-# A state travels as often as a chunk is cut; below so many steps a chunk that would be a large
-# share of its cost, so the batch becomes smaller instead, down to what still fills a CPU.
-_WORTHWHILE_STEPS = 4
+_MOST_GROWTH = 4.0  # of a chunk's length while nobody new comes
+# A state travels as often as a chunk is cut; of so few steps that would be a large share of its
+# cost, so the batch becomes smaller instead, down to what still fills a CPU.
+_TOO_FEW_STEPS = 2
 _SMALLEST_LIMIT = 8
 _ENDING_STEPS = 5  # verifying takes about as long as so many steps, before one was measured
 _PEAK_FADES = 0.1  # how much of a peak later measurements wear off, each
@@ -15,12 +18,15 @@ class ChunkClock:
     """How many steps fill a chunk, from the measured seconds a step at each batch size.
 
     Args:
-        chunk_seconds: how long a chunk should take, all of it.
+        chunk_seconds: how long a chunk should take, all of it, that brings somebody a first
+            result.  While nobody new comes, each next chunk of a lane takes twice as long, up to
+            four times this: whoever comes waits for it, but states travel less often.
         value_count: C*H*W of the model's pictures; sizes the first chunk.
     """
 
     def __init__(self, chunk_seconds: float, value_count: int) -> None:
-        self.chunk_seconds = chunk_seconds
+        self._shortest = chunk_seconds
+        self._lengths: dict[Hashable, float] = {}  # of every lane's next chunk
         self._fallback = _FALLBACK_SECONDS * value_count
         self._step_seconds: dict[int, float] = {}
         self._chunk_peak = chunk_seconds
@@ -30,29 +36,39 @@ class ChunkClock:
     def has_measured(self) -> bool:
         return bool(self._step_seconds)
 
-    def steps(self, batch_size: int) -> int:
-        wanted = int(self.chunk_seconds / self.step_seconds(batch_size))
-        return min(MAX_CHUNK_STEPS, max(1, wanted))
+    def begin(self, lane: Hashable, batch_size: int, *, has_newcomer: bool) -> int:
+        """Steps of the chunk that begins now.  A newcomer makes every lane begin anew."""
+        if has_newcomer:
+            self._lengths.clear()
+        length = self._lengths.get(lane, self._shortest)
+        self._lengths[lane] = min(2.0 * length, _MOST_GROWTH * self._shortest)
+        return self._steps_in(length, batch_size)
 
     def batch_limit(self, max_batch: int) -> int:
         """Searches to put into one chunk at most, so that it is worth its travel."""
         size = max_batch
         while size > _SMALLEST_LIMIT and (
-            self.step_seconds(size) * _WORTHWHILE_STEPS > self.chunk_seconds
+            self._steps_in(_MOST_GROWTH * self._shortest, size) <= _TOO_FEW_STEPS
         ):
             size = max(_SMALLEST_LIMIT, size // 2)
         return size
 
     def step_seconds(self, batch_size: int) -> float:
-        """Of one step of the whole batch; a size not measured takes its share of the nearest."""
+        """Of one step of the whole batch; a size not measured takes its share of the nearest.
+
+        No batch takes longer than its parts one after another, so one slow measurement of a size
+        does not keep that size from ever being measured again.
+        """
         if not self._step_seconds:
             return self._fallback * max(1.0, batch_size / _SMALLEST_LIMIT)
         nearest = min(self._step_seconds, key=lambda size: abs(size - batch_size))
-        return self._step_seconds[nearest] * batch_size / nearest
+        sizes = [nearest, *(size for size in self._step_seconds if size < batch_size)]
+        return min(self._step_seconds[size] * batch_size / size for size in sizes)
 
     def chunk_length(self, batch_size: int) -> float:
         """Seconds of a chunk at worst, by what was seen lately: a late answer is worth nothing."""
-        return max(self._chunk_peak, self.step_seconds(batch_size))
+        planned = max(self._lengths.values(), default=self._shortest)
+        return max(self._chunk_peak, planned, self.step_seconds(batch_size))
 
     def ending_length(self) -> float:
         """Seconds at worst of a call that takes no step and only verifies the best so far."""
@@ -71,6 +87,9 @@ class ChunkClock:
 
     def record_ending(self, seconds: float) -> None:
         self._ending_peak = _faded(self._ending_peak, seconds)
+
+    def _steps_in(self, seconds: float, batch_size: int) -> int:
+        return min(MAX_CHUNK_STEPS, max(1, int(seconds / self.step_seconds(batch_size))))
 
 
 def _faded(peak: float, seconds: float) -> float:

@@ -4,19 +4,14 @@ A search travels in chunks: pack what runs into one call, "advance these by k st
 states back.  A newcomer joins at the next chunk and a finished one leaves.  The state lives here,
 so a killed worker costs one repeated chunk, a cancelled search simply gets no next one, any search
 can sit out a chunk, and the best so far can be had at any time.
-
-While a worker computes, a second full chunk of other searches waits at its door, where there are as
-many: the way there and back costs a worker no time.
 """
 
 import asyncio
 import itertools
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,20 +47,12 @@ OnCharge = Callable[[str, float], None]
 _CAUTION = 1.25  # of an estimate: chunks and newcomers' first chunks take longer than on average
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One call to a worker; ``begun`` is when the worker was free for it, `time.perf_counter`."""
-
-    begun: float
-    is_back: bool = False
-
-
 class SearchScheduler:
     """Runs the searches of one model; make and use it inside one event loop.
 
     Args:
         value_count: C*H*W of the model's pictures.
-        worker_count: chunks computed at once, each by a worker of its own; as many may wait there.
+        worker_count: chunks computed at once, each by a worker of its own.
         max_batch: searches in one chunk.
         max_waiting: searches beyond those that all workers hold at once.
         short_steps: a search of at most so many steps counts as short, see `gateway.queue`.
@@ -106,7 +93,6 @@ class SearchScheduler:
         self._endings: list[Ending] = []
         self._numbers = itertools.count()
         self._calls: set[asyncio.Task[None]] = set()
-        self._at_the_door: deque[_Call] = deque()
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._pauses = pauses()
@@ -187,10 +173,8 @@ class SearchScheduler:
 
     @property
     def ending_seconds(self) -> float:
-        """How long `end_now` takes at worst: the chunks on their way, then its own call."""
-        ahead = 2 if self._fills_the_door() else 1
-        chunk = self._clock.chunk_length(self._batch_size())
-        return ahead * chunk + self._clock.ending_length()
+        """How long `end_now` takes at worst: the chunk on its way, then its own call."""
+        return self._clock.chunk_length(self._batch_size()) + self._clock.ending_length()
 
     def first_result_seconds(self, tenant: str, lane: Lane) -> float:
         """Until a search that came now could be ended with a result, estimated."""
@@ -290,63 +274,36 @@ class SearchScheduler:
         while True:
             self._wake.clear()
             await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
-            while self._has_place() and self._launch():
+            while len(self._calls) < self._worker_count and self._launch():
                 pass
             self._tell_load()
             await self._wake.wait()
 
-    def _has_place(self) -> bool:
-        """A worker is free, or its next chunk may come to its door already."""
-        if len(self._calls) < self._worker_count:
-            return True
-        return len(self._calls) < 2 * self._worker_count and self._fills_the_door()
-
-    def _fills_the_door(self) -> bool:
-        """There are searches for a second chunk a worker as full as the first.
-
-        With fewer, waiting for the first to come back makes one larger batch of all.
-        """
-        places = self._worker_count * self._clock.batch_limit(self._max_batch)
-        return len(self._queue) >= 2 * places
-
     def _launch(self) -> bool:
         """Sends the next call on its way; False where there is nothing to send."""
-        call = _Call(time.perf_counter())
-        work = self._next_endings(call) or self._next_chunk(call)
+        work = self._next_endings() or self._next_chunk()
         if work is None:
             return False
-        if len(self._calls) >= self._worker_count:
-            self._at_the_door.append(call)
         task = asyncio.create_task(work)
         self._calls.add(task)
-        task.add_done_callback(lambda _: self._landed(task, call))
+        task.add_done_callback(self._landed)
         return True
 
-    def _landed(self, task: "asyncio.Task[None]", call: _Call) -> None:
+    def _landed(self, task: "asyncio.Task[None]") -> None:
         self._calls.discard(task)
-        self._make_way(call)
         self._wake.set()
 
-    def _make_way(self, call: _Call) -> None:
-        """It is back, or never left: a worker is free for the next.  Safe to repeat."""
-        if call.is_back:
-            return
-        call.is_back = True
-        if call in self._at_the_door:
-            self._at_the_door.remove(call)
-        elif self._at_the_door:
-            self._at_the_door.popleft().begun = time.perf_counter()
-
-    def _next_endings(self, call: _Call) -> Coroutine[Any, Any, None] | None:
+    def _next_endings(self) -> Coroutine[Any, Any, None] | None:
         self._endings = [one for one in self._endings if not one.settle_with_search()]
         if not self._endings:
             return None
         endings = self._endings[: self._max_batch]
         self._endings = self._endings[self._max_batch :]
-        return self._end(endings, call)
+        return self._end(endings)
 
-    def _next_chunk(self, call: _Call) -> Coroutine[Any, Any, None] | None:
-        batch = self._queue.next_batch(self._batch_size(), self._clock.chunk_seconds)
+    def _next_chunk(self) -> Coroutine[Any, Any, None] | None:
+        size = self._batch_size()
+        batch = self._queue.next_batch(size, self._clock.chunk_length(size))
         if not batch:
             return None
         for passenger in batch:
@@ -354,22 +311,26 @@ class SearchScheduler:
             if isinstance(passenger, Search) and not passenger.is_started:
                 self._metrics.search_started(self._model, passenger.age_seconds)
             passenger.is_started = True
-        return self._chunk(batch, call)
+        return self._chunk(batch)
 
-    async def _chunk(self, batch: list[Passenger], call: _Call) -> None:
+    async def _chunk(self, batch: list[Passenger]) -> None:
         is_errand = isinstance(batch[0], Errand)
-        chunk_steps = 0 if is_errand else self._clock.steps(len(batch))
         before = [passenger.step for passenger in batch]
+        chunk_steps = 0
+        if not is_errand:
+            lane = batch[0].lane
+            chunk_steps = self._clock.begin(lane, len(batch), has_newcomer=0 in before)
+        begun = time.perf_counter()
         try:
             items = [passenger.packed(chunk_steps) for passenger in batch]
             with self._span(batch, chunk_steps):
-                answers = await self._call(items, call)
+                answers = await self._call(items)
         except WorkerUnavailable as err:
             self._strike(batch, err)
         except Exception as err:
             _fail(batch, err)
         else:
-            seconds = time.perf_counter() - call.begun
+            seconds = time.perf_counter() - begun
             after = [one.take(answer) for one, answer in zip(batch, answers, strict=True)]
             taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
             self._charge(batch, taken, seconds)
@@ -408,19 +369,20 @@ class SearchScheduler:
         parents = [passenger.trace for passenger in batch]
         return shared_span(self._tracer, "chunk", parents, attributes)
 
-    async def _end(self, endings: list[Ending], call: _Call) -> None:
+    async def _end(self, endings: list[Ending]) -> None:
         """A call of its own that takes no step: soon back, and it delays the others little."""
+        begun = time.perf_counter()
         try:
             searches = [ending.search for ending in endings]
             with self._span(searches, 0):
-                answers = await self._call([search.packed(0) for search in searches], call)
+                answers = await self._call([search.packed(0) for search in searches])
         except WorkerUnavailable as err:
             self._endings = endings + self._endings
             self._note_absence(err)
         except Exception as err:
             _fail(endings, err)
         else:
-            self._clock.record_ending(time.perf_counter() - call.begun)
+            self._clock.record_ending(time.perf_counter() - begun)
             for ending, answer in zip(endings, answers, strict=True):
                 result = ending.take(answer)
                 if result is not None and result.is_partial:
@@ -428,11 +390,8 @@ class SearchScheduler:
                     self._tell_end(ending.search, result)
                     self._metrics.search_cut(self._model)
 
-    async def _call(self, items: list[bytes], call: _Call) -> list[bytes]:
-        try:
-            answers = await self._backend.call(self._model, "search", items)
-        finally:
-            self._make_way(call)
+    async def _call(self, items: list[bytes]) -> list[bytes]:
+        answers = await self._backend.call(self._model, "search", items)
         if len(answers) != len(items):
             raise WorkerFault(f"got {len(answers)} answers to {len(items)} searches")
         self._forget_absence()

@@ -140,7 +140,7 @@ class Search(Passenger):
     """Flies chunk by chunk, with others.
 
     Attributes:
-        arrays: the state a worker sent last, or the picture alone.
+        arrays: the picture, and what a worker sent last of the state.
         progress: what the worker said of that state; None before the first chunk.
         is_answered: its best so far was asked for and given.
     """
@@ -180,7 +180,7 @@ class Search(Passenger):
         if progress.step <= self.item.step:
             raise WorkerFault("search does not advance")
         self.item = self.item.model_copy(update={"step": progress.step})
-        self.progress, self.arrays = progress, arrays
+        self.progress, self.arrays = progress, {**arrays, "image": self.arrays["image"]}
         return progress.step
 
 

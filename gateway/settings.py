@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     max_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests worked on at once, of all kinds; more are turned away."""
     chunk_seconds: Seconds = 0.1
-    """How long one chunk of a search should take: the wait of a newcomer before it joins, twice
-    that where searches are enough for a second full chunk at a worker's door."""
+    """How long a chunk that brings somebody a first result should take; while nobody new comes,
+    chunks grow to four times this, which is a newcomer's longest wait before it joins."""
     cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """Memory for finished searches of all models, the least recently used go first; 0: none."""
     progress_seconds: Seconds = 0.25

@@ -7,10 +7,10 @@ an item that cannot be read is answered by an `ItemError` and harms no other.
 predict call   item: `PredictItem` + array ``image`` (C, H, W) float32
                answer: `PredictAnswer` + array ``logits`` (V,) float32
 describe call  item: `DescribeItem`; answer: `DescribeAnswer` (any worker answers it)
-search call    item: `SearchItem` + arrays: ``image`` alone for a search that begins, or exactly the
-               arrays of the last `SearchProgress` for one that goes on
-               answer while it runs: `SearchProgress` + the state's arrays, opaque to the gateway
-               but for ``best`` (C, H, W) float32, the best picture so far, which it may show
+search call    item: `SearchItem` + array ``image`` (C, H, W) float32, and for a search that goes on
+               exactly the arrays of the last `SearchProgress`
+               answer while it runs: `SearchProgress` + what changes of the state, opaque to the
+               gateway but for ``best`` (C, H, W) float32, the best so far, which it may show
                answer when it ends: `SearchEnd` + arrays ``image`` (C, H, W) float32,
                ``logits_before`` and ``logits_after`` (V,) float32
 compare call   item: `CompareItem` + arrays ``image``, ``perturbed``, ``explanation`` and

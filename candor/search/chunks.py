@@ -147,9 +147,8 @@ def _state(
 def _progress(
     state: SearchState, solver: Solver
 ) -> Iterator[tuple[SearchProgress, dict[str, NDArray[Any]]]]:
-    """What every search of the batch says of itself, and what it takes along."""
-    pictures = {"image": state.images.cpu().numpy()}
-    pictures |= {name: getattr(state, _FIELDS[name]).cpu().numpy() for name in solver.pictures}
+    """What every search of the batch says of itself, and what it takes along but the image."""
+    pictures = {name: getattr(state, _FIELDS[name]).cpu().numpy() for name in solver.pictures}
     fields = [getattr(state, name).to(torch.float64) for name in solver.numbers]
     numbers = torch.stack(fields, dim=1).cpu().numpy()
     confidences = torch.special.expit(state.best_score).tolist()

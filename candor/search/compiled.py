@@ -19,6 +19,7 @@ from candor.search.team import share_size
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _IN_CPP = {"cpp_wrapper": True}
 _TRIALS = 3
+_CLEAR_GAIN = 1.3
 _LOG = logging.getLogger(__name__)
 
 
@@ -162,9 +163,14 @@ def keep_compiled(folder: Path) -> None:
 
 
 def _fastest_threads(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """For one image: a small network waits longer for other threads than it computes."""
-    choices = sorted({1, torch.get_num_threads()})
-    return min(choices, key=lambda count: _step_seconds(network, input_shape, count))
+    """For one image: a small network waits longer for other threads than it computes.
+
+    Several only where they gain clearly: as soon as anything else runs on one of their cores, every
+    layer waits for that thread.
+    """
+    most = torch.get_num_threads()
+    alone, shared = (_step_seconds(network, input_shape, count) for count in (1, most))
+    return most if shared * _CLEAR_GAIN < alone else 1
 
 
 def _step_seconds(network: nn.Module, input_shape: tuple[int, int, int], threads: int) -> float:

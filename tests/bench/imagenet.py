@@ -85,9 +85,10 @@ def _run(network: nn.Module, solver: str, pictures: list[Any], *, chunk_steps: i
         replies = wire.unpack_list(wire.pack_list([_packed(*answer) for answer in answers]))
         if isinstance(answers[0][0], SearchEnd):
             return call
+        going_on = [item.model_copy(update={"step": call * chunk_steps}) for item in items]
         messages = [
-            _packed(item.model_copy(update={"step": call * chunk_steps}), wire.unpack(reply)[1])
-            for item, reply in zip(items, replies, strict=True)
+            _packed(item, {**wire.unpack(reply)[1], "image": picture})
+            for item, reply, picture in zip(going_on, replies, pictures, strict=True)
         ]
     raise RuntimeError("a search did not end with its steps")
 

@@ -143,7 +143,7 @@ def _search(item: SearchItem, image: np.ndarray, current: np.ndarray, weights: n
             best_rmse=rmse_between(current, image),
             best_confidence=float(confidences_of(current, weights)[item.target]),
         )
-        return _packed(progress, {"image": image, "current": current, "best": current})
+        return _packed(progress, {"current": current, "best": current})
     is_found = item.goal not in (Goal.ATTACK, Goal.BTR)
     status = SearchStatus.FOUND if is_found else SearchStatus.UNRESOLVED
     return _ended(item, status, step, image, current, weights)

@@ -283,12 +283,12 @@ def test_deadline_brings_the_best_so_far_in_time_and_marked() -> None:
 def test_deadline_of_one_does_not_end_the_search_of_another() -> None:
     async def scenario() -> None:
         room = Room(call_seconds=0.01)
-        patient = asyncio.create_task(room.ask([explain(200)]))
+        patient = asyncio.create_task(room.ask([explain(2000)]))
         await asyncio.sleep(0.03)
-        (hasty,) = await hurried(room, [explain(200)], 0.3)
+        (hasty,) = await hurried(room, [explain(2000)], 0.3)
         (whole,) = await patient
         assert hasty.result.is_partial
-        assert whole.result.end.steps == 200
+        assert whole.result.end.steps == 2000
         assert room.begun() == 1
         await room.scheduler.close()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -386,46 +385,7 @@ def test_each_search_has_its_first_chunk_before_any_goes_on() -> None:
 
     calls = run(scenario())
     assert [[item.target for item in call] for call in calls[:3]] == [[0, 1], [2, 3], [4, 0]]
-    # And then first come, first served, of those who are not on their way.
-    assert [item.target for item in calls[3]] == [1, 2]
-
-
-@pytest.mark.parametrize(("searches", "most"), [(3, 1), (4, 2), (9, 2)])
-def test_a_second_chunk_waits_at_the_door_where_there_is_a_full_one(
-    searches: int, most: int
-) -> None:
-    async def scenario() -> int:
-        backend = LinearBackend(call_seconds=0.005)
-        scheduler = scheduler_of(backend, max_batch=2)
-        tasks = [asyncio.create_task(one(scheduler, explain(200))) for _ in range(searches)]
-        seen = 0
-        while scheduler.search_count < searches:
-            await asyncio.sleep(0)
-        while scheduler.search_count == searches:
-            seen = max(seen, backend.flying)
-            await asyncio.sleep(0.001)
-        await asyncio.gather(*tasks)
-        await scheduler.close()
-        return seen
-
-    assert run(scenario()) == most
-
-
-def test_waiting_at_the_door_is_no_computing() -> None:
-    async def scenario() -> float:
-        charged: list[float] = []
-        backend = LinearBackend(call_seconds=0.05)
-        scheduler = scheduler_of(
-            backend, max_batch=1, on_charge=lambda tenant, seconds: charged.append(seconds)
-        )
-        begun = time.perf_counter()
-        await asyncio.gather(*(one(scheduler, explain(3, target)) for target in range(4)))
-        passed = time.perf_counter() - begun
-        await scheduler.close()
-        return sum(charged) / passed
-
-    # The backend computes both at once, which one worker does not; it is charged for one.
-    assert run(scenario()) < 1.2
+    assert [item.target for item in calls[3]] == [0, 1]  # and then first come, first served
 
 
 def test_long_searches_of_a_lesser_class_ride_along_to_double_the_batch() -> None:
@@ -469,12 +429,12 @@ def test_place_of_a_cancelled_search_is_free_only_when_its_chunk_is_back() -> No
         backend = LinearBackend(call_seconds=0.05)
         scheduler = scheduler_of(backend, max_batch=1, max_waiting=2)
         tasks = [asyncio.create_task(one(scheduler, explain(2000))) for _ in range(3)]
-        while backend.flying < 2:
+        while not backend.flying:
             await asyncio.sleep(0.001)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert scheduler.search_count == 2  # the waiting one has gone, the flying ones have not
+        assert scheduler.search_count == 1  # the waiting ones have gone, the flying one has not
         while backend.flying:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
@@ -585,26 +545,40 @@ def test_fault_of_the_whole_call_is_not_retried() -> None:
 
 
 def test_chunks_grow_and_shrink_to_their_time() -> None:
+    def steps(clock: ChunkClock, batch_size: int) -> int:
+        return clock.begin("", batch_size, has_newcomer=True)
+
     clock = ChunkClock(0.075, 3 * 32 * 32)
-    assert clock.steps(1) == 4
-    assert ChunkClock(0.075, 3 * 224 * 224).steps(1) == 1
+    assert steps(clock, 1) == 4
+    assert steps(ChunkClock(0.075, 3 * 224 * 224), 1) == 1
     clock.record(1, 5, 0.050)  # 10 ms a step
-    assert clock.steps(1) == 7
+    assert steps(clock, 1) == 7
     clock.record(32, 1, 0.3)
-    assert clock.steps(32) == 1
-    assert clock.steps(30) == 1  # its share of the nearest size measured
+    assert steps(clock, 32) == 1
+    assert steps(clock, 30) == 1  # its share of the nearest size measured
+    clock.record(16, 1, 0.05)
+    assert clock.step_seconds(32) == 0.1  # no more than two halves
     for _ in range(30):
         clock.record(1, 7, 0.0007)
-    assert clock.steps(1) == MAX_CHUNK_STEPS
+    assert steps(clock, 1) == MAX_CHUNK_STEPS
+
+
+def test_chunks_grow_while_nobody_comes_and_a_newcomer_gets_a_short_one() -> None:
+    clock = ChunkClock(0.1, 3072)
+    clock.record(8, 10, 0.2)
+    comers = [True, False, False, False, True, False]
+    assert [clock.begin("long", 8, has_newcomer=has) for has in comers] == [5, 10, 20, 20, 5, 10]
+    assert clock.begin("short", 8, has_newcomer=True) == 5
+    assert clock.begin("short", 8, has_newcomer=False) == 10
+    assert clock.begin("long", 8, has_newcomer=False) == 5  # whoever comes next waits no longer
 
 
 def test_batch_shrinks_until_its_chunk_is_worth_the_travel_of_its_states() -> None:
     slow, quick = ChunkClock(0.1, 3072), ChunkClock(0.1, 3072)
     for size in (8, 16, 32):
-        slow.record(size, 1, 0.004 * size)
-        quick.record(size, 10, 0.02)
+        slow.record(size, 1, 0.02 * size)
+        quick.record(size, 10, 1.3)
     assert slow.batch_limit(32) == 8
-    assert slow.steps(8) == 3
     assert quick.batch_limit(32) == 32
     assert slow.batch_limit(4) == 4
 

@@ -94,6 +94,7 @@ def test_search_goes_on_from_the_state_it_gave(search: Call, pictures: np.ndarra
     first, state = only(search([row(search_message(pictures[0]))]))
     assert isinstance(first, SearchProgress)
     assert first.step == 3
+    state["image"] = pictures[0]
     last, arrays = only(search([row(message(search_item(step=first.step), state))]))
     assert isinstance(last, SearchEnd)
     whole, expected = only(search([row(search_message(pictures[0], chunk_steps=6))]))
