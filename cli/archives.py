@@ -40,8 +40,6 @@ _CONFIG_FILE = "model-config.yaml"
 _DIGEST_FILE = "inputs.sha256"
 _PACKAGES = ("candor", "torchserve", "torch-model-archiver")
 _WORKER = {
-    "minWorkers": 1,
-    "maxWorkers": 1,
     # Seconds for one call before its worker is replaced; sooner than the gateway gives up at its
     # `worker_call_seconds`, 30, or what waits behind a hung worker would count as its victims.
     "responseTimeout": 20,
@@ -59,7 +57,7 @@ class ArchiveError(Exception):
 class Role:
     """One of the two workers of a model: its handler and TorchServe settings.
 
-    The search worker gets every core (0): one call holds the whole running batch.
+    How many search workers there are is said when TorchServe starts; they share the cores (0).
     """
 
     name: str
@@ -75,7 +73,16 @@ class Role:
 
 
 ROLES = (
-    Role("predict", {"batchSize": 16, "maxBatchDelay": 2, "handler": {"threads": 1}}),
+    Role(
+        "predict",
+        {
+            "minWorkers": 1,
+            "maxWorkers": 1,
+            "batchSize": 16,
+            "maxBatchDelay": 2,
+            "handler": {"threads": 1},
+        },
+    ),
     Role(
         "search",
         {

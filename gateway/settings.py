@@ -55,8 +55,8 @@ class Settings(BaseSettings):
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
     """Searches advanced by one call to a worker at most; fewer where steps take long."""
     search_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Search workers a model has behind TorchServe, its `minWorkers`; as many chunks are computed
-    at once."""
+    """Search workers a model has behind TorchServe, which is told the same number; as many chunks
+    are computed at once."""
     short_steps: Annotated[int, Field(ge=0)] = 40
     """A search of at most so many steps counts as short: it waits for no batch of long ones."""
     max_waiting: Annotated[int, Field(ge=1)] = 512

@@ -24,13 +24,14 @@ _CACHE_DIR = (
 def load_worker_model(context: Any) -> LoadedModel:
     """Prepare this process and load its model.
 
-    Reads ``handler`` of the model configuration: ``threads`` (0 = OMP_NUM_THREADS, else one per
-    core) and ``model_dir``, which defaults to the archive itself.  The model goes to the GPU where
-    this process sees one.
+    Reads ``handler`` of the model configuration: ``threads`` (0 = this search worker's share of
+    OMP_NUM_THREADS, else of the cores; CANDOR_SEARCH_WORKERS says how many share them) and
+    ``model_dir``, which defaults to the archive itself.  The model goes to the GPU where this
+    process sees one.
     """
     options: Mapping[str, Any] = (context.model_yaml_config or {}).get("handler") or {}
     keep_freed_memory()
-    torch.set_num_threads(int(options.get("threads", 0)) or _core_count())
+    torch.set_num_threads(int(options.get("threads", 0)) or _thread_share())
     model = load_model(Path(options.get("model_dir") or context.system_properties["model_dir"]))
     model.network.to("cuda" if torch.cuda.is_available() else "cpu")
     return model
@@ -60,17 +61,18 @@ def search_networks(model: LoadedModel) -> SearchNetworks:
         raise ValueError(f"{COMPILE_VARIABLE}: got {choice!r}, allowed {COMPILE_CHOICES}")
     if choice == "off":
         return SearchNetworks(model.network, model.network)
-    keep_compiled(_CACHE_DIR)
     expected = model.card.input
     shape = (expected.channels, expected.height, expected.width)
     device = next(model.network.parameters()).device
     sizes = (1, *share_sizes(_FULL_BATCH, device))
-    verifier = searcher = compile_network(model.network, sizes, shape)
-    if has_bfloat16(device):
-        searcher = compile_network(model.network, sizes, shape, in_bfloat16=True)
+    with keep_compiled(_CACHE_DIR):
+        verifier = searcher = compile_network(model.network, sizes, shape)
+        if has_bfloat16(device):
+            searcher = compile_network(model.network, sizes, shape, in_bfloat16=True)
     return SearchNetworks(searcher, verifier)
 
 
-def _core_count() -> int:
+def _thread_share() -> int:
     """A container's share of the cores is only known to whoever set it; it says so by variable."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    return max(1, cores // int(os.environ.get("CANDOR_SEARCH_WORKERS") or 1))

@@ -4,10 +4,12 @@ Every new batch size would be compiled anew, so a batch is padded to the next of
 """
 
 import copy
+import fcntl
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -151,15 +153,19 @@ def compile_network(
     return fixed
 
 
-def keep_compiled(folder: Path) -> None:
-    """Keep what torch compiles in ``folder``, unless TORCHINDUCTOR_CACHE_DIR names another.
+@contextmanager
+def keep_compiled(folder: Path) -> Iterator[None]:
+    """Keep what torch compiles meanwhile in ``folder``, or where TORCHINDUCTOR_CACHE_DIR says.
 
-    A restart then reads it back instead of compiling again.  Call it before anything is compiled;
-    code in the folder is run, so it is made for this user alone.
+    A restart then reads it back instead of compiling again, and so does whoever else compiles at
+    the same time: one process after the other.  Enter it before anything is compiled; code in the
+    folder is run, so it is made for this user alone.
     """
-    if _CACHE_VARIABLE not in os.environ:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.environ[_CACHE_VARIABLE] = str(folder)
+    used = Path(os.environ.setdefault(_CACHE_VARIABLE, str(folder)))
+    used.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (used / "candor.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _fastest_threads(network: nn.Module, input_shape: tuple[int, int, int]) -> int:

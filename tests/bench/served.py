@@ -5,11 +5,10 @@ both sides; engine and service take turns, so that whatever else the machine doe
 """
 
 import os
-import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ from candor.data.cifar10 import load_cifar10
 from candor.search.compiled import compile_network, share_sizes
 from candor.search.engine import plan_goal, run_searches
 from cli.archives import DEFAULT_MODEL, MODELS_DIR
-from cli.stack import Stack, StackConfig
+from cli.stack import Stack, StackConfig, shared_search_workers
 from gateway.client import CandorClient
 from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 from tests.bench.inputs import SHAPE
@@ -53,7 +52,7 @@ _MAX_GROWTH_BYTES = 32 * 2**20
 def measure(options: Options) -> list[Row]:
     """Rows of measures 4, 5 and 6."""
     keep_freed_memory()
-    torch.set_num_threads(os.cpu_count() or 1)  # as the search worker does
+    torch.set_num_threads(os.cpu_count() or 1)  # as the search workers together
     model = load_model(MODELS_DIR / _MODEL)
     network = compile_network(model.network, (1, *share_sizes(_CROWD, torch.device("cpu"))), SHAPE)
     images = load_cifar10(options.data_dir, "test").images(_drawn(options))
@@ -62,6 +61,7 @@ def measure(options: Options) -> list[Row]:
             archives_dir=Path(archives) / "built",
             models=(_MODEL,),
             default_model=_MODEL,
+            search_workers=shared_search_workers(),
             compiles=True,
             ready_timeout_seconds=_READY_SECONDS,
         )
@@ -175,7 +175,7 @@ class _Bench:
         allowed = _median(restarts) + max(_CHUNK_SECONDS, self._crowd_step_seconds())
         return [
             Row(
-                measure=f"6 kill -9 of the search worker under {_CROWD} explanations: time lost",
+                measure=f"6 kill -9 of the search workers under {_CROWD} explanations: time lost",
                 ours=_median(losses),
                 baseline=allowed,
                 unit="s",
@@ -189,16 +189,17 @@ class _Bench:
 
     def cancels(self) -> list[Row]:
         """Measure 6, second half."""
-        processes = {"gateway": self._gateway(), "search worker": self._worker()}
+        workers = {f"search worker {number}": one for number, one in enumerate(self._workers(), 1)}
+        processes = {"gateway": self._gateway(), **workers}
         self._cancel_many()  # allocators take what they will keep
         before = {name: process.memory_info().rss for name, process in processes.items()}
         self._cancel_many()
         growth = {
             name: process.memory_info().rss - before[name] for name, process in processes.items()
         }
-        busy = _busy_share(processes["search worker"])
+        busy = _busy_share(workers.values())
         idle = Row(
-            measure=f"6 {_CANCELLED} cancelled requests: search worker busy afterwards",
+            measure=f"6 {_CANCELLED} cancelled requests: search workers busy afterwards",
             ours=busy,
             baseline=None,
             unit="cores",
@@ -232,7 +233,7 @@ class _Bench:
         self.explain(0, _LATE_STEPS)
 
     def _explain_after_kill(self) -> None:
-        os.kill(self._worker().pid, signal.SIGKILL)
+        self._kill()
         self.explain(0, 1)
 
     def _explain_crowd_through_kill(self) -> None:
@@ -243,7 +244,12 @@ class _Bench:
 
     def _kill_soon(self) -> None:
         time.sleep(_SETTLE_SECONDS)
-        os.kill(self._worker().pid, signal.SIGKILL)
+        self._kill()
+
+    def _kill(self) -> None:
+        """All of them at once: with one left its searches would only wait for a place."""
+        for worker in self._workers():
+            worker.kill()
 
     def _raw(self, count: int) -> float:
         plan = plan_goal(Goal.EXPLAIN_FOR, self._targets[:count], steps=_STEPS, rho=_RHO)
@@ -298,8 +304,8 @@ class _Bench:
                 future.cancel()
         time.sleep(_SETTLE_SECONDS)
 
-    def _worker(self) -> psutil.Process:
-        return psutil.Process(self._stack.search_worker_pid(_MODEL))
+    def _workers(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in self._stack.worker_pids(_MODEL, "search")]
 
     def _gateway(self) -> psutil.Process:
         children = psutil.Process().children(recursive=True)
@@ -330,12 +336,11 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _busy_share(process: psutil.Process) -> float:
-    """Cores the process kept busy over some seconds."""
-    before = process.cpu_times()
+def _busy_share(processes: Collection[psutil.Process]) -> float:
+    """Cores the processes kept busy over some seconds."""
+    before = sum(sum(process.cpu_times()[:2]) for process in processes)  # user and system
     time.sleep(_IDLE_SECONDS)
-    after = process.cpu_times()
-    return (after.user + after.system - before.user - before.system) / _IDLE_SECONDS
+    return (sum(sum(process.cpu_times()[:2]) for process in processes) - before) / _IDLE_SECONDS
 
 
 def _median(values: Sequence[float]) -> float:

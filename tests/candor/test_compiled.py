@@ -1,6 +1,7 @@
 """Padding to fixed batch sizes changes no answer and no gradient."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -89,11 +90,30 @@ def test_compiled_code_is_kept_for_this_user_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    keep_compiled(tmp_path / "kept")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kept")
-    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
-    keep_compiled(tmp_path / "other")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kept"), "named before"
+    with keep_compiled(tmp_path / "kept"):
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kept")
+        assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    with keep_compiled(tmp_path / "other"):
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kept"), "named before"
+
+
+def test_two_that_compile_do_so_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    order = []
+
+    def compile_too() -> None:
+        with keep_compiled(tmp_path):
+            order.append("second")
+
+    second = threading.Thread(target=compile_too, daemon=True)
+    with keep_compiled(tmp_path):
+        second.start()
+        second.join(0.2)
+        order.append("first")
+    second.join(10)
+    assert order == ["first", "second"]
 
 
 def test_without_a_compiler_the_network_comes_back_with_a_warning(

@@ -205,7 +205,7 @@ def test_no_bytes_make_a_handler_raise(predict: Call, header: bytes, body: bytes
 
 @pytest.mark.parametrize("choice", ["auto", "off"])
 def test_search_worker_compiles_where_it_is_told_to(
-    choice: str, tiny_models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    choice: str, tiny_models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
 
@@ -214,7 +214,7 @@ def test_search_worker_compiles_where_it_is_told_to(
         return network
 
     monkeypatch.setenv("CANDOR_COMPILE", choice)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(loading, "compile_network", watched)
     started(tiny_models_dir / "tiny")
     assert (((1, 8, 16, 32), (3, 32, 32)) in asked) is (choice == "auto")

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from cli.archives import DEFAULT_MODEL
-from cli.stack import Stack, StackConfig
+from cli.stack import Stack, StackConfig, shared_search_workers
 from tests.load.plan import PLAN, read_plan
 from tests.load.verdict import Sample, errors_of, rows_of
 from tests.reliability import COLUMNS, Row, print_table, write_section
@@ -39,7 +39,10 @@ def main() -> int:
     plan = read_plan(arguments.plan)
     OUT_DIR.mkdir(parents=True, exist_ok=True)
     config = StackConfig(
-        models=(arguments.model,), compiles=True, ready_timeout_seconds=_READY_SECONDS
+        models=(arguments.model,),
+        search_workers=shared_search_workers(),
+        compiles=True,
+        ready_timeout_seconds=_READY_SECONDS,
     )
     with Stack(config) as stack:
         samples = run(stack, arguments.plan, OUT_DIR)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -95,6 +96,33 @@ def test_bad_input_names_the_field_through_both_doors(
     assert "targets" in response.text
     garbage = api.PredictRequest(image=api.ImageInput(encoded=b"no picture"))
     assert post(stack, "predict", garbage).status_code == 400
+
+
+def test_two_search_workers_share_the_searches_and_one_may_die(
+    one_version: StackConfig, images: list[api.ImageInput]
+) -> None:
+    requests = [
+        api.ExplainRequest(image=image, targets=_TARGETS[:1], rhos=(0.1,), steps=120, no_cache=True)
+        for image in images[:4]
+    ]
+    with (
+        Stack(replace(one_version, search_workers=2)) as stack,
+        CandorClient(stack.grpc_address) as client,
+        ThreadPoolExecutor(len(requests)) as threads,
+    ):
+        workers = stack.worker_pids(stack.models[0], "search")
+        assert len(set(workers)) == 2
+        running = [threads.submit(client.explain, request) for request in requests]
+        time.sleep(0.4)
+        assert not any(future.done() for future in running), "too quick to be disturbed"
+        os.kill(workers[0], signal.SIGKILL)
+        answers = [future.result() for future in running]
+        assert all(psutil.Process(pid).cpu_times().user > 0.0 for pid in workers[1:])
+        alone = [client.explain(request) for request in requests]
+    for answer, expected in zip(answers, alone, strict=True):
+        assert_same(
+            answer.model_dump(mode="json"), expected.model_dump(mode="json"), tolerance=1e-3
+        )
 
 
 def test_killing_the_search_worker_costs_no_answer(
