@@ -237,6 +237,14 @@ class Order:
             raise ServiceError(ErrorCode.TIMEOUT, "deadline: came before the first step")
         return found
 
+    def begun(self) -> set[int]:
+        """Places among the items whose search, not answered by the cache, has a first result."""
+        return {
+            place
+            for place, entry in enumerate(self._entries)
+            if isinstance(entry, _Flight) and entry.search.step > 0
+        }
+
     def glimpses(self) -> dict[int, Glimpse]:
         """By place among the items: where every search stands that the cache did not answer."""
         positions: dict[int, int] = {}

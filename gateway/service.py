@@ -5,6 +5,7 @@ A request is a plain mapping with the fields of `candor.contracts.api`; an answe
 
 import asyncio
 import functools
+import itertools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
@@ -33,6 +34,7 @@ _EXPLAIN_GOALS = {
     api.Direction.AGAINST: Goal.EXPLAIN_AGAINST,
 }
 _PROBE_GOALS = {api.ProbeGoal.ATTACK: Goal.ATTACK, api.ProbeGoal.BTR: Goal.BTR}
+_FIRST_LOOKS = 5  # for first results, in the pause between two looks for any progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,15 +295,22 @@ class CandorService:
     async def _progress(
         self, order: Order, working: "asyncio.Future[list[Found]]"
     ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
-        """Until the work is done."""
+        """Until the work is done; a pair's first result does not wait for the end of a pause."""
+        pause = self._settings.progress_seconds
         told: dict[int, tuple[int, int]] = {}
-        while not working.done():
-            for place, glimpse in order.glimpses().items():
+        begun: set[int] = set()
+        for is_due in itertools.cycle([True, *[False] * (_FIRST_LOOKS - 1)]):
+            if working.done():
+                return
+            firsts = order.begun() - begun
+            for place, glimpse in (order.glimpses() if is_due or firsts else {}).items():
                 news = (glimpse.step, glimpse.queue_position)
-                if told.get(place) != news and not working.done():
+                is_wanted = (is_due or place in firsts) and told.get(place) != news
+                if is_wanted and not working.done():
                     told[place] = news
                     yield await asyncio.to_thread(answers.progress_event, place, glimpse)
-            await asyncio.wait({working}, timeout=self._settings.progress_seconds)
+            begun |= firsts
+            await asyncio.wait({working}, timeout=pause / _FIRST_LOOKS)
 
 
 def _explain_items(

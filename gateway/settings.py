@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """Memory for finished searches of all models, the least recently used go first; 0: none."""
     progress_seconds: Seconds = 0.25
-    """Pause between two looks at a streamed search; each may send one message a pair."""
+    """Pause between two messages about a streamed pair but for its first result."""
     heartbeat_seconds: Seconds = 10.0
     """Silence after which a stream over REST shows that it is alive."""
 

@@ -89,6 +89,17 @@ def test_grpc_stream_shows_progress_and_ends_with_the_answer_of_explain(
     assert Image.open(io.BytesIO(first[-1].preview_png)).size == (SHAPE[2], SHAPE[1])
 
 
+def test_first_result_waits_for_no_pause(png: bytes) -> None:
+    pause = 3.0
+    for doors in opened(progress_seconds=pause, chunk_seconds=0.05):
+        doors.backend.call_seconds = 0.1  # 2000 steps are 40 calls or more
+        begun = time.monotonic()
+        for event in doors.client.explain_stream(request(png, steps=LONG_STEPS)):
+            if event.progress is not None and event.progress.step > 0:
+                break
+        assert time.monotonic() - begun < pause
+
+
 def test_rest_stream_is_the_same_as_events_with_heartbeats(slow_doors: Doors, png: bytes) -> None:
     asked = body(png, steps=300)
     response = slow_doors.rest.post(
