@@ -126,17 +126,17 @@ def _explained(
     best_gain = torch.zeros_like(sign)
     before = log_odds(logits_before, state.targets)
     everywhere = torch.ones_like(sign, dtype=torch.bool)
-    for candidate, chosen in (
-        (state.best_images, everywhere),
-        (
-            draw_to_rho(state.best_images, state.images, state.rhos),
-            rmse(state.best_images, state.images) < _AT_RHO * state.rhos,
-        ),
-        (draw_to_rho(last, state.images, state.rhos), everywhere),
+    is_inside = rmse(state.best_images, state.images) < _AT_RHO * state.rhos
+    for images, chosen, is_drawn in (
+        (state.best_images, everywhere, False),
+        (state.best_images, is_inside, True),
+        (last, everywhere, True),
     ):
+        if not bool(chosen.any()):
+            continue
+        candidate = draw_to_rho(images, state.images, state.rhos) if is_drawn else images
         logits = torch.where(chosen[:, None], 0.0, best_logits)
-        if bool(chosen.any()):
-            logits[chosen] = network(candidate[chosen])
+        logits[chosen] = network(candidate[chosen])
         gain = sign * (log_odds(logits, state.targets) - before)
         # A tie goes to the picture nearer to rho, which is what was asked.
         is_better = chosen & (gain >= best_gain)
