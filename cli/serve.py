@@ -1,4 +1,4 @@
-"""The command `candor serve`.  May import cli.stack, cli.torchserve and cli.archives."""
+"""The command `candor serve`.  May import cli.stack, cli.worker and cli.archives."""
 
 import signal
 import time
@@ -18,9 +18,10 @@ from cli.stack import (
     StackError,
     shared_search_workers,
 )
-from cli.torchserve import SEARCH_WORKERS_VARIABLE
+from cli.worker import SearchWorkers
 
 _CHECK_SECONDS = 0.5
+_SEARCH_WORKERS = shared_search_workers()
 _READY_SECONDS = 1800.0  # compiling every model of the store for the first time
 
 
@@ -53,15 +54,7 @@ def serve(
             help="Compute report jobs too, in a process of its own; needs --store.",
         ),
     ] = False,
-    search_workers: Annotated[
-        int,
-        typer.Option(
-            envvar=SEARCH_WORKERS_VARIABLE,
-            min=1,
-            max=64,
-            help="Of each model, sharing the cores; default 2, or 1 of one core.",
-        ),
-    ] = shared_search_workers(),
+    search_workers: SearchWorkers = _SEARCH_WORKERS,
     as_json: AsJson = False,
 ) -> None:
     """Serve every model of the store until Ctrl-C; then finish what runs and stop."""

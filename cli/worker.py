@@ -22,6 +22,15 @@ from cli.torchserve import (
 
 _ModelsDir = Annotated[Path, typer.Option(help="Folder of model folders.")]
 _ArchivesDir = Annotated[Path, typer.Option(help="Where their TorchServe archives are kept.")]
+SearchWorkers = Annotated[
+    int,
+    typer.Option(
+        envvar=SEARCH_WORKERS_VARIABLE,
+        min=1,
+        max=64,
+        help="Of each model, sharing the cores; its gateway counts on as many.",
+    ),
+]
 
 
 def archives(
@@ -40,15 +49,7 @@ def worker(
     metrics_host: Annotated[
         str, typer.Option(help="Address its metrics are read at; the rest stays on loopback.")
     ] = LOOPBACK,
-    search_workers: Annotated[
-        int,
-        typer.Option(
-            envvar=SEARCH_WORKERS_VARIABLE,
-            min=1,
-            max=64,
-            help="Of each model, sharing the cores; the gateway is told the same number.",
-        ),
-    ] = 1,
+    search_workers: SearchWorkers = 1,
 ) -> None:
     """Become TorchServe with every model of the store, without the gateway."""
     models = _build("worker", models_dir, archives_dir)
