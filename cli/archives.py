@@ -55,7 +55,7 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One of the two workers of a model: its handler and TorchServe settings.
+    """One of the two kinds of worker of a model: its handler and TorchServe settings.
 
     How many search workers there are is said when TorchServe starts; they share the cores (0).
     """

@@ -208,7 +208,7 @@ def _evaluate(
         logits = network(perturbed)
         values, rivals = log_odds(logits, state.targets), state.rivals
         follows_odds = is_explanation(state.goals)
-        if not bool(follows_odds.all()):  # it costs one image a tenth of its step
+        if not bool(follows_odds.all()):  # many small operations, which a lone image feels
             gaps, rivals = _aimed(state, phase, logits)
             values = torch.where(follows_odds | phase.is_creeping, values, gaps)
         (gradients,) = torch.autograd.grad(values.sum(), perturbed)

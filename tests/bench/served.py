@@ -186,8 +186,8 @@ class _Bench:
                 goal="no request fails; <= one chunk + restart",
                 is_met=_median(losses) <= allowed,
                 n=repeats,
-                detail=f"one of {shared_search_workers()}; lost {_spread(losses)} s; restart alone "
-                f"{_spread(restarts)} s",
+                detail=f"one of {self._stack.config.search_workers}; lost {_spread(losses)} s; "
+                f"restart alone {_spread(restarts)} s",
             )
         ]
 
@@ -312,7 +312,9 @@ class _Bench:
         return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
     def _wait_for_workers(self) -> None:
-        while len(self._workers()) < shared_search_workers():
+        deadline = time.monotonic() + _READY_SECONDS
+        while len(self._workers()) < self._stack.config.search_workers:
+            assert time.monotonic() < deadline, "a killed worker did not come back"
             time.sleep(_SETTLE_SECONDS)
         time.sleep(_RELOAD_SECONDS)
 
