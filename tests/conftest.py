@@ -1,4 +1,4 @@
-"""Fixtures for every room: real data and reference checkpoints, skipped with a reason."""
+"""Fixtures for every room: one thread, randomness, real data and reference checkpoints."""
 
 import os
 import warnings
@@ -15,6 +15,8 @@ from candor.data import cifar10
 from candor.nets.architectures import NetworkSpec, build_network
 from tests.small_disk import small_disk
 
+pytest_plugins = ["tests.fixtures.service"]
+
 with warnings.catch_warnings():
     # Both leave a file open when first imported; here, where it fails no test.
     warnings.simplefilter("ignore", ResourceWarning)
@@ -29,6 +31,25 @@ def _outside_folder(variable: str, default: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {default!r} of real files; name one with {variable}")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks as small as those of the tests wait longer for a second thread than it computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20190602)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(20190602)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
-"""One thread, a small convolutional network, its card and a data set for it."""
+"""A small convolutional network, its card and a data set for it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,6 @@ from candor.nets.activations import HalfHuberReLU
 
 SHAPE = (3, 8, 6)  # H != W on purpose
 CLASSES = ("ant", "bee", "cow", "dog")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small wait longer for a second thread than it computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small_network(activation: nn.Module | None = None, *, seed: int = 0) -> nn.Module:

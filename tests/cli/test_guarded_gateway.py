@@ -16,8 +16,8 @@ from gateway.client import CandorClient
 from gateway.connection import Tls
 from gateway.keys import add_key
 from gateway.pb.torchserve import inference_pb2_grpc
+from tests.fixtures.service import png  # noqa: F401
 from tests.gateway.certificates import Authority
-from tests.gateway.conftest import png  # noqa: F401
 from tests.gateway.open_doors import until
 from tests.gateway.test_gateway_process import StandIn
 
