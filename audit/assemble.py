@@ -1,4 +1,4 @@
-"""Finished parts to a signed report in its three forms.  Imports siblings; no model, no data."""
+"""Finished parts to a signed report in its three forms."""
 
 import datetime
 import hashlib

@@ -1,4 +1,4 @@
-"""Attacks inside a fixed L2 ball, gradient-free and hard-label ones too.  Imports candor, siblings.
+"""Attacks inside a fixed L2 ball, gradient-free and hard-label ones too.
 
 Each answers whether it found a picture within ``eps`` (L2, pixels in [0, 1]); `candidates.tighten`
 then turns what was found into a radius.

@@ -1,4 +1,4 @@
-"""What an attack hands over and how it is believed: tightened, verified alone.  Imports candor.
+"""What an attack hands over and how it is believed: tightened, verified alone.
 
 An attack proposes a picture per image.  It counts only after the network, given that picture alone
 (batch of 1, float32, clipped to [0, 1]), does what the goal asks; whether the same holds after

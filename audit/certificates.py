@@ -1,4 +1,4 @@
-"""Stages `smoothing` and `clever`, and their sections of the report.  Imports candor, siblings."""
+"""Stages `smoothing` and `clever`, and their sections of the report."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Geometry of the accuracy curves, the same for HTML and PDF.  Imports siblings only."""
+"""Geometry of the accuracy curves, the same for HTML and PDF."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

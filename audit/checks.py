@@ -1,4 +1,4 @@
-"""The masking panel: 20 checks, each a verdict with its evidence.  Imports siblings.
+"""The masking panel: 20 checks, each a verdict with its evidence.
 
 The list is the evaluation checklist of Carlini et al. 2019 (arXiv 1902.06705).  A verdict is a
 function of the ledger's rows alone.  "fail" says that the radii cannot be believed, "warn" that a

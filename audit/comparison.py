@@ -1,4 +1,4 @@
-"""This report against another, paired image by image.  Imports candor and siblings."""
+"""This report against another, paired image by image."""
 
 from dataclasses import dataclass
 from pathlib import Path

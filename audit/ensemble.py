@@ -1,4 +1,4 @@
-"""Rows of all attacks to one radius an image, and the Parquet ledger.  Imports siblings.
+"""Rows of all attacks to one radius an image, and the Parquet ledger.
 
 The smallest verified radius counts; where no attack found one the image is unresolved and the
 largest RMSE any of them tried stands in, so that it never counts as distance 0.

@@ -1,4 +1,4 @@
-"""Errors of the audit room, and what stops an audit.  Imports nothing of ours."""
+"""Errors of the audit room, and what stops an audit."""
 
 
 class AuditError(ValueError):

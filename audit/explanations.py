@@ -1,4 +1,4 @@
-"""Stage `explanations` and its section of the report.  Imports candor and siblings.
+"""Stage `explanations` and its section of the report.
 
 Each image is explained for its runner-up class: what would the picture need to be that instead?
 """

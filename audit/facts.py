@@ -1,4 +1,4 @@
-"""What a report says of model, data and machine, kept beside the plan.  Imports candor, siblings.
+"""What a report says of model, data and machine, kept beside the plan.
 
 With `plan.json` and `facts.json` the parts of many machines can be merged and rendered where
 neither model nor data is at hand.

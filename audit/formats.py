@@ -1,4 +1,4 @@
-"""How numbers of a report are written, the same in HTML and PDF.  Imports siblings only."""
+"""How numbers of a report are written, the same in HTML and PDF."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The ledger: one file a finished block of work, written whole or not at all.  Imports siblings.
+"""The ledger: one file a finished block of work, written whole or not at all.
 
 A block is a stage and a range of images, the atom of an audit: whichever process, shard or restart
 computes it gets the same rows.  Its file appears under its final name only when it is complete and

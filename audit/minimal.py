@@ -1,4 +1,4 @@
-"""Minimal-norm attacks beside the solvers: DDN, FMN and C&W, L2.  Imports candor and siblings.
+"""Minimal-norm attacks beside the solvers: DDN, FMN and C&W, L2.
 
 All three follow one order: evaluate, keep the smallest picture that reaches the goal, step,
 project.  None draws a random number, and every image goes its own way whatever its batch.

@@ -1,4 +1,4 @@
-"""The report: the one object that JSON, HTML and PDF render.  Imports siblings and pydantic."""
+"""The report: the one object that JSON, HTML and PDF render."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an audit will do, fixed before it starts, and its digest.  Imports candor and siblings."""
+"""What an audit will do, fixed before it starts, and its digest."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Measurements of the masking panel, image by image.  Imports candor and siblings.
+"""Measurements of the masking panel, image by image.
 
 What the panel concludes from them is in `audit.checks`; here nothing is judged.
 """

@@ -1,4 +1,4 @@
-"""All stages of an audit by name, and their default order.  Imports siblings."""
+"""All stages of an audit by name, and their default order."""
 
 from collections.abc import Mapping
 

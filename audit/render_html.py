@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no network.  Imports siblings and Jinja2."""
+"""The report as one HTML file that needs no network."""
 
 from pathlib import Path
 

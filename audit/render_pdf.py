@@ -1,4 +1,4 @@
-"""The report as PDF for paper and archives.  Imports siblings and reportlab."""
+"""The report as PDF for paper and archives."""
 
 import base64
 import io

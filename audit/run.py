@@ -1,4 +1,4 @@
-"""Runs the unfinished blocks of an audit into its ledger.  Imports candor and siblings."""
+"""Runs the unfinished blocks of an audit into its ledger."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

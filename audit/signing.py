@@ -1,4 +1,4 @@
-"""Ed25519 signatures over the digests of a report's files.  Imports cryptography and siblings.
+"""Ed25519 signatures over the digests of a report's files.
 
 `manifest.json` names every file of the report with its SHA-256; `manifest.sig` is the signature of
 exactly its bytes.  The public key travels in the manifest, so a signature proves that nothing

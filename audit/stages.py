@@ -1,4 +1,4 @@
-"""Attack stages by name: what runs on a block of images and what it costs.  Imports candor.
+"""Attack stages by name: what runs on a block of images and what it costs.
 
 A stage turns one block of images into rows of the ledger.  It is a pure function of the subject,
 the block and the budget, so blocks may run anywhere and in any order.

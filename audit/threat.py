@@ -1,4 +1,4 @@
-"""The threat model of an audit, in fields and in words.  Imports siblings only."""
+"""The threat model of an audit, in fields and in words."""
 
 from typing import Literal
 

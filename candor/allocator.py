@@ -1,4 +1,4 @@
-"""glibc allocator settings for CPU tensors.  Imports nothing of ours."""
+"""glibc allocator settings for CPU tensors."""
 
 import ctypes
 import sys

@@ -1,4 +1,4 @@
-"""Model folders: the only reader and writer of weights and model card.  Imports contracts, nets."""
+"""Model folders: the only reader and writer of weights and model card."""
 
 import hashlib
 import json

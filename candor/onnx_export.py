@@ -1,4 +1,4 @@
-"""The predict graph of a model as an ONNX file, card inside.  Imports artifact and onnx_model."""
+"""The predict graph of a model as an ONNX file, card inside."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""ONNX files of Candor: read, checked and run by ONNX Runtime.  Imports contracts, never torch.
+"""ONNX files of Candor: read, checked and run by ONNX Runtime.
 
 A file is an ONNX model whose metadata holds the model card, and whose last metadata entry is the
 SHA-256 of every byte before it, its seal.

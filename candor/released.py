@@ -1,4 +1,4 @@
-"""Reader of the checkpoints that the paper's authors released.  Imports nets, data and torch.
+"""Reader of the checkpoints that the paper's authors released.
 
 Their files are pickles that name a function of the authors' program.  Nothing they name is ever
 imported or called: every pickle in the file is scanned first and may name only what a state dict

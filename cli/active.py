@@ -1,4 +1,4 @@
-"""The command `candor active-report`.  May import candor and `candor ara`."""
+"""The command `candor active-report`."""
 
 import json
 from dataclasses import asdict, dataclass

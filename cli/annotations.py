@@ -1,4 +1,4 @@
-"""`candor annotations`: agreement, and export to train with.  May import candor, gateway.store."""
+"""`candor annotations`: agreement, and export to train with."""
 
 from collections import Counter
 from dataclasses import asdict

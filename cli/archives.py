@@ -1,7 +1,4 @@
-"""TorchServe archives of the shipped models: built when their inputs change, else left alone.
-
-May import candor.artifact (only when there is something to build) and torch-model-archiver.
-"""
+"""TorchServe archives of the shipped models: built when their inputs change, else left alone."""
 
 import filecmp
 import hashlib

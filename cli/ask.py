@@ -1,7 +1,4 @@
-"""The commands `predict`, `explain`, `probe` and `compare`, against a service or a model folder.
-
-May import candor.contracts and the gateway's client; the rest is imported when it is needed.
-"""
+"""The commands `predict`, `explain`, `probe` and `compare`, against a service or a model folder."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The commands `candor audit`, `candor audit merge`, `candor verify`.  Heavy parts import late."""
+"""The commands `candor audit`, `candor audit merge`, `candor verify`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""One audit, from its options to the signed report.  Heavy parts import late.
+"""One audit, from its options to the signed report.
 
 What `candor audit` does at once and `candor report-worker` as a job.
 """

@@ -1,4 +1,4 @@
-"""The command `candor candidates`.  May import candor and gateway; heavy parts when it runs."""
+"""The command `candor candidates`."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""When and for what a command compiles its network.  Imports candor.search lazily."""
+"""When and for what a command compiles its network."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Options that name a data set, shared by commands.  Imports candor.data lazily."""
+"""Options that name a data set, shared by commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

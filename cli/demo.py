@@ -1,4 +1,4 @@
-"""The command `candor demo`.  May import cli siblings, candor.contracts and gateway.client."""
+"""The command `candor demo`."""
 
 import io
 import json

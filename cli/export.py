@@ -1,4 +1,4 @@
-"""The command `candor export`.  May import candor; heavy parts are imported when it runs."""
+"""The command `candor export`."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""Annotated images joined to the training data of `candor train`.  May import candor, training."""
+"""Annotated images joined to the training data of `candor train`."""
 
 from dataclasses import replace
 from enum import StrEnum

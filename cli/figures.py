@@ -1,7 +1,4 @@
-"""The commands `candor figures ...`: the paper's figures as PNG, SVG and PDF.
-
-May import cli siblings and candor.contracts; the rest is imported when it is needed.
-"""
+"""The commands `candor figures ...`: the paper's figures as PNG, SVG and PDF."""
 
 import io
 import re

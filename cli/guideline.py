@@ -1,4 +1,4 @@
-"""The commands `candor guideline ...`: the paper's guideline values.  May import training."""
+"""The commands `candor guideline ...`: the paper's guideline values."""
 
 from typing import Annotated
 

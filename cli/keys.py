@@ -1,4 +1,4 @@
-"""`candor keys`: bearer keys of the service.  May import gateway."""
+"""`candor keys`: bearer keys of the service."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,6 @@
 """The service in this process: the gateway's own service over a model, without a server.
 
-May import candor, handlers and gateway; what one runtime alone needs, when it is chosen.  Same
+Same
 checks and same numbers as through a door.
 """
 

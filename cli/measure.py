@@ -1,4 +1,4 @@
-"""The command `candor ara`.  May import candor; heavy parts are imported when it runs."""
+"""The command `candor ara`."""
 
 import time
 from dataclasses import dataclass

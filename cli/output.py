@@ -1,4 +1,4 @@
-"""How commands speak: JSON on standard output, everything else for people.  Imports rich."""
+"""How commands speak: JSON on standard output, everything else for people."""
 
 import json
 import sys

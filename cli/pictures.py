@@ -1,4 +1,4 @@
-"""Pictures of explanations for people: crisp, labelled, with the scale written in.  PIL, numpy."""
+"""Pictures of explanations for people: crisp, labelled, with the scale written in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

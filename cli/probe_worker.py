@@ -1,7 +1,7 @@
 """``python -m cli.probe_worker``: exit code 0 where TorchServe works for every model right now.
 
 A real prediction and a real search step each: TorchServe's own ping answers also when its workers
-are gone.  Imports candor.contracts only; a container runs it every few seconds.
+are gone.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The command `candor import-released`.  May import candor; heavy parts when it runs."""
+"""The command `candor import-released`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,4 @@
-"""The command `candor report-worker`: computes the report jobs of a store, one at a time.
-
-May import audit, candor and gateway.store; heavy parts when it runs.
-"""
+"""The command `candor report-worker`: computes the report jobs of a store, one at a time."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""`candor reports`: report jobs of a running service.  May import the gateway's client."""
+"""`candor reports`: report jobs of a running service."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext

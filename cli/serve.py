@@ -1,4 +1,4 @@
-"""The command `candor serve`.  May import cli.stack, cli.worker and cli.archives."""
+"""The command `candor serve`."""
 
 import signal
 import time

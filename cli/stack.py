@@ -1,6 +1,6 @@
 """The whole service on this machine: TorchServe on loopback and the gateway in front of it.
 
-May import cli.archives and cli.torchserve.  Talks to both only as processes and over HTTP.
+Talks to both only as processes and over HTTP.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The option that names a store, and `candor store`: export and import.  May import gateway."""
+"""The option that names a store, and `candor store`: export and import."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,4 @@
-"""How TorchServe is started: its configuration and the command of its JVM.  Starts nothing itself.
-
-May import cli.archives.
-"""
+"""How TorchServe is started: its configuration and the command of its JVM."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The command `candor train`.  May import candor and training; heavy parts when it runs."""
+"""The command `candor train`."""
 
 import contextlib
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""The commands `candor archives` and `candor worker`, for containers.
-
-May import cli.archives and cli.torchserve.
-"""
+"""The commands `candor archives` and `candor worker`, for containers."""
 
 import os
 import tempfile

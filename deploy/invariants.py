@@ -1,4 +1,4 @@
-"""What must hold of every set of manifests, beyond the schemas.  Imports the standard library.
+"""What must hold of every set of manifests, beyond the schemas.
 
 An invariant takes the built objects and yields one line for everything that breaks it.
 """

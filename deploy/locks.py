@@ -1,8 +1,7 @@
 """``python -m deploy.locks`` writes the lock file of each image from requirements.lock.
 
 The gateway's holds what its modules import and what that needs; the worker's everything but the
-development tools.  Versions are those of requirements.lock.  Imports the standard library and
-packaging.
+development tools.  Versions are those of requirements.lock.
 """
 
 import argparse

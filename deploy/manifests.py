@@ -1,7 +1,7 @@
 """``python -m deploy.manifests`` builds every manifest under k8s/, validates and checks it.
 
 Objects of Kubernetes itself are validated against the schemas of three of its versions; of foreign
-kinds only the pods inside.  Imports deploy.invariants, kubernetes-validate and rich; runs kubectl.
+kinds only the pods inside.
 """
 
 import shutil

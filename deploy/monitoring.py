@@ -1,7 +1,7 @@
 """``python -m deploy.monitoring`` writes what is derived from panels.yaml and rules.yaml.
 
 Grafana's dashboards, and the rules as the Prometheus operator wants them; with ``--check`` it only
-says whether they are stale.  Imports the standard library and yaml.
+says whether they are stale.
 """
 
 import itertools

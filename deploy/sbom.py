@@ -1,7 +1,7 @@
 """``python -m deploy.sbom`` writes what each image holds: CycloneDX, licences and known holes.
 
 Reads the images' lock files, the metadata of the installed packages and, where the network lets
-it, the database of osv.dev.  Imports deploy.locks, cyclonedx, license-expression and rich.
+it, the database of osv.dev.
 """
 
 import argparse

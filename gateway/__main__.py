@@ -1,4 +1,4 @@
-"""``python -m gateway`` starts the gateway.  Imports `gateway.main` only."""
+"""``python -m gateway`` starts the gateway."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The annotation API and pages (III-H, Fig. 12).  Imports contracts and gateway parts.
+"""The annotation API and pages (III-H, Fig. 12).
 
 Both lend and take through `gateway.store.annotations`; an answer says "saved" only once it is on
 disk.  The pages work as plain forms; their script uses the API and survives a lost connection.

@@ -1,4 +1,4 @@
-"""Answers of the service from what workers found.  Imports contracts and the gateway's own parts.
+"""Answers of the service from what workers found.
 
 Everything here computes, PNGs for the most part: call it from a thread, never on the event loop.
 """

@@ -1,4 +1,4 @@
-"""The client of `gateway.client` for asyncio.  Imports contracts and gateway parts.
+"""The client of `gateway.client` for asyncio.
 
 async with AsyncCandorClient("127.0.0.1:8500") as client:
     answer = await client.predict(PredictRequest(image=ImageInput(encoded=png)))

@@ -1,4 +1,4 @@
-"""What the gateway needs of a runtime that holds the networks.  Imports contracts only."""
+"""What the gateway needs of a runtime that holds the networks."""
 
 import asyncio
 import itertools

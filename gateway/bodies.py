@@ -1,4 +1,4 @@
-"""Bodies of REST requests: limits hold while they arrive.  Imports contracts only."""
+"""Bodies of REST requests: limits hold while they arrive."""
 
 import asyncio
 import json

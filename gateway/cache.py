@@ -1,4 +1,4 @@
-"""Finished searches by everything that decides their outcome.  Imports contracts and siblings."""
+"""Finished searches by everything that decides their outcome."""
 
 import hashlib
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Who asks and how long they wait.  Imports contracts only."""
+"""Who asks and how long they wait."""
 
 import math
 import re

@@ -1,7 +1,5 @@
 """A typed, synchronous client of the gRPC door; `async_client` has its twin.
 
-Imports contracts and gateway parts.
-
 with CandorClient("127.0.0.1:8500") as client:
     print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
 """

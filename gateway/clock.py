@@ -1,4 +1,4 @@
-"""What searches cost in time, from what was measured.  Imports nothing of ours."""
+"""What searches cost in time, from what was measured."""
 
 from collections.abc import Hashable
 

@@ -1,4 +1,4 @@
-"""How clients reach a gateway: TLS, key, deadline, when to ask again.  Imports `status`, grpc."""
+"""How clients reach a gateway: TLS, key, deadline, when to ask again."""
 
 import os
 import random

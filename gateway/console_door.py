@@ -1,4 +1,4 @@
-"""The console at `/`: a page over the REST door.  Imports contracts and gateway parts.
+"""The console at `/`: a page over the REST door.
 
 The server renders what it knows, the script asks the same endpoints as any other client.
 """

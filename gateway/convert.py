@@ -1,4 +1,4 @@
-"""Between protobuf messages and plain mappings of the same field names.  Imports the stubs only.
+"""Between protobuf messages and plain mappings of the same field names.
 
 proto3 cannot tell a zero from an unset field, so a zero means "default" and is left out on the way
 in; entries of lists, members of a oneof and `optional` fields do show whether they were set.

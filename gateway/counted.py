@@ -1,4 +1,4 @@
-"""A backend whose failed calls are counted.  Imports `backend` and `metrics`."""
+"""A backend whose failed calls are counted."""
 
 from gateway.backend import Role, WorkerBackend, WorkerDied, WorkerFault, WorkerUnavailable
 from gateway.metrics import Metrics

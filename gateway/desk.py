@@ -1,7 +1,4 @@
-"""Searches a request orders: cached, shared with equal requests, ended in time.
-
-Imports contracts and siblings.
-"""
+"""Searches a request orders: cached, shared with equal requests, ended in time."""
 
 import asyncio
 import math

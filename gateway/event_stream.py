@@ -1,7 +1,4 @@
-"""Server-sent events: one JSON message an event, comments while there is silence.
-
-Imports contracts and gateway parts.
-"""
+"""Server-sent events: one JSON message an event, comments while there is silence."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Writes the stubs under `gateway/pb/` from `proto/`.  A developer's tool; imports nothing of ours.
+"""Writes the stubs under `gateway/pb/` from `proto/`.
 
 ``python -m gateway.generate_pb`` writes them, ``--check`` fails when they no longer match.
 """

@@ -1,7 +1,4 @@
-"""What every gRPC method needs: metadata as text, the deadline, and refusals with details.
-
-Imports contracts and `status`.
-"""
+"""What every gRPC method needs: metadata as text, the deadline, and refusals with details."""
 
 from collections.abc import Iterable
 from typing import Any, NoReturn

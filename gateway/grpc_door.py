@@ -1,4 +1,4 @@
-"""The gRPC door: convert, await the service, convert back.  Imports contracts and gateway parts."""
+"""The gRPC door: convert, await the service, convert back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

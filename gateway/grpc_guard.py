@@ -1,7 +1,4 @@
-"""What stands before the gRPC door: keys, and bytes that are no message.
-
-Imports contracts and gateway parts.
-"""
+"""What stands before the gRPC door: keys, and bytes that are no message."""
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Who may call what, the same for both doors.  Imports contracts and gateway parts, no transport.
+"""Who may call what, the same for both doors.
 
 Everything is refused that no rule names: what a door adds without a rule is for admins alone.
 """

@@ -1,4 +1,4 @@
-"""/healthz over plain HTTP, for probes that have no certificate.  Imports nothing of ours."""
+"""/healthz over plain HTTP, for probes that have no certificate."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 whose clients must say what they want in time.  Imports uvicorn's protocol only.
+"""HTTP/1.1 whose clients must say what they want in time.
 
 Uvicorn waits for the first headers for as long as a connection stands; with enough slow connections
 nobody else gets one.

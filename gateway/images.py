@@ -1,4 +1,4 @@
-"""Pictures in and out: decoding to the model's input, encoding to PNG.  Imports contracts only.
+"""Pictures in and out: decoding to the model's input, encoding to PNG.
 
 Pixels are float32 (C, H, W) on the [0, 1] scale; what comes from an encoded picture lies on the
 8-bit grid.  Everything here computes: call it from a thread, never on the event loop.

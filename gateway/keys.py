@@ -1,4 +1,4 @@
-"""Bearer keys: a file of ``name tenant scopes hash``, one key a line.  Imports `caller`.
+"""Bearer keys: a file of ``name tenant scopes hash``, one key a line.
 
 A key is 32 random bytes.  Nobody can guess 256 bits, so its plain SHA-256 tells whoever reads the
 file nothing; a slow, salted hash is for passwords, which people choose, and would cost every

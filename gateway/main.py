@@ -1,4 +1,4 @@
-"""The gateway process: both doors over one service in one event loop.  Never imports torch."""
+"""The gateway process: both doors over one service in one event loop."""
 
 import asyncio
 import contextlib

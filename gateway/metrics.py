@@ -1,4 +1,4 @@
-"""What the gateway counts for Prometheus.  Imports contracts, `backend` and prometheus_client.
+"""What the gateway counts for Prometheus.
 
 Ours begin with `candor_`, units are seconds and RMSE on the [0, 1] pixel scale, and every label
 comes from a set that is known at start: a caller's text never becomes a label.

@@ -1,7 +1,4 @@
-"""One JSON log line, one count and one span a request; what a caller hears of our own mistakes.
-
-Imports contracts, `caller`, `metrics` and `status`.
-"""
+"""One JSON log line, one count and one span a request; what a caller hears of our own mistakes."""
 
 import asyncio
 import json

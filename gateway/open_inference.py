@@ -1,6 +1,6 @@
 """The Open Inference Protocol (v2) and KServe's v1, free of any transport, over the service.
 
-Imports contracts and gateway parts.  Both bring several pictures a request; each is a request of
+Both bring several pictures a request; each is a request of
 the service, so limits, deadlines and errors are the same as through the other paths.
 """
 

@@ -1,7 +1,4 @@
-"""`inference.GRPCInferenceService`, the Open Inference Protocol over gRPC.
-
-Imports contracts and gateway parts.
-"""
+"""`inference.GRPCInferenceService`, the Open Inference Protocol over gRPC."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias

@@ -1,6 +1,6 @@
 """`/v2` (Open Inference Protocol) and KServe's `/v1/models/{model}:predict` and `:explain`.
 
-Imports contracts and gateway parts.  Tensors travel as JSON, or behind it as bytes (the extension
+Tensors travel as JSON, or behind it as bytes (the extension
 ``binary_tensor_data``): then the header ``Inference-Header-Content-Length`` says where they begin.
 """
 

@@ -1,7 +1,4 @@
-"""What every page of the gateway shares: templates, safe headers, styles and scripts.
-
-Imports the web framework and Jinja only.
-"""
+"""What every page of the gateway shares: templates, safe headers, styles and scripts."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which searches fly next: by class, tenant and length.  Imports siblings; no transport, no clock.
+"""Which searches fly next: by class, tenant and length.
 
 Every chunk is one lane's turn, and lanes take turns by weight: a lane is a class (explain, probe,
 report) and, within it, short or long searches, so a short one waits for no batch of long ones.  The

@@ -1,6 +1,6 @@
 """How much each tenant may ask for: requests a second, compute-seconds a minute and a day.
 
-Imports contracts only.  Of one gateway: with several behind a balancer each counts for itself.
+Of one gateway: with several behind a balancer each counts for itself.
 """
 
 import time

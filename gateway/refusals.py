@@ -1,4 +1,4 @@
-"""Refusals over HTTP: one error body for every path.  Imports contracts and `status`."""
+"""Refusals over HTTP: one error body for every path."""
 
 import json
 from typing import Any

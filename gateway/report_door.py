@@ -1,4 +1,4 @@
-"""Report jobs over REST: `ReportService` as resources.  Imports contracts and gateway parts."""
+"""Report jobs over REST: `ReportService` as resources."""
 
 import base64
 from collections.abc import Awaitable, Callable

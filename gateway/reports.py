@@ -1,4 +1,4 @@
-"""The verbs of `ReportService`, the same for either door.  Imports contracts and gateway parts.
+"""The verbs of `ReportService`, the same for either door.
 
 Everything here asks the store, in a thread; what workers compute is read from their folder.
 """

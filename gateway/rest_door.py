@@ -1,6 +1,6 @@
 """The REST door: JSON or multipart in, JSON or server-sent events out.
 
-Imports contracts and gateway parts.  Bodies are read by `gateway.bodies` rather than by the
+Bodies are read by `gateway.bodies` rather than by the
 framework, so that limits hold while a body still arrives and every refusal has the one error body.
 """
 

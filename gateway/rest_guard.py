@@ -1,6 +1,6 @@
 """What stands before the REST door: keys, security headers, and where people enter a key.
 
-Imports contracts and gateway parts.  Programs send ``Authorization: Bearer KEY``; a browser keeps
+Programs send ``Authorization: Bearer KEY``; a browser keeps
 the key in a cookie that no script can read and no other site can send.
 """
 

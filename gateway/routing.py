@@ -1,4 +1,4 @@
-"""Which version of a model answers a request.  Pure; imports contracts only.
+"""Which version of a model answers a request.
 
 A request that names a version gets it.  One that names only the model gets the primary, or the
 canary by a share of pictures: who sends the same picture again, or asks another verb about it, sees

@@ -1,4 +1,4 @@
-"""The picture the console begins with, drawn here.  Imports Pillow."""
+"""The picture the console begins with, drawn here."""
 
 import io
 

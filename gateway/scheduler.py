@@ -1,4 +1,4 @@
-"""Continuous batching of searches, one scheduler a model.  Imports contracts, backend, siblings.
+"""Continuous batching of searches, one scheduler a model.
 
 A search travels in chunks: pack what runs into one call, "advance these by k steps", take the
 states back.  A newcomer joins at the next chunk and a finished one leaves.  The state lives here,

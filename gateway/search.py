@@ -1,7 +1,4 @@
-"""What flies to workers: a search between two chunks, or an errand.
-
-Imports contracts and siblings.
-"""
+"""What flies to workers: a search between two chunks, or an errand."""
 
 import asyncio
 import time

@@ -1,7 +1,4 @@
-"""The models in service: what their workers say they are, and a desk for each one's searches.
-
-Imports contracts and gateway parts.
-"""
+"""The models in service: what their workers say they are, and a desk for each one's searches."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""The service behind both doors.  Imports contracts and the gateway's own parts, no transport.
+"""The service behind both doors.
 
 A request is a plain mapping with the fields of `candor.contracts.api`; an answer is a model of it.
 """

@@ -1,7 +1,5 @@
 """What an operator may set, from the environment with the prefix `CANDOR_`.
 
-Imports contracts, quotas and routing.
-
 Lists are JSON: ``CANDOR_MODELS='["cifar10-robust"]'``.
 """
 

@@ -1,6 +1,6 @@
 """Asks another version what the primary was asked, behind everybody's back, and compares.
 
-Imports contracts and gateway parts.  No caller waits for it, pays for it or hears of it.
+No caller waits for it, pays for it or hears of it.
 """
 
 import asyncio

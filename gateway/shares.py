@@ -1,4 +1,4 @@
-"""Weighted fair shares: who has had least goes next.  Imports nothing of ours.
+"""Weighted fair shares: who has had least goes next.
 
 Start-time fair queueing (Goyal, Vin and Cheng 1996) with the seconds known only afterwards: every
 key carries a virtual time, what it has had over its weight.

@@ -1,4 +1,4 @@
-"""How many requests are worked on at once.  Imports contracts only."""
+"""How many requests are worked on at once."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Error codes in the words of gRPC and HTTP.  Imports contracts only."""
+"""Error codes in the words of gRPC and HTTP."""
 
 import math
 from collections.abc import Iterator, Sequence

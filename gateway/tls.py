@@ -1,4 +1,4 @@
-"""Certificates of both doors, read again when their files change.  Imports settings."""
+"""Certificates of both doors, read again when their files change."""
 
 import logging
 import ssl

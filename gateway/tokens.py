@@ -1,4 +1,4 @@
-"""JSON Web Tokens of an OpenID Connect issuer, verified offline.  Imports contracts and `keys`.
+"""JSON Web Tokens of an OpenID Connect issuer, verified offline.
 
 The issuer's public keys (JWKS) come from a file or over HTTPS and are fetched again when they are
 old, or when a token names one that is not among them.

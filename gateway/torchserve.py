@@ -1,4 +1,4 @@
-"""The worker backend over TorchServe's gRPC inference API.  Imports contracts, stubs, `backend`."""
+"""The worker backend over TorchServe's gRPC inference API."""
 
 from grpc import StatusCode, aio
 

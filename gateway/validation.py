@@ -1,6 +1,6 @@
 """A raw request against the contract: every bad field is found before one is reported.
 
-Imports contracts and `images`.  A request is a plain mapping, the same from either door.
+A request is a plain mapping, the same from either door.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""From TorchServe rows to answered envelopes, one bad item never harming another.
-
-May import candor.contracts and wire formats, never torch: the computation is handed in.
-"""
+"""From TorchServe rows to answered envelopes, one bad item never harming another."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

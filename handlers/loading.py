@@ -1,4 +1,4 @@
-"""How a worker process gets its model.  Imports torch, candor.artifact, allocator and compiled."""
+"""How a worker process gets its model."""
 
 import os
 from collections.abc import Mapping

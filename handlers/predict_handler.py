@@ -1,6 +1,6 @@
 """TorchServe handler of `{model}-predict`: logits, many items in one batch.
 
-May import candor and handlers.  TorchServe wants exactly one class in this module.
+TorchServe wants exactly one class in this module.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """TorchServe handler of `{model}-search`: the next chunk of every search, and saliencies.
 
-May import candor and handlers.  TorchServe wants exactly one class in this module.
+TorchServe wants exactly one class in this module.
 """
 
 from collections.abc import Mapping, Sequence

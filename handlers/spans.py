@@ -1,4 +1,4 @@
-"""The span of one TorchServe batch.  May import candor.contracts."""
+"""The span of one TorchServe batch."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The tables of RELIABILITY.md, one a section.  Imports the standard library and rich.
+"""The tables of RELIABILITY.md, one a section.
 
 Whoever measures hands over rows; the text between `<!-- NAME -->` and `<!-- end NAME -->` is
 theirs, all around it is written by hand.

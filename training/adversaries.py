@@ -1,4 +1,4 @@
-"""Adversarial and noisy training images as pure functions, and TRADES' loss.  Imports torch only.
+"""Adversarial and noisy training images as pure functions, and TRADES' loss.
 
 The networks are called in the mode they are in; `norm_mode` chooses that of their normalisation.
 Every length is an RMSE on the [0, 1] pixel scale: the paper's eps = 0.01 of III-G is one, an L2

@@ -1,4 +1,4 @@
-"""An experiment's configuration: one TOML file, validated, with overrides.  Imports candor only."""
+"""An experiment's configuration: one TOML file, validated, with overrides."""
 
 import difflib
 import tomllib

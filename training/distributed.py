@@ -1,4 +1,4 @@
-"""Training by several processes as if by one: `torchrun` starts them.  Imports torch only."""
+"""Training by several processes as if by one: `torchrun` starts them."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How a step's forward and backward passes are run.  Imports torch only."""
+"""How a step's forward and backward passes are run."""
 
 from enum import StrEnum
 from typing import cast

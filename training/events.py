@@ -1,4 +1,4 @@
-"""What a run shows to TensorBoard while it goes on.  Imports candor.search and the loop's types."""
+"""What a run shows to TensorBoard while it goes on."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""L_adv without a double backward: weight gradient by finite difference.  Imports siblings."""
+"""L_adv without a double backward: weight gradient by finite difference."""
 
 from collections.abc import Callable
 

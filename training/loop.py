@@ -1,4 +1,4 @@
-"""The training loop: data, schedule, psi, checkpoints, progress.  Imports candor and siblings."""
+"""The training loop: data, schedule, psi, checkpoints, progress."""
 
 import hashlib
 import json

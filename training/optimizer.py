@@ -1,4 +1,4 @@
-"""What weight decay acts on.  Imports torch only."""
+"""What weight decay acts on."""
 
 from enum import StrEnum
 from typing import Any

@@ -1,4 +1,4 @@
-"""Regularisers of the paper as pure functions.  Imports torch only."""
+"""Regularisers of the paper as pure functions."""
 
 import math
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of training progress.  Imports nothing of ours."""
+"""Learning-rate schedules as functions of training progress."""
 
 import math
 from collections.abc import Callable

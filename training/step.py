@@ -1,4 +1,4 @@
-"""One optimisation step's loss: cross-entropy and all regularisers.  Imports siblings only."""
+"""One optimisation step's loss: cross-entropy and all regularisers."""
 
 from dataclasses import dataclass
 from functools import partial

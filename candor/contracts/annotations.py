@@ -1,4 +1,4 @@
-"""What annotators are asked and answer over the annotation API (III-H).  Imports pydantic only."""
+"""What annotators are asked and answer over the annotation API (III-H)."""
 
 from enum import StrEnum
 from typing import Annotated

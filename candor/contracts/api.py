@@ -1,4 +1,4 @@
-"""Requests and responses of the service, as both doors and the client see them.  Pydantic only.
+"""Requests and responses of the service, as both doors and the client see them.
 
 Fields mean what ``proto/candor/v1/candor.proto`` says of them; JSON carries bytes as base64.
 """

@@ -1,4 +1,4 @@
-"""The model card: what is known of a model besides its weights.  Imports pydantic and `names`."""
+"""The model card: what is known of a model besides its weights."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""Errors of the service, free of any transport.  Imports nothing of ours."""
+"""Errors of the service, free of any transport."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Limits and defaults of the public contract, each once.  Imports nothing."""
+"""Limits and defaults of the public contract, each once."""
 
 MAX_ENCODED_BYTES = 8 * 1024 * 1024  # one encoded picture
 MAX_PIXELS = 16_777_216  # of an encoded picture, before resizing

@@ -1,4 +1,4 @@
-"""Names that models are served by.  Imports the standard library only.
+"""Names that models are served by.
 
 A model with one version in its folder is served as ``NAME``, one with several as ``NAME@VERSION``
 each.

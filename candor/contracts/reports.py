@@ -1,4 +1,4 @@
-"""Robustness reports as jobs: what `ReportService` is asked and answers.  Pydantic, siblings only.
+"""Robustness reports as jobs: what `ReportService` is asked and answers.
 
 Fields mean what ``proto/candor/v1/reports.proto`` says of them.
 """

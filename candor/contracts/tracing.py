@@ -1,4 +1,4 @@
-"""Spans of one request across gateway and workers.  Imports OpenTelemetry's API, no sibling.
+"""Spans of one request across gateway and workers.
 
 Off unless an endpoint is named; the SDK is imported only then.
 """

@@ -1,4 +1,4 @@
-"""Arrays with a JSON header as one byte string: what gateway and workers exchange.  No torch.
+"""Arrays with a JSON header as one byte string: what gateway and workers exchange.
 
 Layout: 4 bytes little-endian length of the header, the header (JSON, UTF-8), then the arrays'
 bytes one after another.  The header is ``{"meta": ..., "arrays": [[name, dtype, shape], ...]}``.

@@ -1,4 +1,4 @@
-"""What the gateway asks of a worker and what it answers.  Pydantic and siblings only.
+"""What the gateway asks of a worker and what it answers.
 
 One call carries a list (`wire.pack_list`) of items and returns as many answers in the same order.
 Every item and every answer is one `wire.pack` message whose ``meta`` is one of the models below;

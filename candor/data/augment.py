@@ -1,4 +1,4 @@
-"""Batched augmentations on the device: no Python per image.  Imports torch and kornia only."""
+"""Batched augmentations on the device: no Python per image."""
 
 import math
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""CIFAR-10 from any of its three layouts on disk.  Imports data siblings only."""
+"""CIFAR-10 from any of its three layouts on disk."""
 
 import io
 from collections.abc import Callable, Mapping

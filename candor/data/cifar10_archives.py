@@ -1,4 +1,4 @@
-"""CIFAR-10's official python and binary archives, read in place.  Imports data siblings only."""
+"""CIFAR-10's official python and binary archives, read in place."""
 
 import gzip
 import io

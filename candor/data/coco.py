@@ -1,4 +1,4 @@
-"""Objects of COCO 2017 as images of their own.  Imports data siblings only."""
+"""Objects of COCO 2017 as images of their own."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set on disk, said in one way.  Imports nothing of ours."""
+"""What can be wrong with a data set on disk, said in one way."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Any tree of pictures in folders by class.  Imports data siblings only."""
+"""Any tree of pictures in folders by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""ILSVRC 2012 from the usual tree of folders.  Imports data siblings only."""
+"""ILSVRC 2012 from the usual tree of folders."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every data set reader returns, in memory or read when asked.  Imports data siblings."""
+"""What every data set reader returns, in memory or read when asked."""
 
 import hashlib
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Chest radiographs of the JSRT database with and without a nodule.  Imports data siblings."""
+"""Chest radiographs of the JSRT database with and without a nodule."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Images decoded when asked for, in worker processes.  Imports data siblings only."""
+"""Images decoded when asked for, in worker processes."""
 
 import hashlib
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Photographs of any size cut to squares, and trees of them by class.  Imports data siblings."""
+"""Photographs of any size cut to squares, and trees of them by class."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Datasets by registered name: their reader and their augmentation.  Imports data siblings only."""
+"""Datasets by registered name: their reader and their augmentation."""
 
 import os
 from collections.abc import Callable, Mapping

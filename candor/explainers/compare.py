@@ -1,4 +1,4 @@
-"""A method's saliency held against adversarial explanations.  Imports contracts, siblings, torch.
+"""A method's saliency held against adversarial explanations.
 
 What a handler calls: numpy items in, numpy answers out.
 """

@@ -1,4 +1,4 @@
-"""Grad-CAM, LIME and gradients through captum, for side by side.  Imports captum and torch.
+"""Grad-CAM, LIME and gradients through captum, for side by side.
 
 A saliency is (B, H, W) float32, larger where a pixel counts more for the class asked about.
 """

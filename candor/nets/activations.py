@@ -1,4 +1,4 @@
-"""Activation functions of the networks.  Imports torch only."""
+"""Activation functions of the networks."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Architectures by registered name: the one way to build a network.  Imports nets only."""
+"""Architectures by registered name: the one way to build a network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Random regularisation of residual blocks: stochastic depth and ShakeDrop.  Imports torch only.
+"""Random regularisation of residual blocks: stochastic depth and ShakeDrop.
 
 Both draw from torch's global generator in training mode, once an image, and keep no weights.  In
 evaluation mode nothing is drawn: the residual is multiplied by its survival probability, its mean

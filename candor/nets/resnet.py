@@ -1,4 +1,4 @@
-"""Pre-activation residual networks with normalisation inside.  Imports torch and siblings only."""
+"""Pre-activation residual networks with normalisation inside."""
 
 from collections.abc import Callable, Sequence
 

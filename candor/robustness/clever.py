@@ -1,4 +1,4 @@
-"""CLEVER: an extreme-value estimate of the L2 radius, not a bound.  Imports torch and scipy.
+"""CLEVER: an extreme-value estimate of the L2 radius, not a bound.
 
 (Weng et al., arXiv 1801.10578.)  A network that hides its gradients gets too large a score
 (Goodfellow, arXiv 1804.07870), so the number is only ever shown beside radii that were found.

@@ -1,4 +1,4 @@
-"""Searches that travel: numpy items in, numpy answers out.  Imports contracts, siblings, torch.
+"""Searches that travel: numpy items in, numpy answers out.
 
 What a handler calls.  The gateway keeps the arrays between calls and does not look inside.
 """

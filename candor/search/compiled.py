@@ -1,4 +1,4 @@
-"""A network compiled for a few fixed batch sizes.  Imports torch and siblings.
+"""A network compiled for a few fixed batch sizes.
 
 Every new batch size would be compiled anew, so a batch is padded to the next of a few sizes.
 """

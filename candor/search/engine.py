@@ -1,4 +1,4 @@
-"""Runs many searches to their ends in one batch that stays full.  Imports siblings and torch."""
+"""Runs many searches to their ends in one batch that stays full."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Solver `fast`: our own, in a tenth of the steps of Algorithm 1.  Imports siblings and torch."""
+"""Solver `fast`: our own, in a tenth of the steps of Algorithm 1."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Goals of a search as per-sample codes and predicates.  Imports candor.contracts and torch."""
+"""Goals of a search as per-sample codes and predicates."""
 
 import math
 

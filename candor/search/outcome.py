@@ -1,4 +1,4 @@
-"""How a finished search ends: verified in float32, inside rho.  Imports siblings and torch."""
+"""How a finished search ends: verified in float32, inside rho."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""Solver `paper`: Algorithm 1 as printed, one vectorised step.  Imports siblings and torch."""
+"""Solver `paper`: Algorithm 1 as printed, one vectorised step."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Solvers by name.  Imports siblings and torch."""
+"""Solvers by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The explicit state of a batch of searches.  Imports candor.contracts, search siblings, torch."""
+"""The explicit state of a batch of searches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""What the steps of every solver have in common.  Imports siblings and torch."""
+"""What the steps of every solver have in common."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A batch shared out over threads of the CPU.  Imports siblings and torch.
+"""A batch shared out over threads of the CPU.
 
 A small network's layers are too short to be worth a second thread each; a share of the batch with
 all its steps is not.  The searches of a batch know nothing of each other, so nothing else changes.

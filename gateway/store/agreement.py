@@ -1,4 +1,4 @@
-"""How far annotators agree: percentage and kappas.  Imports contracts and siblings only.
+"""How far annotators agree: percentage and kappas.
 
 Only candidates with verdicts of two or more annotators say anything about agreement.
 """

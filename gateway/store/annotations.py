@@ -1,4 +1,4 @@
-"""Who judges which candidate, and what they said.  Imports contracts and siblings only.
+"""Who judges which candidate, and what they said.
 
 A candidate is lent to one annotator at a time for each of its slots.  Whoever inserts the row has
 the slot: uniqueness is the database's, so it holds for any number of threads and processes.

@@ -1,4 +1,4 @@
-"""Puts candidates into the store, a batch at a time.  Imports siblings only."""
+"""Puts candidates into the store, a batch at a time."""
 
 import time
 from collections.abc import Sequence

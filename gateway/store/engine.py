@@ -1,4 +1,4 @@
-"""Opens the database and brings its tables up to date.  Imports gateway.store.models only.
+"""Opens the database and brings its tables up to date.
 
 SQLite by default, PostgreSQL by URL.  What a transaction has committed survives the end of the
 process and of the machine: SQLite writes ahead with every commit forced to disk.

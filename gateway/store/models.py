@@ -1,4 +1,4 @@
-"""Tables of the store.  Imports SQLAlchemy only.
+"""Tables of the store.
 
 Times are seconds since 1970, UTC.  A change here needs a migration in `gateway.store.migrations`.
 """

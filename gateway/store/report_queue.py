@@ -1,4 +1,4 @@
-"""Report jobs as workers see them: leased, kept, given back, ended.  Imports contracts, siblings.
+"""Report jobs as workers see them: leased, kept, given back, ended.
 
 A lease is a row's worker and the time it ends.  On PostgreSQL rows that another worker is about to
 take are skipped; on SQLite every taker holds the one write lock.

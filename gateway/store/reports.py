@@ -1,4 +1,4 @@
-"""Report jobs as callers see them: asked for, looked at, cancelled.  Imports contracts, siblings.
+"""Report jobs as callers see them: asked for, looked at, cancelled.
 
 What workers do with them is in `gateway.store.report_queue`.
 """

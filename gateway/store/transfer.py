@@ -1,4 +1,4 @@
-"""Everything in the store as one file, and back.  Imports contracts and siblings only.
+"""Everything in the store as one file, and back.
 
 A zip: ``store.json`` says what it is, one ``.jsonl`` a table refers to rows by their keys, and
 ``pictures/ID-original.png`` and ``pictures/ID-adversarial.png`` are what annotators saw.  What is

@@ -1,4 +1,4 @@
-"""`make bench`: every measure in one run, one table.  Imports the measures beside it."""
+"""`make bench`: every measure in one run, one table."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Measure 8: both ARAs of an audit by `fast` against the plain 450-step loop.  Imports candor."""
+"""Measure 8: both ARAs of an audit by `fast` against the plain 450-step loop."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The plain loop that speed is compared with.  Imports candor.nets, torch and the standard library.
+"""The plain loop that speed is compared with.
 
 Written as the paper's authors write theirs: eager float32, Half-Huber ReLU with its own backward,
 the whole batch to the last step (arXiv 1906.02896 and its released program).

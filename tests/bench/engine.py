@@ -1,4 +1,4 @@
-"""Measure 1: image-steps per second of the engine against the plain loop.  Imports candor."""
+"""Measure 1: image-steps per second of the engine against the plain loop."""
 
 import statistics
 import time

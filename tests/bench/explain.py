@@ -1,4 +1,4 @@
-"""Measure 2: time to one explanation, and how sure it makes the network.  Imports candor."""
+"""Measure 2: time to one explanation, and how sure it makes the network."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Measure 7: what carrying the state costs at 224 x 224.  Imports candor and handlers."""
+"""Measure 7: what carrying the state costs at 224 x 224."""
 
 import statistics
 from typing import Any

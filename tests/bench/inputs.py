@@ -1,4 +1,4 @@
-"""Real images and released networks for the measures.  Imports candor and torch."""
+"""Real images and released networks for the measures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Measure 3: attack radii of solver `fast` against `paper`, three networks.  Imports candor."""
+"""Measure 3: attack radii of solver `fast` against `paper`, three networks."""
 
 from collections.abc import Iterator
 

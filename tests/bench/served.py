@@ -1,4 +1,4 @@
-"""Measures 4 to 6: the real service against the engine it is built on.  Imports cli and gateway.
+"""Measures 4 to 6: the real service against the engine it is built on.
 
 Everything runs on the shipped CIFAR-10 network with solver `paper`, past the cache, compiled on
 both sides; engine and service take turns, so that whatever else the machine does hits both.

@@ -1,4 +1,4 @@
-"""A benchmark's command line, what it hands over and its print.  Imports rich."""
+"""A benchmark's command line, what it hands over and its print."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`make bench-train`: time and gradient of a training step with L_adv.  Imports the table."""
+"""`make bench-train`: time and gradient of a training step with L_adv."""
 
 import copy
 import itertools

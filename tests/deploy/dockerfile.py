@@ -1,4 +1,4 @@
-"""A Dockerfile as a list of instructions.  Imports the standard library."""
+"""A Dockerfile as a list of instructions."""
 
 import json
 import re

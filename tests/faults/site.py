@@ -1,7 +1,4 @@
-"""The real service that the faults befall, its supervisor, and its small disk.
-
-Imports cli.stack and the gateway's settings by name only.
-"""
+"""The real service that the faults befall, its supervisor, and its small disk."""
 
 import json
 import os

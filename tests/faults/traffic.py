@@ -1,4 +1,4 @@
-"""Requests in a steady stream, every answer looked at.  Imports contracts and gateway.client."""
+"""Requests in a steady stream, every answer looked at."""
 
 import io
 import threading

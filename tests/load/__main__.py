@@ -1,8 +1,4 @@
-"""`make load`: starts a service, lets locust's users at it, and says what held.
-
-Imports cli.stack, the plan, the verdict and tests.reliability; locust is a process of its own, for
-it patches the whole interpreter.
-"""
+"""`make load`: starts a service, lets locust's users at it, and says what held."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What must be true of an answer that says OK.  Imports contracts, numpy and Pillow.
+"""What must be true of an answer that says OK.
 
 Each check raises `WrongAnswer` with what it got and what is allowed.
 """

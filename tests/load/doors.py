@@ -1,4 +1,4 @@
-"""Both doors with the same methods, for users of either.  Imports the client, contracts, requests.
+"""Both doors with the same methods, for users of either.
 
 Every method returns an answer of `candor.contracts.api` or raises a ServiceError.
 """

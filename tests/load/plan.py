@@ -1,4 +1,4 @@
-"""The plan of a run, read from plan.toml.  Imports the standard library."""
+"""The plan of a run, read from plan.toml."""
 
 import tomllib
 from collections.abc import Mapping

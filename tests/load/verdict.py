@@ -1,4 +1,4 @@
-"""From the samples of a run to the rows of its table.  Imports the plan and tests.reliability."""
+"""From the samples of a run to the rows of its table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
