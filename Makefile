@@ -83,12 +83,12 @@ type: $(READY) ## Types, strict
 	$(BIN)/mypy
 
 .PHONY: proto
-proto: $(READY) ## Generate gateway/pb from proto/
-	$(BIN)/python -m gateway.generate_pb
+proto: $(READY) ## Generate candor/rpc/pb from proto/
+	$(BIN)/python -m tools.generate_pb
 
 .PHONY: check-proto
-check-proto: $(READY) ## Fail where gateway/pb is not what proto/ generates
-	$(BIN)/python -m gateway.generate_pb --check
+check-proto: $(READY) ## Fail where candor/rpc/pb is not what proto/ generates
+	$(BIN)/python -m tools.generate_pb --check
 
 .PHONY: locks
 locks: $(READY) ## Derive the images' lock files from requirements.lock

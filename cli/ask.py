@@ -15,8 +15,8 @@ from candor.contracts.errors import FieldViolation, invalid_input
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
+    from candor.client.sync import CandorClient
     from cli.local import LocalClient
-    from gateway.client import CandorClient
 
 Picture = Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")]
 ModelDir = Annotated[
@@ -200,8 +200,8 @@ def _client(
 
 def service_client(address: str) -> "CandorClient":
     """Of a running service, with the key and the authorities of the environment."""
-    from gateway.client import CandorClient
-    from gateway.connection import Tls
+    from candor.client.connection import Tls
+    from candor.client.sync import CandorClient
 
     authorities = os.environ.get("CANDOR_CA")
     return CandorClient(address, tls=Tls(ca=Path(authorities)) if authorities else None)

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import split_name
@@ -21,7 +22,6 @@ from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL, ArchiveError
 from cli.output import AsJson, print_json
 from cli.pictures import Difference, Panel, difference, difference_sheet, scale_notes, sheet
 from cli.stack import Stack, StackConfig, StackError
-from gateway.client import CandorClient
 
 _PHOTO = ("data", "chelsea.png")  # scikit-image's photograph of a cat, 451x300, CC0
 _PHOTO_SHOWS = "cat"

@@ -72,7 +72,7 @@ def _only_predict(task: Task) -> ItemError | None:
 
 
 class LocalClient:
-    """Stands in for `gateway.client.CandorClient`; a context manager, one model."""
+    """Stands in for `candor.client.sync.CandorClient`; a context manager, one model."""
 
     def __init__(self, name: str, backend: WorkerBackend) -> None:
         self._runner = asyncio.Runner()

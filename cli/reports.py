@@ -18,7 +18,7 @@ from cli.ask import DEFAULT_ADDRESS, Address, ModelName, as_request, service_cli
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
-    from gateway.client import CandorClient
+    from candor.client.sync import CandorClient
 
 app = typer.Typer(help="Robustness reports as jobs of a running service.", no_args_is_help=True)
 

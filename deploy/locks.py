@@ -19,9 +19,7 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements.lock"
 _OURS = ("candor", "gateway")
-_GATEWAY_SOURCES = ("gateway", "candor/contracts")
-# Needs the development tools and runs only while developing.
-_NOT_IN_THE_IMAGE = ("gateway/generate_pb.py",)
+_GATEWAY_SOURCES = ("gateway", "candor/contracts", "candor/rpc")
 # The worker image is installed from source, like a developer's environment.
 _BUILD_TOOLS = ("setuptools",)
 # SQLAlchemy loads its driver by the URL of the store, PyJWT its cryptography by the algorithm: no
@@ -121,9 +119,7 @@ def _distributions() -> Mapping[str, Sequence[str]]:
 
 def _gateway_files() -> Iterator[Path]:
     for source in _GATEWAY_SOURCES:
-        for path in sorted((REPOSITORY / source).rglob("*.py")):
-            if str(path.relative_to(REPOSITORY)) not in _NOT_IN_THE_IMAGE:
-                yield path
+        yield from sorted((REPOSITORY / source).rglob("*.py"))
 
 
 def _imported(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
-from gateway import status
+from candor.rpc import status
 
 MEDIA_TYPE = "text/event-stream"
 _HEARTBEAT = b": still here\n\n"

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from grpc import aio
 
 from candor.contracts.errors import ServiceError
-from gateway import status
+from candor.rpc import status
 
 REQUEST_ID_KEY = "x-request-id"
 _NO_DEADLINE_SECONDS = 1e8  # what the library reports without one is years away

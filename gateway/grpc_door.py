@@ -14,7 +14,10 @@ from pydantic import BaseModel
 
 from candor.contracts import limits
 from candor.contracts.errors import ServiceError
-from gateway import convert, observe
+from candor.rpc import convert
+from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from candor.rpc.pb.openinference import inference_pb2_grpc
+from gateway import observe
 from gateway.caller import Caller, caller_of
 from gateway.grpc_calls import REQUEST_ID_KEY, abort, seconds_left, text_metadata
 from gateway.grpc_guard import GuardInterceptor
@@ -22,8 +25,6 @@ from gateway.guard import Guard
 from gateway.observe import Observer
 from gateway.open_inference_grpc import SERVICE_NAME as OPEN_INFERENCE_NAME
 from gateway.open_inference_grpc import OpenInferenceServicer
-from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
-from gateway.pb.openinference import inference_pb2_grpc
 from gateway.reports import ReportDesk
 from gateway.service import CandorService
 from gateway.tls import Certificates

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from candor.contracts import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.tracing import NO_TRACING, Tracing
-from gateway import status
+from candor.rpc import status
 from gateway.caller import tell_model
 from gateway.metrics import VERBS, Metrics
 

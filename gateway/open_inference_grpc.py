@@ -7,7 +7,10 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from gateway import convert, observe
+from candor.rpc import convert
+from candor.rpc.pb.openinference import inference_pb2 as pb
+from candor.rpc.pb.openinference import inference_pb2_grpc
+from gateway import observe
 from gateway.caller import Caller, caller_of
 from gateway.grpc_calls import REQUEST_ID_KEY, abort, seconds_left, text_metadata
 from gateway.observe import Observer
@@ -19,8 +22,6 @@ from gateway.open_inference import (
     Tensor,
     tensor_of,
 )
-from gateway.pb.openinference import inference_pb2 as pb
-from gateway.pb.openinference import inference_pb2_grpc
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _CONTENTS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "INT64": "int64_contents"}

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway import status
+from candor.rpc import status
 from gateway.bodies import BodyTooLarge
 
 _OPEN_INFERENCE = "/v2"

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway import observe, status, validation
+from candor.rpc import status
+from gateway import observe, validation
 from gateway.bodies import BodyBudget, ClientGone, read_payload
 from gateway.caller import HEADERS, Caller, caller_of
 from gateway.event_stream import MEDIA_TYPE, encode_error, encode_event, with_heartbeats

@@ -4,8 +4,8 @@ from grpc import StatusCode, aio
 
 from candor.contracts import tracing, wire
 from candor.contracts.names import runtime_name
+from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
 from gateway.backend import MAX_CALL_BYTES, Role, WorkerDied, WorkerFault, WorkerUnavailable
-from gateway.pb.torchserve import inference_pb2, inference_pb2_grpc
 
 # TorchServe says RESOURCE_EXHAUSTED "Worker died." for a killed worker, INTERNAL for a model it
 # does not know yet or a full queue, CANCELLED for a broken stream; only these are ours to fix.

@@ -9,13 +9,13 @@ import grpc
 import httpx
 import pytest
 
+from candor.client.connection import Tls
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.rpc.pb.torchserve import inference_pb2_grpc
 from cli import stack
-from gateway.client import CandorClient
-from gateway.connection import Tls
 from gateway.keys import add_key
-from gateway.pb.torchserve import inference_pb2_grpc
 from tests.fixtures.service import png  # noqa: F401
 from tests.gateway.certificates import Authority
 from tests.gateway.open_doors import until

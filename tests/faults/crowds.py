@@ -7,12 +7,12 @@ from collections import Counter
 import grpc
 import httpx
 
+from candor.client.aio import AsyncCandorClient
+from candor.client.connection import OPTIONS
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway import convert
-from gateway.async_client import AsyncCandorClient
-from gateway.connection import OPTIONS
-from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc
+from candor.rpc import convert
+from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 from tests.faults.site import Site
 from tests.faults.traffic import explain_complaint, explain_request
 from tests.reliability import Row

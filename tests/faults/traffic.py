@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
-from gateway.client import CandorClient
 
 EXPLAINING, PREDICTING = 4, 2  # callers, each with one request at a time
 STEPS = 25

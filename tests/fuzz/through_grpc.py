@@ -11,8 +11,8 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pb.candor.v1 import candor_pb2, reports_pb2
-from gateway.pb.openinference import inference_pb2
+from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
+from candor.rpc.pb.openinference import inference_pb2
 from tests.fuzz.outcomes import Outcome, many, mutated, pictures
 from tests.fuzz.target import Target
 

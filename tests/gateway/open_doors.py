@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import httpx
 
+from candor.client.sync import CandorClient
 from candor.contracts.tracing import NO_TRACING, Tracing
-from gateway.client import CandorClient
+from candor.rpc.pb.candor.v1 import candor_pb2_grpc
 from gateway.main import Gateway
-from gateway.pb.candor.v1 import candor_pb2_grpc
 from gateway.settings import Settings
 from tests.gateway.linear_worker import LinearBackend
 

@@ -19,10 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
 
+from candor.client.sync import CandorClient
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway.client import CandorClient
-from gateway.pb.candor.v1 import candor_pb2 as pb
+from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from gateway.slots import Slots
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of, rmse_between
 from tests.gateway.open_doors import Doors, until

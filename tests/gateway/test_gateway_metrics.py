@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import Histogram
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.api import ModelRef, SearchStatus
 from candor.contracts.errors import ServiceError
 from candor.contracts.reports import CreateReportRequest, ReportState
 from candor.contracts.worker import Goal
+from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from gateway import metrics as measured
-from gateway.client import CandorClient
 from gateway.metrics import Metrics, start_exposition
-from gateway.pb.candor.v1 import candor_pb2 as pb
 from gateway.store.engine import open_store
 from gateway.store.reports import Reports
 from tests.gateway.linear_worker import CARD

@@ -15,14 +15,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from candor.client.sync import CandorClient
 from candor.contracts import api, reports, wire
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
-from gateway import convert, generate_pb, status
-from gateway.client import CandorClient
-from gateway.pb.candor.v1 import candor_pb2, reports_pb2
-from gateway.pb.torchserve import inference_pb2, inference_pb2_grpc
+from candor.rpc import convert, status
+from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
+from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
 from tests.gateway.linear_worker import LinearWorker
 from tests.gateway.open_doors import START_SECONDS, until
+from tools import generate_pb
 
 
 class StandIn(inference_pb2_grpc.InferenceAPIsServiceServicer):
@@ -166,7 +167,7 @@ def test_process_without_models_says_which_setting_is_missing() -> None:
 
 
 def test_gateway_never_imports_torch() -> None:
-    code = "import gateway.main, gateway.client, sys; print('torch' in sys.modules)"
+    code = "import gateway.main, candor.client.sync, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

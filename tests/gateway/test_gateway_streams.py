@@ -14,10 +14,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway.client import CandorClient
-from gateway.pb.candor.v1 import candor_pb2 as pb
+from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from tests.gateway.linear_worker import SHAPE
 from tests.gateway.open_doors import Doors, opened, until
 

@@ -16,7 +16,7 @@ from opentelemetry.trace import StatusCode
 from candor.contracts import tracing
 from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
 from candor.contracts.worker import Goal
-from gateway.pb.candor.v1 import candor_pb2 as pb
+from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from tests.gateway.open_doors import Doors, opened, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

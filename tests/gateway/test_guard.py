@@ -24,11 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import ValidationError
 
+from candor.rpc.pb.candor.v1 import candor_pb2 as pb
+from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
+from candor.rpc.pb.openinference import inference_pb2
 from gateway.guard import Anybody, rule_of_method, rule_of_path
 from gateway.keys import Scope, add_key, revoke_key
-from gateway.pb.candor.v1 import candor_pb2 as pb
-from gateway.pb.candor.v1 import reports_pb2, reports_pb2_grpc
-from gateway.pb.openinference import inference_pb2
 from gateway.quotas import Quota
 from gateway.settings import Settings
 from tests.gateway.open_doors import Doors, opened, settings

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from candor.contracts import limits
-from gateway.pb.candor.v1 import candor_pb2 as pb
+from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from gateway.store.engine import StoreError, open_store
 from gateway.store.transfer import export_store, import_store
 from tests.gateway.open_doors import Doors, opened

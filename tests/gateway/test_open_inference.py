@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from candor.contracts import limits
-from gateway.pb.openinference import inference_pb2 as pb
-from gateway.pb.openinference import inference_pb2_grpc
+from candor.rpc.pb.openinference import inference_pb2 as pb
+from candor.rpc.pb.openinference import inference_pb2_grpc
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of
 from tests.gateway.open_doors import Doors
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import event, select
 
+from candor.client.aio import AsyncCandorClient
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
 from candor.contracts.errors import ErrorCode, ServiceError
@@ -25,8 +26,7 @@ from candor.contracts.reports import (
     ReportResult,
     ReportState,
 )
-from gateway.async_client import AsyncCandorClient
-from gateway.pb.candor.v1 import reports_pb2, reports_pb2_grpc
+from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from gateway.store.engine import Store, open_store
 from gateway.store.models import ReportJob
 from gateway.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue

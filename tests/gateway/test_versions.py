@@ -12,14 +12,14 @@ import grpc
 import numpy as np
 import pytest
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.reports import CreateReportRequest
 from candor.contracts.worker import SearchEnd
+from candor.rpc.pb.openinference import inference_pb2, inference_pb2_grpc
 from gateway.caller import Priority
-from gateway.client import CandorClient
 from gateway.metrics import ShadowOutcome
-from gateway.pb.openinference import inference_pb2, inference_pb2_grpc
 from gateway.routing import Route
 from gateway.search import SearchResult
 from gateway.service import CandorService

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import requests
 from pydantic import BaseModel
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
-from gateway.client import CandorClient
 
 _TIMEOUT_SECONDS = 120.0
 

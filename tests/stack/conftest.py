@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from cli.archives import MODELS_DIR
 from cli.stack import Stack, StackConfig
-from gateway.client import CandorClient
 from tests.stack.collector import Collector, collecting
 from tests.stack.versions import ROUTES, add_version
 

@@ -14,11 +14,11 @@ import httpx
 import pytest
 import yaml
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from cli.stack import LOOPBACK, Stack
 from deploy import monitoring
-from gateway.client import CandorClient
 from tests.stack.test_stack import free_port, post
 
 _WAIT_SECONDS = 60.0

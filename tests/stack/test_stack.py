@@ -14,11 +14,11 @@ import httpx
 import psutil
 import pytest
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from cli.archives import build_archives
 from cli.stack import Stack, StackConfig, StackError
-from gateway.client import CandorClient
 
 _TARGETS = (api.ClassRef(name="cat"), api.ClassRef(index=5))
 _SERVE = "import typer; from cli.serve import serve; typer.run(serve)"

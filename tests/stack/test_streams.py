@@ -5,9 +5,9 @@ import io
 import httpx
 from PIL import Image
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from cli.stack import Stack
-from gateway.client import CandorClient
 
 _ENDLESS_STEPS = 2000
 

@@ -5,11 +5,11 @@ import time
 import httpx
 import pytest
 
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from cli.archives import archive_names
 from cli.stack import Stack
-from gateway.client import CandorClient
 from gateway.routing import Route, Routes, request_key
 from tests.stack.versions import ROUTES
 

@@ -14,11 +14,11 @@ import grpc
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
+from candor.client.connection import OPTIONS, Connection, service_error
 from candor.contracts import api, reports
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway import convert
-from gateway.connection import OPTIONS, Connection, service_error
-from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from candor.rpc import convert
+from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 

@@ -1,4 +1,4 @@
-from gateway.pb.candor.v1 import candor_pb2 as _candor_pb2
+from candor.rpc.pb.candor.v1 import candor_pb2 as _candor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from gateway.pb.torchserve import inference_pb2 as torchserve_dot_inference__pb2
+from candor.rpc.pb.torchserve import inference_pb2 as torchserve_dot_inference__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__

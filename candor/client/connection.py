@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway import status
+from candor.rpc import status
 from gateway.caller import TENANT_KEY
 
 OPTIONS = [

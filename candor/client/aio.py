@@ -1,4 +1,4 @@
-"""The client of `gateway.client` for asyncio.
+"""The client of `candor.client.sync` for asyncio.
 
 async with AsyncCandorClient("127.0.0.1:8500") as client:
     answer = await client.predict(PredictRequest(image=ImageInput(encoded=png)))
@@ -15,11 +15,11 @@ from google.protobuf.message import Message
 from grpc import aio
 from pydantic import BaseModel
 
+from candor.client.connection import OPTIONS, Connection, service_error
 from candor.contracts import api, reports
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway import convert
-from gateway.connection import OPTIONS, Connection, service_error
-from gateway.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from candor.rpc import convert
+from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 

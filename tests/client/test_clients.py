@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from candor.client.aio import AsyncCandorClient
+from candor.client.connection import Connection, Tls
+from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway.async_client import AsyncCandorClient
-from gateway.client import CandorClient
-from gateway.connection import Connection, Tls
 from gateway.keys import add_key
 from gateway.quotas import Quota
 from tests.gateway.certificates import Authority

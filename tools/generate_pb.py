@@ -1,6 +1,6 @@
-"""Writes the stubs under `gateway/pb/` from `proto/`.
+"""Writes the stubs under `candor/rpc/pb/` from `proto/`.
 
-``python -m gateway.generate_pb`` writes them, ``--check`` fails when they no longer match.
+``python -m tools.generate_pb`` writes them, ``--check`` fails when they no longer match.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
-STUB_DIR = ROOT / "gateway" / "pb"
+STUB_DIR = ROOT / "candor" / "rpc" / "pb"
 # protoc names modules after the proto path; inside our package that path has a prefix.
 _STUB_IMPORT = re.compile(r"^from (candor\.v1|openinference|torchserve) import", flags=re.MULTILINE)
 
@@ -20,7 +20,7 @@ class StubError(RuntimeError):
 
 
 def generate(target: Path) -> None:
-    """All stubs of `proto/`, with type stubs, importable as ``gateway.pb...``."""
+    """All stubs of `proto/`, with type stubs, importable as ``candor.rpc.pb...``."""
     from grpc_tools import protoc  # a development dependency: absent from the served image
 
     protos = sorted(str(path) for path in PROTO_DIR.rglob("*.proto"))
@@ -28,7 +28,7 @@ def generate(target: Path) -> None:
     if protoc.main(["protoc", f"--proto_path={PROTO_DIR}", *outputs, *protos]) != 0:
         raise StubError("protoc failed; its message stands above")
     for path in _stubs(target):
-        path.write_text(_STUB_IMPORT.sub(r"from gateway.pb.\1 import", path.read_text()))
+        path.write_text(_STUB_IMPORT.sub(r"from candor.rpc.pb.\1 import", path.read_text()))
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").touch()
 
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         return 0
     stale = stale_files()
     if stale:
-        print(f"stubs differ from proto/: {', '.join(stale)}; run python -m gateway.generate_pb")
+        print(f"stubs differ from proto/: {', '.join(stale)}; run python -m tools.generate_pb")
     return 1 if stale else 0
 
 
