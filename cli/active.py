@@ -77,7 +77,7 @@ class _Measured:
 
 
 def _is_measured(folder: Path, model: Path, data: str, settings: dict[str, Any]) -> bool:
-    from candor.artifact import read_card
+    from candor.models.folder import read_card
 
     path = folder / "ara.json"
     if not path.is_file() or not (folder / "radii.parquet").is_file():

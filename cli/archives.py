@@ -188,7 +188,7 @@ def _is_built(folder: Path, role: Role, digest: str, archive: Path) -> bool:
 
 def _checked_version(served: str, folder: Path) -> str:
     """The version on the card, once the folder has proved to load and to be what it is named."""
-    from candor.artifact import load_model  # torch: seconds, needed only to build
+    from candor.models.folder import load_model  # torch: seconds, needed only to build
 
     try:
         card = load_model(folder).card

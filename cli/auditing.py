@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from audit.plan import AuditPlan, Shard
     from audit.run import Progress
     from audit.stages import Subject
-    from candor.artifact import LoadedModel
     from candor.data.images import Images
+    from candor.models.folder import LoadedModel
 
 
 class BadOption(ValueError):
@@ -84,7 +84,7 @@ def prepare(request: AuditRequest) -> PreparedAudit:
     from audit.plan import QUICK, AuditPlan, Budget, code_digest
     from audit.registry import checked_stages
     from audit.stages import ATTACK_STAGES, Subject
-    from candor.artifact import load_model
+    from candor.models.folder import load_model
 
     def load(field: str, folder: Path) -> "LoadedModel":
         with option(field, folder.name):

@@ -17,8 +17,8 @@ from cli.stores import DEFAULT_STORE, StoreAddress, opened_store
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from candor.artifact import LoadedModel
     from candor.data.images import Images
+    from candor.models.folder import LoadedModel
     from candor.search.candidates import OverlyConfident
     from gateway.store.candidates import CandidateWriter, NewCandidate
 
@@ -43,7 +43,7 @@ def candidates(
     """
     with clear_errors("candidates"), opened_store(store) as opened:
         from candor.allocator import keep_freed_memory
-        from candor.artifact import load_model
+        from candor.models.folder import load_model
         from gateway.store.candidates import CandidateWriter, SetKey
 
         keep_freed_memory()

@@ -14,7 +14,7 @@ from cli.output import console
 if TYPE_CHECKING:
     from torch import nn
 
-    from candor.artifact import LoadedModel
+    from candor.models.folder import LoadedModel
 
 _COMPILE_FROM_STEPS = 50_000  # below, compiling takes longer than it saves
 Compiles = Annotated[

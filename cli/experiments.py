@@ -40,7 +40,7 @@ def _cards(models_dir: Path) -> dict[str, tuple[Path, "ModelCard"]]:
 
     Both of models with one version and of those with a folder for each.
     """
-    from candor.artifact import CARD_FILE, read_card
+    from candor.models.folder import CARD_FILE, read_card
 
     cards: dict[str, tuple[Path, ModelCard]] = {}
     paths = [*models_dir.glob(f"*/{CARD_FILE}"), *models_dir.glob(f"*/*/{CARD_FILE}")]

@@ -73,9 +73,9 @@ class _Plan:
 def _export(plan: _Plan) -> dict[str, Any]:
     import torch
 
-    from candor.artifact import load_model
-    from candor.onnx_export import IR_VERSION, OPSET, export_onnx
-    from candor.onnx_model import OnnxModel
+    from candor.models.folder import load_model
+    from candor.models.onnx.export import IR_VERSION, OPSET, export_onnx
+    from candor.models.onnx.session import OnnxModel
     from candor.search.chunks import predict_logits
 
     torch.set_num_threads(plan.threads)

@@ -154,7 +154,7 @@ def _classes(models: Sequence[Path]) -> tuple[str, ...]:
     Raises:
         ValueError: they differ, or are more than a request may name.
     """
-    from candor.artifact import read_card
+    from candor.models.folder import read_card
 
     first, *others = (read_card(folder).classes for folder in models)
     if any(classes != first for classes in others):

@@ -25,7 +25,7 @@ from gateway.settings import Settings
 from handlers.envelopes import INPUT_NAME, Task, answer_rows, seal, wrong_kind
 
 if TYPE_CHECKING:
-    from candor.onnx_model import OnnxModel
+    from candor.models.onnx.session import OnnxModel
 
 RUNTIMES = ("torch", "onnx")
 _ALL_CORES = 0
@@ -124,10 +124,10 @@ def open_local(model: Path, runtime: str | None = None) -> LocalClient:
             raise ValueError(
                 f"model: got {model}, allowed a model folder; ONNX files only predict, with onnx"
             )
-        from candor.artifact import read_card
+        from candor.models.folder import read_card
 
         return LocalClient(read_card(model).name, LocalBackend(model))
-    from candor.onnx_model import read_onnx
+    from candor.models.onnx.session import read_onnx
 
     graph = read_onnx(model if is_file else _cached_export(model), threads=_ALL_CORES)
     return LocalClient(graph.card.name, OnnxBackend(graph))
@@ -135,15 +135,15 @@ def open_local(model: Path, runtime: str | None = None) -> LocalClient:
 
 def _cached_export(folder: Path) -> Path:
     """The ONNX file of a model folder, written when the folder or the exporter has changed."""
-    from candor.artifact import load_model, read_card
     from candor.data.registry import default_data_dir
+    from candor.models.folder import load_model, read_card
 
     card = read_card(folder)
     inputs = " ".join((card.model_dump_json(), *map(version, ("candor", "torch", "onnxscript"))))
     name = f"{card.name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.onnx"
     path = default_data_dir().parent / "onnx" / name
     if not path.exists():
-        from candor.onnx_export import export_onnx
+        from candor.models.onnx.export import export_onnx
 
         console().print(f"exporting {folder} to {path}, takes some seconds the first time ...")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,8 @@ from cli.output import AsJson, clear_errors, console, print_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from candor.artifact import LoadedModel
     from candor.data.images import Images
+    from candor.models.folder import LoadedModel
     from candor.search.outcome import SearchResult
 
 _GOALS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
@@ -75,7 +75,7 @@ def _measure(plan: _Plan, out: Path | None, record: bool, as_json: bool) -> None
     import torch
 
     from candor.allocator import keep_freed_memory
-    from candor.artifact import load_model, record_metrics
+    from candor.models.folder import load_model, record_metrics
     from candor.robustness.ara import naive_accuracy
 
     keep_freed_memory()

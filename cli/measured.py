@@ -120,7 +120,7 @@ def _span(values: Mapping[str, Any]) -> Span:
 
 
 def _from_card(folder: Path) -> Measured:
-    from candor.artifact import read_card
+    from candor.models.folder import read_card
 
     card = read_card(folder)
     spans = {metric.name: Span(metric.value, metric.low, metric.high) for metric in card.metrics}

@@ -18,8 +18,8 @@ def import_released(
 ) -> None:
     """Turn a released checkpoint into a model folder without running any code it names."""
     with clear_errors("import-released"):
-        from candor.artifact import save_model
-        from candor.released import read_released
+        from candor.models.families.released import read_released
+        from candor.models.folder import save_model
 
         released = read_released(file)
         model_name = name or file.stem.lower().replace("_", "-")

@@ -87,7 +87,7 @@ def _train(
     import torch
 
     from candor.allocator import keep_freed_memory
-    from candor.artifact import save_model
+    from candor.models.folder import save_model
     from candor.nets.architectures import build_network
     from training.distributed import rank
 
@@ -158,7 +158,7 @@ def _spec(config: "TrainConfig", data: "Images") -> "NetworkSpec":
 
 
 def _start_weights(folder: str, spec: "NetworkSpec") -> dict[str, Any]:
-    from candor.artifact import load_model
+    from candor.models.folder import load_model
     from candor.nets.architectures import NetworkSpec
 
     model = load_model(Path(folder))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from candor.allocator import keep_freed_memory
-from candor.artifact import LoadedModel, load_model
+from candor.models.folder import LoadedModel, load_model
 from candor.search.compiled import compile_network, has_bfloat16, keep_compiled, share_sizes
 
 COMPILE_VARIABLE = "CANDOR_COMPILE"

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from candor.artifact import LoadedModel
 from candor.contracts.tracing import Tracing
 from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
+from candor.models.folder import LoadedModel
 from candor.search.chunks import check_image, predict_logits
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
 from handlers.loading import load_worker_model

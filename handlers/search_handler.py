@@ -6,7 +6,6 @@ TorchServe wants exactly one class in this module.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from candor.artifact import LoadedModel
 from candor.contracts.tracing import Tracing
 from candor.contracts.worker import (
     COMPARED_ARRAYS,
@@ -15,6 +14,7 @@ from candor.contracts.worker import (
     ItemError,
     SearchItem,
 )
+from candor.models.folder import LoadedModel
 from candor.search.chunks import advance_items, check_image, check_item, check_target
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
 from handlers.loading import SearchNetworks, load_worker_model, search_networks

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from candor.artifact import save_model
 from candor.data import cifar10
+from candor.models.folder import save_model
 from candor.nets.architectures import NetworkSpec, build_network
 from tests.small_disk import small_disk
 

@@ -54,7 +54,7 @@ class MetricCard(_Strict):
 
 
 class ModelCard(_Strict):
-    """The JSON beside the weights; `candor.artifact` alone reads and writes it.
+    """The JSON beside the weights; `candor.models.folder` alone reads and writes it.
 
     Attributes:
         weights_sha256: of the weights file, hex.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from candor.data.cifar10 import load_cifar10
+from candor.models.families.released import read_released
 from candor.nets.architectures import build_network
-from candor.released import read_released
 from tests.bench.table import Options
 
 ROBUST = "all"

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from candor.artifact import load_model
 from candor.contracts import limits
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
+from candor.models.folder import load_model
 from candor.search.compiled import compile_network, share_sizes
 from candor.search.engine import plan_goal, run_searches
 from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL

@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from candor.allocator import keep_freed_memory
-from candor.artifact import load_model
 from candor.data.registry import load_dataset
+from candor.models.folder import load_model
 from candor.nets.architectures import NetworkSpec, build_network
 from tests.bench.table import Options, Row, options_of, parser, show
 from training.config import TrainConfig

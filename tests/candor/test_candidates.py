@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from candor.artifact import load_model
+from candor.models.folder import load_model
 from candor.search.candidates import overly_confident
 from tests.candor.linear import LinearClassifier
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from candor.artifact import LoadedModel, load_model
 from candor.contracts import limits, wire
 from candor.contracts.worker import Goal, SearchEnd, SearchItem, SearchProgress
+from candor.models.folder import LoadedModel, load_model
 from candor.search.chunks import advance_items, check_image, check_item, predict_logits
 from candor.search.solvers import SOLVERS
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from candor.artifact import load_model
+from candor.models.folder import load_model
 from cli.main import build_app
 from tests import official_files
 

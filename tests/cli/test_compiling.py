@@ -16,7 +16,7 @@ _STOP_SECONDS = 20.0  # a few where nothing else runs
 _COMPILES = """
 import subprocess
 from pathlib import Path
-from candor.artifact import load_model
+from candor.models.folder import load_model
 from candor.search import compiled
 from cli.compiling import compiled_for
 

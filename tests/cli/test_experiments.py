@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from candor.artifact import CARD_FILE
+from candor.models.folder import CARD_FILE
 from cli.archives import MODELS_DIR
 from cli.main import build_app
 from training.config import experiment_names

@@ -63,6 +63,6 @@ def test_no_torch_at_the_door(folder):
 def test_contracts_and_onnx_files_load_without_torch():
     modules = sorted(path.stem for path in (REPOSITORY / "candor" / "contracts").glob("*.py"))
     contracts = [f"candor.contracts.{name}" for name in modules if name != "__init__"]
-    imports = ", ".join([*contracts, "candor.onnx_model"])
+    imports = ", ".join([*contracts, "candor.models.onnx.session"])
     check = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=REPOSITORY)

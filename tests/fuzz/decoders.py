@@ -26,7 +26,7 @@ _RSS_LIMIT_MEGABYTES = 3000
 # Whose branches lead the search for new inputs.
 _GUIDED_BY = [
     *("PIL.ImageFile", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin"),
-    *("candor.artifact", "candor.contracts.wire", "gateway.images", "handlers"),
+    *("candor.models.folder", "candor.contracts.wire", "gateway.images", "handlers"),
 ]
 Decoder = Callable[[bytes], None]
 
@@ -64,7 +64,7 @@ def wire(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
 
 def artifacts(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
     """Model folders: odd inputs are the card, even ones the weights that a whole card names."""
-    from candor.artifact import CARD_FILE, WEIGHTS_FILE, ArtifactError, load_model
+    from candor.models.folder import CARD_FILE, WEIGHTS_FILE, ArtifactError, load_model
 
     model = _tiny_model(folder)
     card, weights = (model / CARD_FILE).read_bytes(), (model / WEIGHTS_FILE).read_bytes()
@@ -111,7 +111,7 @@ def workers(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
 
 
 def _tiny_model(folder: Path) -> Path:
-    from candor.artifact import save_model
+    from candor.models.folder import save_model
     from candor.nets.architectures import NetworkSpec, build_network
 
     spec = NetworkSpec(

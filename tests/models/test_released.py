@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from candor.data.cifar10 import CLASS_NAMES, load_cifar10
+from candor.models.families.released import UnsafeCheckpoint, read_released
 from candor.nets.architectures import NetworkSpec, build_network
-from candor.released import UnsafeCheckpoint, read_released
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2430, 0.2610)
 THEIR_PARTS = {"norm1": "pre.0", "conv1": "main.0", "norm2": "main.1", "conv2": "main.3"}
@@ -361,7 +361,7 @@ def test_missing_file_is_reported_as_missing(tmp_path):
 
 
 def test_oversized_file_is_refused_unread(write, content, monkeypatch):
-    monkeypatch.setattr("candor.released.MAX_BYTES", 1000)
+    monkeypatch.setattr("candor.models.families.released.MAX_BYTES", 1000)
     refused(write(content), "allowed at most 1000")
 
 

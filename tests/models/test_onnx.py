@@ -10,13 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
-from candor.artifact import LoadedModel
 from candor.contracts.card import InputCard, ModelCard, NetworkCard
+from candor.models.folder import LoadedModel
+from candor.models.onnx.export import IR_VERSION, OPSET, export_onnx
+from candor.models.onnx.session import OnnxError, OnnxModel, read_onnx
 from candor.nets.activations import HalfHuberReLU
 from candor.nets.drop import StochasticDepth
 from candor.nets.resnet import PreActivationResNet
-from candor.onnx_export import IR_VERSION, OPSET, export_onnx
-from candor.onnx_model import OnnxError, OnnxModel, read_onnx
 
 CLASSES = ("cat", "dog", "Gänse & Enten")
 

@@ -11,9 +11,9 @@ from importlib.metadata import version
 import onnx
 import torch
 
-from candor.artifact import LoadedModel
 from candor.contracts.card import ModelCard
-from candor.onnx_model import CARD_KEY, INPUT_NAME, OUTPUT_NAME, SEAL_KEY
+from candor.models.folder import LoadedModel
+from candor.models.onnx.session import CARD_KEY, INPUT_NAME, OUTPUT_NAME, SEAL_KEY
 
 # What torch writes by itself, and ONNX Runtime reads since 1.18.
 OPSET = 20

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from candor.artifact import (
+from candor.contracts.card import MetricCard
+from candor.models.folder import (
     CARD_FILE,
     WEIGHTS_FILE,
     ArtifactError,
@@ -15,7 +16,6 @@ from candor.artifact import (
     record_metrics,
     save_model,
 )
-from candor.contracts.card import MetricCard
 from candor.nets.architectures import NetworkSpec, build_network
 
 SPEC = NetworkSpec(
