@@ -25,7 +25,7 @@ from candor.contracts.limits import DEFAULT_SOLVER
 from candor.contracts.worker import Goal
 from candor.explainers.overlap import energy_share, rank_correlation
 from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
-from candor.search.engine import plan_goal, run_searches
+from candor.search.batch import plan_goal, run_searches
 
 INFIDELITY_SAMPLES = 50
 INFIDELITY_NOISE = 0.02

@@ -19,7 +19,7 @@ from audit.plan import Budget, image_seed
 from candor.contracts.api import SearchStatus
 from candor.contracts.card import ModelCard
 from candor.contracts.worker import Goal
-from candor.search.engine import plan_goal, run_searches
+from candor.search.batch import plan_goal, run_searches
 from candor.search.solvers import SOLVERS
 
 EPS_L2 = (0.25, 0.5, 1.0)  # of AutoAttack, PGD and FGSM; 0.5 is RobustBench's

@@ -94,7 +94,7 @@ def _run(
     from audit.comparison import read_other
     from audit.plan import Shard
     from audit.signing import load_or_create_key
-    from candor.allocator import keep_freed_memory
+    from candor.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     # Whatever can be wrong is looked at before the hours of work.

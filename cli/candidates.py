@@ -42,8 +42,8 @@ def candidates(
     The same command goes on where a stopped one left off; with more --images it searches the rest.
     """
     with clear_errors("candidates"), opened_store(store) as opened:
-        from candor.allocator import keep_freed_memory
         from candor.models.folder import load_model
+        from candor.runtime.allocator import keep_freed_memory
         from gateway.store.candidates import CandidateWriter, SetKey
 
         keep_freed_memory()

@@ -35,7 +35,7 @@ def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
     """
     import torch
 
-    from candor.search.compiled import compile_network, share_sizes
+    from candor.runtime.compiled import compile_network, share_sizes
 
     # Of several models in one process torch would quietly leave the later ones as they are.
     torch.compiler.reset()

@@ -76,7 +76,7 @@ def _export(plan: _Plan) -> dict[str, Any]:
     from candor.models.folder import load_model
     from candor.models.onnx.export import IR_VERSION, OPSET, export_onnx
     from candor.models.onnx.session import OnnxModel
-    from candor.search.chunks import predict_logits
+    from candor.runtime.chunks import predict_logits
 
     torch.set_num_threads(plan.threads)
     loaded = load_model(plan.model)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from candor.data.images import Images
     from candor.models.folder import LoadedModel
-    from candor.search.outcome import SearchResult
+    from candor.search.result import SearchResult
 
 _GOALS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
 
@@ -74,9 +74,9 @@ class _Measured:
 def _measure(plan: _Plan, out: Path | None, record: bool, as_json: bool) -> None:
     import torch
 
-    from candor.allocator import keep_freed_memory
     from candor.models.folder import load_model, record_metrics
     from candor.robustness.ara import naive_accuracy
+    from candor.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     loaded = load_model(plan.model)
@@ -126,7 +126,7 @@ def _search(
 ) -> _Measured:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from candor.search.engine import plan_goal, run_searches
+    from candor.search.batch import plan_goal, run_searches
 
     started = time.monotonic()
     steps_done = 0

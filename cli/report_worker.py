@@ -75,7 +75,7 @@ def report_worker(
         signal.signal(number, lambda *_: stopping.set())
     with clear_errors("report-worker"), opened_store(store) as opened:
         from audit.signing import load_or_create_key
-        from candor.allocator import keep_freed_memory
+        from candor.runtime.allocator import keep_freed_memory
         from gateway.store.report_queue import ReportQueue
 
         os.nice(_LOWEST_PRIORITY)

@@ -86,9 +86,9 @@ def _train(
 
     import torch
 
-    from candor.allocator import keep_freed_memory
     from candor.models.folder import save_model
     from candor.nets.architectures import build_network
+    from candor.runtime.allocator import keep_freed_memory
     from training.distributed import rank
 
     keep_freed_memory()

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements.lock"
 _OURS = ("candor", "gateway")
-_GATEWAY_SOURCES = ("gateway", "candor/contracts", "candor/rpc")
+_GATEWAY_SOURCES = ("gateway", "candor/contracts", "candor/rpc", "candor/tracing.py")
 # The worker image is installed from source, like a developer's environment.
 _BUILD_TOOLS = ("setuptools",)
 # SQLAlchemy loads its driver by the URL of the store, PyJWT its cryptography by the algorithm: no
@@ -119,7 +119,8 @@ def _distributions() -> Mapping[str, Sequence[str]]:
 
 def _gateway_files() -> Iterator[Path]:
     for source in _GATEWAY_SOURCES:
-        yield from sorted((REPOSITORY / source).rglob("*.py"))
+        path = REPOSITORY / source
+        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 def _imported(path: Path) -> Iterator[str]:

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
+from candor.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
 from gateway.console_door import add_console

@@ -16,10 +16,10 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 
-from candor.contracts import tracing
+from candor import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.tracing import NO_TRACING, Tracing
 from candor.rpc import status
+from candor.tracing import NO_TRACING, Tracing
 from gateway.caller import tell_model
 from gateway.metrics import VERBS, Metrics
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.tracing import NO_TRACING, Tracing, shared_span
 from candor.contracts.worker import CompareItem, SearchItem
+from candor.tracing import NO_TRACING, Tracing, shared_span
 from gateway.backend import (
     WorkerBackend,
     WorkerDied,

@@ -13,7 +13,6 @@ from candor.contracts import api, limits, wire
 from candor.contracts.card import ModelCard
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import split_name, versioned
-from candor.contracts.tracing import Tracing
 from candor.contracts.worker import (
     DescribeAnswer,
     DescribeItem,
@@ -23,6 +22,7 @@ from candor.contracts.worker import (
     PredictItem,
     SearchItem,
 )
+from candor.tracing import Tracing
 from gateway import images, validation
 from gateway.backend import (
     MAX_CALL_BYTES,

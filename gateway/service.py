@@ -14,8 +14,8 @@ from typing import Any
 
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.tracing import NO_TRACING, Tracing
 from candor.contracts.worker import CompareItem, Goal, SearchItem
+from candor.tracing import NO_TRACING, Tracing
 from gateway import answers, images, validation
 from gateway.backend import RESTART_SECONDS, WorkerBackend
 from gateway.caller import Caller, Priority, tell_model

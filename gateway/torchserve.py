@@ -2,7 +2,8 @@
 
 from grpc import StatusCode, aio
 
-from candor.contracts import tracing, wire
+from candor import tracing
+from candor.contracts import wire
 from candor.contracts.names import runtime_name
 from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
 from gateway.backend import MAX_CALL_BYTES, Role, WorkerDied, WorkerFault, WorkerUnavailable

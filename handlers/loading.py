@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from candor.allocator import keep_freed_memory
 from candor.models.folder import LoadedModel, load_model
-from candor.search.compiled import compile_network, has_bfloat16, keep_compiled, share_sizes
+from candor.runtime.allocator import keep_freed_memory
+from candor.runtime.compiled import compile_network, has_bfloat16, keep_compiled, share_sizes
 
 COMPILE_VARIABLE = "CANDOR_COMPILE"
 COMPILE_CHOICES = ("auto", "off")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from candor.contracts.tracing import Tracing
 from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
 from candor.models.folder import LoadedModel
-from candor.search.chunks import check_image, predict_logits
+from candor.runtime.chunks import check_image, predict_logits
+from candor.tracing import Tracing
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
 from handlers.loading import load_worker_model
 from handlers.spans import batch_span, start_worker_tracing

@@ -6,7 +6,6 @@ TorchServe wants exactly one class in this module.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from candor.contracts.tracing import Tracing
 from candor.contracts.worker import (
     COMPARED_ARRAYS,
     CompareAnswer,
@@ -15,7 +14,8 @@ from candor.contracts.worker import (
     SearchItem,
 )
 from candor.models.folder import LoadedModel
-from candor.search.chunks import advance_items, check_image, check_item, check_target
+from candor.runtime.chunks import advance_items, check_image, check_item, check_target
+from candor.tracing import Tracing
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
 from handlers.loading import SearchNetworks, load_worker_model, search_networks
 from handlers.spans import batch_span, start_worker_tracing

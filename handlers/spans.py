@@ -7,7 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import Span
 
-from candor.contracts.tracing import (
+from candor.tracing import (
     ENDPOINT_VARIABLE,
     TRACE_KEY,
     Tracing,

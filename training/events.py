@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from candor.contracts.worker import Goal
-from candor.search.engine import plan_goal, run_searches
+from candor.search.batch import plan_goal, run_searches
 from training.loop import Progress
 
 _STEPS_BETWEEN = 10

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from candor.contracts import limits
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
-from candor.search.engine import plan_goal, run_searches
+from candor.search.batch import plan_goal, run_searches
 from candor.search.goals import goal_code, output_condition
 from candor.search.state import rmse
 

@@ -17,7 +17,7 @@ class Solver:
         advance: a batch taken on by so many steps.
         is_finished: (B,) bool, which searches of a batch have ended.
         pictures: arrays (C, H, W) that a search takes along between two calls, beside its image;
-            the names they have on the wire, see `candor.search.chunks`.
+            the names they have on the wire, see `candor.runtime.chunks`.
         numbers: fields (B,) of the state that it takes along.
     """
 

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 
+from candor.runtime.threads import in_shares
 from candor.search.goals import is_explanation
 from candor.search.state import SearchState
-from candor.search.team import in_shares
 
 Step = Callable[[nn.Module, SearchState], SearchState]
 
@@ -23,7 +23,7 @@ def advance_by(
 ) -> SearchState:
     """``steps`` times ``step`` over the unfinished searches of the batch, or to their end.
 
-    On the CPU the batch is shared out over threads, see `candor.search.team`.
+    On the CPU the batch is shared out over threads, see `candor.runtime.threads`.
 
     Raises:
         ValueError: the network is in training mode, where a forward pass would move its statistics.

@@ -15,7 +15,7 @@ from candor.contracts.worker import Goal
 from candor.search.solvers import SOLVERS
 from candor.search.state import rmse
 from tests.audit.conftest import SHAPE, TINY, card
-from tests.candor.linear import LinearClassifier, nearest_rmse
+from tests.search.linear import LinearClassifier, nearest_rmse
 
 STEPS = 60
 Attack = Callable[[nn.Module, Tensor, Tensor], Candidates]

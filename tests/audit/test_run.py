@@ -26,7 +26,7 @@ from audit.run import Progress, run_blocks, stoppable
 from audit.signing import load_or_create_key, verify_folder
 from audit.stages import Subject
 from candor.data.images import ImageSet
-from candor.search.compiled import compile_network
+from candor.runtime.compiled import compile_network
 from tests.audit.conftest import SHAPE, plan_for
 from tests.audit.worker import STAGES
 from tests.small_disk import fill_up

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from candor.contracts.worker import Goal
+from candor.runtime.compiled import compile_network, share_sizes
 from candor.search import paper
-from candor.search.compiled import compile_network, share_sizes
 from candor.search.goals import goal_code
 from candor.search.state import SearchState, begin
 from tests.bench.baseline import (

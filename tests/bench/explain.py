@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from candor.contracts import limits
 from candor.contracts.worker import Goal
-from candor.search.compiled import compile_network
-from candor.search.engine import plan_goal, run_searches
-from candor.search.outcome import draw_to_rho
+from candor.runtime.compiled import compile_network
+from candor.search.batch import plan_goal, run_searches
+from candor.search.result import draw_to_rho
 from tests.bench.baseline import (
     EXPLANATION_STEPS,
     fastest_threads,

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from candor.allocator import keep_freed_memory
 from candor.contracts import wire
 from candor.contracts.worker import ITEM_ADAPTER, Goal, SearchEnd, SearchItem
 from candor.nets.architectures import NetworkSpec, build_network
-from candor.search.chunks import advance_items
+from candor.runtime.allocator import keep_freed_memory
+from candor.runtime.chunks import advance_items
 from tests.bench.engine import interleaved
 from tests.bench.table import Options, Row
 

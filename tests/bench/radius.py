@@ -11,8 +11,8 @@ from candor.contracts import limits
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.models.folder import load_model
-from candor.search.compiled import compile_network, share_sizes
-from candor.search.engine import plan_goal, run_searches
+from candor.runtime.compiled import compile_network, share_sizes
+from candor.search.batch import plan_goal, run_searches
 from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from tests.bench.inputs import ROBUST, SHAPE, correct_images, released_network
 from tests.bench.table import Options, Row

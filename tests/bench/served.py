@@ -19,15 +19,15 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from candor.allocator import keep_freed_memory
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.worker import Goal
 from candor.data.cifar10 import load_cifar10
 from candor.models.folder import load_model
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
-from candor.search.compiled import compile_network, share_sizes
-from candor.search.engine import plan_goal, run_searches
+from candor.runtime.allocator import keep_freed_memory
+from candor.runtime.compiled import compile_network, share_sizes
+from candor.search.batch import plan_goal, run_searches
 from cli.archives import DEFAULT_MODEL, MODELS_DIR
 from cli.stack import Stack, StackConfig, shared_search_workers
 from tests.bench.inputs import SHAPE

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from candor.allocator import keep_freed_memory
 from candor.data.registry import load_dataset
 from candor.models.folder import load_model
 from candor.nets.architectures import NetworkSpec, build_network
+from candor.runtime.allocator import keep_freed_memory
 from tests.bench.table import Options, Row, options_of, parser, show
 from training.config import TrainConfig
 from training.engine import Engine, runner

@@ -7,7 +7,7 @@ import torch
 
 from candor.models.folder import load_model
 from candor.search.candidates import overly_confident
-from tests.candor.linear import LinearClassifier
+from tests.search.linear import LinearClassifier
 
 SHAPE = (3, 6, 5)
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from candor.robustness.clever import clever
 from candor.robustness.smoothing import ABSTAIN, certify, lower_bound
-from tests.candor.linear import LinearClassifier, nearest_rmse
+from tests.search.linear import LinearClassifier, nearest_rmse
 
 SHAPE = (3, 8, 6)
 

@@ -10,7 +10,7 @@ from candor.contracts.worker import COMPARED_ARRAYS, CompareItem
 from candor.explainers.compare import compare_item
 from candor.explainers.overlap import TOP_SHARE, cosine, energy_share, rank_correlation
 from candor.explainers.saliency import gradient_size, integrated_gradients
-from tests.candor.linear import LinearClassifier
+from tests.search.linear import LinearClassifier
 
 SHAPE = (3, 8, 6)
 

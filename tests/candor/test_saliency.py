@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from candor.explainers.saliency import grad_cam, input_gradient, last_feature_layer, lime
-from tests.candor.linear import LinearClassifier
+from tests.search.linear import LinearClassifier
 
 HEIGHT, WIDTH = 24, 16
 

@@ -11,8 +11,8 @@ import grpc
 import httpx
 
 from candor.client.sync import CandorClient
-from candor.contracts.tracing import NO_TRACING, Tracing
 from candor.rpc.pb.candor.v1 import candor_pb2_grpc
+from candor.tracing import NO_TRACING, Tracing
 from gateway.main import Gateway
 from gateway.settings import Settings
 from tests.gateway.linear_worker import LinearBackend

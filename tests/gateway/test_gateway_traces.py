@@ -13,10 +13,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from candor.contracts import tracing
-from candor.contracts.tracing import NO_TRACING, Tracing, start_tracing
+from candor import tracing
 from candor.contracts.worker import Goal
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
+from candor.tracing import NO_TRACING, Tracing, start_tracing
 from tests.gateway.open_doors import Doors, opened, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -4,7 +4,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from candor.contracts.tracing import TRACE_KEY, Tracing
+from candor.tracing import TRACE_KEY, Tracing
 from handlers.spans import batch_span
 
 

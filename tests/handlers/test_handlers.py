@@ -27,7 +27,7 @@ from candor.contracts.worker import (
     SearchItem,
     SearchProgress,
 )
-from candor.search import chunks
+from candor.runtime import chunks
 from handlers import loading, predict_handler, search_handler
 from handlers.search_handler import SearchHandler
 

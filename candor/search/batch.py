@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from candor.contracts import limits
 from candor.contracts.worker import Goal
 from candor.search.goals import goal_code, is_explanation, output_condition
-from candor.search.outcome import SearchResult, finish, join_results
+from candor.search.result import SearchResult, finish, join_results
 from candor.search.solvers import SOLVERS
 from candor.search.state import SearchState, begin, concatenate
 

@@ -11,12 +11,12 @@ from candor.contracts import limits
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.search import fast
-from candor.search.engine import plan_goal, run_searches
+from candor.search.batch import plan_goal, run_searches
 from candor.search.fast import drawn_to_sphere, nearest_in_half_space
 from candor.search.goals import gap_to_goal, goal_code, output_condition
-from candor.search.outcome import SearchResult, finish
+from candor.search.result import SearchResult, finish
 from candor.search.state import SearchState, rmse
-from tests.candor.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
+from tests.search.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
 
 STEPS = 24
 

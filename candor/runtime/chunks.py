@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from candor.contracts.card import ModelCard
 from candor.contracts.worker import ItemError, SearchEnd, SearchItem, SearchProgress
 from candor.search.goals import goal_code
-from candor.search.outcome import SearchResult, finish
+from candor.search.result import SearchResult, finish
 from candor.search.solvers import SOLVERS, Solver
 from candor.search.state import SearchState, begin
 

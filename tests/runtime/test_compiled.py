@@ -11,14 +11,14 @@ from torch._dynamo.utils import counters
 
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
-from candor.search.compiled import (
+from candor.runtime.compiled import (
     Bfloat16Network,
     FixedBatchNetwork,
     compile_network,
     keep_compiled,
 )
-from candor.search.engine import plan_goal, run_searches
-from tests.candor.linear import LinearClassifier
+from candor.search.batch import plan_goal, run_searches
+from tests.search.linear import LinearClassifier
 
 SHAPE = (3, 8, 6)
 

@@ -8,12 +8,12 @@ import torch
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.search import paper
-from candor.search.engine import SearchPlan, plan_goal, run_searches
+from candor.search.batch import SearchPlan, plan_goal, run_searches
 from candor.search.goals import goal_code, output_condition
-from candor.search.outcome import draw_to_rho, finish
+from candor.search.result import draw_to_rho, finish
 from candor.search.state import SearchState, begin, rmse
 from candor.search.steps import is_already_wrong
-from tests.candor.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
+from tests.search.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
 
 
 @pytest.fixture(scope="module")

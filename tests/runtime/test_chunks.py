@@ -9,7 +9,7 @@ import pytest
 from candor.contracts import limits, wire
 from candor.contracts.worker import Goal, SearchEnd, SearchItem, SearchProgress
 from candor.models.folder import LoadedModel, load_model
-from candor.search.chunks import advance_items, check_image, check_item, predict_logits
+from candor.runtime.chunks import advance_items, check_image, check_item, predict_logits
 from candor.search.solvers import SOLVERS
 
 STEPS = 12

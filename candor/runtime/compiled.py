@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from candor.search.team import share_size
+from candor.runtime.threads import share_size
 
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _IN_CPP = {"cpp_wrapper": True}
@@ -32,7 +32,7 @@ class FixedBatchNetwork(nn.Module):
         network: maps (B, C, H, W) to (B, V), each image on its own (evaluation mode).
         sizes: batch sizes; a larger batch is split by the largest.
         threads_alone: of the CPU for a batch of one image.  Any other has one: what takes long
-            comes as shares of a batch, a thread each, see `candor.search.team`.
+            comes as shares of a batch, a thread each, see `candor.runtime.threads`.
 
     Attributes:
         most_threads: those of the process when this was made.
