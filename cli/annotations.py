@@ -14,9 +14,9 @@ from cli.stores import DEFAULT_STORE, StoreAddress, opened_store
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from candor.annotation.agreement import Agreement, AgreementReport
     from candor.data.annotated import JudgedImage
-    from gateway.store.agreement import Agreement, AgreementReport
-    from gateway.store.annotations import JudgedCandidate
+    from candor.store.annotations import JudgedCandidate
 
 app = typer.Typer(help="What annotators said.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ app = typer.Typer(help="What annotators said.", no_args_is_help=True)
 def report(store: StoreAddress = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Agreement of annotators: percentage and kappa, overall, by pair and by class."""
     with clear_errors("annotations report"), opened_store(store) as opened:
-        from gateway.store import agreement
-        from gateway.store.annotations import Annotations
+        from candor.annotation import agreement
+        from candor.store.annotations import Annotations
 
         result = agreement.report(Annotations(opened).judgements())
         if as_json:
@@ -51,7 +51,7 @@ def export(
     """
     with clear_errors("annotations export"), opened_store(store) as opened:
         from candor.data.annotated import judged_beside, save_annotated
-        from gateway.store.annotations import Annotations
+        from candor.store.annotations import Annotations
 
         judged = Annotations(opened).judged_candidates(annotator or ())
         class_names = _class_names(judged)

@@ -17,10 +17,10 @@ from cli.stores import DEFAULT_STORE, StoreAddress, opened_store
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from candor.annotation.candidates import OverlyConfident
     from candor.data.images import Images
     from candor.models.folder import LoadedModel
-    from candor.search.candidates import OverlyConfident
-    from gateway.store.candidates import CandidateWriter, NewCandidate
+    from candor.store.candidates import CandidateWriter, NewCandidate
 
 _BATCHES_AT_ONCE = 4  # saved together; a search that is stopped loses no more than these
 
@@ -44,7 +44,7 @@ def candidates(
     with clear_errors("candidates"), opened_store(store) as opened:
         from candor.models.folder import load_model
         from candor.runtime.allocator import keep_freed_memory
-        from gateway.store.candidates import CandidateWriter, SetKey
+        from candor.store.candidates import CandidateWriter, SetKey
 
         keep_freed_memory()
         loaded = load_model(model)
@@ -104,7 +104,7 @@ def _search(plan: _Plan, writer: "CandidateWriter") -> None:
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from candor.search.candidates import overly_confident
+    from candor.annotation.candidates import overly_confident
 
     generator = torch.Generator().manual_seed(plan.key.seed)
     order = torch.randperm(len(plan.dataset), generator=generator)
@@ -145,7 +145,7 @@ def _pixels(dataset: "Images", chosen: "Tensor") -> "Tensor":
 def _rows(
     dataset: "Images", chosen: "Tensor", pixels: "Tensor", found: "OverlyConfident"
 ) -> list["NewCandidate"]:
-    from gateway.store.candidates import NewCandidate
+    from candor.store.candidates import NewCandidate
 
     rows = []
     for row, index in enumerate(chosen[found.indices].tolist()):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         ReportProgress,
         ReportResult,
     )
-    from gateway.store.report_queue import LeasedReport, ReportQueue
+    from candor.store.report_queue import LeasedReport, ReportQueue
 
 _LOWEST_PRIORITY = 19
 _KEEPS_A_LEASE = 6  # how often a lease is begun anew before it would end
@@ -76,7 +76,7 @@ def report_worker(
     with clear_errors("report-worker"), opened_store(store) as opened:
         from audit.signing import load_or_create_key
         from candor.runtime.allocator import keep_freed_memory
-        from gateway.store.report_queue import ReportQueue
+        from candor.store.report_queue import ReportQueue
 
         os.nice(_LOWEST_PRIORITY)
         keep_freed_memory()
@@ -118,7 +118,7 @@ class Worker:
         """Until it shall stop; a store that does not answer is asked again."""
         from sqlalchemy.exc import SQLAlchemyError
 
-        from gateway.store.report_queue import LeaseLost
+        from candor.store.report_queue import LeaseLost
 
         while not self.stopping.is_set():
             try:
@@ -265,7 +265,7 @@ class _Lease:
     def _keep(self) -> None:
         from sqlalchemy.exc import SQLAlchemyError
 
-        from gateway.store.report_queue import LeaseLost
+        from candor.store.report_queue import LeaseLost
 
         kept = time.monotonic()
         while not self._ended.wait(min(_POLL_SECONDS, self._seconds / _KEEPS_A_LEASE)):

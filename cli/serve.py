@@ -92,7 +92,7 @@ def _checked_store(address: str | None, has_report_worker: bool) -> str | None:
             raise ValueError("store: got nothing, allowed with --report-worker: a path or URL")
         if not address:
             return None
-        from gateway.store.engine import store_url
+        from candor.store.engine import store_url
 
         return store_url(address).render_as_string(hide_password=False)
 

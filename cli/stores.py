@@ -11,7 +11,7 @@ import typer
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
-    from gateway.store.engine import Store
+    from candor.store.engine import Store
 
 DEFAULT_STORE = "runs/store.sqlite"
 StoreAddress = Annotated[
@@ -29,7 +29,7 @@ app = typer.Typer(help="Everything in the store as one file, and back.", no_args
 @contextmanager
 def opened_store(address: str) -> Iterator["Store"]:
     """The store, created or migrated as needed, and closed again."""
-    from gateway.store.engine import open_store
+    from candor.store.engine import open_store
 
     store = open_store(address)
     try:
@@ -46,7 +46,7 @@ def export(
 ) -> None:
     """Write candidates, annotators and annotations to a zip."""
     with clear_errors("store export"), opened_store(store) as opened:
-        from gateway.store.transfer import export_store
+        from candor.store.transfer import export_store
 
         written = asdict(export_store(opened, out))
         _tell(f"{out}:", written, as_json)
@@ -60,7 +60,7 @@ def import_(
 ) -> None:
     """Add what a zip holds; what the store already has stays as it is."""
     with clear_errors("store import"), opened_store(store) as opened:
-        from gateway.store.transfer import import_store
+        from candor.store.transfer import import_store
 
         added = asdict(import_store(opened, file))
         _tell("new:", added, as_json)

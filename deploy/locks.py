@@ -19,7 +19,13 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements.lock"
 _OURS = ("candor", "gateway")
-_GATEWAY_SOURCES = ("gateway", "candor/contracts", "candor/rpc", "candor/tracing.py")
+_GATEWAY_SOURCES = (
+    "gateway",
+    "candor/contracts",
+    "candor/rpc",
+    "candor/store",
+    "candor/tracing.py",
+)
 # The worker image is installed from source, like a developer's environment.
 _BUILD_TOOLS = ("setuptools",)
 # SQLAlchemy loads its driver by the URL of the store, PyJWT its cryptography by the algorithm: no

@@ -1,6 +1,6 @@
 """The annotation API and pages (III-H, Fig. 12).
 
-Both lend and take through `gateway.store.annotations`; an answer says "saved" only once it is on
+Both lend and take through `candor.store.annotations`; an answer says "saved" only once it is on
 disk.  The pages work as plain forms; their script uses the API and survives a lost connection.
 """
 
@@ -16,13 +16,13 @@ from starlette.responses import RedirectResponse
 
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from candor.store.annotations import Annotations
+from candor.store.engine import Store
 from gateway import observe
 from gateway.bodies import parse_json, read_form, read_small_body, require_json
 from gateway.observe import Observer
 from gateway.page_files import page
 from gateway.refusals import refusal
-from gateway.store.annotations import Annotations
-from gateway.store.engine import Store
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 

@@ -16,6 +16,8 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from candor.store.engine import Store, StoreError, open_store
+from candor.store.reports import Reports
 from candor.tracing import NO_TRACING, Tracing, start_tracing
 from gateway.annotation_door import add_annotations
 from gateway.backend import WorkerBackend
@@ -37,8 +39,6 @@ from gateway.reports import ReportDesk
 from gateway.rest_door import make_app
 from gateway.service import CandorService
 from gateway.settings import Settings
-from gateway.store.engine import Store, StoreError, open_store
-from gateway.store.reports import Reports
 from gateway.tls import Certificates
 from gateway.torchserve import TorchServeBackend
 

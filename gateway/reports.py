@@ -18,10 +18,10 @@ from candor.contracts.reports import (
     ReportFile,
     ReportState,
 )
+from candor.store.reports import Reports
 from gateway import validation
 from gateway.caller import Caller
 from gateway.routing import Routes
-from gateway.store.reports import Reports
 
 
 class ReportDesk:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from candor.annotation.candidates import overly_confident
 from candor.models.folder import load_model
-from candor.search.candidates import overly_confident
 from tests.search.linear import LinearClassifier
 
 SHAPE = (3, 6, 5)

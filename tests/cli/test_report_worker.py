@@ -23,12 +23,12 @@ from audit.ledger import Block, Ledger
 from audit.plan import AuditPlan
 from audit.signing import verify_folder
 from candor.contracts.reports import CreateReportRequest, Report, ReportState
+from candor.store.engine import Store, open_store
+from candor.store.report_queue import ReportQueue
+from candor.store.reports import Reports
 from cli.main import build_app
 from cli.report_worker import Worker
 from cli.stack import StackConfig, start_report_worker
-from gateway.store.engine import Store, open_store
-from gateway.store.report_queue import ReportQueue
-from gateway.store.reports import Reports
 from tests.small_disk import fill_up
 
 _REPOSITORY = Path(__file__).resolve().parents[2]

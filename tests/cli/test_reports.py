@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from candor.store.engine import Store, open_store
 from cli.main import build_app
-from gateway.store.engine import Store, open_store
 from tests.gateway.open_doors import Doors, opened, until
 from tests.gateway.test_reports import HALF, PAGE, RESULT, queue
 

@@ -7,14 +7,14 @@ import time
 import httpx
 
 from candor.contracts import api
+from candor.store.annotations import Annotations
+from candor.store.engine import open_store
 from cli.archives import PLAIN_MODEL, build_archives
-from gateway.store.annotations import Annotations
-from gateway.store.engine import open_store
 from tests.faults.site import Site
 from tests.faults.traffic import Traffic, picture
-from tests.gateway.stores import fill
 from tests.reliability import Row
 from tests.small_disk import fill_up
+from tests.store.stores import fill
 
 _ANSWERED = 20  # verdicts before the disk is full, at most as many meanwhile, and again after
 _RECOVERY_SECONDS = 30.0

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from candor.contracts.annotations import Verdict
-from gateway.store.annotations import Annotations
-from gateway.store.engine import Store
+from candor.store.annotations import Annotations
+from candor.store.engine import Store
 from tests.gateway.browser import PageServer, enter, page_server
 
 KEYS = {

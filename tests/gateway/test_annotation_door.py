@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from candor.contracts.annotations import Verdict
-from gateway.store.annotations import Annotations
-from gateway.store.engine import Store
+from candor.store.annotations import Annotations
+from candor.store.engine import Store
 from tests.gateway.open_doors import opened
-from tests.gateway.stores import candidate
+from tests.store.stores import candidate
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from candor.contracts.errors import ServiceError
 from candor.contracts.reports import CreateReportRequest, ReportState
 from candor.contracts.worker import Goal
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
+from candor.store.engine import open_store
+from candor.store.reports import Reports
 from gateway import metrics as measured
 from gateway.metrics import Metrics, start_exposition
-from gateway.store.engine import open_store
-from gateway.store.reports import Reports
 from tests.gateway.linear_worker import CARD
 from tests.gateway.open_doors import Doors, opened, running, until
 

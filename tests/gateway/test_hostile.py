@@ -19,8 +19,8 @@ from PIL import Image
 
 from candor.contracts import limits
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
-from gateway.store.engine import StoreError, open_store
-from gateway.store.transfer import export_store, import_store
+from candor.store.engine import StoreError, open_store
+from candor.store.transfer import export_store, import_store
 from tests.gateway.open_doors import Doors, opened
 
 HEADER_SECONDS = 0.5

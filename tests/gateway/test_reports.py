@@ -27,12 +27,12 @@ from candor.contracts.reports import (
     ReportState,
 )
 from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
-from gateway.store.engine import Store, open_store
-from gateway.store.models import ReportJob
-from gateway.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
-from gateway.store.reports import Reports
+from candor.store.engine import Store, open_store
+from candor.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
+from candor.store.reports import Reports
+from candor.store.tables import ReportJob
 from tests.gateway.open_doors import Doors, opened
-from tests.gateway.stores import Clock
+from tests.store.stores import Clock
 
 LEASE_SECONDS = 60.0
 HALF = ReportProgress(

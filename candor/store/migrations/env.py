@@ -1,8 +1,8 @@
-"""How Alembic runs the migrations: on the connection `gateway.store.engine` hands over."""
+"""How Alembic runs the migrations: on the connection `candor.store.engine` hands over."""
 
 from alembic import context
 
-from gateway.store.models import Base
+from candor.store.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

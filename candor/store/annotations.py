@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session, undefer
 
 from candor.contracts.annotations import AnnotationState, AnnotationTask, Verdict
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from gateway.store.engine import Store, insert_new
-from gateway.store.models import Annotator, Assignment, Candidate
+from candor.store.engine import Store, insert_new
+from candor.store.tables import Annotator, Assignment, Candidate
 
 DEFAULT_LEASE_SECONDS = 900.0
 

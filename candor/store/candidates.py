@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from gateway.store.engine import Store, insert_new
-from gateway.store.models import Candidate, CandidateSet
+from candor.store.engine import Store, insert_new
+from candor.store.tables import Candidate, CandidateSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class SetKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCandidate:
-    """A candidate as it comes from the search; fields as in `gateway.store.models.Candidate`."""
+    """A candidate as it comes from the search; fields as in `candor.store.tables.Candidate`."""
 
     data_index: int
     identifier: str

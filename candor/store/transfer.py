@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, undefer
 
 from candor.contracts.annotations import Verdict
-from gateway.store.engine import Store, StoreError, insert_new
-from gateway.store.models import Annotator, Assignment, Base, Candidate, CandidateSet
+from candor.store.engine import Store, StoreError, insert_new
+from candor.store.tables import Annotator, Assignment, Base, Candidate, CandidateSet
 
 _FORMAT = {"format": "candor-store", "version": 1}
 _PNG_START = b"\x89PNG\r\n\x1a\n"

@@ -16,11 +16,11 @@ from sqlalchemy import text
 
 from candor.contracts.annotations import AnnotationState, Verdict
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway.store.annotations import Annotations
-from gateway.store.engine import Store, StoreError, open_store
-from gateway.store.models import Base
-from gateway.store.transfer import export_store, import_store
-from tests.gateway.stores import (
+from candor.store.annotations import Annotations
+from candor.store.engine import Store, StoreError, open_store
+from candor.store.tables import Base
+from candor.store.transfer import export_store, import_store
+from tests.store.stores import (
     CLASS_NAMES,
     KEY,
     Clock,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from candor.contracts.annotations import Verdict
-from gateway.store.annotations import Judgement
+from candor.store.annotations import Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Tables of the store.
 
-Times are seconds since 1970, UTC.  A change here needs a migration in `gateway.store.migrations`.
+Times are seconds since 1970, UTC.  A change here needs a migration in `candor.store.migrations`.
 """
 
 from typing import Any

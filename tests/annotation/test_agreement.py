@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from candor.annotation.agreement import cohen_kappa, fleiss_kappa, report
 from candor.contracts.annotations import Verdict
-from gateway.store.agreement import cohen_kappa, fleiss_kappa, report
-from gateway.store.annotations import Judgement
+from candor.store.annotations import Judgement
 
 A, B, C = Verdict
 

@@ -1,6 +1,6 @@
 """Report jobs as callers see them: asked for, looked at, cancelled.
 
-What workers do with them is in `gateway.store.report_queue`.
+What workers do with them is in `candor.store.report_queue`.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from candor.contracts.reports import (
     ReportResult,
     ReportState,
 )
-from gateway.store.engine import Store, insert_new
-from gateway.store.models import ReportJob
+from candor.store.engine import Store, insert_new
+from candor.store.tables import ReportJob
 
 _FIELDS = tuple(CreateReportRequest.model_fields)
 

@@ -19,9 +19,9 @@ from candor.contracts.reports import (
     ReportResult,
     ReportState,
 )
-from gateway.store.engine import Store
-from gateway.store.models import ReportJob
-from gateway.store.reports import end_job
+from candor.store.engine import Store
+from candor.store.reports import end_job
+from candor.store.tables import ReportJob
 
 MAX_ATTEMPTS = 5
 

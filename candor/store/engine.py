@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
 
-from gateway.store.models import Base
+from candor.store.tables import Base
 
 _MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_263_001  # any number, the same in every process
@@ -29,7 +29,7 @@ class StoreError(ValueError):
 
 
 class Store:
-    """An open database with the tables of `gateway.store.models`; safe to share among threads.
+    """An open database with the tables of `candor.store.tables`; safe to share among threads.
 
     Attributes:
         address: URL that opens it again, its password included.
