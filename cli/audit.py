@@ -14,8 +14,8 @@ from cli.datasets import DataDir, DataName
 from cli.output import AsJson, clear_errors, console, print_json
 
 if TYPE_CHECKING:
-    from audit.model import Report
-    from audit.run import Progress
+    from candor.audit.report.schema import Report
+    from candor.audit.run import Progress
 
 _GOES_ON = "finished parts are kept, the same command goes on"
 app = typer.Typer(help="Robustness reports that an auditor can sign.", add_completion=False)
@@ -91,9 +91,9 @@ def _run(
     compare: Path | None,
     as_json: bool,
 ) -> None:
-    from audit.comparison import read_other
-    from audit.plan import Shard
-    from audit.signing import load_or_create_key
+    from candor.audit.plan import Shard
+    from candor.audit.report.signing import load_or_create_key
+    from candor.audit.sections.comparison import read_other
     from candor.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -122,9 +122,9 @@ def merge(
 ) -> None:
     """Bring the shards of one audit together and write the signed report."""
     with _one_reason("audit merge"):
-        from audit.assemble import merge as merge_parts
-        from audit.comparison import read_other
-        from audit.signing import load_or_create_key
+        from candor.audit.report.assemble import merge as merge_parts
+        from candor.audit.report.signing import load_or_create_key
+        from candor.audit.sections.comparison import read_other
 
         signing_key = load_or_create_key(key_file(key))
         other = None if compare is None else read_other(compare)
@@ -141,7 +141,7 @@ def verify(
 ) -> None:
     """Check a report's signature and files; names what was changed, then exits with 1."""
     with _one_reason("verify"):
-        from audit.signing import verify_folder
+        from candor.audit.report.signing import verify_folder
 
         verdict = verify_folder(folder, public_key)
         if as_json:
@@ -167,7 +167,7 @@ def verify(
 def _one_reason(command: str) -> Iterator[None]:
     """Every failure as one line; a user of a report never sees a stack trace."""
     with clear_errors(command):
-        from audit.errors import BlockFailed, DiskFull
+        from candor.audit.errors import BlockFailed, DiskFull
 
         try:
             yield
@@ -221,7 +221,7 @@ def _given(name: str, path: Path | None) -> Path:
 
 def key_file(path: Path | None) -> Path:
     """The key named, or the user's own."""
-    from audit.signing import default_key_file
+    from candor.audit.report.signing import default_key_file
 
     return path or default_key_file()
 
@@ -235,7 +235,7 @@ def _show(report: "Report", out: Path, as_json: bool) -> None:
     if as_json:
         print_json(_headline(report))
         return
-    from audit import formats
+    from candor.audit.report import formats
 
     screen = console()
     for warning in report.warnings:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from torch import nn
 
-    from audit.comparison import Other
-    from audit.model import Report
-    from audit.plan import AuditPlan, Shard
-    from audit.run import Progress
-    from audit.stages import Subject
+    from candor.audit.plan import AuditPlan, Shard
+    from candor.audit.report.schema import Report
+    from candor.audit.run import Progress
+    from candor.audit.sections.comparison import Other
+    from candor.audit.stages import Subject
     from candor.data.images import Images
     from candor.models.folder import LoadedModel
 
@@ -81,9 +81,9 @@ def prepare(request: AuditRequest) -> PreparedAudit:
         BadOption: a model or the data is missing, damaged or does not fit, or an option is out of
             its range.
     """
-    from audit.plan import QUICK, AuditPlan, Budget, code_digest
-    from audit.registry import checked_stages
-    from audit.stages import ATTACK_STAGES, Subject
+    from candor.audit.plan import QUICK, AuditPlan, Budget, code_digest
+    from candor.audit.registry import checked_stages
+    from candor.audit.stages import ATTACK_STAGES, Subject
     from candor.models.folder import load_model
 
     def load(field: str, folder: Path) -> "LoadedModel":
@@ -129,11 +129,11 @@ def compute(
     """Run what is unfinished of a shard into the ledger in ``out``; parts left to other shards.
 
     Raises:
-        AuditError: see `audit.run.run_blocks` and `audit.facts.collect`.
+        AuditError: see `candor.audit.run.run_blocks` and `candor.audit.facts.collect`.
     """
-    from audit.facts import collect, write_facts
-    from audit.ledger import Ledger
-    from audit.run import run_blocks
+    from candor.audit.facts import collect, write_facts
+    from candor.audit.ledger import Ledger
+    from candor.audit.run import run_blocks
 
     subject, dataset, plan = prepared.subject, prepared.dataset, prepared.plan
     facts = collect(subject.network, subject.card, dataset)
@@ -146,11 +146,11 @@ def finish(out: Path, key: "Ed25519PrivateKey", other: "Other | None") -> "Repor
     """Write and sign the report of the finished ledger in ``out``.
 
     Raises:
-        AuditError: see `audit.assemble.write_report`.
+        AuditError: see `candor.audit.report.assemble.write_report`.
     """
-    from audit.assemble import write_report
-    from audit.facts import read_facts
-    from audit.ledger import read_plan
+    from candor.audit.facts import read_facts
+    from candor.audit.ledger import read_plan
+    from candor.audit.report.assemble import write_report
 
     command = _command(read_facts(out).model.name, read_plan(out))
     return write_report(out, key, command=command, other=other)
@@ -186,8 +186,8 @@ def _check_count(count: int, available: int) -> None:
 
 def _command(model_name: str, plan: "AuditPlan") -> str:
     """What to type for the same ledger; models by name, for paths say nothing elsewhere."""
-    from audit.plan import QUICK
-    from audit.stages import ATTACK_STAGES
+    from candor.audit.plan import QUICK
+    from candor.audit.stages import ATTACK_STAGES
 
     attacks = ",".join(name for name in plan.stages if name in ATTACK_STAGES)
     words = [

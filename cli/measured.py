@@ -71,7 +71,7 @@ def read_measured(folder: Path) -> Measured:
 
 
 def _from_report(path: Path) -> Measured:
-    from audit.model import Report
+    from candor.audit.report.schema import Report
 
     report = Report.model_validate_json(path.read_bytes())
     share = report.accuracy

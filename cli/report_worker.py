@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from audit.model import Report as AuditReport
-    from audit.run import Progress
+    from candor.audit.report.schema import Report as AuditReport
+    from candor.audit.run import Progress
     from candor.contracts.reports import (
         CreateReportRequest,
         ReportFile,
@@ -74,7 +74,7 @@ def report_worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with clear_errors("report-worker"), opened_store(store) as opened:
-        from audit.signing import load_or_create_key
+        from candor.audit.report.signing import load_or_create_key
         from candor.runtime.allocator import keep_freed_memory
         from candor.store.report_queue import ReportQueue
 
@@ -136,7 +136,7 @@ class Worker:
             self.stopping.wait(_POLL_SECONDS)
 
     def _do(self, leased: "LeasedReport") -> None:
-        from audit.errors import AuditBusy, AuditStopped
+        from candor.audit.errors import AuditBusy, AuditStopped
 
         _log.info("%s: begun", leased.name)
         started = time.monotonic()
@@ -166,10 +166,10 @@ class Worker:
                 self.queue.give_back(leased)
 
     def _report(self, leased: "LeasedReport", lease: "_Lease") -> "ReportResult":
-        from audit.comparison import read_other
-        from audit.errors import DiskFull
-        from audit.plan import Shard
-        from audit.run import stoppable
+        from candor.audit.errors import DiskFull
+        from candor.audit.plan import Shard
+        from candor.audit.run import stoppable
+        from candor.audit.sections.comparison import read_other
         from candor.contracts.reports import NAME_PREFIX
 
         out, request = self.reports / leased.public_id, leased.request
@@ -255,7 +255,7 @@ class _Lease:
 
     def check(self) -> None:
         """Raises: AuditStopped: the job has to stop; `stop` says why."""
-        from audit.errors import AuditStopped
+        from candor.audit.errors import AuditStopped
 
         if self.stop is None and self._stopping.is_set():
             self.stop = Stop.SHUTDOWN
@@ -326,7 +326,7 @@ class _Pace:
 
 def reason(error: Exception, name: str) -> str:
     """One sentence for the caller of job ``name``; where nothing is known it names the log."""
-    from audit.errors import AuditError, BlockFailed
+    from candor.audit.errors import AuditError, BlockFailed
 
     log = f"see the worker's log for {name}"
     if isinstance(error, BlockFailed):
@@ -341,8 +341,8 @@ def reason(error: Exception, name: str) -> str:
 
 
 def _has_space(folder: Path) -> bool:
-    from audit.errors import DiskFull
-    from audit.ledger import write_atomically
+    from candor.audit.errors import DiskFull
+    from candor.audit.ledger import write_atomically
 
     probe = folder / ".space"
     try:
@@ -355,8 +355,8 @@ def _has_space(folder: Path) -> bool:
 
 def _start_anew_where_plan_differs(out: Path, prepared: PreparedAudit, name: str) -> None:
     """After an update of code or weights a job begun before it would be half of each."""
-    from audit.errors import AuditError
-    from audit.ledger import read_plan
+    from candor.audit.errors import AuditError
+    from candor.audit.ledger import read_plan
 
     try:
         is_same = read_plan(out).digest == prepared.plan.digest
@@ -401,7 +401,7 @@ def _result(report: "AuditReport", out: Path) -> "ReportResult":
 
 def _files(out: Path) -> "Iterator[ReportFile]":
     """What is signed, and the signature."""
-    from audit.signing import MANIFEST_FILE, SIGNATURE_FILE, verify_folder
+    from candor.audit.report.signing import MANIFEST_FILE, SIGNATURE_FILE, verify_folder
     from candor.contracts.reports import ReportFile
 
     for name in (*verify_folder(out).files, MANIFEST_FILE, SIGNATURE_FILE):

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from audit.checks import Panel, run_checks
-from audit.model import Check
-from audit.probes import panel
-from audit.stages import ATTACK_STAGES, Batch, Subject
-from audit.summary import Evidence, ensemble_areas, share
-from tests.audit.conftest import CLASSES, TINY, card, plan_for, small_data, small_network
+from candor.audit.report.schema import Check
+from candor.audit.sections.checks import Panel, run_checks
+from candor.audit.sections.probes import panel
+from candor.audit.sections.summary import Evidence, ensemble_areas, share
+from candor.audit.stages import ATTACK_STAGES, Batch, Subject
+from tests.fixtures.audit import CLASSES, TINY, card, plan_for, small_data, small_network
 
 IMAGES = 5
 STAGES = ("ddn", "fmn", "pgd", "square", "label-only")

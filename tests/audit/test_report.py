@@ -10,19 +10,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
-from audit import formats, registry
-from audit.assemble import write_report
-from audit.comparison import read_other
-from audit.ensemble import combine
-from audit.errors import AuditError
-from audit.facts import collect, write_facts
-from audit.ledger import Ledger
-from audit.model import SCHEMA_FILE, Report, schema_text
-from audit.run import run_blocks
-from audit.stages import Subject
+from candor.audit import registry
+from candor.audit.ensemble import combine
+from candor.audit.errors import AuditError
+from candor.audit.facts import collect, write_facts
+from candor.audit.ledger import Ledger
+from candor.audit.report import formats
+from candor.audit.report.assemble import write_report
+from candor.audit.report.schema import SCHEMA_FILE, Report, schema_text
+from candor.audit.run import run_blocks
+from candor.audit.sections.comparison import read_other
+from candor.audit.stages import Subject
 from candor.data.images import ImageSet
 from candor.robustness.ara import naive_accuracy
-from tests.audit.conftest import card, plan_for, small_data, small_network
+from tests.fixtures.audit import card, plan_for, small_data, small_network
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -48,7 +49,9 @@ def audited(
 
 
 def test_schema_file_is_in_step_with_the_model() -> None:
-    assert SCHEMA_FILE.read_text() == schema_text(), "write it anew: python -m audit.model"
+    assert SCHEMA_FILE.read_text() == schema_text(), (
+        "write it anew: python -m candor.audit.report.schema"
+    )
 
 
 def test_json_is_the_report(audited: tuple[Path, Report]) -> None:

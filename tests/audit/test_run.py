@@ -15,20 +15,20 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
-from audit import registry
-from audit.assemble import merge, write_report
-from audit.ensemble import LEDGER_FILE
-from audit.errors import AuditError, AuditStopped, DiskFull, OutOfMemory
-from audit.facts import collect, write_facts
-from audit.ledger import PARTS_FOLDER, Block, Ledger
-from audit.plan import AuditPlan, Shard, image_seed
-from audit.run import Progress, run_blocks, stoppable
-from audit.signing import load_or_create_key, verify_folder
-from audit.stages import Subject
+from candor.audit import registry
+from candor.audit.ensemble import LEDGER_FILE
+from candor.audit.errors import AuditError, AuditStopped, DiskFull, OutOfMemory
+from candor.audit.facts import collect, write_facts
+from candor.audit.ledger import PARTS_FOLDER, Block, Ledger
+from candor.audit.plan import AuditPlan, Shard, image_seed
+from candor.audit.report.assemble import merge, write_report
+from candor.audit.report.signing import load_or_create_key, verify_folder
+from candor.audit.run import Progress, run_blocks, stoppable
+from candor.audit.stages import Subject
 from candor.data.images import ImageSet
 from candor.runtime.compiled import compile_network
-from tests.audit.conftest import SHAPE, plan_for
 from tests.audit.worker import STAGES
+from tests.fixtures.audit import SHAPE, plan_for
 from tests.small_disk import fill_up
 
 KEY = Ed25519PrivateKey.generate()

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit.errors import AuditError
-from audit.signing import (
+from candor.audit.errors import AuditError
+from candor.audit.report.signing import (
     MANIFEST_FILE,
     SIGNATURE_FILE,
     load_or_create_key,

@@ -4,12 +4,12 @@ import sys
 import time
 from pathlib import Path
 
-from audit.facts import collect, write_facts
-from audit.ledger import Ledger
-from audit.plan import Shard
-from audit.run import Progress, run_blocks
-from audit.stages import Subject
-from tests.audit.conftest import card, plan_for, small_data, small_network
+from candor.audit.facts import collect, write_facts
+from candor.audit.ledger import Ledger
+from candor.audit.plan import Shard
+from candor.audit.run import Progress, run_blocks
+from candor.audit.stages import Subject
+from tests.fixtures.audit import card, plan_for, small_data, small_network
 
 STAGES = ("clean", "paper", "ddn", "fmn", "square")
 

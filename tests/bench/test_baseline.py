@@ -6,8 +6,8 @@ import torch
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.search.batch import plan_goal, run_searches
-from tests.audit.conftest import small_data, small_network
 from tests.bench.baseline import plain_network, plain_radii
+from tests.fixtures.audit import small_data, small_network
 
 
 @pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.BTR])

@@ -19,9 +19,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from audit.ledger import Block, Ledger
-from audit.plan import AuditPlan
-from audit.signing import verify_folder
+from candor.audit.ledger import Block, Ledger
+from candor.audit.plan import AuditPlan
+from candor.audit.report.signing import verify_folder
 from candor.contracts.reports import CreateReportRequest, Report, ReportState
 from candor.store.engine import Store, open_store
 from candor.store.report_queue import ReportQueue
@@ -268,7 +268,7 @@ def test_failed_block_names_its_place_and_the_log(
     def fail(*arguments: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr("audit.stages.verify", fail)
+    monkeypatch.setattr("candor.audit.stages.verify", fail)
     name = reports.create(_SMALL.model_copy(update={"steps": 1})).name
     worker.run(until_idle=True)
     error = reports.get(name).error

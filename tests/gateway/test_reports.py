@@ -72,7 +72,7 @@ def queue(store: Store, worker: str = "one", clock: Clock | None = None) -> Repo
 
 
 def test_names_in_the_contract_are_those_of_the_registries() -> None:
-    from audit.stages import ATTACK_STAGES
+    from candor.audit.stages import ATTACK_STAGES
     from candor.data.registry import dataset_names
 
     assert dataset_names() == limits.DATA_SETS

@@ -1,0 +1,110 @@
+"""What a report says of model, data and machine, kept beside the plan.
+
+With `plan.json` and `facts.json` the parts of many machines can be merged and rendered where
+neither model nor data is at hand.
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from candor.audit.errors import AuditError
+from candor.audit.ledger import read_model, write_model
+from candor.audit.plan import Frozen
+from candor.audit.report.schema import Machine, ModelFacts
+from candor.contracts.card import ModelCard
+from candor.data.images import Images
+from candor.robustness.ara import naive_accuracy
+
+FACTS_FILE = "facts.json"
+_VERSIONS = ("candor", "torch", "numpy", "scipy", "captum", "pyautoattack")
+
+
+class Facts(Frozen):
+    """Facts of one audit.
+
+    Attributes:
+        rho: RMSE the card recommends for explanations.
+        naive: share of the most frequent class of the whole data set.
+        versions: of Python and the libraries that compute.
+    """
+
+    model: ModelFacts
+    rho: float
+    naive: float
+    machine: Machine
+    versions: dict[str, str]
+
+    @property
+    def pixel_count(self) -> int:
+        """C*H*W."""
+        channels, height, width = self.model.input_shape
+        return channels * height * width
+
+
+def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
+    """Facts of this model, data and machine.
+
+    Raises:
+        AuditError: model and data do not fit each other.
+    """
+    shape = (card.input.channels, card.input.height, card.input.width)
+    got = data.shape
+    if got != shape:
+        raise AuditError(f"data: images of {data.name} are {got}, the model takes {shape}")
+    if card.classes != data.class_names:
+        raise AuditError(
+            f"data: the classes of {data.name} are {data.class_names}, the model's {card.classes}"
+        )
+    device = next(network.parameters()).device
+    return Facts(
+        model=ModelFacts(
+            name=card.name,
+            version=card.version,
+            architecture=card.network.architecture,
+            activation=card.network.activation,
+            parameter_count=sum(weight.numel() for weight in network.parameters()),
+            classes=card.classes,
+            input_shape=shape,
+        ),
+        rho=card.recommended_rho,
+        naive=naive_accuracy(data.labels.numpy(), len(data.class_names)),
+        machine=Machine(
+            processor=_processor(),
+            cores=os.cpu_count() or 0,
+            system=f"{platform.system()} {platform.machine()}",
+            device=str(device),
+        ),
+        versions={"python": platform.python_version()}
+        | {name: version(name) for name in _VERSIONS},
+    )
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Keep the facts in ``folder``."""
+    write_model(folder / FACTS_FILE, facts)
+
+
+def read_facts(folder: Path) -> Facts:
+    """Facts of the audit in ``folder``.
+
+    Raises:
+        AuditError: there are none, or they are damaged.
+    """
+    return read_model(folder / FACTS_FILE, Facts, where_missing="run the audit again")
+
+
+def _processor(source: Path = Path("/proc/cpuinfo")) -> str:
+    """Model name of the processor; the machine's kind where the system does not tell."""
+    try:
+        lines: Sequence[str] = source.read_text().splitlines()
+    except OSError:
+        lines = ()
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

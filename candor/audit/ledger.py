@@ -1,0 +1,195 @@
+"""The ledger: one file a finished block of work, written whole or not at all.
+
+A block is a stage and a range of images, the atom of an audit: whichever process, shard or restart
+computes it gets the same rows.  Its file appears under its final name only when it is complete and
+on the disk, so a kill at any moment loses at most the block that was running, and a file's name
+keeps any block from being counted twice.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from candor.audit.errors import AuditBusy, AuditError, DiskFull
+from candor.audit.plan import PLAN_FILE, AuditPlan, Frozen, Shard, differences
+
+PARTS_FOLDER = "parts"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+Row = dict[str, Any]
+FrozenT = TypeVar("FrozenT", bound=Frozen)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Block:
+    """Positions ``start`` to ``stop`` of one stage."""
+
+    stage: str
+    start: int
+    stop: int
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.stage}-{self.start:07d}-{self.stop:07d}.json"
+
+
+class Ledger:
+    """The parts of one audit in ``folder``, which is made if needed.
+
+    Raises:
+        AuditError: the folder holds an audit by another plan; the message names what differs.
+        DiskFull: no space for it.
+    """
+
+    def __init__(self, folder: Path, plan: AuditPlan) -> None:
+        self._parts = folder / PARTS_FOLDER
+        self._folder = folder
+        self._digest = plan.digest
+        with _told_where_full(folder):
+            self._parts.mkdir(parents=True, exist_ok=True)
+        _settle_plan(folder, plan)
+
+    def has(self, block: Block) -> bool:
+        """Whether the block is finished."""
+        return (self._parts / block.file_name).is_file()
+
+    def write(self, block: Block, rows: list[Row], seconds: float) -> None:
+        """Keep a finished block; returns once it would survive a power cut.
+
+        Raises:
+            DiskFull: it was not kept.
+        """
+        content = {"plan": self._digest, "seconds": seconds, "rows": rows}
+        write_atomically(
+            self._parts / block.file_name,
+            json.dumps(content, separators=(",", ":"), allow_nan=False).encode(),
+        )
+
+    def rows(self, block: Block) -> list[Row]:
+        """Rows of a finished block, in the order they were written.
+
+        Raises:
+            AuditError: the part is missing, damaged or of another plan.
+        """
+        rows: list[Row] = self._read(block)["rows"]
+        return rows
+
+    def seconds(self, block: Block) -> float:
+        """Time the finished block took."""
+        return float(self._read(block)["seconds"])
+
+    def _read(self, block: Block) -> Mapping[str, Any]:
+        path = self._parts / block.file_name
+        try:
+            content = json.loads(path.read_bytes())
+            digest = content["plan"]
+        except FileNotFoundError as err:
+            raise AuditError(f"{path}: missing; this part of the audit has not run") from err
+        except (ValueError, KeyError, TypeError) as err:
+            raise AuditError(f"{path}: damaged; delete it and run the audit again") from err
+        if digest != self._digest:
+            raise AuditError(f"{path}: belongs to plan {digest}, this audit is {self._digest}")
+        return dict(content)
+
+    @contextmanager
+    def locked(self, shard: Shard) -> Iterator[None]:
+        """Hold the shard: a second process that wants the same share is told so.
+
+        The lock is the kernel's and ends with the process, however it ends.
+
+        Raises:
+            AuditBusy: another process has it.
+            DiskFull: no space for the file that is locked.
+        """
+        path = self._folder / f".lock-{shard.index}-of-{shard.count}"
+        with _told_where_full(self._folder):
+            stream = path.open("w")
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise AuditBusy(f"{self._folder}: another process runs this audit") from err
+            yield
+
+
+def read_plan(folder: Path) -> AuditPlan:
+    """Plan of the audit in ``folder``.
+
+    Raises:
+        AuditError: there is none, or it is damaged.
+    """
+    return read_model(folder / PLAN_FILE, AuditPlan, where_missing="the folder holds no audit")
+
+
+def read_model(path: Path, kind: type[FrozenT], *, where_missing: str) -> FrozenT:
+    """What `write_model` wrote.
+
+    Raises:
+        AuditError: the file is missing, and what ``where_missing`` says of that, or damaged.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as err:
+        raise AuditError(f"{path}: missing; {where_missing}") from err
+    except ValidationError as err:
+        reason = err.errors()[0]["msg"]
+        raise AuditError(f"{path}: damaged ({reason}); delete it and run the audit again") from err
+
+
+def write_model(path: Path, model: Frozen) -> None:
+    """As JSON for people, atomically."""
+    write_atomically(path, (model.model_dump_json(indent=2) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either wholly there or not, and stays after a power cut.
+
+    Raises:
+        DiskFull: nothing was written, and a file that was there before is as it was.
+    """
+    # The process id keeps two shards of one folder apart.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with _told_where_full(path.parent):
+        try:
+            with draft.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def _told_where_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        raise DiskFull(f"out: no space left on the disk of {folder}") from err
+
+
+def _settle_plan(folder: Path, plan: AuditPlan) -> None:
+    path = folder / PLAN_FILE
+    if not path.exists():
+        write_model(path, plan)
+    old = read_plan(folder)
+    if old.digest != plan.digest:
+        names = ", ".join(differences(old, plan))
+        raise AuditError(
+            f"out: {folder} holds an audit by another plan (differs in {names}); "
+            "name another folder, or repeat the command that began it"
+        )

@@ -1,0 +1,182 @@
+"""What an audit will do, fixed before it starts, and its digest."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from candor.contracts import limits
+from candor.contracts.api import Seed, Steps
+from candor.contracts.card import Digest
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+PLAN_FILE = "plan.json"
+# Whose source decides the numbers.
+_PACKAGES = (
+    "candor.attacks",
+    "candor.audit",
+    "candor.contracts",
+    "candor.data",
+    "candor.explainers",
+    "candor.models",
+    "candor.nets",
+    "candor.robustness",
+    "candor.runtime",
+    "candor.search",
+)
+
+
+class Frozen(BaseModel):
+    """Base of every model here: unknown fields are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Budget(Frozen):
+    """How much work every part of an audit gets.
+
+    The solvers and whatever else is cheap see every image; the costly parts see the first images of
+    the same order, so that subsets are nested and their n is stated beside every number.
+
+    Attributes:
+        steps: of the solvers (N of Algorithm 1).
+        descent_steps: of DDN, FMN, PGD and of one search of C&W.
+        descent_images: seen by DDN, FMN, FGSM, PGD and C&W.
+        autoattack_images: seen by AutoAttack, Square and the hard-label attack.
+        square_queries, label_queries: allowed to Square and to the hard-label attack, one image.
+        panel_images: seen by the probes of the masking panel.
+        noise_trials: random perturbations of one image in the panel.
+        smoothing_images, smoothing_samples: certified images, noisy copies of each.
+        clever_images, clever_samples: estimated images, gradients of each.
+        explanation_images: explained images.
+    """
+
+    steps: Steps = limits.DEFAULT_STEPS
+    descent_steps: Positive = 100
+    descent_images: Count = 100
+    autoattack_images: Count = 10
+    square_queries: Positive = 1000
+    label_queries: Positive = 2000
+    panel_images: Count = 20
+    noise_trials: Positive = 10_000
+    smoothing_images: Count = 20
+    smoothing_samples: Positive = 10_000
+    clever_images: Count = 20
+    clever_samples: Positive = 256
+    explanation_images: Count = 20
+
+
+QUICK = Budget(
+    steps=60,
+    descent_steps=40,
+    descent_images=10,
+    autoattack_images=1,
+    square_queries=200,
+    label_queries=400,
+    panel_images=3,
+    noise_trials=200,
+    smoothing_images=3,
+    smoothing_samples=400,
+    clever_images=3,
+    clever_samples=32,
+    explanation_images=3,
+)
+
+
+class AuditPlan(Frozen):
+    """Everything the numbers of an audit follow from; two equal plans give equal ledgers.
+
+    Attributes:
+        weights_sha256, data_sha256, code_sha256: of the model, the images and labels, the source.
+        data: registered name and split.
+        image_count: first images of the order drawn by ``seed``.
+        stages: parts of the audit, in order.
+        batch_size: images that enter one computation together.
+        engine: who takes the solvers' steps; the compiled network differs in its last bits.  All
+            else, verification above all, is done by the network as it is.
+        independent_sha256, undefended_sha256: weights of the models given beside it, if any.
+    """
+
+    weights_sha256: Digest
+    data: str
+    data_sha256: Digest
+    code_sha256: Digest
+    image_count: Annotated[int, Field(ge=2)]
+    seed: Seed = 0
+    stages: tuple[str, ...]
+    batch_size: Positive = 32
+    engine: Literal["eager", "compiled"] = "eager"
+    budget: Budget = Budget()
+    independent_sha256: Digest | None = None
+    undefended_sha256: Digest | None = None
+
+    @model_validator(mode="after")
+    def _unique_stages(self) -> Self:
+        if len(set(self.stages)) != len(self.stages):
+            raise ValueError(f"stages: got {self.stages}, allowed each once")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plan's canonical JSON, hex."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def image_indices(self, available: int) -> list[int]:
+        """Rows of the data set in the order of the audit; the same draw as `candor ara`."""
+        order = torch.randperm(available, generator=torch.Generator().manual_seed(self.seed))
+        indices: list[int] = order[: self.image_count].tolist()
+        return indices
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Share ``index`` of ``count`` equal shares of the work."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"shard: got {self.index}/{self.count}, allowed 0/n to (n-1)/n")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From "i/n", i counted from 0 as the index of a Kubernetes indexed Job is.
+
+        Raises:
+            ValueError: not of that form or out of range.
+        """
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"shard: got {text!r}, allowed i/n with 0 <= i < n")
+        return cls(int(index), int(count))
+
+
+def image_seed(seed: int, index: int, stage: str) -> int:
+    """32 bits for one image in one stage; batch, shard and order have no part in it."""
+    content = hashlib.sha256(f"{seed}/{stage}/{index}".encode()).digest()
+    return int.from_bytes(content[:4], "little")
+
+
+def code_digest() -> str:
+    """SHA-256 over the names and contents of the Python files that decide the numbers."""
+    sha = hashlib.sha256()
+    for package in _PACKAGES:
+        root = Path(str(import_module(package).__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            sha.update(f"{package}/{path.relative_to(root)}\0".encode())
+            sha.update(hashlib.sha256(path.read_bytes()).digest())
+    return sha.hexdigest()
+
+
+def differences(old: AuditPlan, new: AuditPlan) -> Sequence[str]:
+    """Names of the fields in which two plans differ."""
+    return [name for name in AuditPlan.model_fields if getattr(old, name) != getattr(new, name)]

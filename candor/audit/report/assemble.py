@@ -1,0 +1,165 @@
+"""Finished parts to a signed report in its three forms."""
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from candor.audit import registry
+from candor.audit.ensemble import LEDGER_FILE, ledger_bytes
+from candor.audit.errors import AuditError
+from candor.audit.facts import FACTS_FILE, Facts, read_facts, write_facts
+from candor.audit.ledger import Ledger, Row, read_plan, write_atomically, write_model
+from candor.audit.plan import PLAN_FILE, AuditPlan
+from candor.audit.report.html import html_text
+from candor.audit.report.pdf import pdf_bytes
+from candor.audit.report.schema import Provenance, Report
+from candor.audit.report.signing import sign_folder
+from candor.audit.sections import summary
+from candor.audit.sections.certificates import clever_section, smoothing_section
+from candor.audit.sections.checks import Panel, failed_checks, run_checks
+from candor.audit.sections.comparison import Other, compare
+from candor.audit.sections.explanations import section
+from candor.audit.sections.summary import Evidence
+from candor.audit.stages import ATTACK_STAGES
+from candor.audit.threat import WORDS, ThreatModel
+
+REPORT_FILE = "report.json"
+HTML_FILE = "report.html"
+PDF_FILE = "report.pdf"
+
+
+def write_report(
+    folder: Path, key: Ed25519PrivateKey, *, command: str, other: Other | None = None
+) -> Report:
+    """Render the finished audit in ``folder`` as JSON, HTML, PDF and Parquet, and sign it.
+
+    Args:
+        command: as the user typed it, without paths; for the provenance.
+        other: a report to compare with.
+    Raises:
+        AuditError: parts are missing or damaged, or ``other`` is of other images.
+        DiskFull: no space; without a new signature the folder is no report to `verify_folder`.
+    """
+    plan, facts = read_plan(folder), read_facts(folder)
+    ledger = Ledger(folder, plan)
+    evidence = _evidence(ledger, plan, facts)
+    winners = [row for goal in summary.GOAL_NAMES for row in evidence.radii(goal).winners]
+    content = ledger_bytes(
+        evidence.clean, evidence.attack_rows(), winners, evidence.distance(1.0).l2
+    )
+    seconds = dict.fromkeys(plan.stages, 0.0)
+    for block in registry.blocks(plan):
+        seconds[block.stage] += ledger.seconds(block)
+    provenance = Provenance(
+        plan=plan,
+        plan_sha256=plan.digest,
+        ledger_sha256=hashlib.sha256(content).hexdigest(),
+        versions=facts.versions,
+        machine=facts.machine,
+        compute_seconds=round(sum(seconds.values()), 1),
+        stage_seconds={name: round(value, 1) for name, value in seconds.items()},
+        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=command,
+    )
+    report = build_report(evidence, plan, facts, provenance, other)
+    write_atomically(folder / LEDGER_FILE, content)
+    write_model(folder / REPORT_FILE, report)
+    write_atomically(folder / HTML_FILE, html_text(report).encode())
+    write_atomically(folder / PDF_FILE, pdf_bytes(report))
+    names = [REPORT_FILE, HTML_FILE, PDF_FILE, LEDGER_FILE, PLAN_FILE, FACTS_FILE]
+    sign_folder(folder, names, key)
+    return report
+
+
+def build_report(
+    evidence: Evidence,
+    plan: AuditPlan,
+    facts: Facts,
+    provenance: Provenance,
+    other: Other | None = None,
+) -> Report:
+    """The one object, from finished rows."""
+    areas = summary.ensemble_areas(evidence)
+    subset = summary.subset_positions(evidence)
+    settings = {name: registry.STAGES[name].settings(plan.budget) for name in evidence.attacks}
+    accuracy = summary.share(row["is_correct"] for row in evidence.clean)
+    smoothing = smoothing_section(evidence, plan.budget.smoothing_samples)
+    checks = run_checks(
+        Panel(
+            evidence=evidence,
+            plan=plan,
+            rows=[row for row in evidence.rows.get("panel", ()) if row["is_correct"]],
+            accuracy=accuracy,
+            areas=areas,
+            smoothing=smoothing,
+        )
+    )
+    return Report(
+        model=facts.model,
+        data=plan.data,
+        image_count=plan.image_count,
+        warnings=(*summary.warnings(evidence, areas), *failed_checks(checks)),
+        threat=ThreatModel(),
+        words=WORDS,
+        naive=evidence.naive,
+        pixel_count=evidence.pixel_count,
+        accuracy=accuracy,
+        above_chance=summary.share(row["is_above_chance"] for row in evidence.clean),
+        areas=areas,
+        subset_areas=summary.ensemble_areas(evidence, subset) if subset else (),
+        curves=tuple(summary.curve(evidence, goal) for goal in summary.GOAL_NAMES),
+        classes=summary.class_rows(evidence, facts.model.classes),
+        attacks=summary.attack_rows(evidence, settings),
+        budgets=summary.budget_rows(evidence),
+        checks=checks,
+        smoothing=smoothing,
+        clever=clever_section(evidence, plan.budget.clever_samples),
+        explanations=section(evidence, facts.model.classes, facts.rho),
+        references=summary.references(plan.data, evidence.pixel_count),
+        comparison=None if other is None else compare(evidence, plan, other),
+        provenance=provenance,
+    )
+
+
+def merge(folders: Sequence[Path], out: Path) -> None:
+    """Bring the parts of several folders of the same plan together in ``out``.
+
+    Raises:
+        AuditError: the plans differ, or two folders disagree about a part.
+    """
+    plan = read_plan(folders[0])
+    ledger = Ledger(out, plan)
+    write_facts(out, read_facts(folders[0]))
+    for folder in folders:
+        if read_plan(folder).digest != plan.digest:
+            raise AuditError(f"{folder}: holds an audit by another plan than {folders[0]}")
+        source = Ledger(folder, plan)
+        for block in filter(source.has, registry.blocks(plan)):
+            rows = source.rows(block)
+            if not ledger.has(block):
+                ledger.write(block, rows, source.seconds(block))
+            elif ledger.rows(block) != rows:
+                raise AuditError(f"{folder}: part {block.file_name} differs from another folder's")
+
+
+def _evidence(ledger: Ledger, plan: AuditPlan, facts: Facts) -> Evidence:
+    blocks = registry.blocks(plan)
+    missing = [block for block in blocks if not ledger.has(block)]
+    if missing:
+        raise AuditError(
+            f"{len(missing)} of {len(blocks)} parts are missing, the first is "
+            f"{missing[0].file_name}; run the audit or merge the other shards first"
+        )
+    rows: dict[str, list[Row]] = {}
+    for block in blocks:
+        rows.setdefault(block.stage, []).extend(ledger.rows(block))
+    return Evidence(
+        rows=rows,
+        attacks=tuple(name for name in plan.stages if name in ATTACK_STAGES and name in rows),
+        naive=facts.naive,
+        pixel_count=facts.pixel_count,
+        seed=plan.seed,
+    )

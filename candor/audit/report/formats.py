@@ -1,0 +1,77 @@
+"""How numbers of a report are written, the same in HTML and PDF."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from candor.audit.report.schema import Area, Distance, Provenance, Share
+
+
+def distance(value: Distance | None) -> str:
+    """Both units, or a dash."""
+    return "-" if value is None else f"{value.rmse:.4f} (L2 {value.l2:.3f})"
+
+
+def percent(value: float) -> str:
+    """A fraction as per cent."""
+    return f"{100 * value:.1f} %"
+
+
+def share(value: Share) -> str:
+    """A share with its interval and counts."""
+    interval = f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return f"{percent(value.value)} {interval}, {value.count} of {value.image_count}"
+
+
+def area(value: Area) -> str:
+    """An area with its interval, both units."""
+    rmse = f"{value.value.rmse:.4f} [{value.low.rmse:.4f}, {value.high.rmse:.4f}]"
+    return f"{rmse}; L2 {value.value.l2:.3f} [{value.low.l2:.3f}, {value.high.l2:.3f}]"
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """Hyper-parameters as one line."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def p_value(value: float) -> str:
+    """Three digits, or an upper limit."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min {rest} s" if hours else f"{minutes} min {rest} s"
+
+
+def durations(provenance: Provenance) -> str:
+    """All of it, and stage by stage."""
+    stages = (f"{name} {duration(each)}" for name, each in provenance.stage_seconds.items())
+    return ": ".join(filter(None, (duration(provenance.compute_seconds), ", ".join(stages))))
+
+
+GOAL_TITLES = {"attack": "attack", "btr": "BTR (better than random)"}
+
+
+def goal(name: str) -> str:
+    """A goal's name for people."""
+    return GOAL_TITLES[name]
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "distance": distance,
+    "percent": percent,
+    "share": share,
+    "area": area,
+    "settings": settings,
+    "number": number,
+    "p_value": p_value,
+    "durations": durations,
+    "goal": goal,
+}

@@ -1,0 +1,395 @@
+"""The report as PDF for paper and archives."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab.graphics.shapes import Drawing, Line, PolyLine, Rect, String
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
+from reportlab.lib.units import mm
+from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Table
+
+from candor.audit.report import formats
+from candor.audit.report.chart import HEIGHT, WIDTH, draw
+from candor.audit.report.schema import Example, Report
+
+_BODY = ParagraphStyle("body", parent=getSampleStyleSheet()["BodyText"], fontSize=9, leading=12)
+_SMALL = ParagraphStyle("small", parent=_BODY, fontSize=7, leading=8.6)
+_WARNING = ParagraphStyle(
+    "warning", parent=_BODY, backColor=colors.HexColor("#fff3da"), borderPadding=4, spaceBefore=6
+)
+_TITLE = ParagraphStyle("title", parent=_BODY, fontSize=17, leading=21, fontName="Helvetica-Bold")
+_HEAD = ParagraphStyle(
+    "head", parent=_BODY, fontSize=12, leading=15, spaceBefore=12, fontName="Helvetica-Bold",
+    keepWithNext=True,
+)  # fmt: skip
+_LINE_COLOURS = (colors.HexColor("#a02318"), colors.HexColor("#184c8c"), colors.HexColor("#1f5f35"))
+_LINE_DASHES = (None, (7, 3), (2, 3))
+_VERDICT_COLOURS = {
+    "pass": "#1f5f35",
+    "warn": "#6a4500",
+    "fail": "#a02318",
+    "not-applicable": "#555555",
+}
+_WIDTH = A4[0] - 36 * mm
+
+
+def pdf_bytes(report: Report) -> bytes:
+    """The whole document; every number is one of the report's."""
+    buffer = io.BytesIO()
+    title = f"Robustness report: {report.model.name} {report.model.version}"
+    document = SimpleDocTemplate(
+        buffer, pagesize=A4, title=title, author="Candor", leftMargin=18 * mm, rightMargin=18 * mm,
+        topMargin=16 * mm, bottomMargin=16 * mm, invariant=True,
+    )  # fmt: skip
+    document.build(
+        [
+            *_summary(report),
+            *_curves(report),
+            *_threat(report),
+            *_attacks(report),
+            *_checks(report),
+            *_certificates(report),
+            *_classes(report),
+            *_explanations(report),
+            *_others(report),
+            *_provenance(report),
+        ]
+    )
+    return buffer.getvalue()
+
+
+def _summary(report: Report) -> list[Any]:
+    facts = report.model
+    rows = [["clean accuracy", formats.share(report.accuracy)]]
+    for area in report.areas:
+        rows.append([f"{formats.goal(area.goal)} ARA (RMSE)", formats.area(area)])
+        rows.append(["median radius", formats.distance(area.median_radius)])
+        rows.append(["images, unresolved", f"{area.image_count}, {area.unresolved_count}"])
+    seed = report.provenance.plan.seed
+    return [
+        _text("Robustness report", _TITLE),
+        _text(
+            f"{facts.name} {facts.version} ({facts.architecture}, {facts.activation}, "
+            f"{facts.parameter_count:,} parameters) on {report.image_count} images of "
+            f"{report.data}, drawn by seed {seed}."
+        ),
+        *(_text(warning, _WARNING) for warning in report.warnings),
+        Spacer(0, 8),
+        _table(rows, (0.32, 0.68), has_head=False),
+        _text(
+            "Brackets hold 95 % intervals: Clopper-Pearson for shares, percentile bootstrap over "
+            f"the images for areas. L2 = RMSE times {report.pixel_count**0.5:.2f}."
+        ),
+    ]
+
+
+def _curves(report: Report) -> list[Any]:
+    chart = draw(report)
+    left, top, right, bottom = chart.plot
+    scale = _WIDTH / WIDTH
+    drawing = Drawing(WIDTH * scale, HEIGHT * scale)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return x * scale, (HEIGHT - y) * scale
+
+    def label(x: float, y: float, text: str, anchor: str) -> None:
+        drawing.add(String(*at(x, y), text, fontSize=7, textAnchor=anchor))
+
+    _hatch(drawing, at, (left, chart.floor, right, bottom))
+    for tick in chart.accuracy_ticks:
+        ends = (*at(left, tick.at), *at(right, tick.at))
+        drawing.add(Line(*ends, strokeColor=colors.lightgrey, strokeWidth=0.5))
+        label(left - 5, tick.at + 3, tick.text, "end")
+    for tick in chart.rmse_ticks:
+        label(tick.at, bottom + 14, tick.text, "middle")
+    for tick in chart.l2_ticks:
+        label(tick.at, top - 6, tick.text, "middle")
+    label(right, HEIGHT - 4, "RMSE", "end")
+    label(right, 12, "L2", "end")
+    for number, line in enumerate(chart.lines):
+        colour, dash = _LINE_COLOURS[number], _LINE_DASHES[number]
+        flat = [value for x, y in line.points for value in at(x, y)]
+        drawing.add(PolyLine(flat, strokeColor=colour, strokeWidth=1.3, strokeDashArray=dash))
+        start = left + 10 + 150 * number
+        ends = (*at(start, HEIGHT - 7), *at(start + 24, HEIGHT - 7))
+        drawing.add(Line(*ends, strokeColor=colour, strokeWidth=1.3, strokeDashArray=dash))
+        label(start + 30, HEIGHT - 4, line.name, "start")
+    return [
+        _text("Accuracy against distance", _HEAD),
+        drawing,
+        _text(f"Hatched: the naive floor, {formats.percent(report.naive)}."),
+    ]
+
+
+def _hatch(drawing: Drawing, at: Any, box: tuple[float, float, float, float]) -> None:
+    left, top, right, bottom = box
+    x, y = at(left, bottom)
+    far_x, far_y = at(right, top)
+    drawing.add(
+        Rect(x, y, far_x - x, far_y - y, fillColor=colors.HexColor("#f4f4f4"), strokeColor=None)
+    )
+    height, start = far_y - y, x
+    while start < far_x:
+        reach = min(height, far_x - start)
+        drawing.add(
+            Line(start, y, start + reach, y + reach, strokeColor=colors.lightgrey, strokeWidth=0.6)
+        )
+        start += 6
+
+
+def _threat(report: Report) -> list[Any]:
+    threat = report.threat
+    rows = [
+        ["norm and unit", f"{threat.norm}; {threat.unit}"],
+        ["box", f"pixels in [{threat.lower}, {threat.upper}]"],
+        ["quantisation", threat.quantisation],
+        *([f"goal {name}", sentence] for name, sentence in threat.goals.items()),
+        ["knowledge", threat.knowledge],
+        ["access", threat.access],
+        ["capability", threat.capability],
+        ["not looked at", "; ".join(threat.excluded)],
+    ]
+    table = _table(rows, (0.18, 0.82), has_head=False)
+    return [_text("Threat model", _HEAD), _text(report.words), table]
+
+
+def _attacks(report: Report) -> list[Any]:
+    head = ["attack", "goal", "eps L2", "n", "found", "not found", "unver.", "smallest", "8 bits",
+            "median radius", "own ARA (RMSE)"]  # fmt: skip
+    rows = [
+        [
+            row.attack, row.goal, "-" if row.eps_l2 is None else f"{row.eps_l2:g}",
+            str(row.image_count), str(row.found), str(row.unresolved), str(row.unverified),
+            str(row.wins), str(row.holds_rounded), formats.distance(row.median_radius),
+            "-" if row.area is None else f"{row.area.value.rmse:.4f}",
+        ]
+        for row in report.attacks
+    ]  # fmt: skip
+    widths = (0.11, 0.07, 0.07, 0.06, 0.07, 0.08, 0.07, 0.09, 0.07, 0.2, 0.11)
+    settings = {row.attack: formats.settings(row.settings) for row in report.attacks}
+    notes = {row.attack: "; ".join(row.warnings) for row in report.attacks if row.warnings}
+    parts = [_text("Attacks", _HEAD), _table([head, *rows], widths)]
+    parts += [
+        _text(f"Over the {area.image_count} images every attack saw, the {formats.goal(area.goal)} "
+              f"ARA is {formats.area(area)}.")
+        for area in report.subset_areas
+    ]  # fmt: skip
+    named = [[name, text, notes.get(name, "")] for name, text in settings.items()]
+    parts.append(_table([["attack", "hyper-parameters", "warnings"], *named], (0.14, 0.5, 0.36)))
+    if report.budgets:
+        budget_rows = [
+            [row.attack, formats.distance(row.eps), formats.share(row.accuracy)]
+            for row in report.budgets
+        ]
+        parts.append(_text("Accuracy within fixed budgets", _HEAD))
+        parts.append(_table([["attack", "eps", "accuracy"], *budget_rows], (0.2, 0.3, 0.5)))
+    return parts
+
+
+def _checks(report: Report) -> list[Any]:
+    if not report.checks:
+        return []
+    rows: list[list[Any]] = [
+        [
+            str(check.number),
+            check.title,
+            Paragraph(
+                f'<font color="{_VERDICT_COLOURS[check.verdict]}"><b>{check.verdict}</b></font>',
+                _SMALL,
+            ),
+            check.evidence,
+            str(check.image_count or "-"),
+        ]
+        for check in report.checks
+    ]
+    head = ["#", "check", "verdict", "evidence", "n"]
+    return [
+        _text("Masking panel", _HEAD),
+        _table([head, *rows], (0.04, 0.28, 0.12, 0.51, 0.05)),
+    ]
+
+
+def _certificates(report: Report) -> list[Any]:
+    parts: list[Any] = []
+    smoothing, clever = report.smoothing, report.clever
+    if smoothing is not None:
+        rows = [
+            ["certified ARA", formats.area(smoothing.area)],
+            ["empirical attack ARA, same images", formats.area(smoothing.empirical)],
+            ["accuracy of the smoothed classifier", formats.share(smoothing.accuracy)],
+            ["abstentions", formats.share(smoothing.abstained)],
+        ]
+        parts += [
+            _text(
+                f"Randomised smoothing with sigma {smoothing.sigma} per pixel, "
+                f"{smoothing.selection_samples} + {smoothing.samples} noisy copies an image, alpha "
+                f"{smoothing.alpha}. The certificate is of the smoothed classifier, not of the "
+                "network itself."
+            ),
+            _table(rows, (0.35, 0.65), has_head=False),
+        ]
+    if clever is not None:
+        parts.append(
+            _text(
+                f"CLEVER, an estimate and not a bound: median {formats.distance(clever.median)} "
+                f"over {clever.image_count} images ({clever.samples} gradients each; the Weibull "
+                f"distribution fits {clever.fitted}). Above a radius that an attack found on "
+                f"{clever.above_empirical} images."
+            )
+        )
+    return [_text("Certificates", _HEAD), *parts] if parts else []
+
+
+def _classes(report: Report) -> list[Any]:
+    rows = [
+        [
+            row.name,
+            formats.share(row.accuracy),
+            formats.distance(row.attack_mean_radius),
+            formats.distance(row.btr_mean_radius),
+        ]
+        for row in report.classes
+    ]
+    head = ["class", "accuracy", "mean attack radius", "mean BTR radius"]
+    return [_text("Classes", _HEAD), _table([head, *rows], (0.18, 0.38, 0.22, 0.22))]
+
+
+def _explanations(report: Report) -> list[Any]:
+    quality = report.explanations
+    if quality is None:
+        return []
+    rows = [
+        ["what", f"explanations for the runner-up class at {formats.distance(quality.rho)} on "
+                 f"{quality.image_count} images"],
+        ["class gain per RMSE", f"{formats.number(quality.gain_per_rmse)} (median)"],
+        ["target became likelier", formats.share(quality.moved)],
+        ["target became the prediction", formats.share(quality.reached)],
+        *(
+            [f"energy in {overlap.method}'s top fifth",
+             f"{formats.percent(overlap.median)} (20 % by chance); rank correlation "
+             f"{formats.number(overlap.rank_correlation)}"]
+            for overlap in quality.overlaps
+        ),
+        ["independent model agrees", "not measured: no independent model was given"
+         if quality.agreement is None else formats.share(quality.agreement)],
+        *(
+            [f"as attribution, {row.method}",
+             f"infidelity {formats.number(row.infidelity)}, max-sensitivity "
+             f"{formats.number(row.max_sensitivity)} (medians, smaller is better)"]
+            for row in quality.faithfulness
+        ),
+    ]  # fmt: skip
+    parts = [_text("Explanation quality", _HEAD), _table(rows, (0.35, 0.65), has_head=False)]
+    for example in quality.examples:
+        parts += _example(example)
+    return parts
+
+
+def _example(example: Example) -> list[Any]:
+    pictures = [
+        _picture(uri)
+        for uri in (example.original, example.explanation, example.difference, example.grad_cam)
+    ]
+    return [
+        Spacer(0, 6),
+        Table([pictures, ["picture", "explanation", "difference", "Grad-CAM"]], hAlign="LEFT"),
+        _text(
+            f"{example.rank}: {example.label} ({example.identifier}), target {example.target} from "
+            f"{formats.percent(example.confidence_before)} to "
+            f"{formats.percent(example.confidence_after)} at {formats.distance(example.distance)}"
+        ),
+    ]
+
+
+def _picture(uri: str) -> Image:
+    content = base64.b64decode(uri.partition(",")[2])
+    return Image(io.BytesIO(content), width=26 * mm, height=26 * mm, kind="proportional")
+
+
+def _others(report: Report) -> list[Any]:
+    parts: list[Any] = []
+    if report.references:
+        own = [
+            report.model.name,
+            formats.percent(report.accuracy.value),
+            *(formats.distance(area.value) for area in report.areas),
+            "this report",
+        ]
+        rows = [
+            [row.name, formats.percent(row.accuracy), formats.distance(row.attack_ara),
+             formats.distance(row.btr_ara), row.source]
+            for row in report.references
+        ]  # fmt: skip
+        head = ["network", "accuracy", "attack ARA", "BTR ARA", "source"]
+        parts += [
+            _text("Beside the paper", _HEAD),
+            _table([head, own, *rows], (0.28, 0.1, 0.19, 0.19, 0.24)),
+        ]
+    if report.comparison is not None:
+        rows = [
+            [row.goal, formats.distance(row.difference),
+             f"{row.low.rmse:.4f} to {row.high.rmse:.4f}",
+             f"{row.ours_larger} / {row.theirs_larger} / {row.ties}", formats.p_value(row.p_value)]
+            for row in report.comparison.goals
+        ]  # fmt: skip
+        head = [
+            "goal",
+            "ARA, this minus that",
+            "95 % interval (RMSE)",
+            "larger here/there/equal",
+            "p",
+        ]
+        parts += [
+            _text(f"Against {report.comparison.model}", _HEAD),
+            _text(f"{report.comparison.image_count} images in both reports; p of Wilcoxon's "
+                  "signed-rank test, two-sided."),
+            _table([head, *rows], (0.12, 0.26, 0.24, 0.24, 0.14)),
+        ]  # fmt: skip
+    return parts
+
+
+def _provenance(report: Report) -> list[Any]:
+    provenance = report.provenance
+    machine = provenance.machine
+    rows = [
+        ["weights", provenance.plan.weights_sha256],
+        ["data", provenance.plan.data_sha256],
+        ["code", provenance.plan.code_sha256],
+        ["configuration", provenance.plan_sha256],
+        ["ledger", provenance.ledger_sha256],
+        ["command", provenance.command],
+        ["versions", formats.settings(provenance.versions)],
+        ["machine", f"{machine.processor}, {machine.cores} cores, {machine.system}, "
+                    f"device {machine.device}"],
+        ["computing time", formats.durations(provenance)],
+        ["finished", provenance.finished_at],
+    ]  # fmt: skip
+    return [_text("Provenance", _HEAD), _table(rows, (0.18, 0.82), has_head=False)]
+
+
+def _text(words: str, style: ParagraphStyle = _BODY) -> Paragraph:
+    return Paragraph(escape(words), style)
+
+
+def _table(
+    rows: Sequence[Sequence[Any]], shares: Sequence[float], *, has_head: bool = True
+) -> Table:
+    cells = [[_text(c, _SMALL) if isinstance(c, str) else c for c in row] for row in rows]
+    style: list[tuple[Any, ...]] = [
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("LINEBELOW", (0, 0), (-1, -1), 0.4, colors.lightgrey),
+        ("LEFTPADDING", (0, 0), (-1, -1), 2),
+        ("TOPPADDING", (0, 0), (-1, -1), 2),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 2),
+    ]
+    if has_head:
+        style.append(("BACKGROUND", (0, 0), (-1, 0), colors.HexColor("#eef1f5")))
+    return Table(
+        cells, colWidths=[_WIDTH * share for share in shares], style=style,
+        repeatRows=1 if has_head else 0, hAlign="LEFT", spaceBefore=4, spaceAfter=6,
+    )  # fmt: skip

@@ -1,0 +1,362 @@
+"""The report: the one object that JSON, HTML and PDF render."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from candor.audit.plan import AuditPlan, Frozen
+from candor.audit.threat import ThreatModel
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Number = Annotated[int, Field(ge=0)]
+SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
+
+
+class Distance(Frozen):
+    """One distance in both units."""
+
+    rmse: float
+    l2: float
+
+
+class Share(Frozen):
+    """``count`` of ``image_count`` images, with the exact (Clopper-Pearson) 95 % interval."""
+
+    value: Fraction
+    low: Fraction
+    high: Fraction
+    count: Number
+    image_count: Number
+
+
+class Area(Frozen):
+    """An accuracy-robustness area with its 95 % bootstrap interval.
+
+    Attributes:
+        unresolved_count: images on which no attack succeeded; they count with the largest RMSE
+            visited, so with any of them the area is a lower bound of what the attacks could show.
+    """
+
+    goal: Literal["attack", "btr"]
+    value: Distance
+    low: Distance
+    high: Distance
+    image_count: Number
+    unresolved_count: Number
+    median_radius: Distance
+
+
+class CurvePoint(Frozen):
+    """Accuracy just above a distance."""
+
+    distance: Distance
+    accuracy: Fraction
+
+
+class Curve(Frozen):
+    """Accuracy against RMSE: a step function, constant between its points."""
+
+    goal: Literal["attack", "btr"]
+    points: tuple[CurvePoint, ...]
+
+
+class ClassRow(Frozen):
+    """One class; the mean radius is the area under its own curve, without a baseline."""
+
+    name: str
+    accuracy: Share
+    attack_mean_radius: Distance
+    btr_mean_radius: Distance
+
+
+class AttackRow(Frozen):
+    """What one attack did for one goal.
+
+    Attributes:
+        eps_l2: largest L2 it may use, None for minimal-norm attacks.
+        image_count: images it saw; already wrong ones included.
+        found, unresolved, already_wrong, unverified: how it ended on them.
+        wins: images on which its radius is the smallest (the first in the list on a tie).
+        holds_rounded: of the found, how many hold after rounding to 8 bits.
+        median_radius: of the found, None without any.
+        area: ARA by this attack alone over its own images; None for attacks of fixed budget.
+        settings: its hyper-parameters.
+    """
+
+    attack: str
+    goal: Literal["attack", "btr"]
+    eps_l2: float | None
+    image_count: Number
+    found: Number
+    unresolved: Number
+    already_wrong: Number
+    unverified: Number
+    wins: Number
+    holds_rounded: Number
+    median_radius: Distance | None
+    area: Area | None
+    settings: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+class BudgetRow(Frozen):
+    """Accuracy of a fixed-budget attack: the share it did not fool within ``eps``."""
+
+    attack: str
+    eps: Distance
+    accuracy: Share
+
+
+class Check(Frozen):
+    """One of the 20 checks of the masking panel."""
+
+    number: Annotated[int, Field(ge=1, le=20)]
+    title: str
+    verdict: Literal["pass", "warn", "fail", "not-applicable"]
+    evidence: str
+    image_count: Number
+
+
+class CertifiedPoint(Frozen):
+    """Certified accuracy at a distance: right, not abstained, and radius at least that."""
+
+    distance: Distance
+    certified: Fraction
+    empirical: Fraction
+
+
+class Smoothing(Frozen):
+    """Randomised smoothing of the audited network.  (Cohen et al., arXiv 1902.02918)
+
+    The certificate is of the *smoothed* classifier, not of the network itself.
+
+    Attributes:
+        sigma: of the noise per pixel, which is its RMSE.
+        alpha: chance that one certificate is wrong.
+        accuracy: of the smoothed classifier; an abstention counts as wrong.
+        area: area of max(0, certified accuracy - naive).
+        empirical: area of the network itself on the same images, by the ensemble.
+    """
+
+    sigma: float
+    alpha: float
+    selection_samples: Number
+    samples: Number
+    abstained: Share
+    accuracy: Share
+    area: Area
+    empirical: Area
+    points: tuple[CertifiedPoint, ...]
+
+
+class Clever(Frozen):
+    """CLEVER scores: an extreme-value *estimate*, not a bound.  (Weng et al., arXiv 1801.10578)
+
+    Attributes:
+        above_empirical: images whose estimate exceeds the radius an attack found, so is wrong.
+        fitted: images whose gradients the Weibull distribution fits (Kolmogorov-Smirnov p > 0.05).
+    """
+
+    image_count: Number
+    samples: Number
+    ball: Distance
+    median: Distance
+    above_empirical: Number
+    fitted: Number
+
+
+class Example(Frozen):
+    """One adversarial explanation; pictures are PNG as data URIs.
+
+    Attributes:
+        rank: by class gain among the explained images.
+    """
+
+    rank: Literal["best", "median", "worst"]
+    identifier: str
+    label: str
+    target: str
+    confidence_before: Fraction
+    confidence_after: Fraction
+    distance: Distance
+    original: str
+    explanation: str
+    difference: str
+    grad_cam: str
+
+
+class Overlap(Frozen):
+    """How much of the explanation's energy a saliency method's own top pixels hold.
+
+    Attributes:
+        median: share of the squared perturbation inside the method's top fifth of pixels; a
+            perturbation that ignores the method has 0.2.
+        rank_correlation: median Spearman correlation between energy and saliency.
+    """
+
+    method: str
+    median: Fraction
+    rank_correlation: float
+
+
+class Faithfulness(Frozen):
+    """Medians of captum's two scores for one attribution; smaller is better.
+
+    Attributes:
+        infidelity: squared error of the attribution as a local linear model of the target's
+            confidence, after the scaling that suits it best (Yeh et al., arXiv 1901.09392).
+        max_sensitivity: largest relative change of the attribution when the picture changes a bit.
+    """
+
+    method: str
+    infidelity: float
+    max_sensitivity: float
+
+
+class ExplanationQuality(Frozen):
+    """Quality of explanations for the runner-up class at one RMSE.
+
+    Attributes:
+        gain_per_rmse: median rise of the target's confidence, divided by the RMSE.
+        moved: images whose target became more likely.
+        reached: images whose target became the prediction.
+        agreement: images on which an independent model also finds the target likelier; None
+            without such a model.
+    """
+
+    image_count: Number
+    rho: Distance
+    gain_per_rmse: float
+    moved: Share
+    reached: Share
+    overlaps: tuple[Overlap, ...]
+    agreement: Share | None
+    faithfulness: tuple[Faithfulness, ...]
+    examples: tuple[Example, ...]
+
+
+class Reference(Frozen):
+    """A row of the paper, for scale; other images, other training."""
+
+    name: str
+    source: str
+    accuracy: Fraction
+    attack_ara: Distance
+    btr_ara: Distance
+
+
+class ComparedGoal(Frozen):
+    """Ours minus theirs on the same images."""
+
+    goal: Literal["attack", "btr"]
+    difference: Distance
+    low: Distance
+    high: Distance
+    ours_larger: Number
+    theirs_larger: Number
+    ties: Number
+    p_value: Fraction
+
+
+class Comparison(Frozen):
+    """This report against another, image by image.
+
+    ``p_value`` is of Wilcoxon's signed-rank test (two-sided, zero differences dropped) on the
+    radii; the interval is a paired bootstrap of the difference of areas.
+    """
+
+    model: str
+    weights_sha256: str
+    image_count: Number
+    goals: tuple[ComparedGoal, ...]
+
+
+class ModelFacts(Frozen):
+    """Who is audited."""
+
+    name: str
+    version: str
+    architecture: str
+    activation: str
+    parameter_count: Number
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+
+
+class Machine(Frozen):
+    """What computed the numbers; no host, user or path."""
+
+    processor: str
+    cores: Number
+    system: str
+    device: str
+
+
+class Provenance(Frozen):
+    """Where the numbers come from, enough to compute them again.
+
+    Attributes:
+        compute_seconds: sum over all blocks of work, whichever process ran them.
+        stage_seconds: the same by stage; empty in reports from before it was kept.
+    """
+
+    plan: AuditPlan
+    plan_sha256: str
+    ledger_sha256: str
+    versions: dict[str, str]
+    machine: Machine
+    compute_seconds: float
+    stage_seconds: dict[str, float] = {}
+    finished_at: str
+    command: str
+
+
+class Report(Frozen):
+    """A robustness report.
+
+    Attributes:
+        warnings: what a reader must know before believing a number.
+        words: the threat model as a paragraph.
+        naive: accuracy of always naming the most frequent class of the data.
+        pixel_count: C*H*W, so that L2 = RMSE * sqrt(pixel_count).
+        areas: by the whole ensemble, every image with whichever attacks saw it.
+        subset_areas: the same over the images every attack saw, to show what the costly ones add.
+    """
+
+    report_version: Literal[1] = 1
+    model: ModelFacts
+    data: str
+    image_count: Number
+    warnings: tuple[str, ...]
+    threat: ThreatModel
+    words: str
+    naive: Fraction
+    pixel_count: Number
+    accuracy: Share
+    above_chance: Share
+    areas: tuple[Area, ...]
+    subset_areas: tuple[Area, ...]
+    curves: tuple[Curve, ...]
+    classes: tuple[ClassRow, ...]
+    attacks: tuple[AttackRow, ...]
+    budgets: tuple[BudgetRow, ...]
+    checks: tuple[Check, ...]
+    smoothing: Smoothing | None
+    clever: Clever | None
+    explanations: ExplanationQuality | None
+    references: tuple[Reference, ...]
+    comparison: Comparison | None
+    provenance: Provenance
+
+
+def schema_text() -> str:
+    """JSON Schema of `Report` as ``report.schema.json`` holds it."""
+    schema = Report.model_json_schema(mode="serialization")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text())

@@ -1,0 +1,158 @@
+"""Runs the unfinished blocks of an audit into its ledger."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from candor.audit import registry
+from candor.audit.ensemble import combine
+from candor.audit.errors import AuditError, BlockFailed, OutOfMemory
+from candor.audit.ledger import Block, Ledger, Row
+from candor.audit.plan import AuditPlan, Shard
+from candor.audit.stages import ATTACK_STAGES, Batch, Subject
+from candor.data.images import Images
+from candor.robustness.ara import accuracy_robustness_area, naive_accuracy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """State of a running audit.
+
+    Attributes:
+        done, total: network evaluations of this shard, estimated.
+        stage: now running, "" at the end.
+        images_done: images that at least one attack was tried on.
+        attack_ara: RMSE, of those images; None before there are any.
+    """
+
+    done: int
+    total: int
+    stage: str
+    images_done: int
+    attack_ara: float | None
+
+
+def run_blocks(
+    ledger: Ledger,
+    plan: AuditPlan,
+    subject: Subject,
+    data: Images,
+    *,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> int:
+    """Compute what is unfinished of a shard, block by block.
+
+    Returns:
+        Blocks of the whole plan still missing in this ledger: those of other shards.
+    Raises:
+        AuditError: more images than there are, or another process has this shard.
+        BlockFailed, OutOfMemory, DiskFull: a block could not be computed or written; what was
+            finished stays.
+    """
+    if plan.image_count > len(data):
+        raise AuditError(f"image_count: got {plan.image_count}, allowed [2, {len(data)}]")
+    everything = registry.blocks(plan)
+    own = everything[shard.index :: shard.count]
+    indices = plan.image_indices(len(data))
+    total = sum(_cost(block, plan) for block in own)
+    with ledger.locked(shard):
+        area = _RunningArea(naive_accuracy(data.labels.numpy(), len(data.class_names)))
+        for block in filter(ledger.has, everything):
+            area.add(block, ledger.rows(block))
+        waiting = [block for block in own if not ledger.has(block)]
+        done = total - sum(_cost(block, plan) for block in waiting)
+        for block in waiting:
+            report(area.progress(done, total, block.stage))
+            started = time.monotonic()
+            rows = _run_block(block, plan, subject, data, indices)
+            ledger.write(block, rows, time.monotonic() - started)
+            area.add(block, rows)
+            done += _cost(block, plan)
+        report(area.progress(total, total, ""))
+    return sum(not ledger.has(block) for block in everything)
+
+
+@contextmanager
+def stoppable(subject: Subject, check: Callable[[], None]) -> Iterator[None]:
+    """Call ``check`` before every evaluation of the network; what it raises ends the audit.
+
+    A block may take minutes, an evaluation fractions of a second.  ``check`` raises `AuditStopped`.
+    """
+    networks = filter(None, (subject.network, subject.searcher))
+    hooks = [each.register_forward_pre_hook(lambda module, inputs: check()) for each in networks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _run_block(
+    block: Block, plan: AuditPlan, subject: Subject, data: Images, indices: Sequence[int]
+) -> list[Row]:
+    chosen = indices[block.start : block.stop]
+    batch = Batch(
+        positions=range(block.start, block.stop),
+        indices=chosen,
+        identifiers=[data.identifiers[index] for index in chosen],
+        images=data.images(torch.tensor(chosen)),
+        labels=data.labels[torch.tensor(chosen)],
+        seed=plan.seed,
+    )
+    try:
+        return registry.STAGES[block.stage].run(subject, batch, plan.budget)
+    except Exception as err:  # whatever a stage or a library meets ends as one readable reason
+        place = f"{block.stage} on images {block.start} to {block.stop - 1}"
+        if _is_out_of_memory(err):
+            raise OutOfMemory(
+                f"batch_size: got {plan.batch_size}, allowed as many as memory holds; "
+                f"it ran out at {place}"
+            ) from err
+        raise BlockFailed(place, err) from err
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch has no class of its own for it.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _cost(block: Block, plan: AuditPlan) -> int:
+    steps = registry.STAGES[block.stage].steps(plan.budget)
+    return steps * (block.stop - block.start)
+
+
+class _RunningArea:
+    """Attack ARA of the images seen so far, the estimate a person watches."""
+
+    def __init__(self, naive: float) -> None:
+        self._naive = naive
+        self._rows: list[Row] = []
+
+    def add(self, block: Block, rows: Sequence[Row]) -> None:
+        if block.stage in ATTACK_STAGES:
+            self._rows += [row for row in rows if row["goal"] == "attack"]
+
+    def progress(self, done: int, total: int, stage: str) -> Progress:
+        positions = sorted({row["position"] for row in self._rows})
+        return Progress(
+            done=done,
+            total=total,
+            stage=stage,
+            images_done=len(positions),
+            attack_ara=self._value(positions) if positions else None,
+        )
+
+    def _value(self, positions: Sequence[int]) -> float:
+        return accuracy_robustness_area(
+            combine(self._rows, "attack", positions).values,
+            naive=self._naive,
+            generator=np.random.default_rng(0),
+            resample_count=1,
+        ).value

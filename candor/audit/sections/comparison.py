@@ -1,0 +1,110 @@
+"""This report against another, paired image by image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.stats import wilcoxon
+
+from candor.audit.ensemble import LEDGER_FILE, combine
+from candor.audit.errors import AuditError
+from candor.audit.ledger import Row
+from candor.audit.plan import AuditPlan
+from candor.audit.report.schema import ComparedGoal, Comparison, Report
+from candor.audit.sections.summary import GOAL_NAMES, Evidence, GoalName
+from candor.robustness.ara import paired_difference
+
+_REPORT_FILE = "report.json"
+_FEWEST_IMAGES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """A finished report of another model and its ledger."""
+
+    report: Report
+    ledger: list[Row]
+
+
+def read_other(folder: Path) -> Other:
+    """Report and ledger of a finished audit.
+
+    Raises:
+        AuditError: either is missing or damaged.
+    """
+    try:
+        report = Report.model_validate_json((folder / _REPORT_FILE).read_bytes())
+        ledger = pq.read_table(folder / LEDGER_FILE).to_pylist()
+    except FileNotFoundError as err:
+        raise AuditError(f"compare: {folder} holds no finished audit: {err}") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        place = ".".join(map(str, first["loc"])) or _REPORT_FILE
+        raise AuditError(
+            f"compare: the report in {folder} is damaged or of another version "
+            f"({place}: {first['msg']})"
+        ) from err
+    except pa.ArrowException as err:
+        raise AuditError(f"compare: {folder / LEDGER_FILE} is damaged: {err}") from err
+    return Other(report=report, ledger=ledger)
+
+
+def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:
+    """Our radii against theirs on the images both saw.
+
+    Raises:
+        AuditError: other data, or fewer than two images in common.
+    """
+    theirs = other.report.provenance.plan
+    if theirs.data_sha256 != plan.data_sha256:
+        raise AuditError(f"compare: that audit is of {theirs.data}, other images than {plan.data}")
+    own = {row["index"]: row["position"] for row in evidence.clean}
+    common = sorted(own.keys() & {row["index"] for row in other.ledger})
+    if len(common) < _FEWEST_IMAGES:
+        raise AuditError(f"compare: got {len(common)} images in common, allowed [2, inf)")
+    return Comparison(
+        model=f"{other.report.model.name} {other.report.model.version}",
+        weights_sha256=theirs.weights_sha256,
+        image_count=len(common),
+        goals=tuple(_compare_goal(evidence, other, goal, own, common) for goal in GOAL_NAMES),
+    )
+
+
+def _compare_goal(
+    evidence: Evidence, other: Other, goal: GoalName, own: dict[int, int], common: list[int]
+) -> ComparedGoal:
+    ours = evidence.radii(goal)
+    by_position = dict(zip(ours.positions.tolist(), ours.values.tolist(), strict=True))
+    left = np.array([by_position[own[index]] for index in common])
+    right = _their_radii(other, goal, common)
+    difference = paired_difference(
+        left, right, naive=evidence.naive, generator=np.random.default_rng(evidence.seed)
+    )
+    return ComparedGoal(
+        goal=goal,
+        difference=evidence.distance(difference.value),
+        low=evidence.distance(difference.low),
+        high=evidence.distance(difference.high),
+        ours_larger=int((left > right).sum()),
+        theirs_larger=int((left < right).sum()),
+        ties=int((left == right).sum()),
+        # Without any difference the test is undefined, and there is nothing to tell apart.
+        p_value=1.0 if bool((left == right).all()) else float(wilcoxon(left, right).pvalue),
+    )
+
+
+def _their_radii(other: Other, goal: str, indices: list[int]) -> NDArray[np.float64]:
+    rows = [
+        {
+            "position": row["index"],
+            "goal": row["goal"],
+            "radius": row["radius_rmse"],
+            "lower_bound": row["lower_bound_rmse"],
+        }
+        for row in other.ledger
+    ]
+    return combine(rows, goal, indices).values

@@ -1,0 +1,244 @@
+"""Stage `explanations` and its section of the report.
+
+Each image is explained for its runner-up class: what would the picture need to be that instead?
+"""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import median
+from typing import Literal
+
+import torch
+from captum.metrics import infidelity, sensitivity_max
+from PIL import Image
+from torch import Tensor, nn
+
+from candor.audit.ledger import Row
+from candor.audit.plan import Budget
+from candor.audit.report.schema import Example, ExplanationQuality, Faithfulness, Overlap
+from candor.audit.sections.summary import Evidence, share
+from candor.audit.stages import Batch, Subject
+from candor.contracts.limits import DEFAULT_SOLVER
+from candor.contracts.worker import Goal
+from candor.explainers.overlap import energy_share, rank_correlation
+from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
+from candor.search.batch import plan_goal, run_searches
+
+INFIDELITY_SAMPLES = 50
+INFIDELITY_NOISE = 0.02
+SENSITIVITY_SAMPLES = 3
+SENSITIVITY_RADIUS = 0.02  # largest change of a pixel
+METHODS = ("Grad-CAM", "LIME")
+ATTRIBUTIONS = ("explanation", "input gradient")
+Rank = Literal["best", "median", "worst"]
+
+
+def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
+    """One explanation an image, its scores and its pictures."""
+    network, images = subject.network, batch.images
+    with torch.no_grad():
+        targets = network(images).argsort(dim=1, descending=True)[:, 1]
+    seeds = batch.seeds("explanations")
+    explain = _explainer(subject, budget.descent_steps, seeds)
+    ends = explain(images, targets)
+    saliencies = {
+        "Grad-CAM": grad_cam(network, images, targets),
+        "LIME": lime(network, images, targets, samples=LIME_SAMPLES, seeds=seeds),
+    }
+    rows: list[Row] = []
+    for row in range(len(images)):
+        energy = (ends[row] - images[row]).square().sum(dim=0).double().numpy()
+        maps = {name: maps[row].double().numpy() for name, maps in saliencies.items()}
+        rows.append(
+            {
+                "position": batch.positions[row],
+                "identifier": batch.identifiers[row],
+                "label": int(batch.labels[row]),
+                "target": int(targets[row]),
+                **_change(network, images[row], ends[row], int(targets[row])),
+                "overlap": {name: energy_share(energy, maps[name]) for name in METHODS},
+                "correlation": {name: rank_correlation(energy, maps[name]) for name in METHODS},
+                "agrees": _agrees(subject, images[row], ends[row], int(targets[row])),
+                **_faithfulness(subject, batch, row, targets, ends, budget.descent_steps),
+                "pictures": {
+                    "original": _picture(images[row]),
+                    "explanation": _picture(ends[row]),
+                    "difference": _difference(ends[row] - images[row]),
+                    "grad_cam": _heat(saliencies["Grad-CAM"][row]),
+                },
+            }
+        )
+    return rows
+
+
+def section(evidence: Evidence, classes: Sequence[str], rho: float) -> ExplanationQuality | None:
+    """Medians, shares and three examples; None where the stage did not run."""
+    rows = evidence.rows.get("explanations")
+    if not rows:
+        return None
+    agreements = [row["agrees"] for row in rows if row["agrees"] is not None]
+    return ExplanationQuality(
+        image_count=len(rows),
+        rho=evidence.distance(rho),
+        gain_per_rmse=median(_gain(row) for row in rows),
+        moved=share(row["confidence_after"] > row["confidence_before"] for row in rows),
+        reached=share(row["is_reached"] for row in rows),
+        overlaps=tuple(
+            Overlap(
+                method=name,
+                median=median(row["overlap"][name] for row in rows),
+                rank_correlation=median(row["correlation"][name] for row in rows),
+            )
+            for name in METHODS
+        ),
+        agreement=share(agreements) if agreements else None,
+        faithfulness=tuple(
+            Faithfulness(
+                method=name,
+                infidelity=median(row["infidelity"][name] for row in rows),
+                max_sensitivity=median(row["max_sensitivity"][name] for row in rows),
+            )
+            for name in ATTRIBUTIONS
+        ),
+        examples=_examples(evidence, rows, classes),
+    )
+
+
+def _explainer(
+    subject: Subject, steps: int, seeds: Sequence[int]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    def explain(images: Tensor, targets: Tensor) -> Tensor:
+        plan = plan_goal(Goal.EXPLAIN_FOR, targets, steps=steps, rho=subject.card.recommended_rho)
+        plan = replace(plan, seeds=torch.tensor(seeds))
+        return run_searches(
+            subject.network, images, plan, solver=DEFAULT_SOLVER, batch_size=len(images)
+        ).images
+
+    return explain
+
+
+@torch.no_grad()
+def _change(network: nn.Module, before: Tensor, after: Tensor, target: int) -> Row:
+    shares = network(torch.stack([before, after])).softmax(dim=1)
+    rmse = (after.double() - before).square().mean().sqrt()
+    return {
+        "confidence_before": float(shares[0, target]),
+        "confidence_after": float(shares[1, target]),
+        "is_reached": int(shares[1].argmax()) == target,
+        "rmse": float(rmse),
+    }
+
+
+@torch.no_grad()
+def _agrees(subject: Subject, before: Tensor, after: Tensor, target: int) -> bool | None:
+    if subject.independent is None:
+        return None
+    shares = subject.independent(torch.stack([before, after])).softmax(dim=1)[:, target]
+    return bool(shares[1] > shares[0])
+
+
+def _faithfulness(
+    subject: Subject, batch: Batch, row: int, targets: Tensor, ends: Tensor, steps: int
+) -> Row:
+    """Infidelity (each attribution scaled as suits it best) and max-sensitivity, by captum."""
+    image, target = batch.images[row : row + 1], targets[row : row + 1]
+    seed = batch.seeds("faithfulness")[row]
+
+    def confidence(images: Tensor) -> Tensor:
+        shares: Tensor = subject.network(images).softmax(dim=1)[:, int(target)]
+        return shares
+
+    def perturb(images: Tensor) -> tuple[Tensor, Tensor]:
+        noise = INFIDELITY_NOISE * torch.randn_like(images)
+        return noise, images - noise
+
+    def explanation_of(images: Tensor) -> Tensor:
+        count = len(images)
+        explain = _explainer(subject, steps, [seed] * count)
+        return explain(images.clamp(0.0, 1.0), target.expand(count)) - images
+
+    def gradient_of(images: Tensor) -> Tensor:
+        return input_gradient(subject.network, images, target.expand(len(images)))
+
+    sources = {
+        "explanation": (ends[row : row + 1] - image, explanation_of),
+        "input gradient": (gradient_of(image), gradient_of),
+    }
+    scores: Row = {"infidelity": {}, "max_sensitivity": {}}
+    for name, (attribution, source) in sources.items():
+        # captum draws from torch's global generator, which is put back as it was.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            scores["infidelity"][name] = float(
+                infidelity(
+                    confidence, perturb, image, attribution,
+                    n_perturb_samples=INFIDELITY_SAMPLES, normalize=True,
+                )
+            )  # fmt: skip
+            torch.manual_seed(seed)
+            scores["max_sensitivity"][name] = float(
+                sensitivity_max(
+                    partial(_of_first, source), image, perturb_radius=SENSITIVITY_RADIUS,
+                    n_perturb_samples=SENSITIVITY_SAMPLES,
+                )
+            )  # fmt: skip
+    return scores
+
+
+def _of_first(source: Callable[[Tensor], Tensor], inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """captum hands its one input over as a tuple and wants one back."""
+    return (source(inputs[0]),)
+
+
+def _gain(row: Row) -> float:
+    """Rise of the target's confidence for an RMSE of 1; 0 where nothing was changed."""
+    rise = row["confidence_after"] - row["confidence_before"]
+    return float(rise / row["rmse"]) if row["rmse"] > 0 else 0.0
+
+
+def _examples(
+    evidence: Evidence, rows: Sequence[Row], classes: Sequence[str]
+) -> tuple[Example, ...]:
+    ordered = sorted(rows, key=_gain, reverse=True)
+    chosen: dict[Rank, Row] = {"best": ordered[0]}
+    if len(ordered) > 2:
+        chosen["median"] = ordered[len(ordered) // 2]
+    if len(ordered) > 1:
+        chosen["worst"] = ordered[-1]
+    return tuple(
+        Example(
+            rank=rank,
+            identifier=row["identifier"],
+            label=classes[row["label"]],
+            target=classes[row["target"]],
+            confidence_before=row["confidence_before"],
+            confidence_after=row["confidence_after"],
+            distance=evidence.distance(row["rmse"]),
+            **row["pictures"],
+        )
+        for rank, row in chosen.items()
+    )
+
+
+def _picture(image: Tensor) -> str:
+    """PNG data URI of (C, H, W) in [0, 1]; one channel is drawn grey."""
+    pixels = (image.clamp(0.0, 1.0) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    if pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _difference(delta: Tensor) -> str:
+    """Signed difference around grey, stretched to its largest value."""
+    return _picture(0.5 + 0.5 * delta / delta.abs().max().clamp_min(1e-12))
+
+
+def _heat(saliency: Tensor) -> str:
+    """Saliency from black (least) to white (most)."""
+    low, high = saliency.min(), saliency.max()
+    return _picture(((saliency - low) / (high - low).clamp_min(1e-12))[None])

@@ -1,0 +1,271 @@
+"""Rows of the ledger to the report.  Pure: the same rows give the same numbers."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candor.attacks.verification import Status
+from candor.audit.ensemble import Radii, combine, count_status
+from candor.audit.ledger import Row
+from candor.audit.report.schema import (
+    Area,
+    AttackRow,
+    BudgetRow,
+    ClassRow,
+    Curve,
+    CurvePoint,
+    Distance,
+    Reference,
+    Share,
+)
+from candor.robustness.ara import accuracy_curve, accuracy_interval, accuracy_robustness_area
+
+GoalName = Literal["attack", "btr"]
+GOAL_NAMES: tuple[GoalName, ...] = ("attack", "btr")
+ENOUGH_IMAGES = 100  # below, one image moves accuracy by more than a point
+
+# Tables I and II of arXiv 1906.02896, CIFAR-10, ResNet-44: accuracy, attack ARA, BTR ARA in RMSE.
+_PAPER_ROWS = (
+    ("N1 standard", "Table I", 0.922, 0.0013, 0.0014),
+    ("N2 adversarial training, L2 eps 0.01", "Table II", 0.874, 0.0107, 0.0153),
+    ("N3 L_adv tandem + HHAT L2,min", "Table II", 0.684, 0.0197, 0.0450),
+    ("N4 L_adv tandem, loss target 1.5", "Table II", 0.687, 0.0151, 0.0423),
+)
+_PAPER_DATA = "cifar10"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Finished rows of an audit.
+
+    Attributes:
+        rows: by stage; a stage that did not run is absent.
+        attacks: stages that are attacks, in the order of the plan.
+        naive, pixel_count: as in `Report`.
+        seed: of the bootstrap's draws.
+    """
+
+    rows: Mapping[str, Sequence[Row]]
+    attacks: tuple[str, ...]
+    naive: float
+    pixel_count: int
+    seed: int
+
+    @property
+    def clean(self) -> Sequence[Row]:
+        return self.rows["clean"]
+
+    @property
+    def positions(self) -> list[int]:
+        return sorted(row["position"] for row in self.clean)
+
+    def attack_rows(self) -> list[Row]:
+        """Rows of every attack, in the order that settles ties."""
+        return [row for name in self.attacks for row in self.rows[name]]
+
+    def radii(self, goal: str, positions: Sequence[int] | None = None) -> Radii:
+        """The ensemble's radii for ``goal``."""
+        return combine(self.attack_rows(), goal, positions or self.positions)
+
+    def distance(self, rmse: float) -> Distance:
+        return Distance(rmse=rmse, l2=rmse * math.sqrt(self.pixel_count))
+
+
+def share(flags: Iterable[bool]) -> Share:
+    """How many of the flags are true, with the exact interval."""
+    values = list(flags)
+    interval = accuracy_interval(sum(values), len(values))
+    return Share(
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        count=sum(values),
+        image_count=len(values),
+    )
+
+
+def area(
+    evidence: Evidence,
+    goal: GoalName,
+    values: NDArray[np.float64],
+    is_unresolved: NDArray[np.bool_] | None = None,
+) -> Area:
+    """Exact area of radii (N,) with the bootstrap's interval."""
+    measured = accuracy_robustness_area(
+        values,
+        naive=evidence.naive,
+        generator=np.random.default_rng(evidence.seed),
+        is_unresolved=is_unresolved,
+    )
+    return Area(
+        goal=goal,
+        value=evidence.distance(measured.value),
+        low=evidence.distance(measured.low),
+        high=evidence.distance(measured.high),
+        image_count=measured.image_count,
+        unresolved_count=measured.unresolved_count,
+        median_radius=evidence.distance(float(np.median(values))),
+    )
+
+
+def ensemble_areas(evidence: Evidence, positions: Sequence[int] | None = None) -> tuple[Area, ...]:
+    """Both ARAs by the smallest radius of every image."""
+    radii = {goal: evidence.radii(goal, positions) for goal in GOAL_NAMES}
+    return tuple(
+        area(evidence, goal, found.values, found.is_unresolved) for goal, found in radii.items()
+    )
+
+
+def subset_positions(evidence: Evidence) -> list[int]:
+    """Images that every attack saw."""
+    seen = [{row["position"] for row in evidence.rows[name]} for name in evidence.attacks]
+    return sorted(set.intersection(*seen)) if seen else []
+
+
+def curve(evidence: Evidence, goal: GoalName) -> Curve:
+    """Accuracy at 0 and just above every radius."""
+    values = evidence.radii(goal).values
+    grid = np.unique(np.concatenate([[0.0], values]))
+    return Curve(
+        goal=goal,
+        points=tuple(
+            CurvePoint(distance=evidence.distance(float(rmse)), accuracy=float(accuracy))
+            for rmse, accuracy in zip(grid, accuracy_curve(values, grid), strict=True)
+        ),
+    )
+
+
+def class_rows(evidence: Evidence, names: Sequence[str]) -> tuple[ClassRow, ...]:
+    """One row a class that has images."""
+    labels = {row["position"]: row["label"] for row in evidence.clean}
+    correct = {row["position"]: row["is_correct"] for row in evidence.clean}
+    radii = {
+        goal: dict(zip(found.positions.tolist(), found.values.tolist(), strict=True))
+        for goal in GOAL_NAMES
+        for found in [evidence.radii(goal)]
+    }
+    rows = []
+    for label, name in enumerate(names):
+        members = [position for position in evidence.positions if labels[position] == label]
+        if not members:
+            continue
+        means = {
+            goal: evidence.distance(float(np.mean([radii[goal][p] for p in members])))
+            for goal in GOAL_NAMES
+        }
+        rows.append(
+            ClassRow(
+                name=name,
+                accuracy=share(correct[position] for position in members),
+                attack_mean_radius=means["attack"],
+                btr_mean_radius=means["btr"],
+            )
+        )
+    return tuple(rows)
+
+
+def attack_rows(
+    evidence: Evidence, settings: Mapping[str, Mapping[str, Any]]
+) -> tuple[AttackRow, ...]:
+    """One row an attack, goal and budget."""
+    winners = {goal: [id(row) for row in evidence.radii(goal).winners] for goal in GOAL_NAMES}
+    return tuple(
+        _attack_row(evidence, rows, set(winners[goal]), goal, eps, settings[name])
+        for name in evidence.attacks
+        for goal in GOAL_NAMES
+        for eps, rows in _by_budget(evidence.rows[name], goal).items()
+    )
+
+
+def budget_rows(evidence: Evidence) -> tuple[BudgetRow, ...]:
+    """Accuracy under every attack of fixed budget, an image that is wrong anyway included."""
+    rows = []
+    for name in evidence.attacks:
+        for eps, group in _by_budget(evidence.rows[name], "attack").items():
+            if eps is None:
+                continue
+            fooled = [row["radius"] is not None for row in group]
+            distance = evidence.distance(eps / math.sqrt(evidence.pixel_count))
+            accuracy = share(not is_fooled for is_fooled in fooled)
+            rows.append(BudgetRow(attack=name, eps=distance, accuracy=accuracy))
+    return tuple(rows)
+
+
+def references(data: str, pixel_count: int) -> tuple[Reference, ...]:
+    """The paper's rows where they are of the same data set."""
+    if data.split("/")[0] != _PAPER_DATA:
+        return ()
+    root = math.sqrt(pixel_count)
+    return tuple(
+        Reference(
+            name=name,
+            source=f"arXiv 1906.02896, {table}",
+            accuracy=accuracy,
+            attack_ara=Distance(rmse=attack, l2=attack * root),
+            btr_ara=Distance(rmse=btr, l2=btr * root),
+        )
+        for name, table, accuracy, attack, btr in _PAPER_ROWS
+    )
+
+
+def warnings(evidence: Evidence, areas: Sequence[Area]) -> list[str]:
+    """What a reader must know before believing the areas."""
+    found = []
+    count = len(evidence.clean)
+    if count < ENOUGH_IMAGES:
+        width = areas[0].high.rmse - areas[0].low.rmse
+        found.append(
+            f"{count} images are too few: the 95 % interval of the attack ARA is {width:.4f} RMSE "
+            f"wide. Use at least {ENOUGH_IMAGES}, and 1,000 to compare models."
+        )
+    for measured in areas:
+        if measured.unresolved_count:
+            found.append(
+                f"No attack resolved {measured.unresolved_count} of {count} images for goal "
+                f"{measured.goal}; they count with the largest RMSE tried, which is not their "
+                "distance."
+            )
+    return found
+
+
+def _by_budget(rows: Sequence[Row], goal: str) -> dict[float | None, list[Row]]:
+    groups: dict[float | None, list[Row]] = {}
+    for row in rows:
+        if row["goal"] == goal:
+            groups.setdefault(row["eps_l2"], []).append(row)
+    return groups
+
+
+def _attack_row(
+    evidence: Evidence,
+    rows: Sequence[Row],
+    winners: set[int],
+    goal: GoalName,
+    eps: float | None,
+    settings: Mapping[str, Any],
+) -> AttackRow:
+    found = [row for row in rows if row["status"] == Status.FOUND]
+    own = combine(rows, goal, sorted(row["position"] for row in rows))
+    messages = {message for row in rows for message in row.get("warnings", ())}
+    return AttackRow(
+        attack=cast(str, rows[0]["attack"]),
+        goal=goal,
+        eps_l2=eps,
+        image_count=len(rows),
+        found=len(found),
+        unresolved=count_status(rows, Status.UNRESOLVED),
+        already_wrong=count_status(rows, Status.ALREADY_WRONG),
+        unverified=count_status(rows, Status.UNVERIFIED),
+        wins=sum(id(row) in winners for row in found),
+        holds_rounded=sum(row["holds_rounded"] for row in found),
+        median_radius=(
+            evidence.distance(float(np.median([row["radius"] for row in found]))) if found else None
+        ),
+        area=area(evidence, goal, own.values, own.is_unresolved) if eps is None else None,
+        settings=dict(settings),
+        warnings=tuple(sorted(messages)),
+    )

@@ -1,0 +1,240 @@
+"""Every attack against the closed form of a linear model, and what is believed of an attack."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from candor.attacks import budgeted, minimal
+from candor.attacks.verification import Candidates, Status, tighten, verify
+from candor.audit.plan import Budget
+from candor.audit.stages import ATTACK_STAGES, Batch, Subject, solver_stage
+from candor.contracts.worker import Goal
+from candor.search.solvers import SOLVERS
+from candor.search.state import rmse
+from tests.fixtures.audit import SHAPE, TINY, card
+from tests.search.linear import LinearClassifier, nearest_rmse
+
+STEPS = 60
+Attack = Callable[[nn.Module, Tensor, Tensor], Candidates]
+
+
+def _random_pgd(network: nn.Module, images: Tensor, labels: Tensor) -> Candidates:
+    return budgeted.pgd(network, images, labels, 4.0, steps=STEPS)
+
+
+ATTACKS: dict[str, Attack] = {
+    "ddn": partial(minimal.ddn, goal=Goal.ATTACK, steps=STEPS),
+    "fmn": partial(minimal.fmn, goal=Goal.ATTACK, steps=STEPS),
+    "cw": partial(minimal.carlini_wagner, goal=Goal.ATTACK, steps=150),
+    "fgsm": partial(budgeted.fgsm, eps=4.0),
+    "pgd": _random_pgd,
+}
+
+
+_COUNTS = {"cw": (3,)}  # 900 steps of Adam a batch
+
+
+@pytest.fixture(scope="module")
+def linear() -> LinearClassifier:
+    """Two classes, so that every descent knows the nearest boundary's direction."""
+    return LinearClassifier(SHAPE, 2)
+
+
+def _sure(network: LinearClassifier, count: int) -> tuple[Tensor, Tensor]:
+    """Images L2 1.5 from undecided grey: inside the box, outside a solver's last step."""
+    generator = torch.Generator().manual_seed(1)
+    grey = 0.4 + 0.2 * torch.rand(count, *SHAPE, generator=generator)
+    labels = torch.arange(count) % 2
+    direction = network.head.weight[labels] - network.head.weight[1 - labels]
+    direction = (direction / direction.norm(dim=1, keepdim=True)).view(-1, *SHAPE)
+    offset = network(grey).gather(1, labels[:, None]) - network(grey).gather(1, 1 - labels[:, None])
+    length = (network.head.weight[0] - network.head.weight[1]).norm()
+    # Straight onto the boundary, then 1.5 away from it.
+    onto = grey - (offset / length)[:, :, None, None] * direction
+    return (onto + 1.5 * direction).clamp(0.05, 0.95), labels
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [(name, count) for name in ATTACKS for count in _COUNTS.get(name, (1, 3, 8))]
+)
+def test_attack_comes_within_a_hundredth_of_the_closed_form(
+    linear: LinearClassifier, name: str, count: int
+) -> None:
+    images, labels = _sure(linear, count)
+    proposed = ATTACKS[name](linear, images, labels)
+    ends = verify(
+        linear, images, labels, Goal.ATTACK, tighten(linear, images, labels, Goal.ATTACK, proposed)
+    )
+    exact = nearest_rmse(linear, images, labels)
+    for end, distance in zip(ends, exact.tolist(), strict=True):
+        assert end.status is Status.FOUND
+        assert end.radius is not None
+        assert distance * (1 - 1e-6) <= end.radius <= 1.01 * distance
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_solver_comes_within_a_hundredth_of_the_closed_form(
+    linear: LinearClassifier, solver: str
+) -> None:
+    images, labels = _sure(linear, 8)
+    rows = solver_stage(solver).run(_subject(linear), _batch(images, labels), _long())
+    exact = nearest_rmse(linear, images, labels).tolist()
+    radii = [row["radius"] for row in rows if row["goal"] == "attack"]
+    for radius, distance in zip(radii, exact, strict=True):
+        assert distance * (1 - 1e-6) <= radius <= 1.01 * distance
+
+
+@pytest.mark.parametrize("name", ["autoattack", "square", "label-only"])
+def test_library_and_blind_attacks_never_pass_below_the_closed_form(
+    linear: LinearClassifier, name: str
+) -> None:
+    images, labels = _sure(linear, 3)
+    # L2 0.18 from the boundary, within every budget.
+    images = images - 0.88 * (images - _mirror(linear, images, labels))
+    exact = nearest_rmse(linear, images, labels).tolist()
+    rows = ATTACK_STAGES[name].run(_subject(linear), _batch(images, labels), _long())
+    found = [row for row in rows if row["status"] == Status.FOUND]
+    assert len(found) == len(rows) or name != "autoattack"
+    assert found
+    for row in found:
+        assert exact[row["position"]] * (1 - 1e-6) <= row["radius"]
+        assert row["radius"] * images[0].numel() ** 0.5 <= row["eps_l2"]
+
+
+@pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.BTR])
+@pytest.mark.parametrize("attack", [minimal.ddn, minimal.fmn, minimal.carlini_wagner])
+def test_what_an_attack_proposes_is_in_the_box_and_reaches_the_goal(
+    subject: Subject, attack: Callable[..., Candidates], goal: Goal
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(8, *SHAPE, generator=generator)
+    labels = subject.network(images).argmax(1)
+    kept = images.clone()
+    proposed = attack(subject.network, images, labels, goal, 40)
+    assert torch.equal(images, kept)
+    assert bool(((proposed.images >= 0) & (proposed.images <= 1)).all())
+    ends = verify(subject.network, images, labels, goal, proposed)
+    for end, is_found in zip(ends, proposed.is_found.tolist(), strict=True):
+        assert end.status is (Status.FOUND if is_found else Status.UNRESOLVED)
+    # FMN's first steps, L2 1, are coarse for pictures this small, and BTR lies farther out.
+    assert int(proposed.is_found.sum()) >= (5 if attack is minimal.fmn else 8)
+
+
+def test_pictures_stay_within_the_budget(subject: Subject) -> None:
+    generator = torch.Generator().manual_seed(4)
+    images = torch.rand(8, *SHAPE, generator=generator)
+    labels = subject.network(images).argmax(1)
+    start = budgeted.random_start(images, 0.3, range(8))
+    for found in (
+        budgeted.fgsm(subject.network, images, labels, 0.3),
+        budgeted.pgd(subject.network, images, labels, 0.3, steps=10, start=start),
+    ):
+        lengths = rmse(found.images, images) * images[0].numel() ** 0.5
+        assert bool((lengths <= 0.3 * (1 + 1e-5)).all())
+        assert bool(((found.images >= 0) & (found.images <= 1)).all())
+
+
+def test_a_picture_that_is_adversarial_only_in_its_batch_does_not_count() -> None:
+    class BatchTrap(nn.Module):
+        """Says the other class whenever it sees more than one picture."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = torch.tensor([1.0, 0.0]).repeat(len(images), 1)
+            return logits.flip(1) if len(images) > 1 else logits
+
+    images, labels = torch.rand(3, *SHAPE), torch.zeros(3, dtype=torch.int64)
+    proposed = Candidates(
+        images=images.flip(0),
+        is_found=torch.tensor([True, True, False]),
+        lower_bounds=torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64),
+        steps=torch.ones(3, dtype=torch.int64),
+    )
+    ends = verify(BatchTrap(), images, labels, Goal.ATTACK, proposed)
+    statuses = [end.status for end in ends]
+    assert statuses == [Status.UNVERIFIED, Status.UNVERIFIED, Status.UNRESOLVED]
+    assert [end.lower_bound for end in ends] == [0.1, 0.2, 0.3]
+    assert all(end.radius is None for end in ends)
+
+
+def test_a_point_on_the_boundary_may_be_lost_by_rounding(linear: LinearClassifier) -> None:
+    images, labels = _sure(linear, 8)
+    proposed = ATTACKS["fmn"](linear, images, labels)
+    tight = tighten(linear, images, labels, Goal.ATTACK, proposed)
+    ends = verify(linear, images, labels, Goal.ATTACK, tight)
+    for end, image, label in zip(ends, images, labels, strict=True):
+        assert end.rounded_radius is not None
+        assert end.picture_sha256 is not None
+        assert abs(end.rounded_radius - (end.radius or 0.0)) < 0.5 / 255
+        assert end.holds_rounded in (True, False)
+        assert int(linear(image[None]).argmax(1)) == int(label)
+    assert not all(end.holds_rounded for end in ends)
+
+
+def test_already_wrong_is_distance_zero(linear: LinearClassifier) -> None:
+    images, labels = _sure(linear, 4)
+    proposed = ATTACKS["ddn"](linear, images, 1 - labels)
+    ends = verify(linear, images, 1 - labels, Goal.ATTACK, proposed)
+    assert {(end.status, end.radius) for end in ends} == {(Status.ALREADY_WRONG, 0.0)}
+
+
+def test_an_image_goes_its_own_way_in_any_batch(subject: Subject) -> None:
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(4, *SHAPE, generator=generator)
+    labels = subject.network(images).argmax(1)
+    for name in ("ddn", "fmn", "pgd", "square", "label-only", *SOLVERS):
+        stage = ATTACK_STAGES[name]
+        whole = stage.run(subject, _batch(images, labels), TINY)
+        for size in (1, 3):
+            parts = []
+            for start in range(0, 4, size):
+                part = slice(start, start + size)
+                batch = _batch(images[part], labels[part], first=start)
+                parts += stage.run(subject, batch, TINY)
+            _assert_alike(whole, parts, name)
+
+
+def _assert_alike(
+    whole: list[dict[str, object]], parts: list[dict[str, object]], name: str
+) -> None:
+    def key(row: dict[str, object]) -> tuple[object, ...]:
+        return row["position"], row["goal"], row["eps_l2"]
+
+    found = {key(row): row for row in parts}
+    assert len(found) == len(whole) == len(parts)
+    for row in whole:
+        other = found[key(row)]
+        assert row["status"] == other["status"], name
+        if row["radius"] is not None:
+            assert other["radius"] == pytest.approx(row["radius"], rel=1e-4), name
+
+
+def _mirror(network: LinearClassifier, images: Tensor, labels: Tensor) -> Tensor:
+    """The nearest point on the boundary."""
+    direction = network.head.weight[labels] - network.head.weight[1 - labels]
+    direction = (direction / direction.norm(dim=1, keepdim=True)).view(-1, *SHAPE)
+    distance = nearest_rmse(network, images, labels) * images[0].numel() ** 0.5
+    return images - distance[:, None, None, None] * direction
+
+
+def _subject(network: nn.Module) -> Subject:
+    return Subject(network=network, card=card())
+
+
+def _batch(images: Tensor, labels: Tensor, *, first: int = 0) -> Batch:
+    positions = range(first, first + len(labels))
+    return Batch(
+        positions=positions,
+        indices=positions,
+        identifiers=[str(position) for position in positions],
+        images=images,
+        labels=labels,
+        seed=0,
+    )
+
+
+def _long() -> Budget:
+    changes = {"steps": 450, "descent_steps": 100, "square_queries": 300, "label_queries": 400}
+    return TINY.model_copy(update=changes)
