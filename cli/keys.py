@@ -30,7 +30,7 @@ def create(
 ) -> None:
     """Make a key and show it, this once; the file keeps its hash."""
     with clear_errors("keys create"):
-        from gateway.keys import add_key
+        from candor.gateway.access.keys import add_key
 
         key = add_key(file, name, tenant, scope)
     if as_json:
@@ -43,7 +43,7 @@ def create(
 def list_(file: KeysFile = _DEFAULT_FILE, as_json: AsJson = False) -> None:
     """Show names, tenants and scopes."""
     with clear_errors("keys list"):
-        from gateway.keys import read_keys
+        from candor.gateway.access.keys import read_keys
 
         known = [entry.identity for entry in read_keys(file)]
     if as_json:
@@ -63,6 +63,6 @@ def revoke(
 ) -> None:
     """Remove a key; a running gateway refuses it from its next request on."""
     with clear_errors("keys revoke"):
-        from gateway.keys import revoke_key
+        from candor.gateway.access.keys import revoke_key
 
         revoke_key(file, name)

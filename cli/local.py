@@ -17,11 +17,11 @@ import numpy as np
 
 from candor.contracts import api, wire
 from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
+from candor.gateway.access.request_context import Caller
+from candor.gateway.config.settings import Settings
+from candor.gateway.service.service import CandorService
+from candor.gateway.workers.protocol import Role, WorkerBackend
 from cli.output import console
-from gateway.backend import Role, WorkerBackend
-from gateway.caller import Caller
-from gateway.service import CandorService
-from gateway.settings import Settings
 from handlers.envelopes import INPUT_NAME, Task, answer_rows, seal, wrong_kind
 
 if TYPE_CHECKING:

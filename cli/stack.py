@@ -384,7 +384,7 @@ def _start_gateway(
         **_file_settings(),
     }
     log = None if config.shows_gateway_log else run_dir / "gateway.log"
-    command = [sys.executable, "-m", "gateway"]
+    command = [sys.executable, "-m", "candor.gateway"]
     return _spawn("gateway", command, {**os.environ, **settings}, log=log)
 
 

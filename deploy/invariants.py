@@ -22,7 +22,7 @@ _SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _TRIGGER = {"serverAddress", "query", "threshold"}
 _WORKER_PROBE = ["python", "-m", "cli.probe_worker"]
-# Of the gateway after its drain (gateway.main: both doors, one after the other), and of the JVM.
+# Of the gateway after its drain (its `main`: both doors, one after the other), and of the JVM.
 _LAST_ANSWERS_SECONDS = 10
 _JVM_STOP_SECONDS = 15
 

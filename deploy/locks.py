@@ -18,9 +18,10 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements.lock"
-_OURS = ("candor", "gateway")
+_OURS = ("candor",)
 _GATEWAY_SOURCES = (
-    "gateway",
+    "candor/gateway",
+    "candor/images",
     "candor/contracts",
     "candor/rpc",
     "candor/store",

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.gateway.access.request_context import TENANT_KEY
 from candor.rpc import status
-from gateway.caller import TENANT_KEY
 
 OPTIONS = [
     # 64 explanations of a large picture with their tensors.

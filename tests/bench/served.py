@@ -320,7 +320,7 @@ class _Bench:
 
     def _gateway(self) -> psutil.Process:
         children = psutil.Process().children(recursive=True)
-        return next(child for child in children if child.cmdline()[-2:] == ["-m", "gateway"])
+        return next(child for child in children if child.cmdline()[-2:] == ["-m", "candor.gateway"])
 
     def _growth_row(self, name: str, grown: int) -> Row:
         return Row(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from candor.data.cifar10 import CLASS_NAMES
 from cli.main import build_app
-from tests.gateway.open_doors import opened
+from tests.gateway.servers import opened
 
 TRAIN_IMAGES, TEST_IMAGES = 40, 20
 COLOURS = np.random.default_rng(0).integers(40, 216, (len(CLASS_NAMES), 3))

@@ -13,13 +13,13 @@ from candor.client.connection import Tls
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.gateway.access.keys import add_key
 from candor.rpc.pb.torchserve import inference_pb2_grpc
 from cli import stack
-from gateway.keys import add_key
 from tests.fixtures.service import png  # noqa: F401
 from tests.gateway.certificates import Authority
-from tests.gateway.open_doors import until
-from tests.gateway.test_gateway_process import StandIn
+from tests.gateway.servers import until
+from tests.gateway.test_process import StandIn
 
 
 @pytest.fixture

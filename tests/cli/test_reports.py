@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from candor.store.engine import Store, open_store
 from cli.main import build_app
-from tests.gateway.open_doors import Doors, opened, until
+from tests.gateway.servers import Doors, opened, until
 from tests.gateway.test_reports import HALF, PAGE, RESULT, queue
 
 

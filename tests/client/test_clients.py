@@ -13,10 +13,10 @@ from candor.client.connection import Connection, Tls
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway.keys import add_key
-from gateway.quotas import Quota
+from candor.gateway.access.keys import add_key
+from candor.gateway.access.quotas import Quota
 from tests.gateway.certificates import Authority
-from tests.gateway.open_doors import Doors, opened, running, until
+from tests.gateway.servers import Doors, opened, running, until
 
 
 def predict_request(png: bytes) -> api.PredictRequest:

@@ -54,7 +54,9 @@ def test_every_form_of_import_is_seen(source, names):
     assert imported_names(source, "room.part") == names
 
 
-@pytest.mark.parametrize("folder", ["candor/contracts", "candor/rpc", "candor/client", "gateway"])
+@pytest.mark.parametrize(
+    "folder", ["candor/contracts", "candor/rpc", "candor/client", "candor/gateway"]
+)
 def test_no_torch_at_the_door(folder):
     assert list(imports_of(folder)), "nothing was read"
     assert violations(folder, lambda name: not is_below(name, "torch")) == []

@@ -123,7 +123,7 @@ def test_the_gateway_image_builds_and_serves_as_nobody(tmp_path: Path) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "uid 65532" in said
-    assert "first python -m gateway" in said
+    assert "first python -m candor.gateway" in said
     assert 'candor_build_info{version="7.8.9"} 1.0' in said
     assert "root is read-only" in said
     assert "ended with 0" in said

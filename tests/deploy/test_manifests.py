@@ -11,19 +11,19 @@ import pytest
 import typer
 import yaml
 
-import gateway.main
+from candor.gateway import main
+from candor.gateway.config.settings import Settings
+from candor.gateway.observability.metrics import Metrics
 from cli import stack
 from cli.archives import MODELS_DIR
 from cli.main import build_app
 from cli.torchserve import STANDARD_PORTS
 from deploy import invariants, manifests
 from deploy.invariants import INVARIANTS, Manifest, pods
-from gateway.metrics import Metrics
-from gateway.settings import Settings
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
 TARGETS = [str(path.relative_to(manifests.K8S_DIR)) for path in manifests.targets()]
-# Read by `candor candidates` and by the store, not by gateway.settings.
+# Read by `candor candidates` and by the store, not by candor.gateway.config.settings.
 STORE_SETTING = "CANDOR_STORE_URL"
 DATA_SETTING = "CANDOR_DATA"
 
@@ -219,7 +219,7 @@ def test_a_misspelt_field_does_not_pass_the_schema(
 
 
 def test_the_drain_is_as_long_as_gateway_and_stack_say() -> None:
-    assert invariants._LAST_ANSWERS_SECONDS == 2 * gateway.main._LAST_ANSWERS_SECONDS
+    assert invariants._LAST_ANSWERS_SECONDS == 2 * main._LAST_ANSWERS_SECONDS
     assert invariants._JVM_STOP_SECONDS == stack._JVM_STOP_SECONDS
 
 

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from candor.gateway.observability.metrics import (
+    FIRST_PROGRESS_OBJECTIVE_SECONDS,
+    OBJECTIVE_SECONDS,
+    Metrics,
+)
 from deploy import monitoring
-from gateway.metrics import FIRST_PROGRESS_OBJECTIVE_SECONDS, OBJECTIVE_SECONDS, Metrics
 
 DEPLOY_DIR = monitoring.REPOSITORY / "deploy"
 RUNBOOKS = monitoring.REPOSITORY / "docs/runbooks.md"

@@ -115,7 +115,7 @@ def another_gateway(site: Site, **environment: str) -> Iterator[Gateway]:
     }
     with (site.folder / f"gateway-{grpc_port}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway"],
+            [sys.executable, "-m", "candor.gateway"],
             env={**os.environ, **settings, **environment},
             stdout=log,
             stderr=subprocess.STDOUT,

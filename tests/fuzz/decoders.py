@@ -26,7 +26,7 @@ _RSS_LIMIT_MEGABYTES = 3000
 # Whose branches lead the search for new inputs.
 _GUIDED_BY = [
     *("PIL.ImageFile", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin"),
-    *("candor.models.folder", "candor.contracts.wire", "gateway.images", "handlers"),
+    *("candor.models.folder", "candor.contracts.wire", "candor.images.pixels", "handlers"),
 ]
 Decoder = Callable[[bytes], None]
 
@@ -34,14 +34,14 @@ Decoder = Callable[[bytes], None]
 def pictures(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
     """Encoded pictures, as both doors decode them."""
     from candor.contracts.api import ImageInput, InputSpec
-    from gateway import images
+    from candor.images import pixels
     from tests.fuzz.outcomes import pictures as real
 
     spec = InputSpec(channels=3, height=8, width=6, lower=0.0, upper=1.0)
 
     def decode(content: bytes) -> None:
-        with contextlib.suppress(images.BadImage):
-            images.decode(ImageInput(encoded=content), spec)
+        with contextlib.suppress(pixels.BadImage):
+            pixels.decode(ImageInput(encoded=content), spec)
 
     return decode, real()
 

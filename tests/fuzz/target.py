@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.gateway.open_doors import running, until
+from tests.gateway.servers import running, until
 
 
 @dataclass(frozen=True, slots=True)

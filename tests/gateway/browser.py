@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.gateway.open_doors import until
+from tests.gateway.servers import until
 
 _EXPECT_MILLISECONDS = 20_000
 _START_SECONDS = 60.0  # a process that imports everything, on a machine that does more than this
@@ -48,7 +48,7 @@ def enter(page: Page, url: str, name: str) -> Page:
 
 
 class PageServer:
-    """`python -m gateway` on one port, without workers: pages need none."""
+    """`python -m candor.gateway` on one port, without workers: pages need none."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         with socket.socket() as probe:
@@ -68,7 +68,9 @@ class PageServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway"], env=self._environment, stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "candor.gateway"],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
         )
         until(self._answers, _START_SECONDS)
 

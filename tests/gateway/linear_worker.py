@@ -25,7 +25,7 @@ from candor.contracts.worker import (
     SearchItem,
     SearchProgress,
 )
-from gateway.backend import WorkerDied, WorkerFault, WorkerUnavailable
+from candor.gateway.workers.protocol import WorkerDied, WorkerFault, WorkerUnavailable
 
 SHAPE = (3, 8, 6)  # height and width differ, so a swap of the two shows
 CLASSES = ("cat", "dog", "frog", "ship", "truck")

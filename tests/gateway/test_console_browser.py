@@ -15,10 +15,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from candor.contracts import api
+from candor.gateway.access.keys import add_key
 from candor.rpc.pb.candor.v1 import candor_pb2
-from gateway.keys import add_key
 from tests.gateway.linear_worker import CLASSES, SHAPE
-from tests.gateway.open_doors import Doors, opened
+from tests.gateway.servers import Doors, opened
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from candor.contracts import limits
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.store.engine import StoreError, open_store
 from candor.store.transfer import export_store, import_store
-from tests.gateway.open_doors import Doors, opened
+from tests.gateway.servers import Doors, opened
 
 HEADER_SECONDS = 0.5
 BODY_SECONDS = 0.7

@@ -10,9 +10,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.gateway.access.keys import KeyFileError, KeyRing, Scope, add_key, read_keys, revoke_key
+from candor.gateway.access.quotas import Quota, Quotas
 from cli.main import build_app
-from gateway.keys import KeyFileError, KeyRing, Scope, add_key, read_keys, revoke_key
-from gateway.quotas import Quota, Quotas
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from candor.contracts import limits
 from candor.rpc.pb.openinference import inference_pb2 as pb
 from candor.rpc.pb.openinference import inference_pb2_grpc
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of
-from tests.gateway.open_doors import Doors
+from tests.gateway.servers import Doors
 
 INFER = "/v2/models/linear/infer"
 

@@ -31,7 +31,7 @@ from candor.store.engine import Store, open_store
 from candor.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
 from candor.store.reports import Reports
 from candor.store.tables import ReportJob
-from tests.gateway.open_doors import Doors, opened
+from tests.gateway.servers import Doors, opened
 from tests.store.stores import Clock
 
 LEASE_SECONDS = 60.0

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.routing import Route, Routes, request_key
-from gateway.settings import Settings
+from candor.gateway.config.settings import Settings
+from candor.gateway.service.routing import Route, Routes, request_key
 
 MODELS = ("linear@1.2", "linear@1.3", "linear@2.0", "other")
 KEYS = [request_key("acme", number.to_bytes(4, "big")) for number in range(4000)]

@@ -13,9 +13,9 @@ import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gateway.main import Gateway
+from candor.gateway.main import Gateway
 from tests.gateway.certificates import Authority
-from tests.gateway.open_doors import START_SECONDS, running, until
+from tests.gateway.servers import START_SECONDS, running, until
 
 
 @contextmanager

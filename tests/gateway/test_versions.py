@@ -17,22 +17,22 @@ from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.reports import CreateReportRequest
 from candor.contracts.worker import SearchEnd
-from candor.rpc.pb.openinference import inference_pb2, inference_pb2_grpc
-from gateway.caller import Priority
-from gateway.metrics import ShadowOutcome
-from gateway.routing import Route
-from gateway.search import SearchResult
-from gateway.service import CandorService
-from gateway.settings import Settings
-from gateway.shadow import (
+from candor.gateway.access.request_context import Priority
+from candor.gateway.config.settings import Settings
+from candor.gateway.observability.metrics import ShadowOutcome
+from candor.gateway.scheduling.jobs import SearchResult
+from candor.gateway.service.routing import Route
+from candor.gateway.service.service import CandorService
+from candor.gateway.service.shadow import (
     GAIN_TOLERANCE,
     MAX_IN_FLIGHT,
     compare_explanations,
     compare_predictions,
     compare_radii,
 )
+from candor.rpc.pb.openinference import inference_pb2, inference_pb2_grpc
 from tests.gateway.linear_worker import SHAPE, WEIGHTS, LinearBackend, card_of, logits_of
-from tests.gateway.open_doors import Doors, opened, until
+from tests.gateway.servers import Doors, opened, until
 
 MODELS = ("linear@1.3", "linear@1.2", "linear@2.0")  # the primary is not the first
 TARGETS = (api.ClassRef(index=0),)

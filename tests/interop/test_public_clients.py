@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.gateway.linear_worker import CLASSES, SHAPE, confidences_of
-from tests.gateway.open_doors import Doors
+from tests.gateway.servers import Doors
 
 pytestmark = pytest.mark.slow
 _FOLDER = Path(__file__).parent

@@ -14,9 +14,9 @@ from PIL import Image
 
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from gateway.metrics import FIRST_PROGRESS_OBJECTIVE_SECONDS, OBJECTIVE_SECONDS
+from candor.gateway.observability.metrics import FIRST_PROGRESS_OBJECTIVE_SECONDS, OBJECTIVE_SECONDS
 from tests.gateway.linear_worker import CLASSES, SHAPE
-from tests.gateway.open_doors import Doors, opened
+from tests.gateway.servers import Doors, opened
 from tests.load.__main__ import OUT_DIR
 from tests.load.checks import WrongAnswer, check_explanation, check_prediction, check_probe
 from tests.load.doors import Door, GrpcDoor, RestDoor

@@ -13,9 +13,9 @@ import numpy as np
 import psycopg
 import pytest
 
+from candor.images.pixels import encode_png
 from candor.store.candidates import CandidateWriter, NewCandidate, SetKey
 from candor.store.engine import Store
-from gateway.images import encode_png
 
 CLASS_NAMES = ("cat", "dog", "frog")
 KEY = SetKey(weights_sha256="a" * 64, data_sha256="b" * 64, solver="paper", steps=450, seed=0)

@@ -1,0 +1,341 @@
+"""What the gateway counts for Prometheus.
+
+Ours begin with `candor_`, units are seconds and RMSE on the [0, 1] pixel scale, and every label
+comes from a set that is known at start: a caller's text never becomes a label.
+"""
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from http.server import HTTPServer
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from candor.contracts.api import ModelRef, SearchStatus
+from candor.contracts.errors import ErrorCode
+from candor.contracts.names import versioned
+from candor.contracts.reports import ReportState
+from candor.contracts.worker import Goal
+from candor.gateway.workers.protocol import Role
+
+OTHER: Final = "other"
+# Those that are about one model, and those that are not; whoever adds a verb names it here.
+MODEL_VERBS: Final = (
+    "predict",
+    "predict_many",
+    "explain",
+    "explain_many",
+    "explain_stream",
+    "probe",
+    "compare",
+    "get_model",
+)
+PLAIN_VERBS: Final = (
+    "list_models",
+    "annotations_next",
+    "annotations_answer",
+    "annotations_undo",
+    "create_report",
+    "get_report",
+    "list_reports",
+    "cancel_report",
+    "download_report",
+    "refused",  # whatever was asked for: nobody looked
+)
+VERBS: Final = MODEL_VERBS + PLAIN_VERBS
+OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
+CACHE_RESULTS: Final = ("hit", "shared", "miss")
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+WORKER_ERRORS: Final = ("died", "unavailable", "fault")
+ShadowVerb = Literal["predict", "explain", "probe"]
+ShadowOutcome = Literal["agree", "disagree", "failed", "skipped"]
+ShadowMeasure = Literal["confidence", "gain", "rmse", "cosine", "radius_ratio"]
+# How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
+# so that the share within the objective is counted and not interpolated.
+OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
+    "predict": 0.25,
+    "explain": 30.0,
+    "explain_stream": 30.0,
+    "probe": 30.0,
+    "compare": 30.0,
+}
+FIRST_PROGRESS_OBJECTIVE_SECONDS: Final = 1.0
+
+_REQUEST_EDGES = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    *(30.0, 60.0, 120.0, 240.0, 480.0, 600.0),
+)
+_CHUNK_EDGES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0)
+_COUNT_EDGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_RMSE_EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SHADOW_MEASURES: Final[Mapping[ShadowMeasure, tuple[str, str, tuple[float, ...]]]] = {
+    "confidence": (
+        "confidence_difference",
+        "Largest change of a class's confidence in a prediction.",
+        (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+    ),
+    "gain": (
+        "gain_difference",
+        "Change of the confidence an explanation gains for its target.",
+        (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+    ),
+    "rmse": ("rmse_difference", "Change of an explanation's RMSE.", _RMSE_EDGES),
+    "cosine": (
+        "cosine",
+        "Cosine of the perturbations of two versions.",
+        (-0.5, 0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
+    ),
+    "radius_ratio": (
+        "radius_ratio",
+        "A probe's radius over the primary's.",
+        (0.1, 0.25, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 2.0, 4.0, 10.0),
+    ),
+}
+
+
+class Metrics:
+    """Every measure, in a registry of its own; one object a gateway.
+
+    Args:
+        models: names served, the default first; any other is counted as "other".
+        tenants: names that compute seconds are told apart by, likewise.
+        primaries: what a request without a version counts for, by what it names.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        tenants: Collection[str] = (),
+        primaries: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._models = tuple(models)
+        self._tenants = frozenset(tenants)
+        self._primaries = {"": self._models[0], **primaries}
+        self._requests = self._counter(
+            "requests", "Requests that ended.", ("verb", "model", "outcome")
+        )
+        self._request_seconds = self._histogram(
+            "request_seconds", "From arrival to answer.", ("verb", "model"), _REQUEST_EDGES
+        )
+        self._queue_seconds = self._histogram(
+            "queue_seconds", "A search's wait for its first chunk.", ("model",), _REQUEST_EDGES
+        )
+        self._first_progress_seconds = self._histogram(
+            "first_progress_seconds",
+            "From a search's admission to the end of its first chunk.",
+            ("model",),
+            _REQUEST_EDGES,
+        )
+        self._chunk_seconds = self._histogram(
+            "chunk_seconds", "One call that advances searches.", ("model",), _CHUNK_EDGES
+        )
+        self._chunk_searches = self._histogram(
+            "chunk_searches", "Searches advanced by one call.", ("model",), _COUNT_EDGES
+        )
+        self._searches = self._counter(
+            "searches", "Searches that ended.", ("model", "goal", "status")
+        )
+        self._partial = self._counter(
+            "partial_searches", "Answers with the best of a search that had not ended.", ("model",)
+        )
+        self._cancelled = self._counter(
+            "cancelled_searches", "Searches that ended because nobody waited.", ("model",)
+        )
+        self._steps = self._histogram(
+            "search_steps", "Steps a search took.", ("model",), _COUNT_EDGES
+        )
+        self._rmse = self._histogram(
+            "search_rmse", "RMSE of a search's picture.", ("model", "goal"), _RMSE_EDGES
+        )
+        self._active = self._gauge("active_searches", "Searches that have begun.", ("model",))
+        self._waiting = self._gauge(
+            "waiting_searches", "Searches before their first chunk.", ("model",)
+        )
+        self._pending = self._gauge(
+            "pending_compute_seconds", "Computing that admitted searches still need.", ("model",)
+        )
+        self._cache = self._counter("cache_requests", "Looks into the cache.", ("model", "result"))
+        self._compute = self._counter("compute_seconds", "Computing, by tenant.", ("tenant",))
+        self._worker_errors = self._counter(
+            "worker_errors", "Calls to workers without an answer.", ("model", "role", "kind")
+        )
+        self._shadow = self._counter(
+            "shadow", "Answers compared with another version's.", ("model", "verb", "outcome")
+        )
+        self._differences = {
+            measure: self._histogram(f"shadow_{name}", text, ("model",), edges)
+            for measure, (name, text, edges) in _SHADOW_MEASURES.items()
+        }
+        self._jobs = self._gauge("report_jobs", "Robustness reports by state.", ("state",))
+        self._ready = self._gauge("ready", "1 where every model just answered.", ())
+        self._build = Info("candor_build", "This gateway.", registry=self.registry)
+        self._model_info = self._gauge(
+            "model_info", "1 for the model in service.", ("model", "version", "weights_digest")
+        )
+        self._known: dict[str, tuple[str, str, str]] = {}
+        self._start_at_zero()
+
+    def request_ended(self, verb: str, model: str, outcome: str, seconds: float) -> None:
+        """One request: ``model`` empty for the default, ``outcome`` OK, CANCELLED or an error."""
+        name = self._model(self._primaries.get(model, model)) if verb in MODEL_VERBS else ""
+        verb = _closed(verb, VERBS)
+        self._requests.labels(verb, name, _closed(outcome, OUTCOMES)).inc()
+        self._request_seconds.labels(verb, name).observe(seconds)
+
+    def chunk_ended(self, model: str, search_count: int, seconds: float) -> None:
+        """One call to a worker that advanced so many searches."""
+        name = self._model(model)
+        self._chunk_seconds.labels(name).observe(seconds)
+        self._chunk_searches.labels(name).observe(search_count)
+
+    def search_started(self, model: str, queue_seconds: float) -> None:
+        """A search's first chunk begins now."""
+        self._queue_seconds.labels(self._model(model)).observe(queue_seconds)
+
+    def search_progressed(self, model: str, seconds: float) -> None:
+        """A search's first chunk ended, so long after its admission."""
+        self._first_progress_seconds.labels(self._model(model)).observe(seconds)
+
+    def search_ended(
+        self, model: str, goal: Goal, status: SearchStatus, *, steps: int, rmse: float
+    ) -> None:
+        """One search with its verified end, or with the best it had when time was up."""
+        name = self._model(model)
+        self._searches.labels(name, goal.value, status.value).inc()
+        self._steps.labels(name).observe(steps)
+        self._rmse.labels(name, goal.value).observe(rmse)
+
+    def search_cut(self, model: str) -> None:
+        """Of those, one that had steps left."""
+        self._partial.labels(self._model(model)).inc()
+
+    def search_cancelled(self, model: str) -> None:
+        self._cancelled.labels(self._model(model)).inc()
+
+    def set_load(self, model: str, *, active: int, waiting: int, pending_seconds: float) -> None:
+        """What a scheduler has to do now; ``pending_seconds`` is its own estimate."""
+        name = self._model(model)
+        self._active.labels(name).set(active)
+        self._waiting.labels(name).set(waiting)
+        self._pending.labels(name).set(pending_seconds)
+
+    def cache_asked(self, model: str, result: Literal["hit", "shared", "miss"]) -> None:
+        """``shared``: not there yet, but under way for somebody else."""
+        self._cache.labels(self._model(model), result).inc()
+
+    def worker_failed(
+        self, model: str, role: Role, kind: Literal["died", "unavailable", "fault"]
+    ) -> None:
+        self._worker_errors.labels(self._model(model), role, kind).inc()
+
+    def computed(self, tenant: str, seconds: float) -> None:
+        """What a search cost whoever ordered it."""
+        self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
+
+    def shadow_ended(self, model: str, verb: ShadowVerb, outcome: ShadowOutcome) -> None:
+        """One answer compared, or not, with that of ``model``, the shadow."""
+        self._shadow.labels(self._model(model), verb, outcome).inc()
+
+    def shadow_differs(self, model: str, measure: ShadowMeasure, value: float) -> None:
+        """One difference between a shadow's answer and the primary's."""
+        self._differences[measure].labels(self._model(model)).observe(value)
+
+    def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
+        """Robustness reports by state; a state left out has none."""
+        for state in ReportState:
+            self._jobs.labels(state.value).set(counts.get(state, 0))
+
+    def set_ready(self, is_ready: bool) -> None:
+        self._ready.set(int(is_ready))
+
+    def set_build(self, version: str) -> None:
+        self._build.info({"version": version})
+
+    def set_model(self, model: ModelRef) -> None:
+        """The version now in service; the one before it is no longer told."""
+        served = versioned(model.name, model.version)
+        name = served if served in self._models else self._model(model.name)
+        labels = (name, model.version, model.weights_digest)
+        known = self._known.get(name)
+        if known not in (None, labels):
+            self._model_info.remove(*known)
+        self._known[name] = labels
+        self._model_info.labels(*labels).set(1)
+
+    def _start_at_zero(self) -> None:
+        """Series that exist before the first event, so that a rate sees the first one."""
+        for verb, outcome in itertools.product(PLAIN_VERBS, OUTCOMES):
+            self._requests.labels(verb, "", outcome)
+        for verb in PLAIN_VERBS:
+            self._request_seconds.labels(verb, "")
+        for model in self._models:
+            self._start_model_at_zero(model)
+        for tenant in (*self._tenants, OTHER):
+            self._compute.labels(tenant)
+        self.set_jobs({})
+
+    def _start_model_at_zero(self, model: str) -> None:
+        self.set_load(model, active=0, waiting=0, pending_seconds=0.0)
+        for verb, outcome in itertools.product(MODEL_VERBS, OUTCOMES):
+            self._requests.labels(verb, model, outcome)
+        for verb in MODEL_VERBS:
+            self._request_seconds.labels(verb, model)
+        for measure in (
+            *(self._queue_seconds, self._first_progress_seconds, self._chunk_seconds),
+            *(self._chunk_searches, self._steps, self._partial, self._cancelled),
+            *self._differences.values(),
+        ):
+            measure.labels(model)
+        for goal, status in itertools.product(Goal, SearchStatus):
+            self._searches.labels(model, goal.value, status.value)
+        for goal in Goal:
+            self._rmse.labels(model, goal.value)
+        for verb, outcome in itertools.product(get_args(ShadowVerb), get_args(ShadowOutcome)):
+            self._shadow.labels(model, verb, outcome)
+        for result in CACHE_RESULTS:
+            self._cache.labels(model, result)
+        for role, kind in itertools.product(ROLES, WORKER_ERRORS):
+            self._worker_errors.labels(model, role, kind)
+
+    def _model(self, name: str) -> str:
+        return _closed(name, self._models)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        """A name without `_total`, which the client adds."""
+        return Counter(f"candor_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(f"candor_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], edges: tuple[float, ...]
+    ) -> Histogram:
+        return Histogram(f"candor_{name}", text, labels, registry=self.registry, buckets=edges)
+
+
+def start_exposition(metrics: Metrics, host: str, port: int) -> HTTPServer:
+    """Answer Prometheus at /metrics from a thread; `shutdown` and `server_close` end it.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    # They would be a second series beside each, which nobody asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    server, _ = start_http_server(port, host, registry=metrics.registry)
+    return server
+
+
+def _closed(value: str, allowed: Collection[str]) -> str:
+    return value if value in allowed else OTHER

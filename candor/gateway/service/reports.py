@@ -1,0 +1,126 @@
+"""The verbs of `ReportService`, the same for either door.
+
+Everything here asks the store, in a thread; what workers compute is read from their folder.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.reports import (
+    NAME_PREFIX,
+    CreateReportRequest,
+    ListReportsRequest,
+    ListReportsResponse,
+    Report,
+    ReportFile,
+    ReportState,
+)
+from candor.gateway.access.request_context import Caller
+from candor.gateway.service import validation
+from candor.gateway.service.routing import Routes
+from candor.store.reports import Reports
+
+
+class ReportDesk:
+    """Takes and shows report jobs.
+
+    Args:
+        routes: what may be audited; a name without a version stands for the primary.
+        folder: of the workers, a folder a report inside.
+    """
+
+    def __init__(self, reports: Reports, routes: Routes, folder: Path) -> None:
+        self._reports = reports
+        self._routes = routes
+        self._folder = folder
+
+    async def create(self, payload: Any, caller: Caller) -> Report:
+        """The queued job, or the one that the idempotency key already stands for.
+
+        Raises:
+            ServiceError: INVALID_INPUT, MODEL_NOT_FOUND, CONFLICT.
+        """
+        wanted = validation.requested_model(payload)
+        name = self._routes.find(wanted)
+        if name is None:
+            raise validation.unknown_model(
+                wanted, self._routes.models, payload, CreateReportRequest
+            )
+        asked = validation.parsed(CreateReportRequest, payload)
+        others, unknown = _other_models(asked, self._routes)
+        violations = [*unknown, *await self._bad_comparison(asked, caller)]
+        if violations:
+            raise invalid_input(violations)
+        request = asked.model_copy(update={"model": name, **others})
+        return await asyncio.to_thread(self._reports.create, request, tenant=caller.tenant)
+
+    async def get(self, name: str, caller: Caller) -> Report:
+        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        return await asyncio.to_thread(self._reports.get, name, tenant=caller.tenant)
+
+    async def list(self, payload: Any, caller: Caller) -> ListReportsResponse:
+        """Raises: ServiceError: INVALID_INPUT."""
+        request = validation.parsed(ListReportsRequest, payload)
+        return await asyncio.to_thread(self._reports.list, request, tenant=caller.tenant)
+
+    async def cancel(self, name: str, caller: Caller) -> Report:
+        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        return await asyncio.to_thread(self._reports.cancel, name, tenant=caller.tenant)
+
+    async def counts(self) -> Mapping[ReportState, int]:
+        """Jobs of all tenants by state."""
+        return await asyncio.to_thread(self._reports.counts)
+
+    async def file(self, name: str, file_name: str, caller: Caller) -> tuple[ReportFile, Path]:
+        """A file of a report that succeeded, and where it is.
+
+        Raises:
+            ServiceError: REPORT_NOT_FOUND: no such report or file, or it is not in the folder.
+        """
+        report = await self.get(name, caller)
+        files = report.response.files if report.response else ()
+        found = next((file for file in files if file.name == file_name), None)
+        if found is None:
+            names = ", ".join(file.name for file in files) or f"none while it is {report.state}"
+            raise _no_file(f"got {validation.shown(file_name)}, allowed {names}")
+        path = self._folder / report.name.removeprefix(NAME_PREFIX) / found.name
+        if not await asyncio.to_thread(path.is_file):
+            raise _no_file(f"{found.name} is no longer in the gateway's folder of reports")
+        return found, path
+
+    async def _bad_comparison(
+        self, request: CreateReportRequest, caller: Caller
+    ) -> tuple[FieldViolation, ...]:
+        if not request.compare:
+            return ()
+        try:
+            state = str((await self.get(request.compare, caller)).state)
+        except ServiceError:
+            state = "no report of this store"
+        if state == ReportState.SUCCEEDED:
+            return ()
+        text = f"got {validation.shown(request.compare)} ({state}), allowed one that succeeded"
+        return (FieldViolation("compare", text),)
+
+
+def _other_models(
+    request: CreateReportRequest, routes: Routes
+) -> tuple[dict[str, str], list[FieldViolation]]:
+    """Served names by field, and the fields that name no model."""
+    found, violations = {}, []
+    for field in ("independent", "undefended"):
+        wanted = getattr(request, field)
+        name = routes.find(wanted) if wanted else ""
+        if name is None:
+            text = f"got {validation.shown(wanted)}, allowed {', '.join(routes.models)}"
+            violations.append(FieldViolation(field, text))
+        else:
+            found[field] = name
+    return found, violations
+
+
+def _no_file(description: str) -> ServiceError:
+    return ServiceError(ErrorCode.REPORT_NOT_FOUND, f"file: {description}")

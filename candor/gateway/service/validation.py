@@ -1,0 +1,290 @@
+"""A raw request against the contract: every bad field is found before one is reported.
+
+A request is a plain mapping, the same from either door.
+"""
+
+import asyncio
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from candor.contracts import limits
+from candor.contracts.api import ClassRef, ImageInput, ModelDetails
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.reports import ReportState
+from candor.images import pixels
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+PartT = TypeVar("PartT", bound=BaseModel)
+
+_MAX_VIOLATIONS = 64  # of one answer; a hostile request could hold a million
+_MAX_VALUES = 1000  # keys and entries of one request; the largest that makes sense has about 200
+_RANGES = {
+    "allow_partial": "true, false",
+    "attacks_only": "true, false",
+    "batch_size": f"[1, {limits.MAX_REPORT_BATCH}]",
+    "direction": "for, against",
+    "goals": "one or both of attack, btr",
+    "idempotency_key": f"at most {limits.MAX_KEY_CHARS} printable ASCII characters",
+    "image": "an object with encoded or tensor",
+    "image_count": f"[{limits.MIN_REPORT_IMAGES}, {limits.MAX_REPORT_IMAGES}]",
+    "include_tensor": "true, false",
+    "index": "a class index, 0 or more",
+    "label": "an object with index or name",
+    "no_cache": "true, false",
+    "page_size": f"[1, {limits.MAX_PAGE_SIZE}]",
+    "quick": "true, false",
+    "rho": "RMSE in (0, 1]",
+    "rhos": "RMSE in (0, 1]",
+    "seed": f"[0, {limits.MAX_SEED}]",
+    "state": ", ".join(ReportState),
+    "steps": f"[1, {limits.MAX_STEPS}]",
+    "target": "an object with index or name",
+    "targets": "an object with index or name",
+    "timeout_seconds": f"(0, {limits.MAX_TIMEOUT_SECONDS:g}]",
+    "top_k": f"[1, {limits.MAX_TOP_K}]",
+}
+_OVERSIZED = FieldViolation("request", f"got more values than allowed, {_MAX_VALUES}")
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Generic[RequestT]):
+    """A request in which nothing is wrong.
+
+    Attributes:
+        image: the decoded picture, (C, H, W) float32 in [0, 1].
+        classes: index of every class the request names, by dotted path.
+    """
+
+    request: RequestT
+    image: pixels.Pixels
+    classes: Mapping[str, int]
+
+
+def requested_model(payload: Any) -> str:
+    """The name asked for, empty for the default (also where the field itself is bad)."""
+    name = payload.get("model", "") if isinstance(payload, Mapping) else ""
+    return name if isinstance(name, str) else ""
+
+
+def sent_picture(payload: Any) -> bytes:
+    """The picture of a request as it was sent, not decoded yet; empty where it is bad."""
+    if not isinstance(payload, Mapping) or is_oversized(payload):
+        return b""
+    image = _part(ImageInput, payload.get("image"))
+    if image is None:
+        return b""
+    if image.tensor is not None:
+        return repr(image.tensor.shape).encode() + image.tensor.data
+    return image.encoded or b""
+
+
+def unknown_model(
+    name: str, available: tuple[str, ...], payload: Any = None, kind: type[BaseModel] | None = None
+) -> ServiceError:
+    """MODEL_NOT_FOUND, with whatever else can be seen to be wrong without a model."""
+    description = f"got {_repr.repr(name)}, available {', '.join(available)}"
+    violations = [FieldViolation("model", description)]
+    if kind is not None and not is_oversized(payload):
+        violations += _parse(kind, payload)[1]
+    return ServiceError(
+        ErrorCode.MODEL_NOT_FOUND, f"model: {description}", violations=violations[:_MAX_VIOLATIONS]
+    )
+
+
+def parsed(kind: type[RequestT], payload: Any) -> RequestT:
+    """The request without a look at a model, or every violation at once.
+
+    Raises:
+        ServiceError: INVALID_INPUT.
+    """
+    if is_oversized(payload):
+        raise invalid_input([_OVERSIZED])
+    return parsed_loosely(kind, payload)
+
+
+def parsed_loosely(kind: type[PartT], payload: Any) -> PartT:
+    """The same for what may have many values, such as a tensor."""
+    request, violations = _parse(kind, payload)
+    if request is None:
+        raise invalid_input(violations[:_MAX_VIOLATIONS])
+    return request
+
+
+async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Checked[RequestT]:
+    """The request with its picture and classes, or every violation at once.
+
+    Raises:
+        ServiceError: INVALID_INPUT.
+    """
+    if is_oversized(payload):
+        raise invalid_input([_OVERSIZED])
+    request, violations = _parse(kind, payload)
+    fields = payload if isinstance(payload, Mapping) else {}
+    classes, unknown = _resolve_classes(fields, model)
+    violations += unknown + list(_pair_violations(fields)) + list(_solver_violations(fields, model))
+    # The parsed picture where there is one: base64 of megabytes is decoded once.
+    source = fields.get("image") if request is None else getattr(request, "image", None)
+    image, bad_image = await _image(source, model)
+    violations += bad_image
+    if violations or request is None or image is None:
+        raise invalid_input(_without_repeats(violations)[:_MAX_VIOLATIONS])
+    return Checked(request, image, classes)
+
+
+def _without_repeats(violations: list[FieldViolation]) -> list[FieldViolation]:
+    return list(dict.fromkeys(violations))
+
+
+def _parse(kind: type[RequestT], payload: Any) -> tuple[RequestT | None, list[FieldViolation]]:
+    if not isinstance(payload, Mapping):
+        return None, [FieldViolation("request", f"got {type(payload).__name__}, allowed an object")]
+    try:
+        return kind.model_validate(payload), []
+    except ValidationError as err:
+        errors = err.errors(include_url=False)
+        return None, [_violation(error) for error in errors if not _is_echo(error)]
+
+
+def is_oversized(payload: Any) -> bool:
+    """More keys and entries than any request needs: each could become an error of its own."""
+    pending, count = [payload], 0
+    while pending and count <= _MAX_VALUES:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            count += len(value)
+            pending.extend(value[:_MAX_VALUES])
+    return count > _MAX_VALUES
+
+
+def _is_echo(error: Any) -> bool:
+    """What pydantic says of a field only because another one, reported already, is bad.
+
+    It calls a list too short when its bad entries leave it empty, and misses a default that is made
+    from the other fields.
+    """
+    if error["type"] == "default_factory_not_called":
+        return True
+    if error["type"] != "too_short":
+        return False
+    return len(error["input"]) >= int(error["ctx"]["min_length"])
+
+
+def _part(kind: type[PartT], value: Any) -> PartT | None:
+    """One part on its own; None where `_parse` reports it."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def _violation(error: Any) -> FieldViolation:
+    path = ".".join(str(step)[:60] for step in error["loc"])
+    return FieldViolation(path or "request", _description(error))
+
+
+def _description(error: Any) -> str:
+    kind = error["type"]
+    if kind == "missing":
+        return "required"
+    if kind == "extra_forbidden":
+        return "no such field"
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    if kind in ("too_long", "too_short"):
+        return f"got {len(error['input'])} entries, allowed {_length_range(error['ctx'])}"
+    names = [step for step in error["loc"] if isinstance(step, str)]
+    allowed = _RANGES.get(names[-1] if names else "", error["msg"])
+    return f"got {shown(error['input'])}, allowed {allowed}"
+
+
+def _length_range(context: Any) -> str:
+    if "max_length" in context:
+        return f"at most {context['max_length']}"
+    return f"at least {context['min_length']}"
+
+
+def shown(value: Any) -> str:
+    """A value short enough for a message; bytes as their count."""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return _repr.repr(value)
+
+
+def _class_fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    targets = fields.get("targets")
+    if isinstance(targets, list | tuple):
+        for position, value in enumerate(targets[: limits.MAX_TARGETS]):
+            yield f"targets.{position}", value
+    for name in ("label", "target"):
+        if fields.get(name) is not None:
+            yield name, fields[name]
+
+
+def _resolve_classes(
+    fields: Mapping[str, Any], model: ModelDetails
+) -> tuple[dict[str, int], list[FieldViolation]]:
+    classes, violations = {}, []
+    for path, value in _class_fields(fields):
+        reference = _part(ClassRef, value)
+        if reference is None:
+            continue
+        index = _class_index(reference, model)
+        if index is None:
+            violations.append(_unknown_class(path, reference, model))
+        else:
+            classes[path] = index
+    return classes, violations
+
+
+def _class_index(reference: ClassRef, model: ModelDetails) -> int | None:
+    if reference.index is not None:
+        return reference.index if reference.index < len(model.classes) else None
+    return model.classes.index(reference.name) if reference.name in model.classes else None
+
+
+def _unknown_class(path: str, reference: ClassRef, model: ModelDetails) -> FieldViolation:
+    if reference.index is not None:
+        allowed = f"[0, {len(model.classes) - 1}]"
+        return FieldViolation(f"{path}.index", f"got {shown(reference.index)}, allowed {allowed}")
+    allowed = ", ".join(model.classes[:20]) + (", ..." if len(model.classes) > 20 else "")
+    return FieldViolation(f"{path}.name", f"got {shown(reference.name)}, allowed {allowed}")
+
+
+def _pair_violations(fields: Mapping[str, Any]) -> Iterator[FieldViolation]:
+    targets, rhos = fields.get("targets"), fields.get("rhos") or ()
+    if not isinstance(targets, list | tuple) or not isinstance(rhos, list | tuple):
+        return
+    pairs = len(targets) * max(1, len(rhos))
+    if pairs > limits.MAX_EXPLANATIONS:
+        yield FieldViolation(
+            "rhos",
+            f"got {len(targets)} targets x {len(rhos)} rhos = {pairs} explanations, "
+            f"allowed {limits.MAX_EXPLANATIONS}",
+        )
+
+
+def _solver_violations(fields: Mapping[str, Any], model: ModelDetails) -> Iterator[FieldViolation]:
+    solver = fields.get("solver", limits.DEFAULT_SOLVER)
+    if isinstance(solver, str) and solver not in model.solvers:
+        yield FieldViolation("solver", f"got {shown(solver)}, allowed {', '.join(model.solvers)}")
+
+
+async def _image(
+    value: Any, model: ModelDetails
+) -> tuple[pixels.Pixels | None, list[FieldViolation]]:
+    image = _part(ImageInput, value)
+    if image is None:
+        return None, []
+    try:
+        # In a thread: a large picture takes longer to decode than a whole chunk of searches.
+        return await asyncio.to_thread(pixels.decode, image, model.input), []
+    except pixels.BadImage as err:
+        return None, [err.violation]

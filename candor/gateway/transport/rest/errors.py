@@ -1,0 +1,42 @@
+"""Refusals over HTTP: one error body for every path."""
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from candor.contracts.errors import ErrorCode, ServiceError
+from candor.gateway.transport.rest.request_body import BodyTooLarge
+from candor.rpc import status
+
+_OPEN_INFERENCE = "/v2"
+
+
+def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+    """The one error body; ``http_status`` where the code's own does not fit."""
+    usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
+    return Response(
+        # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
+        json.dumps(_body(error, request)),
+        status_code=http_status or usual,
+        media_type="application/json",
+        headers={**status.retry_after(error), **_challenge(error)},
+    )
+
+
+def _body(error: ServiceError, request: Request) -> dict[str, Any]:
+    body, path = status.to_json_body(error, request.state.request_id), request.url.path
+    if path == _OPEN_INFERENCE or path.startswith(f"{_OPEN_INFERENCE}/"):
+        # The Open Inference Protocol wants its errors as one text.
+        return {"error": error.message, "details": body["error"]}
+    return body
+
+
+def _challenge(error: ServiceError) -> dict[str, str]:
+    """RFC 6750, section 3: how to come back with a key that will do."""
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        return {"www-authenticate": 'Bearer realm="candor"'}
+    if error.code is ErrorCode.PERMISSION_DENIED:
+        return {"www-authenticate": 'Bearer realm="candor", error="insufficient_scope"'}
+    return {}

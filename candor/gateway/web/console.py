@@ -1,0 +1,62 @@
+"""The console at `/`: a page over the REST door.
+
+The server renders what it knows, the script asks the same endpoints as any other client.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Response
+
+from candor.contracts.api import ModelRef
+from candor.contracts.names import versioned
+from candor.gateway.service.service import CandorService
+from candor.gateway.web.assets import page
+from candor.gateway.web.sample import sample_png
+
+SAMPLE = "/pages/sample.png"
+
+
+def add_console(
+    app: FastAPI,
+    service: CandorService,
+    *,
+    grpc_port: int,
+    has_annotations: bool,
+    has_docs: bool,
+    needs_keys: bool,
+) -> None:
+    """Adds the page and its sample picture.
+
+    Args:
+        grpc_port: told in the lines to copy.
+        has_annotations, has_docs: whether there are such pages to link to.
+        needs_keys: the lines to copy take one from the environment's CANDOR_KEY.
+    """
+    sample = sample_png()
+
+    async def console() -> Response:
+        models = [summary.model for summary in service.list_models().models]
+        return page(
+            "console.html",
+            models=_choices(models),
+            grpc_port=grpc_port,
+            has_annotations=has_annotations,
+            has_docs=has_docs,
+            needs_keys=needs_keys,
+        )
+
+    async def sample_picture() -> Response:
+        return Response(sample, media_type="image/png", headers={"cache-control": "no-cache"})
+
+    for path, endpoint in (("/", console), (SAMPLE, sample_picture)):
+        app.add_api_route(
+            path, endpoint, methods=["GET"], include_in_schema=False, response_model=None
+        )
+
+
+def _choices(models: Sequence[ModelRef]) -> list[str]:
+    """Every name, and each version of those that have several."""
+    counts = Counter(model.name for model in models)
+    exact = [versioned(model.name, model.version) for model in models if counts[model.name] > 1]
+    return [*counts, *exact]

@@ -1,0 +1,31 @@
+"""A backend whose failed calls are counted."""
+
+from candor.gateway.observability.metrics import Metrics
+from candor.gateway.workers.protocol import (
+    Role,
+    WorkerBackend,
+    WorkerDied,
+    WorkerFault,
+    WorkerUnavailable,
+)
+
+
+class CountedBackend:
+    """Passes every call on to ``backend``."""
+
+    def __init__(self, backend: WorkerBackend, metrics: Metrics) -> None:
+        self._backend = backend
+        self._metrics = metrics
+
+    async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
+        try:
+            return await self._backend.call(model, role, items)
+        except WorkerDied:
+            self._metrics.worker_failed(model, role, "died")
+            raise
+        except WorkerUnavailable:
+            self._metrics.worker_failed(model, role, "unavailable")
+            raise
+        except WorkerFault:
+            self._metrics.worker_failed(model, role, "fault")
+            raise

@@ -1,0 +1,72 @@
+"""The worker backend over TorchServe's gRPC inference API."""
+
+from grpc import StatusCode, aio
+
+from candor import tracing
+from candor.contracts import wire
+from candor.contracts.names import runtime_name
+from candor.gateway.workers.protocol import (
+    MAX_CALL_BYTES,
+    Role,
+    WorkerDied,
+    WorkerFault,
+    WorkerUnavailable,
+)
+from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
+
+# TorchServe says RESOURCE_EXHAUSTED "Worker died." for a killed worker, INTERNAL for a model it
+# does not know yet or a full queue, CANCELLED for a broken stream; only these are ours to fix.
+_PERMANENT = (StatusCode.INVALID_ARGUMENT, StatusCode.UNIMPLEMENTED, StatusCode.UNAUTHENTICATED)
+# Under way when the worker was killed, or when it took longer than a call may.
+_DEATHS = (StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEEDED)
+
+
+class TorchServeBackend:
+    """One channel to one TorchServe; make it inside the event loop that uses it."""
+
+    def __init__(self, address: str, call_seconds: float) -> None:
+        options = [
+            ("grpc.max_send_message_length", MAX_CALL_BYTES),
+            ("grpc.max_receive_message_length", MAX_CALL_BYTES),
+            # The default back-off grows to two minutes, far longer than a restart takes.
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._channel = aio.insecure_channel(address, options=options)
+        self._stub = inference_pb2_grpc.InferenceAPIsServiceStub(self._channel)
+        self._call_seconds = call_seconds
+
+    async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
+        # Metadata does not reach a handler, the input map does.
+        trace = {key: value.encode() for key, value in tracing.to_send().items()}
+        request = inference_pb2.PredictionsRequest(
+            model_name=runtime_name(model, role),
+            input={"items": wire.pack_list(items), **trace},
+        )
+        try:
+            response = await self._stub.Predictions(request, timeout=self._call_seconds)
+        except aio.AioRpcError as err:
+            raise _worker_error(err) from err
+        return _answers(response.prediction, len(items))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _worker_error(err: aio.AioRpcError) -> Exception:
+    reason = f"{err.code().name} {err.details() or ''}"[:200]
+    if err.code() in _PERMANENT:
+        return WorkerFault(reason)
+    if err.code() in _DEATHS:
+        return WorkerDied(reason)
+    return WorkerUnavailable(reason)
+
+
+def _answers(prediction: bytes, count: int) -> list[bytes]:
+    try:
+        answers = wire.unpack_list(prediction)
+    except wire.WireError as err:
+        # TorchServe hands out its own error texts as predictions with status OK.
+        raise WorkerFault(f"not a list of answers: {prediction[:100]!r}") from err
+    if len(answers) != count:
+        raise WorkerFault(f"got {len(answers)} answers to {count} items")
+    return answers

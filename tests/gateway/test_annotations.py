@@ -1,0 +1,186 @@
+"""The annotation API and pages over real HTTP; the browser has its own file."""
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from candor.contracts.annotations import Verdict
+from candor.store.annotations import Annotations
+from candor.store.engine import Store
+from tests.gateway.servers import opened
+from tests.store.stores import candidate
+
+
+@pytest.fixture(scope="module")
+def rest(filled_store: Store) -> Iterator[httpx.Client]:
+    for doors in opened(store_url=filled_store.address, annotators_per_image=2):
+        yield doors.rest
+
+
+@pytest.fixture
+def browser(rest: httpx.Client) -> Iterator[httpx.Client]:
+    """A client of its own cookies."""
+    with httpx.Client(base_url=rest.base_url, follow_redirects=True) as client:
+        yield client
+
+
+def verdicts(store: Store) -> dict[tuple[str, int], Verdict]:
+    said = Annotations(store).judgements()
+    return {(one.annotator, one.candidate): one.verdict for one in said}
+
+
+def ask(rest: httpx.Client, verb: str, **fields: Any) -> dict[str, Any]:
+    response = rest.post(f"/v1/annotations:{verb}", json=fields)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def refused(response: httpx.Response) -> dict[str, str]:
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["code"] == "INVALID_INPUT"
+    assert error["request_id"] == response.headers["x-request-id"]
+    return {item["field"]: item["description"] for item in error["violations"]}
+
+
+def shown_candidate(page: str) -> int:
+    found = re.search(r'name="candidate" value="(\d+)"', page)
+    assert found, page
+    return int(found[1])
+
+
+# --- the API -----------------------------------------------------------------------------------
+
+
+def test_answer_is_in_the_store_when_it_is_acknowledged(
+    rest: httpx.Client, filled_store: Store
+) -> None:
+    state = ask(rest, "next", annotator="api")
+    task = state["task"]
+    picture = base64.b64decode(task["adversarial_png"])
+    assert picture == candidate(task["candidate"] - 1).adversarial_png
+    after = ask(rest, "answer", annotator="api", candidate=task["candidate"], verdict="unchanged")
+    assert (after["answered"], after["waiting"]) == (1, state["waiting"] - 1)
+    said = {
+        (one.annotator, one.candidate): one.verdict
+        for one in Annotations(filled_store).judgements()
+    }
+    assert said["api", task["candidate"]] is Verdict.UNCHANGED
+    undone = ask(rest, "undo", annotator="api")
+    assert (undone["task"], undone["answered"]) == (task, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "annotator"),
+        ({"annotator": " \n "}, "annotator"),
+        ({"annotator": "a\u0000b"}, "annotator"),
+        ({"annotator": "a" * 61}, "annotator"),
+        ({"annotator": "a", "candidate": 0}, "candidate"),
+        ({"annotator": "a", "candidate": 2**40}, "candidate"),
+        ({"annotator": "a", "candidate": 1, "verdict": "perhaps"}, "verdict"),
+        ({"annotator": "a", "candidate": 1, "verdict": "unsure", "more": 1}, "more"),
+        ({"annotator": "a", "candidate": 10_000, "verdict": "unsure"}, "candidate"),
+    ],
+)
+def test_bad_fields_are_named(rest: httpx.Client, fields: dict[str, Any], field: str) -> None:
+    assert field in refused(rest.post("/v1/annotations:answer", json=fields))
+
+
+def test_bodies_that_are_too_long_or_no_json_are_refused(rest: httpx.Client) -> None:
+    kind = {"content-type": "application/json"}
+    for body, told in (
+        (b"{", "not JSON"),
+        (b"[" * 3000, "nested too deeply"),
+        (b" " * 5000, "above 4096"),
+        (b"\xff", "not JSON"),
+        (b"[]", "dictionary"),
+    ):
+        fields = refused(rest.post("/v1/annotations:next", content=body, headers=kind))
+        assert told in fields["request"]
+
+
+def test_only_json_is_taken_so_that_other_sites_must_ask_first(rest: httpx.Client) -> None:
+    body = '{"annotator": "mallory"}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        response = rest.post("/v1/annotations:next", content=body, headers={"content-type": kind})
+        assert "allowed application/json" in refused(response)["request"]
+
+
+def test_api_is_described(rest: httpx.Client) -> None:
+    paths = rest.get("/openapi.json").json()["paths"]
+    body = paths["/v1/annotations:answer"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["properties"]["verdict"]["enum"] == list(Verdict)
+    assert not any(path.startswith("/annotate") for path in paths)
+
+
+# --- pages without a script --------------------------------------------------------------------
+
+
+def test_forms_alone_are_enough(browser: httpx.Client, filled_store: Store) -> None:
+    assert "Who is there?" in browser.get("/annotate").text
+    page = browser.post("/annotate/name", data={"annotator": "Zoë & <i>co</i>"}).text
+    assert "Zoë &amp; &lt;i&gt;co&lt;/i&gt;" in page
+    assert "<i>" not in page
+    first = shown_candidate(page)
+    fields = {"candidate": first, "verdict": "changed"}
+    page = browser.post("/annotate/answer", data=fields).text
+    assert shown_candidate(page) != first
+    assert '<span id="answered">1</span>' in page
+    said = {
+        (one.annotator, one.candidate): one.verdict
+        for one in Annotations(filled_store).judgements()
+    }
+    assert said["Zoë & <i>co</i>", first] is Verdict.CHANGED
+    assert shown_candidate(browser.post("/annotate/undo").text) == first
+    assert "Who is there?" in browser.post("/annotate/leave").text
+
+
+def test_page_forbids_what_it_does_not_need(browser: httpx.Client) -> None:
+    response = browser.get("/annotate")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert response.headers["x-content-type-options"] == "nosniff"
+    cookie = browser.post(
+        "/annotate/name", data={"annotator": "ada"}, follow_redirects=False
+    ).headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert "Path=/annotate" in cookie
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 61, "a\x07b"])
+def test_bad_name_is_told_on_the_form(browser: httpx.Client, name: str) -> None:
+    response = browser.post("/annotate/name", data={"annotator": name})
+    assert response.status_code == 400
+    assert "annotator: " in response.text
+    assert "Who is there?" in browser.get("/annotate").text
+
+
+def test_bad_answer_is_told_beside_the_task(browser: httpx.Client) -> None:
+    browser.post("/annotate/name", data={"annotator": "bea"})
+    for fields in ({}, {"candidate": "99999", "verdict": "unsure"}, {"candidate": "x" * 9000}):
+        response = browser.post("/annotate/answer", data=fields)
+        assert response.status_code == 400
+        assert "candidate: " in response.text
+        assert shown_candidate(response.text)
+
+
+@pytest.mark.parametrize("cookie", ["", "%ff", "%00", "%20", "a" * 200])
+def test_broken_cookie_is_nobody(rest: httpx.Client, cookie: str) -> None:
+    response = rest.get("/annotate", headers={"cookie": f"candor_annotator={cookie}"})
+    assert "Who is there?" in response.text
+
+
+def test_there_are_no_pages_without_a_store() -> None:
+    for doors in opened():
+        assert doors.rest.get("/annotate").status_code == 404
+        assert doors.rest.post("/v1/annotations:next", json={}).status_code == 404
