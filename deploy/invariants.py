@@ -21,7 +21,7 @@ _SERVING = ("Deployment", "ServingRuntime")
 _SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _TRIGGER = {"serverAddress", "query", "threshold"}
-_WORKER_PROBE = ["python", "-m", "cli.probe_worker"]
+_WORKER_PROBE = ["python", "-m", "candor.stack.probe"]
 # Of the gateway after its drain (its `main`: both doors, one after the other), and of the JVM.
 _LAST_ANSWERS_SECONDS = 10
 _JVM_STOP_SECONDS = 15

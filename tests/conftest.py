@@ -15,7 +15,7 @@ from candor.models.folder import save_model
 from candor.nets.architectures import NetworkSpec, build_network
 from tests.small_disk import small_disk
 
-pytest_plugins = ["tests.fixtures.audit", "tests.fixtures.service"]
+pytest_plugins = ["tests.fixtures.audit", "tests.fixtures.commands", "tests.fixtures.service"]
 
 with warnings.catch_warnings():
     # Both leave a file open when first imported; here, where it fails no test.

@@ -6,9 +6,9 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect
 from typer.testing import CliRunner
 
-from cli.archives import DEFAULT_MODEL
-from cli.main import build_app
-from cli.stack import Stack, StackConfig
+from candor.cli.main import build_app
+from candor.stack.archives import DEFAULT_MODEL
+from candor.stack.supervisor import Stack, StackConfig
 from tests.gateway.browser import chromium, enter, page_server
 
 _REPOSITORY = Path(__file__).resolve().parents[1]

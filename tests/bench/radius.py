@@ -13,7 +13,7 @@ from candor.contracts.worker import Goal
 from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
-from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
+from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from tests.bench.inputs import ROBUST, SHAPE, correct_images, released_network
 from tests.bench.table import Options, Row
 

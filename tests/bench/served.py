@@ -28,8 +28,8 @@ from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
-from cli.archives import DEFAULT_MODEL, MODELS_DIR
-from cli.stack import Stack, StackConfig, shared_search_workers
+from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
+from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
 from tests.bench.inputs import SHAPE
 from tests.bench.table import Options, Row
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from candor.cli.main import build_app
 from candor.data.cifar10 import CLASS_NAMES
-from cli.main import build_app
 from tests.gateway.servers import opened
 
 TRAIN_IMAGES, TEST_IMAGES = 40, 20

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import build_app
+from candor.cli.main import build_app
 from tests.small_disk import fill_up
 
 _SMALL = ("--images", 4, "--steps", 3, "--attacks", "paper,fgsm", "--attacks-only", "--quick")

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from candor.cli.main import build_app
 from candor.models.folder import load_model
-from cli.main import build_app
 from tests import official_files
 
 

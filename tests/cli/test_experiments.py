@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from candor.cli.main import build_app
 from candor.models.folder import CARD_FILE
-from cli.archives import MODELS_DIR
-from cli.main import build_app
+from candor.stack.archives import MODELS_DIR
 from training.config import experiment_names
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from candor.cli.main import build_app
 from candor.data.registry import load_dataset
-from cli.archives import MODELS_DIR
-from cli.main import build_app
+from candor.stack.archives import MODELS_DIR
 
 MODEL = MODELS_DIR / "cifar10-resnet20"
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from cli import plots
-from cli.main import build_app
-from cli.measured import Measured, Span, Steps, read_measured
+from candor.cli.main import build_app
+from candor.robustness.measured import Measured, Span, Steps, read_measured
+from candor.viz import figures
 
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -24,7 +24,7 @@ def _run(*arguments: object) -> Result:
 
 def _drawn(out: Path, name: str) -> dict[str, bytes]:
     """The three files by format, each of its kind."""
-    files = {kind: (out / f"{name}.{kind}").read_bytes() for kind in plots.FORMATS}
+    files = {kind: (out / f"{name}.{kind}").read_bytes() for kind in figures.FORMATS}
     for kind, content in files.items():
         assert content.startswith(SIGNATURES[kind])
     with Image.open(io.BytesIO(files["png"])) as picture:
@@ -126,15 +126,17 @@ def test_models_on_different_data_share_no_figure() -> None:
         for naive in (0.1, 0.5)
     )
     with pytest.raises(ValueError, match=r"got naive accuracies \[0.1, 0.5\]"):
-        plots.curves([one, other])
+        figures.curves([one, other])
 
 
 def test_the_same_figure_is_the_same_file_and_settings_stay(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
-    tile = plots.Tile(Image.new("RGB", (4, 4), (200, 30, 30)), "note")
+    tile = figures.Tile(Image.new("RGB", (4, 4), (200, 30, 30)), "note")
     written = []
     for name in ("first", "second"):
-        figure = plots.grid(["input"], {"model": [tile]}, "caption")
-        written.append([path.read_bytes() for path in plots.save(figure, tmp_path / name, "grid")])
+        figure = figures.grid(["input"], {"model": [tile]}, "caption")
+        written.append(
+            [path.read_bytes() for path in figures.save(figure, tmp_path / name, "grid")]
+        )
     assert written[0] == written[1]
     assert dict(mpl.rcParams) == before

@@ -15,7 +15,7 @@ from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.access.keys import add_key
 from candor.rpc.pb.torchserve import inference_pb2_grpc
-from cli import stack
+from candor.stack import supervisor
 from tests.fixtures.service import png  # noqa: F401
 from tests.gateway.certificates import Authority
 from tests.gateway.servers import until
@@ -23,9 +23,9 @@ from tests.gateway.test_process import StandIn
 
 
 @pytest.fixture
-def ports() -> Iterator[stack.Ports]:
+def ports() -> Iterator[supervisor.Ports]:
     """Those of a stack whose TorchServe is a stand-in."""
-    picked = stack._pick_ports(stack.StackConfig())
+    picked = supervisor._pick_ports(supervisor.StackConfig())
     server = grpc.server(ThreadPoolExecutor(4))
     inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server(StandIn(deaths=0), server)
     server.add_insecure_port(f"127.0.0.1:{picked.grpc_inference}")
@@ -35,7 +35,7 @@ def ports() -> Iterator[stack.Ports]:
 
 
 def test_gateway_with_keys_and_tls_is_ready_and_asks_for_both(
-    ports: stack.Ports,
+    ports: supervisor.Ports,
     png: bytes,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -46,12 +46,12 @@ def test_gateway_with_keys_and_tls_is_ready_and_asks_for_both(
     bearer = add_key(Path("keys"), "web", "acme", ["predict"])
     for name, file in (("KEYS_FILE", "keys"), ("TLS_CERT", cert.name), ("TLS_KEY", key.name)):
         monkeypatch.setenv(f"CANDOR_{name}", file)
-    config = stack.StackConfig(reports_dir=tmp_path / "reports")
-    running = stack.Stack(config, _ports=ports)
-    gateway = stack._start_gateway(config, ("linear",), ports, tmp_path)
+    config = supervisor.StackConfig(reports_dir=tmp_path / "reports")
+    running = supervisor.Stack(config, _ports=ports)
+    gateway = supervisor._start_gateway(config, ("linear",), ports, tmp_path)
     try:
         ready = f"http://127.0.0.1:{ports.health}/healthz/ready"
-        until(lambda: stack._answers_ok(ready), seconds=30)
+        until(lambda: supervisor._answers_ok(ready), seconds=30)
         tls = Tls(ca=authority.ca)
         request = api.PredictRequest(image=api.ImageInput(encoded=png))
         with CandorClient(running.grpc_address, key=bearer, tls=tls, timeout_seconds=20) as client:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from candor.cli.main import build_app
 from candor.store.engine import Store, open_store
-from cli.main import build_app
 from tests.gateway.servers import Doors, opened, until
 from tests.gateway.test_reports import HALF, PAGE, RESULT, queue
 

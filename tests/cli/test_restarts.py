@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli import stack as stack_module
-from cli.stack import Ports, Process, Stack, StackConfig, StackError
+from candor.stack import supervisor as stack_module
+from candor.stack.supervisor import Ports, Process, Stack, StackConfig, StackError
 
 _SLEEPS = "import time; time.sleep(60)"
 _ENDS = "import sys; print('bad settings'); sys.exit(3)"

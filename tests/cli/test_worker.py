@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import build_app
+from candor.cli.main import build_app
 
 
 class Became(Exception):

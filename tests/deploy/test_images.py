@@ -117,7 +117,7 @@ def test_what_is_copied_exists_and_reaches_the_build(image: str) -> None:
 def test_all_that_a_worker_needs_reaches_its_build() -> None:
     ignored = (locks.REPOSITORY / ".dockerignore").read_text().splitlines()
     kept = [line[1:] for line in ignored if line.startswith("!")]
-    for name in ("candor", "cli", "handlers", "training", "model_store", "deploy"):
+    for name in ("candor", "handlers", "training", "model_store", "deploy"):
         assert name in kept
     for secret in (".git", ".venv", "out", "runs", "tests"):
         assert not any(fnmatch.fnmatch(secret, name) for name in kept)
@@ -267,7 +267,7 @@ def test_the_clean_environment_really_is_clean(gateway_python: Path) -> None:
 
 def probe(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cli.probe_worker", *arguments],
+        [sys.executable, "-m", "candor.stack.probe", *arguments],
         capture_output=True,
         text=True,
         cwd=locks.REPOSITORY,

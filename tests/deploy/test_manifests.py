@@ -11,13 +11,13 @@ import pytest
 import typer
 import yaml
 
+from candor.cli.main import build_app
 from candor.gateway import main
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import Metrics
-from cli import stack
-from cli.archives import MODELS_DIR
-from cli.main import build_app
-from cli.torchserve import STANDARD_PORTS
+from candor.stack import supervisor
+from candor.stack.archives import MODELS_DIR
+from candor.stack.torchserve import STANDARD_PORTS
 from deploy import invariants, manifests
 from deploy.invariants import INVARIANTS, Manifest, pods
 
@@ -220,7 +220,7 @@ def test_a_misspelt_field_does_not_pass_the_schema(
 
 def test_the_drain_is_as_long_as_gateway_and_stack_say() -> None:
     assert invariants._LAST_ANSWERS_SECONDS == 2 * main._LAST_ANSWERS_SECONDS
-    assert invariants._JVM_STOP_SECONDS == stack._JVM_STOP_SECONDS
+    assert invariants._JVM_STOP_SECONDS == supervisor._JVM_STOP_SECONDS
 
 
 @needs_kubectl

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from cli.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
-from cli.stack import Stack, StackConfig
+from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
+from candor.stack.supervisor import Stack, StackConfig
 from tests.small_disk import small_disk
 
 MODELS = (DEFAULT_MODEL, PLAIN_MODEL)

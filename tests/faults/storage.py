@@ -7,9 +7,9 @@ import time
 import httpx
 
 from candor.contracts import api
+from candor.stack.archives import PLAIN_MODEL, build_archives
 from candor.store.annotations import Annotations
 from candor.store.engine import open_store
-from cli.archives import PLAIN_MODEL, build_archives
 from tests.faults.site import Site
 from tests.faults.traffic import Traffic, picture
 from tests.reliability import Row

@@ -9,10 +9,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from candor.cli.main import build_app
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.access.keys import KeyFileError, KeyRing, Scope, add_key, read_keys, revoke_key
 from candor.gateway.access.quotas import Quota, Quotas
-from cli.main import build_app
 
 
 @pytest.fixture

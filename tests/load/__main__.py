@@ -12,8 +12,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from cli.archives import DEFAULT_MODEL
-from cli.stack import Stack, StackConfig, shared_search_workers
+from candor.stack.archives import DEFAULT_MODEL
+from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
 from tests.load.plan import PLAN, read_plan
 from tests.load.verdict import Sample, errors_of, rows_of
 from tests.reliability import COLUMNS, Row, print_table, write_section

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.archives import ArchiveError, archive_names, build_archives, model_folder
-from cli.stack import StackConfig, StackError, served_models
+from candor.stack.archives import ArchiveError, archive_names, build_archives, model_folder
+from candor.stack.supervisor import StackConfig, StackError, served_models
 from tests.stack.versions import add_version
 
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
-from cli.stack import Stack
+from candor.stack.supervisor import Stack
 from tests.gateway.browser import chromium
 
 _PATIENCE_MILLISECONDS = 90_000  # the first comparison imports captum

@@ -17,7 +17,7 @@ import yaml
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
-from cli.stack import LOOPBACK, Stack
+from candor.stack.supervisor import LOOPBACK, Stack
 from deploy import monitoring
 from tests.stack.test_stack import free_port, post
 

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 
-from cli.archives import REPOSITORY, archive_names
-from cli.stack import Stack, StackConfig
+from candor.stack.archives import REPOSITORY, archive_names
+from candor.stack.supervisor import Stack, StackConfig
 
 
 def test_the_probe_predicts_and_searches_on_every_worker(
     stack: Stack, stack_config: StackConfig
 ) -> None:
-    command = [sys.executable, "-m", "cli.probe_worker"]
+    command = [sys.executable, "-m", "candor.stack.probe"]
     command += ["--archives-dir", str(stack_config.archives_dir)]
     command += ["--url", f"http://127.0.0.1:{stack.ports.inference}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)

@@ -17,11 +17,11 @@ import pytest
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from cli.archives import build_archives
-from cli.stack import Stack, StackConfig, StackError
+from candor.stack.archives import build_archives
+from candor.stack.supervisor import Stack, StackConfig, StackError
 
 _TARGETS = (api.ClassRef(name="cat"), api.ClassRef(index=5))
-_SERVE = "import typer; from cli.serve import serve; typer.run(serve)"
+_SERVE = "import typer; from candor.cli.commands.serve import serve; typer.run(serve)"
 
 
 def post(

@@ -7,7 +7,7 @@ from PIL import Image
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
-from cli.stack import Stack
+from candor.stack.supervisor import Stack
 
 _ENDLESS_STEPS = 2000
 

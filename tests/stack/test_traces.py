@@ -6,7 +6,7 @@ from collections import defaultdict
 import httpx
 
 from candor.contracts import api
-from cli.stack import Stack
+from candor.stack.supervisor import Stack
 from tests.stack.collector import Collector, Received
 
 _WAIT_SECONDS = 20.0

@@ -9,8 +9,8 @@ from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.service.routing import Route, Routes, request_key
-from cli.archives import archive_names
-from cli.stack import Stack
+from candor.stack.archives import archive_names
+from candor.stack.supervisor import Stack
 from tests.stack.versions import ROUTES
 
 

@@ -1,0 +1,207 @@
+"""One audit, from its options to the signed report.
+
+What `candor audit` does at once and `candor report-worker` as a job.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from candor.cli.options import open_dataset
+from candor.runtime.preparation import compiled_for, compiling_pays
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from torch import nn
+
+    from candor.audit.plan import AuditPlan, Shard
+    from candor.audit.report.schema import Report
+    from candor.audit.run import Progress
+    from candor.audit.sections.comparison import Other
+    from candor.audit.stages import Subject
+    from candor.data.images import Images
+    from candor.models.folder import LoadedModel
+
+
+class BadOption(ValueError):
+    """An option is out of its range, or what it names is missing, damaged or does not fit.
+
+    Attributes:
+        field: of `AuditRequest`, and of the service's request.
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRequest:
+    """Options that decide the numbers.
+
+    Attributes:
+        model, independent, undefended: model folders.
+        attacks: by name; empty for all.
+        has_extras: whether masking panel, certificates and explanations are part of it.
+        steps: of the solvers; None for those of the budget.
+        compiles: whether the solvers step through the compiled network; None where it pays.
+    """
+
+    model: Path
+    data: str
+    data_dir: Path | None
+    image_count: int
+    attacks: tuple[str, ...]
+    has_extras: bool
+    seed: int
+    steps: int | None
+    batch_size: int
+    is_quick: bool
+    compiles: bool | None
+    independent: Path | None
+    undefended: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedAudit:
+    """Models and data in memory, and the plan they make."""
+
+    subject: "Subject"
+    dataset: "Images"
+    plan: "AuditPlan"
+
+
+def prepare(request: AuditRequest) -> PreparedAudit:
+    """Load what is asked for.
+
+    Raises:
+        BadOption: a model or the data is missing, damaged or does not fit, or an option is out of
+            its range.
+    """
+    from candor.audit.plan import QUICK, AuditPlan, Budget, code_digest
+    from candor.audit.registry import checked_stages
+    from candor.audit.stages import ATTACK_STAGES, Subject
+    from candor.models.folder import load_model
+
+    def load(field: str, folder: Path) -> "LoadedModel":
+        with option(field, folder.name):
+            return load_model(folder)
+
+    loaded = load("model", request.model)
+    given = {"independent": request.independent, "undefended": request.undefended}
+    beside = {name: path and load(name, path) for name, path in given.items()}
+    size = loaded.card.input.height
+    with option("data", request.data):
+        dataset = open_dataset(request.data, "test", request.data_dir, image_size=size)
+    _check_count(request.image_count, len(dataset))
+    budget = QUICK if request.is_quick else Budget()
+    if request.steps is not None:
+        budget = budget.model_copy(update={"steps": request.steps})
+    with option("attacks", ", ".join(request.attacks)):
+        attacks = request.attacks or tuple(ATTACK_STAGES)
+        stages = checked_stages(attacks, has_extras=request.has_extras)
+    searcher = _searcher(loaded, request, budget.steps)
+    plan = AuditPlan(
+        weights_sha256=loaded.card.weights_sha256,
+        data=dataset.name,
+        data_sha256=dataset.digest(),
+        code_sha256=code_digest(),
+        image_count=request.image_count,
+        seed=request.seed,
+        stages=stages,
+        batch_size=request.batch_size,
+        engine="eager" if searcher is None else "compiled",
+        budget=budget,
+        independent_sha256=_weights(beside["independent"]),
+        undefended_sha256=_weights(beside["undefended"]),
+    )
+    networks = {name: None if found is None else found.network for name, found in beside.items()}
+    subject = Subject(network=loaded.network, card=loaded.card, searcher=searcher, **networks)
+    return PreparedAudit(subject=subject, dataset=dataset, plan=plan)
+
+
+def compute(
+    prepared: PreparedAudit, out: Path, *, shard: "Shard", report: "Callable[[Progress], None]"
+) -> int:
+    """Run what is unfinished of a shard into the ledger in ``out``; parts left to other shards.
+
+    Raises:
+        AuditError: see `candor.audit.run.run_blocks` and `candor.audit.facts.collect`.
+    """
+    from candor.audit.facts import collect, write_facts
+    from candor.audit.ledger import Ledger
+    from candor.audit.run import run_blocks
+
+    subject, dataset, plan = prepared.subject, prepared.dataset, prepared.plan
+    facts = collect(subject.network, subject.card, dataset)
+    ledger = Ledger(out, plan)
+    write_facts(out, facts)
+    return run_blocks(ledger, plan, subject, dataset, shard=shard, report=report)
+
+
+def finish(out: Path, key: "Ed25519PrivateKey", other: "Other | None") -> "Report":
+    """Write and sign the report of the finished ledger in ``out``.
+
+    Raises:
+        AuditError: see `candor.audit.report.assemble.write_report`.
+    """
+    from candor.audit.facts import read_facts
+    from candor.audit.ledger import read_plan
+    from candor.audit.report.assemble import write_report
+
+    command = _command(read_facts(out).model.name, read_plan(out))
+    return write_report(out, key, command=command, other=other)
+
+
+@contextmanager
+def option(field: str, got: str) -> Iterator[None]:
+    """Errors within as `BadOption` of ``field``, once."""
+    try:
+        yield
+    except (ValueError, OSError) as err:
+        told = str(err).removeprefix(f"{field}: ")
+        raise BadOption(field, told if told.startswith("got ") else f"got {got!r}; {told}") from err
+
+
+def _weights(loaded: "LoadedModel | None") -> str | None:
+    return None if loaded is None else loaded.card.weights_sha256
+
+
+def _searcher(loaded: "LoadedModel", request: AuditRequest, steps: int) -> "nn.Module | None":
+    """The compiled network; None where it does not pay or cannot be."""
+    if not compiling_pays(request.compiles, request.image_count * steps):
+        return None
+    batch_size = min(request.batch_size, request.image_count)
+    compiled = compiled_for(loaded, batch_size)
+    return None if compiled is loaded.network else compiled
+
+
+def _check_count(count: int, available: int) -> None:
+    if count > available:
+        raise BadOption("image_count", f"got {count}, allowed [2, {available}]")
+
+
+def _command(model_name: str, plan: "AuditPlan") -> str:
+    """What to type for the same ledger; models by name, for paths say nothing elsewhere."""
+    from candor.audit.plan import QUICK
+    from candor.audit.stages import ATTACK_STAGES
+
+    attacks = ",".join(name for name in plan.stages if name in ATTACK_STAGES)
+    words = [
+        f"candor audit --model {model_name} --data {plan.data.split('/')[0]}",
+        f"--images {plan.image_count} --seed {plan.seed} --attacks {attacks}",
+        f"--steps {plan.budget.steps} --batch-size {plan.batch_size}",
+    ]
+    words.append("--compile" if plan.engine == "compiled" else "--no-compile")
+    if plan.budget.model_copy(update={"steps": QUICK.steps}) == QUICK:
+        words.append("--quick")
+    if "panel" not in plan.stages:
+        words.append("--attacks-only")
+    if plan.independent_sha256 is not None:
+        words.append("--independent MODEL")
+    if plan.undefended_sha256 is not None:
+        words.append("--undefended MODEL")
+    return " ".join(words)

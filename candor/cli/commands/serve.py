@@ -1,0 +1,125 @@
+"""The command `candor serve`."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from candor.cli.commands.worker import SearchWorkers
+from candor.cli.output import AsJson, clear_errors, print_json
+from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError
+from candor.stack.supervisor import (
+    LOOPBACK,
+    REPORTS_DIR,
+    Stack,
+    StackConfig,
+    StackError,
+    shared_search_workers,
+)
+
+_CHECK_SECONDS = 0.5
+_SEARCH_WORKERS = shared_search_workers()
+_READY_SECONDS = 1800.0  # compiling every model of the store for the first time
+
+
+def serve(
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gRPC door.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the REST door.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    models_dir: Annotated[Path, typer.Option(help="Folder of model folders.")] = MODELS_DIR,
+    archives_dir: Annotated[
+        Path, typer.Option(help="Where their TorchServe archives are kept.")
+    ] = ARCHIVES_DIR,
+    default_model: Annotated[
+        str | None, typer.Option(help="Answers requests that name no model.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CANDOR_STORE_URL",
+            help="Path or URL of the store; with it there are pages at /annotate and report jobs.",
+        ),
+    ] = None,
+    reports: Annotated[
+        Path, typer.Option(envvar="CANDOR_REPORTS_DIR", help="Folder of finished reports.")
+    ] = REPORTS_DIR,
+    report_worker: Annotated[
+        bool,
+        typer.Option(
+            "--report-worker",
+            envvar="CANDOR_REPORT_WORKER",
+            help="Compute report jobs too, in a process of its own; needs --store.",
+        ),
+    ] = False,
+    search_workers: SearchWorkers = _SEARCH_WORKERS,
+    as_json: AsJson = False,
+) -> None:
+    """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
+    config = StackConfig(
+        store_url=_checked_store(store, report_worker),
+        reports_dir=reports,
+        has_report_worker=report_worker,
+        models_dir=models_dir,
+        archives_dir=archives_dir,
+        host=host,
+        grpc_port=grpc_port,
+        rest_port=rest_port,
+        default_model=default_model,
+        shows_gateway_log=True,
+        search_workers=search_workers,
+        compiles=True,
+        ready_timeout_seconds=_READY_SECONDS,
+    )
+    console = Console(stderr=as_json)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        _run(config, console, as_json)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+    except (StackError, ArchiveError) as err:
+        Console(stderr=True).print(f"candor serve: {err}", style="red", markup=False)
+        raise typer.Exit(1) from err
+
+
+def _checked_store(address: str | None, has_report_worker: bool) -> str | None:
+    """Absolute, since the gateway runs in another folder."""
+    with clear_errors("serve"):
+        if not address and has_report_worker:
+            raise ValueError("store: got nothing, allowed with --report-worker: a path or URL")
+        if not address:
+            return None
+        from candor.store.engine import store_url
+
+        return store_url(address).render_as_string(hide_password=False)
+
+
+def _run(config: StackConfig, console: Console, as_json: bool) -> None:
+    console.print(
+        "Starting; the first time each model is compiled, which takes minutes "
+        "(CANDOR_COMPILE=off goes without) ..."
+    )
+    with Stack(config) as stack:
+        if as_json:
+            print_json({"grpc": stack.grpc_address, "rest": stack.rest_url, "models": stack.models})
+        try:
+            _announce(stack, console)
+            while True:
+                stack.check()
+                time.sleep(_CHECK_SECONDS)
+        except KeyboardInterrupt:
+            console.print("Finishing running requests ...")
+
+
+def _announce(stack: Stack, console: Console) -> None:
+    console.print(f"Ready. Models: {', '.join(stack.models)} (the first is the default)")
+    console.print(f"  gRPC   {stack.grpc_address}   candor.v1")
+    console.print(f"  REST   {stack.rest_url}   description at /docs")
+    console.print(f"  pages  {stack.rest_url}/   the console")
+    if stack.config.store_url:
+        console.print(f"         {stack.rest_url}/annotate   for annotators")
+        console.print(f"  jobs   {stack.rest_url}/v1/reports   robustness reports")
+    console.print("Ctrl-C stops it.")

@@ -1,0 +1,237 @@
+"""TorchServe archives of the shipped models: built when their inputs change, else left alone."""
+
+import filecmp
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from model_archiver.model_archiver_config import ModelArchiverConfig
+from model_archiver.model_packaging_utils import ModelExportUtils
+
+from candor.contracts.names import (
+    VERSION_PATTERN,
+    runtime_name,
+    split_name,
+    version_order,
+    versioned,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODELS_DIR = REPOSITORY / "model_store"
+ARCHIVES_DIR = REPOSITORY / "build" / "archives"
+# Of the shipped store: what answers a request that names no model, and what it is compared with.
+DEFAULT_MODEL = "cifar10-robust"
+PLAIN_MODEL = "cifar10-plain"
+
+_MODEL_FILES = ("card.json", "weights.safetensors")
+_CONFIG_FILE = "model-config.yaml"
+_DIGEST_FILE = "inputs.sha256"
+_PACKAGES = ("candor", "torchserve", "torch-model-archiver")
+_WORKER = {
+    # Seconds for one call before its worker is replaced; sooner than the gateway gives up at its
+    # `worker_call_seconds`, 30, or what waits behind a hung worker would count as its victims.
+    "responseTimeout": 20,
+    "startupTimeout": 120,
+    "maxRetryTimeoutInSec": 120,
+    "deviceType": "cpu",
+}
+
+
+class ArchiveError(Exception):
+    """A model folder cannot be served; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One of the two kinds of worker of a model: its handler and TorchServe settings.
+
+    How many search workers there are is said when TorchServe starts; they share the cores (0).
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @property
+    def handler(self) -> Path:
+        return REPOSITORY / "handlers" / f"{self.name}_handler.py"
+
+    @property
+    def config(self) -> str:
+        return yaml.safe_dump({**_WORKER, **self.settings}, sort_keys=False)
+
+
+ROLES = (
+    Role(
+        "predict",
+        {
+            "minWorkers": 1,
+            "maxWorkers": 1,
+            "batchSize": 16,
+            "maxBatchDelay": 2,
+            "handler": {"threads": 1},
+        },
+    ),
+    Role(
+        "search",
+        {
+            "batchSize": 1,
+            "maxBatchDelay": 0,
+            "startupTimeout": 1800,  # seconds; the network may have to be compiled
+            "handler": {"threads": 0},
+        },
+    ),
+)
+
+
+def build_archives(models_dir: Path, archives_dir: Path) -> tuple[str, ...]:
+    """Bring the archives of every model up to date and name them as they are served, sorted.
+
+    Of several versions of a model the oldest comes first.
+
+    Raises:
+        ArchiveError: there is no model, one cannot be loaded, or a folder is not named as its card.
+    """
+    names = _served_names(models_dir)
+    archives_dir.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        _update_model(name, model_folder(models_dir, name), archives_dir)
+    return names
+
+
+def model_folder(models_dir: Path, served: str) -> Path:
+    """``NAME`` is in a folder of that name, ``NAME@VERSION`` in one of the version below it."""
+    return models_dir.joinpath(*filter(None, split_name(served)))
+
+
+def archive_names(models: tuple[str, ...]) -> tuple[str, ...]:
+    """The TorchServe model names that serve these models."""
+    return tuple(runtime_name(model, role.name) for model in models for role in ROLES)
+
+
+def _served_names(models_dir: Path) -> tuple[str, ...]:
+    if not models_dir.is_dir():
+        raise ArchiveError(f"models: {models_dir} is not a folder")
+    folders = sorted(path for path in models_dir.iterdir() if path.is_dir())
+    names = tuple(name for folder in folders for name in _names_in(folder))
+    if not names:
+        raise ArchiveError(f"models: {models_dir} has no folder with {' and '.join(_MODEL_FILES)}")
+    return names
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The model's own name, or one for each version; none where it is no model's folder."""
+    versions = [path.name for path in folder.iterdir() if _looks_like_model(path)]
+    for one in versions:
+        if not re.fullmatch(VERSION_PATTERN, one):
+            raise ArchiveError(
+                f"{folder.name}: got a version {one!r}, allowed up to three numbers, like 1.2"
+            )
+    if not _looks_like_model(folder):
+        return [versioned(folder.name, one) for one in sorted(versions, key=version_order)]
+    if versions:
+        raise ArchiveError(f"{folder.name}: got a model and folders of versions, allowed one kind")
+    return [folder.name]
+
+
+def _looks_like_model(path: Path) -> bool:
+    return any((path / name).exists() for name in _MODEL_FILES)
+
+
+def _update_model(served: str, folder: Path, archives_dir: Path) -> None:
+    digests = {role.name: _digest(served, folder, role) for role in ROLES}
+    archives = {role.name: archives_dir / runtime_name(served, role.name) for role in ROLES}
+    stale = [
+        role
+        for role in ROLES
+        if not _is_built(folder, role, digests[role.name], archives[role.name])
+    ]
+    if not stale:
+        return
+    model_version = _checked_version(served, folder)
+    for role in stale:
+        _build(folder, role, model_version, digests[role.name], archives[role.name])
+
+
+def _digest(served: str, folder: Path, role: Role) -> str:
+    digest = hashlib.sha256()
+    try:
+        for path in (*(folder / name for name in _MODEL_FILES), role.handler):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    except OSError as err:
+        raise ArchiveError(f"{served}: cannot read {err.filename}: {err.strerror}") from err
+    digest.update(role.config.encode())
+    digest.update(" ".join(map(version, _PACKAGES)).encode())
+    return digest.hexdigest()
+
+
+def _is_built(folder: Path, role: Role, digest: str, archive: Path) -> bool:
+    """From what is there now, and undamaged since."""
+    stamp = archive / _DIGEST_FILE
+    if not stamp.is_file() or stamp.read_text().strip() != digest:
+        return False
+    copies = [archive / name for name in (*_MODEL_FILES, role.handler.name)]
+    originals = [*(folder / name for name in _MODEL_FILES), role.handler]
+    return all(
+        copy.is_file() and filecmp.cmp(copy, original, shallow=False)
+        for copy, original in zip(copies, originals, strict=True)
+    )
+
+
+def _checked_version(served: str, folder: Path) -> str:
+    """The version on the card, once the folder has proved to load and to be what it is named."""
+    from candor.models.folder import load_model  # torch: seconds, needed only to build
+
+    try:
+        card = load_model(folder).card
+    except (OSError, ValueError) as err:
+        raise ArchiveError(f"{served}: cannot be loaded: {err}") from err
+    name, folder_version = split_name(served)
+    if card.name != name:
+        raise ArchiveError(f"{served}: its card is of {card.name!r}; the names must agree")
+    if folder_version not in ("", card.version):
+        raise ArchiveError(f"{served}: its card is of version {card.version}; they must agree")
+    return card.version
+
+
+def _build(folder: Path, role: Role, model_version: str, digest: str, archive: Path) -> None:
+    with _replacing(archive) as draft:
+        for path in (*(folder / file for file in _MODEL_FILES), role.handler):
+            shutil.copy(path, draft)
+        (draft / _CONFIG_FILE).write_text(role.config)
+        (draft / "MAR-INF").mkdir()
+        (draft / "MAR-INF" / "MANIFEST.json").write_text(
+            _manifest(archive.name, role, model_version)
+        )
+        (draft / _DIGEST_FILE).write_text(f"{digest}\n")
+
+
+def _manifest(name: str, role: Role, model_version: str) -> str:
+    config = ModelArchiverConfig(
+        model_name=name,
+        handler=role.handler.name,
+        version=model_version,
+        config_file=_CONFIG_FILE,
+        archive_format="no-archive",
+    )
+    return str(ModelExportUtils.generate_manifest_json(config))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A folder to fill that takes the target's place when all went well."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as parent:
+        draft = Path(parent) / "new"
+        draft.mkdir()
+        yield draft
+        if target.exists():
+            os.rename(target, Path(parent) / "old")
+        os.rename(draft, target)

