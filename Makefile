@@ -46,23 +46,23 @@ test-slow: $(READY) ## The tests that take minutes
 
 .PHONY: bench
 bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENCE name the folders
-	$(BIN)/python -m tests.bench $(BENCH)
+	$(BIN)/python -m tools.bench $(BENCH)
 
 .PHONY: bench-train
 bench-train: $(READY) ## Time and gradient of a training step with L_adv; CANDOR_DATA names the data
-	$(BIN)/python -m tests.bench.train_step $(BENCH)
+	$(BIN)/python -m tools.bench.train_step $(BENCH)
 
 .PHONY: fuzz
 fuzz: $(READY) ## Hostile inputs by the ten thousand; the table goes into RELIABILITY.md
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tools.fuzz
 
 .PHONY: faults
 faults: $(READY) ## Kill, hang, fill and overload a real service; the table goes into RELIABILITY.md
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tools.faults
 
 .PHONY: screenshots
 screenshots: $(READY) ## Pictures of the pages into docs/; needs chromium and CANDOR_DATA
-	$(BIN)/python -m tests.screenshots
+	$(BIN)/python -m tools.screenshots
 
 .PHONY: load
 load: $(READY) ## Load a service of its own for 2 minutes; report in out/load, table in RELIABILITY.md
@@ -92,19 +92,19 @@ check-proto: $(READY) ## Fail where candor/rpc/pb is not what proto/ generates
 
 .PHONY: locks
 locks: $(READY) ## Derive the images' lock files from requirements.lock
-	$(BIN)/python -m deploy.locks
+	$(BIN)/python -m tools.locks
 
 .PHONY: manifests
 manifests: $(READY) ## Build, validate and check every manifest under k8s/; needs kubectl
-	$(BIN)/python -m deploy.manifests
+	$(BIN)/python -m tools.manifests
 
 .PHONY: monitoring
 monitoring: $(READY) ## Derive dashboards and the operator's rules from deploy/
-	$(BIN)/python -m deploy.monitoring
+	$(BIN)/python -m tools.monitoring
 
 .PHONY: sbom
 sbom: $(READY) ## Bill of materials, licences and known holes of what the images hold
-	$(BIN)/python -m deploy.sbom
+	$(BIN)/python -m tools.sbom
 
 .PHONY: image-gateway
 image-gateway: ## The gateway's image; BASE_DIGEST=sha256:... of the Python image

@@ -13,7 +13,7 @@ import torch
 from candor.data import cifar10
 from candor.models.folder import save_model
 from candor.nets.architectures import NetworkSpec, build_network
-from tests.small_disk import small_disk
+from tools.small_disk import small_disk
 
 pytest_plugins = ["tests.fixtures.audit", "tests.fixtures.commands", "tests.fixtures.service"]
 

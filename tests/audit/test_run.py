@@ -29,7 +29,7 @@ from candor.data.images import ImageSet
 from candor.runtime.compiled import compile_network
 from tests.audit.worker import STAGES
 from tests.fixtures.audit import SHAPE, plan_for
-from tests.small_disk import fill_up
+from tools.small_disk import fill_up
 
 KEY = Ed25519PrivateKey.generate()
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from candor.cli.main import build_app
-from tests.small_disk import fill_up
+from tools.small_disk import fill_up
 
 _SMALL = ("--images", 4, "--steps", 3, "--attacks", "paper,fgsm", "--attacks-only", "--quick")
 

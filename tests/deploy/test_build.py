@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import locks
 from tests.deploy import dockerfile
+from tools import locks
 
 BUILD_SECONDS = 580
 _PREPARE = r"""

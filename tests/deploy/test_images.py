@@ -15,10 +15,10 @@ from urllib.error import HTTPError, URLError
 import pytest
 import yaml
 
-from deploy import locks
-from deploy.invariants import project_version
 from tests.deploy import dockerfile
 from tests.gateway.test_process import free_port
+from tools import locks
+from tools.invariants import project_version
 
 DEPLOY = locks.REPOSITORY / "deploy"
 IMAGES = ("gateway", "worker")

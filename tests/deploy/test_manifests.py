@@ -18,8 +18,8 @@ from candor.gateway.observability.metrics import Metrics
 from candor.stack import supervisor
 from candor.stack.archives import MODELS_DIR
 from candor.stack.torchserve import STANDARD_PORTS
-from deploy import invariants, manifests
-from deploy.invariants import INVARIANTS, Manifest, pods
+from tools import invariants, manifests
+from tools.invariants import INVARIANTS, Manifest, pods
 
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
 TARGETS = [str(path.relative_to(manifests.K8S_DIR)) for path in manifests.targets()]

@@ -15,7 +15,7 @@ from candor.gateway.observability.metrics import (
     OBJECTIVE_SECONDS,
     Metrics,
 )
-from deploy import monitoring
+from tools import monitoring
 
 DEPLOY_DIR = monitoring.REPOSITORY / "deploy"
 RUNBOOKS = monitoring.REPOSITORY / "docs/runbooks.md"

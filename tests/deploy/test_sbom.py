@@ -12,8 +12,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from deploy import sbom
-from deploy.sbom import NotAudited, Package, UnknownLicence
+from tools import sbom
+from tools.sbom import NotAudited, Package, UnknownLicence
 
 WELL = Package("fastapi", "0.165.0", "MIT")
 HOLED = Package("pillow", "1.0", "MIT-CMU")

@@ -29,7 +29,7 @@ from candor.stack.supervisor import StackConfig, start_report_worker
 from candor.store.engine import Store, open_store
 from candor.store.report_queue import ReportQueue
 from candor.store.reports import Reports
-from tests.small_disk import fill_up
+from tools.small_disk import fill_up
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _WAIT_SECONDS = 240.0

@@ -16,7 +16,7 @@ from candor.stack.archives import DEFAULT_MODEL
 from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
 from tests.load.plan import PLAN, read_plan
 from tests.load.verdict import Sample, errors_of, rows_of
-from tests.reliability import COLUMNS, Row, print_table, write_section
+from tools.reliability import COLUMNS, Row, print_table, write_section
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OUT_DIR = REPOSITORY / "out" / "load"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.load.plan import Allowed
-from tests.reliability import Row
+from tools.reliability import Row
 
 NOT_REQUESTS = ("first progress",)  # measured on the way of another one
 

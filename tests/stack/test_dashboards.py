@@ -18,8 +18,8 @@ from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from candor.stack.supervisor import LOOPBACK, Stack
-from deploy import monitoring
 from tests.stack.test_stack import free_port, post
+from tools import monitoring
 
 _WAIT_SECONDS = 60.0
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus here")

@@ -1,4 +1,4 @@
-"""``python -m deploy.monitoring`` writes what is derived from panels.yaml and rules.yaml.
+"""``python -m tools.monitoring`` writes what is derived from panels.yaml and rules.yaml.
 
 Grafana's dashboards, and the rules as the Prometheus operator wants them; with ``--check`` it only
 says whether they are stale.

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.faults.site import Site, another_gateway
-from tests.faults.traffic import Traffic
-from tests.reliability import Row
+from tools.faults.site import Site, another_gateway
+from tools.faults.traffic import Traffic
+from tools.reliability import Row
 
 _RESTART_SECONDS = 60.0  # a worker or gateway loads in 3 seconds; these cores may be busy
 _HANG_SECONDS = 90.0  # TorchServe replaces a worker after 20 seconds of silence

@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz.decoders NAME COUNT FOLDER`` fuzzes one decoder with atheris.
+"""``python -m tools.fuzz.decoders NAME COUNT FOLDER`` fuzzes one decoder with atheris.
 
 A decoder may refuse bytes in its own words only: any other exception ends the run as a crash, which
 leaves its input in FOLDER.  Prints what was tried as one JSON line.  A process of its own, because
@@ -35,7 +35,7 @@ def pictures(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
     """Encoded pictures, as both doors decode them."""
     from candor.contracts.api import ImageInput, InputSpec
     from candor.images import pixels
-    from tests.fuzz.outcomes import pictures as real
+    from tools.fuzz.outcomes import pictures as real
 
     spec = InputSpec(channels=3, height=8, width=6, lower=0.0, upper=1.0)
 
@@ -135,7 +135,7 @@ def run(name: str, count: int, folder: Path) -> dict[str, float]:
     """What a child process says of ``count`` inputs; ``code`` is not 0 where one broke it."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.decoders", name, str(count), folder],
+        [sys.executable, "-m", "tools.fuzz.decoders", name, str(count), folder],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -30,8 +30,8 @@ from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
 from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
-from tests.bench.inputs import SHAPE
-from tests.bench.table import Options, Row
+from tools.bench.inputs import SHAPE
+from tools.bench.table import Options, Row
 
 _MODEL = DEFAULT_MODEL
 _CROWD = 32

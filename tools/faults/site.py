@@ -18,7 +18,7 @@ import psutil
 
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.stack.supervisor import Stack, StackConfig
-from tests.small_disk import small_disk
+from tools.small_disk import small_disk
 
 MODELS = (DEFAULT_MODEL, PLAIN_MODEL)
 _CHECK_SECONDS = 0.5

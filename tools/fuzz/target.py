@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz.target FOLDER`` runs a gateway to be fuzzed, in a process of its own.
+"""``python -m tools.fuzz.target FOLDER`` runs a gateway to be fuzzed, in a process of its own.
 
 Prints its ports as one JSON line; ends when its standard input closes.
 """
@@ -42,7 +42,7 @@ class Target:
 @contextmanager
 def started(folder: Path) -> Iterator[Target]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fuzz.target", folder],
+        [sys.executable, "-m", "tools.fuzz.target", folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=dict(os.environ),

@@ -15,9 +15,9 @@ from candor.data.cifar10 import load_cifar10
 from candor.robustness.ara import accuracy_robustness_area, naive_accuracy, paired_difference
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
-from tests.bench.baseline import RADIUS_STEPS, plain_network, plain_radii
-from tests.bench.inputs import ROBUST, SHAPE, released_network, test_images
-from tests.bench.table import Options, Row
+from tools.bench.baseline import RADIUS_STEPS, plain_network, plain_radii
+from tools.bench.inputs import ROBUST, SHAPE, released_network, test_images
+from tools.bench.table import Options, Row
 
 _GOALS = (Goal.ATTACK, Goal.BTR)
 _BATCH = 64

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from candor.data.cifar10 import load_cifar10
 from candor.models.families.released import read_released
 from candor.nets.architectures import build_network
-from tests.bench.table import Options
+from tools.bench.table import Options
 
 ROBUST = "all"
 SHAPE = (3, 32, 32)

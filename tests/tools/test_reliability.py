@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import RELIABILITY, Row, write_section
+from tools.reliability import RELIABILITY, Row, write_section
 
 ROW = Row(what="explain", tried=1200, lost=0, measured="p95 1.2 s (at most 30)", is_held=True)
 

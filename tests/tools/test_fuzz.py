@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.fuzz.__main__ import run
-from tests.fuzz.outcomes import mutated, pictures
+from tools.fuzz.__main__ import run
+from tools.fuzz.outcomes import mutated, pictures
 
 
 def test_hostile_inputs_are_refused_and_hurt_nobody() -> None:

@@ -1,4 +1,4 @@
-"""``python -m deploy.manifests`` builds every manifest under k8s/, validates and checks it.
+"""``python -m tools.manifests`` builds every manifest under k8s/, validates and checks it.
 
 Objects of Kubernetes itself are validated against the schemas of three of its versions; of foreign
 kinds only the pods inside.
@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from deploy.invariants import INVARIANTS, Manifest, Pod, name_of, pods
+from tools.invariants import INVARIANTS, Manifest, Pod, name_of, pods
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 K8S_DIR = REPOSITORY / "k8s"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, openapi
 
-from tests.fuzz.outcomes import Outcome, many, mutated, pictures
-from tests.fuzz.target import Target
+from tools.fuzz.outcomes import Outcome, many, mutated, pictures
+from tools.fuzz.target import Target
 
 _MAX_STEPS = 20  # more would only be slower
 _TIMEOUT_SECONDS = 30

@@ -13,9 +13,9 @@ from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.rpc import convert
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
-from tests.faults.site import Site
-from tests.faults.traffic import explain_complaint, explain_request
-from tests.reliability import Row
+from tools.faults.site import Site
+from tools.faults.traffic import explain_complaint, explain_request
+from tools.reliability import Row
 
 _ABORTED = 1000
 _AT_ONCE = 50

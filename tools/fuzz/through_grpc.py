@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
 from candor.rpc.pb.openinference import inference_pb2
-from tests.fuzz.outcomes import Outcome, many, mutated, pictures
-from tests.fuzz.target import Target
+from tools.fuzz.outcomes import Outcome, many, mutated, pictures
+from tools.fuzz.target import Target
 
 _TIMEOUT_SECONDS = 30
 _MAX_DEPTH = 4

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.befall import FAULTS, befall
-from tests.faults.site import Site, started
+from tools.faults.befall import FAULTS, befall
+from tools.faults.site import Site, started
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,14 +12,14 @@ from candor.runtime.compiled import compile_network, share_sizes
 from candor.search import paper
 from candor.search.goals import goal_code
 from candor.search.state import SearchState, begin
-from tests.bench.baseline import (
+from tools.bench.baseline import (
     fastest_threads,
     on_threads,
     plain_explanations,
     plain_network,
 )
-from tests.bench.inputs import ROBUST, SHAPE, other_targets, released_network, test_images
-from tests.bench.table import Options, Row
+from tools.bench.inputs import ROBUST, SHAPE, other_targets, released_network, test_images
+from tools.bench.table import Options, Row
 
 GOALS = {1: 1.7, 8: 2.5, 32: 3.0}
 _STEPS = 10

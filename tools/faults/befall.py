@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable, Mapping
 
-from tests.faults import crowds, processes, storage
-from tests.faults.site import Site, wait_until_ready
-from tests.reliability import Row
+from tools.faults import crowds, processes, storage
+from tools.faults.site import Site, wait_until_ready
+from tools.reliability import Row
 
 _log = logging.getLogger(__name__)
 

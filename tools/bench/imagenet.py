@@ -11,8 +11,8 @@ from candor.contracts.worker import ITEM_ADAPTER, Goal, SearchEnd, SearchItem
 from candor.nets.architectures import NetworkSpec, build_network
 from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.chunks import advance_items
-from tests.bench.engine import interleaved
-from tests.bench.table import Options, Row
+from tools.bench.engine import interleaved
+from tools.bench.table import Options, Row
 
 _SPEC = NetworkSpec(
     architecture="imagenet-resnet18",

@@ -14,8 +14,8 @@ from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
-from tests.bench.inputs import ROBUST, SHAPE, correct_images, released_network
-from tests.bench.table import Options, Row
+from tools.bench.inputs import ROBUST, SHAPE, correct_images, released_network
+from tools.bench.table import Options, Row
 
 _BATCH = 32
 _CLEARLY_WORSE, _WORSE_SHARE = 1.05, 0.02

@@ -1,4 +1,4 @@
-"""``python -m deploy.locks`` writes the lock file of each image from requirements.lock.
+"""``python -m tools.locks`` writes the lock file of each image from requirements.lock.
 
 The gateway's holds what its modules import and what that needs; the worker's everything but the
 development tools.  Versions are those of requirements.lock.
@@ -40,7 +40,7 @@ class LockError(Exception):
 
 def main() -> int:
     """Writes the lock files; with --check only says which are stale, exit code 1 if any."""
-    parser = argparse.ArgumentParser(prog="deploy.locks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.locks", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     is_check = parser.parse_args().check
     stale = stale_files()

@@ -6,8 +6,8 @@ import torch
 from candor.contracts.api import SearchStatus
 from candor.contracts.worker import Goal
 from candor.search.batch import plan_goal, run_searches
-from tests.bench.baseline import plain_network, plain_radii
 from tests.fixtures.audit import small_data, small_network
+from tools.bench.baseline import plain_network, plain_radii
 
 
 @pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.BTR])

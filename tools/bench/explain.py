@@ -15,7 +15,7 @@ from candor.contracts.worker import Goal
 from candor.runtime.compiled import compile_network
 from candor.search.batch import plan_goal, run_searches
 from candor.search.result import draw_to_rho
-from tests.bench.baseline import (
+from tools.bench.baseline import (
     EXPLANATION_STEPS,
     fastest_threads,
     on_threads,
@@ -23,8 +23,8 @@ from tests.bench.baseline import (
     plain_network,
     target_log_odds,
 )
-from tests.bench.inputs import ROBUST, SHAPE, other_targets, released_network, test_images
-from tests.bench.table import Options, Row
+from tools.bench.inputs import ROBUST, SHAPE, other_targets, released_network, test_images
+from tools.bench.table import Options, Row
 
 _RHO = 0.1
 _SPEED_GOAL = 5.0

@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz`` sends hostile inputs to everything that reads any; ends in a table."""
+"""``python -m tools.fuzz`` sends hostile inputs to everything that reads any; ends in a table."""
 
 import argparse
 import sys
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.fuzz import decoders, through_grpc, through_rest
-from tests.fuzz.outcomes import Outcome
-from tests.fuzz.target import Target, started
-from tests.reliability import Row, print_table, write_section
+from tools.fuzz import decoders, through_grpc, through_rest
+from tools.fuzz.outcomes import Outcome
+from tools.fuzz.target import Target, started
+from tools.reliability import Row, print_table, write_section
 
 _MAX_GROWN_MEGABYTES = 64.0
 _SHARES = {"rest": 0.1, "grpc": 0.2, "decoders": 0.175}  # the last of each of four
@@ -25,7 +25,7 @@ _WORDS = {
 
 def main() -> int:
     """Exit code 1 where an input was answered wrongly or memory grew."""
-    parser = argparse.ArgumentParser(prog="tests.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=22_000, help="inputs in all, about")
     parser.add_argument("--no-write", action="store_true", help="leave RELIABILITY.md alone")
     arguments = parser.parse_args()

@@ -4,7 +4,7 @@ import importlib
 
 from rich.console import Console
 
-from tests.bench.table import Row, options_of, parser, print_table, show
+from tools.bench.table import Row, options_of, parser, print_table, show
 
 # Modules with `measure(options) -> list[Row]`, in the order of the table.
 MEASURES: tuple[str, ...] = ("engine", "explain", "radius", "audit", "served", "imagenet")
@@ -17,7 +17,7 @@ def main() -> None:
     options = options_of(arguments)
     rows: list[Row] = []
     for name in arguments.only:
-        measured = importlib.import_module(f"tests.bench.{name}").measure(options)
+        measured = importlib.import_module(f"tools.bench.{name}").measure(options)
         print_table(measured, Console(width=180, stderr=True))  # whatever becomes of the rest
         rows += measured
     show(rows, arguments)

@@ -1,4 +1,4 @@
-"""``python -m tests.faults`` lets one fault after another befall a real service; ends in a table.
+"""``python -m tools.faults`` lets one fault after another befall a real service; ends in a table.
 
 Needs root, to mount a small disk, and Debian's libfaketime.
 """
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.faults.befall import FAULTS, befall
-from tests.faults.site import started
-from tests.reliability import print_table, write_section
+from tools.faults.befall import FAULTS, befall
+from tools.faults.site import started
+from tools.reliability import print_table, write_section
 
 
 def main() -> int:
     """Exit code 1 where a fault cost what was promised."""
-    parser = argparse.ArgumentParser(prog="tests.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.faults", description=__doc__)
     parser.add_argument("--only", nargs="*", choices=sorted(FAULTS), help="faults by name")
     parser.add_argument("--no-write", action="store_true", help="leave RELIABILITY.md alone")
     arguments = parser.parse_args()

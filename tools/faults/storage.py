@@ -10,11 +10,11 @@ from candor.contracts import api
 from candor.stack.archives import PLAIN_MODEL, build_archives
 from candor.store.annotations import Annotations
 from candor.store.engine import open_store
-from tests.faults.site import Site
-from tests.faults.traffic import Traffic, picture
-from tests.reliability import Row
-from tests.small_disk import fill_up
 from tests.store.stores import fill
+from tools.faults.site import Site
+from tools.faults.traffic import Traffic, picture
+from tools.reliability import Row
+from tools.small_disk import fill_up
 
 _ANSWERED = 20  # verdicts before the disk is full, at most as many meanwhile, and again after
 _RECOVERY_SECONDS = 30.0

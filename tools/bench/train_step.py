@@ -15,7 +15,7 @@ from candor.data.registry import load_dataset
 from candor.models.folder import load_model
 from candor.nets.architectures import NetworkSpec, build_network
 from candor.runtime.allocator import keep_freed_memory
-from tests.bench.table import Options, Row, options_of, parser, show
+from tools.bench.table import Options, Row, options_of, parser, show
 from training.config import TrainConfig
 from training.engine import Engine, runner
 from training.step import StepLoss, step_loss

@@ -1,4 +1,4 @@
-"""``python -m deploy.sbom`` writes what each image holds: CycloneDX, licences and known holes.
+"""``python -m tools.sbom`` writes what each image holds: CycloneDX, licences and known holes.
 
 Reads the images' lock files, the metadata of the installed packages and, where the network lets
 it, the database of osv.dev.
@@ -26,8 +26,8 @@ from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.table import Table
 
-from deploy.invariants import project_version
-from deploy.locks import REPOSITORY, needs
+from tools.invariants import project_version
+from tools.locks import REPOSITORY, needs
 
 IMAGES = ("gateway", "worker")
 OSV_URL = "https://api.osv.dev"
@@ -82,7 +82,7 @@ class Package:
 
 def main() -> int:
     """Exit code 1 for a refused licence or a known hole; 2 where an audit was asked for in vain."""
-    parser = argparse.ArgumentParser(prog="deploy.sbom", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.sbom", description=__doc__)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "sbom")
     parser.add_argument("--osv-url", default=OSV_URL)
     parser.add_argument("--require-audit", action="store_true", help="fail without the database")
