@@ -60,7 +60,7 @@ def archive(path: Path, members: dict[str, bytes]) -> None:
 
 
 def photo(path: Path, *, size: tuple[int, int] = (40, 30), seed: int = 0, **options: Any) -> Path:
-    """A noisy picture of (width, height); the suffix of the path decides its format."""
+    """A noisy image of (width, height); the suffix of the path decides its format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -135,7 +135,7 @@ def jsrt(root: Path, *, nodules: int = 3, normal: int = 2) -> Path:
 
 
 def folder(root: Path, splits: tuple[str, ...] = ("train", "test"), count: int = 5) -> Path:
-    """``count`` pictures of two classes, in splits or, with none, side by side."""
+    """``count`` images of two classes, in splits or, with none, side by side."""
     for split in splits or ("",):
         for place, class_name in enumerate(("cats", "dogs")):
             for number in range(count):

@@ -1,6 +1,6 @@
 """Attacks inside a fixed L2 ball, gradient-free and hard-label ones too.
 
-Each answers whether it found a picture within ``eps`` (L2, pixels in [0, 1]); `candidates.tighten`
+Each answers whether it found an image within ``eps`` (L2, pixels in [0, 1]); `candidates.tighten`
 then turns what was found into a radius.
 """
 
@@ -56,7 +56,7 @@ def pgd(
     Args:
         originals, labels, eps: as in `fgsm`.
         steps: >= 1; each image stops moving at its first success.
-        start: (B, C, H, W) first pictures; the originals by default.
+        start: (B, C, H, W) first images; the originals by default.
         score: of logits (B, V), to be lowered; by default the margin of the true class.
     """
     score = score or _margin(labels)
@@ -125,7 +125,7 @@ def label_only(
 ) -> Candidates:
     """Hard-label attack after HopSkipJump (arXiv 1904.02144): sees predictions only.
 
-    From a random picture of another prediction it goes to the boundary by bisection, estimates the
+    From a random image of another prediction it goes to the boundary by bisection, estimates the
     boundary's normal from the predictions of random neighbours, steps along it and bisects again.
 
     Args:
@@ -149,12 +149,12 @@ def label_only(
 
 
 def random_start(originals: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
-    """(B, C, H, W) pictures on the sphere of L2 radius ``eps``, clipped to the box."""
+    """(B, C, H, W) images on the sphere of L2 radius ``eps``, clipped to the box."""
     return project(originals + eps * directions_like(originals, seeds), originals, eps)
 
 
 def project(pictures: Tensor, originals: Tensor, eps: float) -> Tensor:
-    """Pictures moved into the L2 ball of radius ``eps``, then into [0, 1], which keeps them in."""
+    """Images moved into the L2 ball of radius ``eps``, then into [0, 1], which keeps them in."""
     deltas = pictures - originals
     kept = deltas.flatten(1).norm(dim=1).clamp_max(eps)
     return (originals + to_length(deltas, kept)).clamp(0.0, 1.0)
@@ -163,16 +163,16 @@ def project(pictures: Tensor, originals: Tensor, eps: float) -> Tensor:
 def _label_only_one(
     network: nn.Module, original: Tensor, label: Tensor, generator: Generator, queries: int
 ) -> Tensor:
-    picture = _other_prediction(network, original, label, generator)
-    if picture is None:
+    image = _other_prediction(network, original, label, generator)
+    if image is None:
         return original
     rounds = max(1, queries // (LABEL_TRIALS + 20))
     for number in range(1, rounds + 1):
-        picture = _to_boundary(network, original, picture, label)
-        gap = float((picture - original).norm())
+        image = _to_boundary(network, original, image, label)
+        gap = float((image - original).norm())
         directions = torch.randn(LABEL_TRIALS, *original.shape, generator=generator)
         directions = to_length(directions.to(original), torch.ones(LABEL_TRIALS))
-        trials = (picture + 0.1 * gap * directions).clamp(0.0, 1.0)
+        trials = (image + 0.1 * gap * directions).clamp(0.0, 1.0)
         is_other = (network(trials).argmax(1) != label).float() * 2 - 1
         # Without the mean the estimate varies less; where all trials agree nothing would be left.
         weights = is_other - is_other.mean()
@@ -180,8 +180,8 @@ def _label_only_one(
             weights = is_other
         normal = (weights[:, None, None, None] * directions).sum(0)
         normal = normal / normal.norm().clamp_min(1e-30)
-        picture = _step_out(network, picture, normal, gap / math.sqrt(number), label)
-    return _to_boundary(network, original, picture, label)
+        image = _step_out(network, image, normal, gap / math.sqrt(number), label)
+    return _to_boundary(network, original, image, label)
 
 
 def _other_prediction(
@@ -195,28 +195,28 @@ def _other_prediction(
     return None
 
 
-def _to_boundary(network: nn.Module, original: Tensor, picture: Tensor, label: Tensor) -> Tensor:
+def _to_boundary(network: nn.Module, original: Tensor, image: Tensor, label: Tensor) -> Tensor:
     inside, outside = 0.0, 1.0
     for _ in range(12):
         middle = (inside + outside) / 2
-        trial = original + middle * (picture - original)
+        trial = original + middle * (image - original)
         if int(network(trial[None]).argmax(1)) != int(label):
             outside = middle
         else:
             inside = middle
-    return original + outside * (picture - original)
+    return original + outside * (image - original)
 
 
 def _step_out(
-    network: nn.Module, picture: Tensor, normal: Tensor, length: float, label: Tensor
+    network: nn.Module, image: Tensor, normal: Tensor, length: float, label: Tensor
 ) -> Tensor:
     """The longest of length, length/2, ... that still changes the prediction."""
     for _ in range(8):
-        trial = (picture + length * normal).clamp(0.0, 1.0)
+        trial = (image + length * normal).clamp(0.0, 1.0)
         if int(network(trial[None]).argmax(1)) != int(label):
             return trial
         length /= 2
-    return picture
+    return image
 
 
 def _library_attack(
@@ -242,16 +242,16 @@ def _library_attack(
         if queries is not None:
             runner.square.n_queries = queries
         # The library seeds torch's global generator; it is put back as it was.
-        picture = originals[row : row + 1]
+        image = originals[row : row + 1]
         with torch.random.fork_rng(), _collected(runner.logger, warnings):
             try:
-                picture, _ = runner.run_standard_evaluation(
-                    picture, labels[row : row + 1], batch_size=1
+                image, _ = runner.run_standard_evaluation(
+                    image, labels[row : row + 1], batch_size=1
                 )
             except RuntimeError as err:
                 # Square trips over outputs that tie exactly, as saturated networks' do.
                 warnings.append(f"gave up on an image: {err}")
-        pictures.append(picture)
+        pictures.append(image)
     found = project(torch.cat(pictures), originals, eps)
     steps = queries if queries is not None else 0
     return _judged(network, originals, found, labels, steps), sorted(set(warnings))

@@ -1,6 +1,6 @@
 """Minimal-norm attacks beside the solvers: DDN, FMN and C&W, L2.
 
-All three follow one order: evaluate, keep the smallest picture that reaches the goal, step,
+All three follow one order: evaluate, keep the smallest image that reaches the goal, step,
 project.  None draws a random number, and every image goes its own way whatever its batch.
 """
 
@@ -25,7 +25,7 @@ _ATANH_MARGIN = 1e-6
 
 
 class _Best:
-    """The smallest picture so far of every image of a batch."""
+    """The smallest image so far of every image of a batch."""
 
     def __init__(self, originals: Tensor) -> None:
         self._originals = originals

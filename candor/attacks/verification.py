@@ -1,6 +1,6 @@
 """What an attack hands over and how it is believed: tightened, verified alone.
 
-An attack proposes a picture per image.  It counts only after the network, given that picture alone
+An attack proposes an image per image.  It counts only after the network, given that image alone
 (batch of 1, float32, clipped to [0, 1]), does what the goal asks; whether the same holds after
 rounding to 8 bits is recorded beside it.
 """
@@ -27,8 +27,8 @@ _LEVELS = 255.0
 class Status(StrEnum):
     """How an attack on one image ended.
 
-    ALREADY_WRONG: the goal held for the picture as it came, distance 0.
-    FOUND: a picture was found and verified alone.
+    ALREADY_WRONG: the goal held for the image as it came, distance 0.
+    FOUND: an image was found and verified alone.
     UNRESOLVED: none was found; the radius is at least nothing known, see ``lower_bound``.
     UNVERIFIED: one was proposed, but alone it is none; treated as unresolved.
     """
@@ -45,7 +45,7 @@ class Candidates:
 
     Attributes:
         images: (B, C, H, W) float32 in [0, 1].
-        is_found: (B,) bool, whether the attack believes in its picture.
+        is_found: (B,) bool, whether the attack believes in its image.
         lower_bounds: (B,) float64, largest RMSE it tried without success; 0 where it tried none.
         steps: (B,) int64, gradient steps or queries.
     """
@@ -61,11 +61,11 @@ class Verified:
     """One image's end, as a row of the ledger has it.
 
     Attributes:
-        radius: RMSE of the verified picture; 0 if already wrong, None without one.
+        radius: RMSE of the verified image; 0 if already wrong, None without one.
         lower_bound: RMSE up to which nothing was found; None unless without one.
-        rounded_radius: RMSE after rounding to 8 bits; None without a picture.
+        rounded_radius: RMSE after rounding to 8 bits; None without an image.
         holds_rounded: whether the goal still holds then.
-        picture_sha256: of the verified picture's float32 bytes, C order.
+        picture_sha256: of the verified image's float32 bytes, C order.
     """
 
     status: Status
@@ -73,7 +73,7 @@ class Verified:
     lower_bound: float | None = None
     rounded_radius: float | None = None
     holds_rounded: bool | None = None
-    picture_sha256: str | None = None
+    image_sha256: str | None = None
     steps: int = 0
 
 
@@ -127,9 +127,9 @@ def score_gradients(
 def tighten(
     network: nn.Module, originals: Tensor, labels: Tensor, goal: Goal, candidates: Candidates
 ) -> Candidates:
-    """Move every found picture towards its original, as near as the goal still holds.
+    """Move every found image towards its original, as near as the goal still holds.
 
-    Bisection along the segment, forward passes only; the picture never gets farther away.
+    Bisection along the segment, forward passes only; the image never gets farther away.
     """
     deltas = candidates.images - originals
     inside = torch.zeros(len(originals), device=originals.device)
@@ -173,27 +173,27 @@ def _verify_one(
     if not bool(proposed.is_found[row]):
         return Verified(status=Status.UNRESOLVED, lower_bound=bound, steps=steps)
     for factor in _NUDGES:
-        picture = proposed.images[row]
+        image = proposed.images[row]
         if factor != 1.0:
-            picture = (original + factor * (picture - original)).clamp(0.0, 1.0)
-        if _holds_alone(network, picture, label, goal):
+            image = (original + factor * (image - original)).clamp(0.0, 1.0)
+        if _holds_alone(network, image, label, goal):
             break
     else:
         return Verified(status=Status.UNVERIFIED, lower_bound=bound, steps=steps)
-    rounded = (picture * _LEVELS).round() / _LEVELS
+    rounded = (image * _LEVELS).round() / _LEVELS
     return Verified(
         status=Status.FOUND,
-        radius=_distance(picture, original),
+        radius=_distance(image, original),
         rounded_radius=_distance(rounded, original),
         holds_rounded=_holds_alone(network, rounded, label, goal),
-        picture_sha256=hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest(),
+        image_sha256=hashlib.sha256(image.cpu().contiguous().numpy().tobytes()).hexdigest(),
         steps=steps,
     )
 
 
-def _holds_alone(network: nn.Module, picture: Tensor, label: Tensor, goal: Goal) -> bool:
-    return bool(holds(network(picture[None]), label[None], goal)[0])
+def _holds_alone(network: nn.Module, image: Tensor, label: Tensor, goal: Goal) -> bool:
+    return bool(holds(network(image[None]), label[None], goal)[0])
 
 
-def _distance(picture: Tensor, original: Tensor) -> float:
-    return float(rmse(picture[None], original[None])[0])
+def _distance(image: Tensor, original: Tensor) -> float:
+    return float(rmse(image[None], original[None])[0])

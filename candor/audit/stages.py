@@ -104,7 +104,7 @@ class Stage:
 
 @torch.no_grad()
 def clean(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    """Predictions on the pictures as they came, each alone."""
+    """Predictions on the images as they came, each alone."""
     rows: list[Row] = []
     for row, label in enumerate(batch.labels.tolist()):
         logits = subject.network(batch.images[row : row + 1])

@@ -12,7 +12,7 @@ class ThreatModel(Frozen):
         norm: the distance that is minimised.
         unit: of every distance; the other one is always shown beside it.
         lower, upper: limits of a pixel.
-        quantisation: what happens to a picture's pixel values.
+        quantisation: what happens to an image's pixel values.
         goals: what counts as success, one sentence a goal.
         knowledge, access, capability: of the attacker.
         excluded: what the audit does not look at.
@@ -23,7 +23,7 @@ class ThreatModel(Frozen):
     lower: float = 0.0
     upper: float = 1.0
     quantisation: str = (
-        "Distances are of float32 pictures; whether each still succeeds after rounding to 8 bits "
+        "Distances are of float32 images; whether each still succeeds after rounding to 8 bits "
         "is recorded beside it."
     )
     goals: dict[str, str] = {

@@ -14,7 +14,7 @@ from candor.gateway.access.request_context import TENANT_KEY
 from candor.rpc import status
 
 OPTIONS = [
-    # 64 explanations of a large picture with their tensors.
+    # 64 explanations of a large image with their tensors.
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),
     ("grpc.max_metadata_size", 64 * 1024),  # error details travel as metadata
     # The default back-off grows to two minutes, far longer than a restart takes.

@@ -22,7 +22,7 @@ CandidateId = Annotated[int, Field(ge=1, le=MAX_CANDIDATE)]
 
 
 class Verdict(StrEnum):
-    """Does the changed picture still show the original class?  (Fig. 12)"""
+    """Does the changed image still show the original class?  (Fig. 12)"""
 
     UNCHANGED = "unchanged"
     UNSURE = "unsure"

@@ -83,7 +83,7 @@ class TensorInput(_Message):
 
 
 class ImageInput(_Message):
-    """A picture: encoded bytes (PNG, JPEG, WebP) or a raw tensor, exactly one."""
+    """An image: encoded bytes (PNG, JPEG, WebP) or a raw tensor, exactly one."""
 
     encoded: Base64Bytes | None = None
     tensor: TensorInput | None = None

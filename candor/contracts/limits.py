@@ -1,9 +1,9 @@
 """Limits and defaults of the public contract, each once."""
 
-MAX_ENCODED_BYTES = 8 * 1024 * 1024  # one encoded picture
-MAX_PIXELS = 16_777_216  # of an encoded picture, before resizing
-MAX_JPEG_SCANS = 64  # a progressive picture has about 10; each costs a pass over all pixels
-MAX_PICTURE_READS = 50_000  # of a decoder while it reads one picture; a large PNG needs about 4,000
+MAX_ENCODED_BYTES = 8 * 1024 * 1024  # one encoded image
+MAX_PIXELS = 16_777_216  # of an encoded image, before resizing
+MAX_JPEG_SCANS = 64  # a progressive image has about 10; each costs a pass over all pixels
+MAX_IMAGE_READS = 50_000  # of a decoder while it reads one image; a large PNG needs about 4,000
 MAX_BODY_BYTES = 16 * 1024 * 1024  # one request on the wire
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -11,7 +11,7 @@ MAX_TARGETS = 32
 MAX_RHOS = 32
 MAX_EXPLANATIONS = 64  # targets x rhos of one request
 MAX_TOP_K = 1000
-MAX_INSTANCES = 32  # pictures of one request of the Open Inference Protocol or KServe v1
+MAX_INSTANCES = 32  # images of one request of the Open Inference Protocol or KServe v1
 MAX_STEPS = 2000
 MAX_SEED = 2**32 - 1
 MAX_ANNOTATOR_CHARS = 60

@@ -78,7 +78,7 @@ COMPARED_ARRAYS = ("image", "perturbed", "explanation", "perturbed_explanation")
 
 
 class CompareItem(_Meta):
-    """One method's saliency of a picture and of its perturbed twin, held against explanations.
+    """One method's saliency of an image and of its perturbed twin, held against explanations.
 
     Attributes:
         target: class index the saliency is of.

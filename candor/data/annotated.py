@@ -1,6 +1,6 @@
 """Judged adversarial images as a data set to train with.  (III-H)  Imports data siblings only.
 
-A Parquet file in the layout of CIFAR-10's: ``img`` struct<bytes, path> with the picture as PNG and
+A Parquet file in the layout of CIFAR-10's: ``img`` struct<bytes, path> with the image as PNG and
 ``label`` int64, the class of the original.  The schema's metadata holds ``class_names`` as JSON.
 """
 
@@ -24,7 +24,7 @@ _CLASS_NAMES_KEY = b"class_names"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedImage:
-    """One row: the picture annotators saw, the original's label and what they said of it."""
+    """One row: the image annotators saw, the original's label and what they said of it."""
 
     identifier: str
     png: bytes
@@ -59,7 +59,7 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
 
     Raises:
         DataMissing: no such file.
-        DataDamaged: not such a file, or its classes, labels or pictures are not those of ``like``.
+        DataDamaged: not such a file, or its classes, labels or images are not those of ``like``.
     """
     try:
         table = pq.read_table(path, columns=["img", "label"])

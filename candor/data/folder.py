@@ -1,4 +1,4 @@
-"""Any tree of pictures in folders by class."""
+"""Any tree of images in folders by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _SIZES = (8, 1024)
 _HELD_BYTES = 2**30  # more than this stays on disk
 _SAMPLE = 1000  # images that mean and std are computed from
-_REMEDY = "Put pictures into one folder a class: train/CLASS/*.png and test/CLASS/*.png, or CLASS/*"
+_REMEDY = "Put images into one folder a class: train/CLASS/*.png and test/CLASS/*.png, or CLASS/*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +34,19 @@ def load_folder(root: Path, split: str, image_size: int) -> Images:
     """One split of ``root/{train,test}/CLASS/*`` (or ``val``), or of ``root/CLASS/*``.
 
     Of a tree without splits a fifth of each class, chosen by the hash of the file's name, is for
-    testing.  Pictures are resized by their shorter edge to ``image_size`` and cropped to its
+    testing.  Images are resized by their shorter edge to ``image_size`` and cropped to its
     central square; up to 1 GiB of them are held in memory.  Mean and standard deviation are those
     of 1,000 training images, drawn by a fixed seed.
 
     Args:
-        root: the folder of the pictures itself.
+        root: the folder of the images itself.
         split: "train" or "test".
         image_size: edge of the square images, pixels.
     Raises:
         ValueError: ``image_size`` or ``split`` out of range.
         DataMissing: no folders of classes, or none for testing beside ``train``.
-        DataDamaged: fewer than two classes, a class with too few pictures, other classes for
-            testing than for training, a file that is no picture.
+        DataDamaged: fewer than two classes, a class with too few images, other classes for
+            testing than for training, a file that is no image.
     """
     check_split(split)
     low, high = _SIZES
@@ -121,5 +121,5 @@ def _statistics(images: LazyImages) -> tuple[tuple[float, ...], tuple[float, ...
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     sample = images.images(order[:_SAMPLE].sort().values).double()
     mean = sample.mean((0, 2, 3))
-    std = sample.std((0, 2, 3), correction=0).clamp_min(0.01)  # of pictures of one colour
+    std = sample.std((0, 2, 3), correction=0).clamp_min(0.01)  # of images of one colour
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -77,18 +77,18 @@ class PhotoDecoder:
         Only the cropped part is resampled: the result is that of resizing the whole, up to the
         outermost pixels, whose filter ends at the crop.
         """
-        with self._opened(index) as picture:
-            left, top, right, bottom = self._box(index, picture)
+        with self._opened(index) as image:
+            left, top, right, bottom = self._box(index, image)
             scale = edge / min(right - left, bottom - top)
             x, width = self._crop(right - left, scale, across)
             y, height = self._crop(bottom - top, scale, down)
             part = (
                 left + x,
                 top + y,
-                min(left + x + width, picture.width),
-                min(top + y + height, picture.height),
+                min(left + x + width, image.width),
+                min(top + y + height, image.height),
             )
-            square = picture.resize(
+            square = image.resize(
                 (self.view.size, self.view.size), Image.Resampling.BILINEAR, box=part
             )
         return np.asarray(square).transpose(2, 0, 1)
@@ -99,13 +99,13 @@ class PhotoDecoder:
         start = math.floor(place * (resized - self.view.size + 1))
         return start * length / resized, self.view.size * length / resized
 
-    def _box(self, index: int, picture: Image.Image) -> tuple[float, float, float, float]:
+    def _box(self, index: int, image: Image.Image) -> tuple[float, float, float, float]:
         if self.boxes is None:
-            return 0.0, 0.0, float(picture.width), float(picture.height)
+            return 0.0, 0.0, float(image.width), float(image.height)
         left, top, right, bottom = self.boxes[index].tolist()
-        if right > picture.width or bottom > picture.height:
+        if right > image.width or bottom > image.height:
             raise DataDamaged(
-                f"{self.name}: {self._path(index)} is {picture.size}, allowed at least "
+                f"{self.name}: {self._path(index)} is {image.size}, allowed at least "
                 f"({right:g}, {bottom:g}), the end of a box in it"
             )
         return left, top, right, bottom
@@ -117,8 +117,8 @@ class PhotoDecoder:
     def _opened(self, index: int) -> Iterator[Image.Image]:
         path = self._path(index)
         try:
-            with Image.open(path, formats=self.formats) as picture:
-                coloured = picture if picture.mode == "RGB" else picture.convert("RGB")
+            with Image.open(path, formats=self.formats) as image:
+                coloured = image if image.mode == "RGB" else image.convert("RGB")
                 coloured.load()
                 if self.boxes is None:
                     ImageOps.exif_transpose(coloured, in_place=True)

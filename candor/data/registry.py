@@ -54,7 +54,7 @@ def load_dataset(name: str, split: str, root: Path, *, image_size: int = 0) -> I
     """One split of a registered data set.
 
     Args:
-        root: the data directory; of "folder" the folder of the pictures itself.
+        root: the data directory; of "folder" the folder of the images itself.
         image_size: edge of the images in pixels; 0 is the data set's own, which "folder" has not.
     Raises:
         ValueError: unknown name or split, or another size than the data set's own; the message

@@ -34,12 +34,12 @@ def compare_item(
         network: in evaluation mode, not compiled: some methods look inside.
         item, arrays: see `candor.contracts.worker`.
     """
-    pictures = _tensors(("image", "perturbed"), arrays, network)
+    images = _tensors(("image", "perturbed"), arrays, network)
     explanations = _tensors(("explanation", "perturbed_explanation"), arrays, network)
-    energies = _array((explanations - pictures).square().sum(dim=1))
+    energies = _array((explanations - images).square().sum(dim=1))
     saliencies = energies
     if item.method is not Method.EXPLANATION:
-        saliencies = _array(_saliency(network, item, pictures))
+        saliencies = _array(_saliency(network, item, images))
     before, after = saliencies.astype(np.float64)
     answer = CompareAnswer(
         top_share=TOP_SHARE,
@@ -50,13 +50,13 @@ def compare_item(
     return answer, {"saliency": saliencies[0], "perturbed_saliency": saliencies[1]}
 
 
-def _saliency(network: nn.Module, item: CompareItem, pictures: Tensor) -> Tensor:
-    targets = torch.full((len(pictures),), item.target, device=pictures.device)
+def _saliency(network: nn.Module, item: CompareItem, images: Tensor) -> Tensor:
+    targets = torch.full((len(images),), item.target, device=images.device)
     if item.method is Method.LIME:
-        # The same masks for both, so that only the picture differs.
-        seeds = [item.seed] * len(pictures)
-        return lime(network, pictures, targets, samples=_LIME_SAMPLES, seeds=seeds)
-    return _PLAIN_METHODS[item.method](network, pictures, targets)
+        # The same masks for both, so that only the image differs.
+        seeds = [item.seed] * len(images)
+        return lime(network, images, targets, samples=_LIME_SAMPLES, seeds=seeds)
+    return _PLAIN_METHODS[item.method](network, images, targets)
 
 
 def _tensors(names: tuple[str, str], arrays: Arrays, network: nn.Module) -> Tensor:

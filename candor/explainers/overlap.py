@@ -1,4 +1,4 @@
-"""How two maps over a picture's pixels relate.
+"""How two maps over an image's pixels relate.
 
 A map is (H, W) float64, larger where a pixel counts more.
 """

@@ -20,7 +20,7 @@ _LIME_BATCH = 50
 
 
 def grad_cam(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Grad-CAM at the last feature map, drawn up to the picture's size.  (arXiv 1610.02391)
+    """Grad-CAM at the last feature map, drawn up to the image's size.  (arXiv 1610.02391)
 
     Negative evidence is kept: cut off, it would leave most of a small map tied at zero.
 
@@ -65,7 +65,7 @@ def lime(
 
     Args:
         network, images, targets: as in `grad_cam`.
-        samples: masked copies of each picture.
+        samples: masked copies of each image.
         seeds: one an image.  captum draws from torch's global generator, which is put back.
     """
     method = Lime(network, interpretable_model=_Ridge())

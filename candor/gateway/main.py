@@ -16,18 +16,18 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from candor.gateway.access.authorizer import Guard
+from candor.gateway.access.authorizer import Authorizer
 from candor.gateway.access.keys import KeyFileError
 from candor.gateway.access.quotas import Quotas
 from candor.gateway.access.tls import Certificates
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import Metrics, start_exposition
-from candor.gateway.observability.request_log import JsonLines, Observer
+from candor.gateway.observability.request_log import JsonLines, RequestLog
 from candor.gateway.service.open_inference import OpenInference
-from candor.gateway.service.reports import ReportDesk
+from candor.gateway.service.reports import ReportService
 from candor.gateway.service.service import CandorService
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
-from candor.gateway.transport.grpc.server import GrpcDoor
+from candor.gateway.transport.grpc.server import GrpcServer
 from candor.gateway.transport.rest.annotations import add_annotations
 from candor.gateway.transport.rest.endpoints import make_app
 from candor.gateway.transport.rest.health import make_health_app
@@ -76,17 +76,17 @@ class Gateway:
         self.metrics = Metrics(settings.models, settings.metric_tenants, primaries)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
-        observer = Observer(self.metrics, tracing)
+        observer = RequestLog(self.metrics, tracing)
         self._certificates = Certificates(settings) if settings.tls_cert else None
         quotas = Quotas(settings.quota, settings.tenant_quotas)
-        guard = Guard(settings, quotas)
+        authorizer = Authorizer(settings, quotas)
         self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
         self._store = open_store(settings.store_url) if settings.store_url else None
-        self._reports = reports = _report_desk(self._store, settings)
+        self._reports = reports = _report_service(self._store, settings)
         protocol = OpenInference(self.service)
-        self._grpc = self._grpc_door(observer, guard, protocol, reports)
+        self._grpc = self._grpc_door(observer, authorizer, protocol, reports)
         self._socket = _listen(settings.host, settings.rest_port)
-        app = self._rest_app(observer, guard, protocol, reports)
+        app = self._rest_app(observer, authorizer, protocol, reports)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
         self._health = self._health_door()
         self.grpc_port = self._grpc.port
@@ -126,17 +126,17 @@ class Gateway:
 
     def _grpc_door(
         self,
-        observer: Observer,
-        guard: Guard,
+        observer: RequestLog,
+        authorizer: Authorizer,
         protocol: OpenInference,
-        reports: ReportDesk | None,
-    ) -> GrpcDoor:
+        reports: ReportService | None,
+    ) -> GrpcServer:
         settings = self._settings
-        return GrpcDoor(
+        return GrpcServer(
             self.service,
             observer,
             f"{settings.host}:{settings.grpc_port}",
-            guard,
+            authorizer,
             open_inference=OpenInferenceServicer(
                 protocol, observer, lambda: self._is_ready, settings.build_version
             ),
@@ -147,13 +147,13 @@ class Gateway:
 
     def _rest_app(
         self,
-        observer: Observer,
-        guard: Guard,
+        observer: RequestLog,
+        authorizer: Authorizer,
         protocol: OpenInference,
-        reports: ReportDesk | None,
+        reports: ReportService | None,
     ) -> FastAPI:
         settings = self._settings
-        app = make_app(self.service, observer, lambda: self._is_ready, settings, guard)
+        app = make_app(self.service, observer, lambda: self._is_ready, settings, authorizer)
         add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
         _add_store(app, self._store, reports, observer, settings)
         add_console(
@@ -162,7 +162,7 @@ class Gateway:
             grpc_port=self._grpc.port,
             has_annotations=self._store is not None,
             has_docs=settings.docs,
-            needs_keys=guard.needs_keys,
+            needs_keys=authorizer.needs_keys,
         )
         add_assets(app)
         return app
@@ -234,17 +234,17 @@ def _http_server(
     return _QuietServer(config)
 
 
-def _report_desk(store: Store | None, settings: Settings) -> ReportDesk | None:
+def _report_service(store: Store | None, settings: Settings) -> ReportService | None:
     if store is None:
         return None
-    return ReportDesk(Reports(store), settings.make_routes(), settings.reports_dir)
+    return ReportService(Reports(store), settings.make_routes(), settings.reports_dir)
 
 
 def _add_store(
     app: FastAPI,
     store: Store | None,
-    reports: ReportDesk | None,
-    observer: Observer,
+    reports: ReportService | None,
+    observer: RequestLog,
     settings: Settings,
 ) -> None:
     """What needs a store joins the REST door where one is configured."""

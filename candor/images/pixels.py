@@ -1,6 +1,6 @@
-"""Pictures in and out: decoding to the model's input, encoding to PNG.
+"""Images in and out: decoding to the model's input, encoding to PNG.
 
-Pixels are float32 (C, H, W) on the [0, 1] scale; what comes from an encoded picture lies on the
+Pixels are float32 (C, H, W) on the [0, 1] scale; what comes from an encoded image lies on the
 8-bit grid.  Everything here computes: call it from a thread, never on the event loop.
 """
 
@@ -20,18 +20,18 @@ Pixels = NDArray[np.float32]
 
 # Dark blue over grey to yellow: lightness rises steadily, and most colour-blind people tell it.
 _HEAT = ((0.0, 0.13, 0.3), (0.34, 0.36, 0.43), (0.65, 0.61, 0.46), (1.0, 0.91, 0.27))
-_HEAT_SHARE = 0.7  # of an overlay; the rest is the picture
+_HEAT_SHARE = 0.7  # of an overlay; the rest is the image
 
 _MODES = {1: "L", 3: "RGB"}  # channels of a model to Pillow's name
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 # Our own limit is far below Pillow's and is checked before any pixel is decoded; Pillow's would
-# only turn the same picture into a warning or into an error of another kind.
+# only turn the same image into a warning or into an error of another kind.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class BadImage(Exception):
-    """The picture of a request cannot be used; carries the violation to report."""
+    """The image of a request cannot be used; carries the violation to report."""
 
     def __init__(self, field: str, description: str) -> None:
         super().__init__(f"{field}: {description}")
@@ -39,10 +39,10 @@ class BadImage(Exception):
 
 
 def decode(image: ImageInput, spec: InputSpec) -> Pixels:
-    """The picture as the model sees it, (C, H, W) float32 in [0, 1].
+    """The image as the model sees it, (C, H, W) float32 in [0, 1].
 
     Raises:
-        BadImage: too large, not a picture, cut short, or a tensor of another shape or range.
+        BadImage: too large, not an image, cut short, or a tensor of another shape or range.
     """
     if image.tensor is not None:
         return _decode_tensor(image.tensor, spec)
@@ -76,7 +76,7 @@ def _shown_shape(shape: tuple[int, ...]) -> str:
 
 def _decode_encoded(encoded: bytes, spec: InputSpec) -> Pixels:
     if not encoded:
-        raise BadImage("image.encoded", "got 0 bytes, allowed one PNG, JPEG or WebP picture")
+        raise BadImage("image.encoded", "got 0 bytes, allowed one PNG, JPEG or WebP image")
     if len(encoded) > limits.MAX_ENCODED_BYTES:
         raise BadImage(
             "image.encoded", f"got {len(encoded)} bytes, allowed {limits.MAX_ENCODED_BYTES}"
@@ -94,14 +94,14 @@ def _decode_encoded(encoded: bytes, spec: InputSpec) -> Pixels:
 
 
 class _MeteredFile(io.BytesIO):
-    """Ends a decoder that reads too often: a picture of a million empty parts costs seconds."""
+    """Ends a decoder that reads too often: an image of a million empty parts costs seconds."""
 
-    reads_left = limits.MAX_PICTURE_READS
+    reads_left = limits.MAX_IMAGE_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads_left -= 1
         if self.reads_left < 0:
-            raise BadImage("image.encoded", "got too many parts in one picture")
+            raise BadImage("image.encoded", "got too many parts in one image")
         return super().read(size)
 
 
@@ -176,7 +176,7 @@ def encode_png(image: NDArray[Any]) -> bytes:
 
 def encode_preview(image: NDArray[Any], edge: int) -> bytes:
     """PNG of a (C, H, W) image in [0, 1], shrunk until its longer side is at most ``edge``."""
-    picture = _picture(_levels(image))
+    picture = _image(_levels(image))
     picture.thumbnail((edge, edge))
     return _saved(picture)
 
@@ -209,10 +209,10 @@ def _levels(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _png(levels: NDArray[np.uint8]) -> bytes:
-    return _saved(_picture(levels))
+    return _saved(_image(levels))
 
 
-def _picture(levels: NDArray[np.uint8]) -> Image.Image:
+def _image(levels: NDArray[np.uint8]) -> Image.Image:
     values = levels[0] if levels.shape[0] == 1 else levels.transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(values))
 

@@ -42,7 +42,7 @@ def certify(
 
     Args:
         network: base classifier in evaluation mode; maps (B, C, H, W) to logits.  It sees noisy
-            pictures unclipped, as the certificate needs.
+            images unclipped, as the certificate needs.
         image: (C, H, W) float32 in [0, 1].
         sigma: standard deviation of the noise of one pixel, > 0.
         selection_samples, samples: noisy copies that choose the class, and that bound its share;

@@ -37,7 +37,7 @@ def check_item(card: ModelCard, item: SearchItem, arrays: Arrays) -> ItemError |
         return problem
     shape = (card.input.channels, card.input.height, card.input.width)
     solver = SOLVERS[item.solver]
-    expected = dict.fromkeys(solver.pictures, shape) | {"numbers": (len(solver.numbers),)}
+    expected = dict.fromkeys(solver.images, shape) | {"numbers": (len(solver.numbers),)}
     for name, allowed_shape in expected.items():
         dtype = np.float64 if name == "numbers" else np.float32
         array = arrays.get(name)
@@ -130,8 +130,7 @@ def _state(
         return fresh
     left = [items[place][1] for place in places]
     carried = {
-        _FIELDS[name]: _stacked([arrays[name] for arrays in left], device)
-        for name in solver.pictures
+        _FIELDS[name]: _stacked([arrays[name] for arrays in left], device) for name in solver.images
     }
     numbers = _stacked([arrays["numbers"] for arrays in left], device)
     carried |= dict(zip(solver.numbers, numbers.unbind(1), strict=True))
@@ -148,7 +147,7 @@ def _progress(
     state: SearchState, solver: Solver
 ) -> Iterator[tuple[SearchProgress, dict[str, NDArray[Any]]]]:
     """What every search of the batch says of itself, and what it takes along but the image."""
-    pictures = {name: getattr(state, _FIELDS[name]).cpu().numpy() for name in solver.pictures}
+    pictures = {name: getattr(state, _FIELDS[name]).cpu().numpy() for name in solver.images}
     fields = [getattr(state, name).to(torch.float64) for name in solver.numbers]
     numbers = torch.stack(fields, dim=1).cpu().numpy()
     confidences = torch.special.expit(state.best_score).tolist()

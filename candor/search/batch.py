@@ -145,7 +145,7 @@ class _Ends:
 
 @torch.no_grad()
 def _is_wrong(network: nn.Module, images: Tensor, plan: SearchPlan, batch_size: int) -> Tensor:
-    """(M,) bool: the goal holds for the picture as it came.  One forward pass an image.
+    """(M,) bool: the goal holds for the image as it came.  One forward pass an image.
 
     No explanation is ever wrong, so where there are only those nothing is asked.
     """

@@ -28,8 +28,8 @@ _BEND = 10.0  # how much less of it where the boundary proved bent
 _LONGEST_CORRECTION = 0.5  # across the boundary, of the distance
 _OVERSHOOT, _OVERSHOOT_DECAY, _LEAST_OVERSHOOT = 0.03, 0.6, 0.001  # of the distance
 _LEAST_CROSSING = 0.005  # the least overshoot where the goal does not hold
-_CLEARLY_BETTER, _PROMISING = 0.999, 0.99  # of the best RMSE so far: a picture, a tangent
-_PATIENCE = 3  # steps that neither bring a clearly better picture nor promise one
+_CLEARLY_BETTER, _PROMISING = 0.999, 0.99  # of the best RMSE so far: an image, a tangent
+_PATIENCE = 3  # steps that neither bring a clearly better image nor promise one
 _CLIMB = 2.5  # first step length of an explanation, in rho
 _NEWTON_STEPS = 6
 
@@ -54,7 +54,7 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
     last step ended from the boundary that it was sent to: |F| / |g| against |delta|.  The first
     step is p itself, the boundary jump |F| / |g| of FMN (arXiv 2102.12827).  p overshoots by a
     share of the distance that falls with the steps, so that the goal holds on the way and the last
-    picture is close to the boundary.
+    image is close to the boundary.
 
     Where a boundary is bent the nearest part of it is seldom where the first tangent points.  An
     attack therefore sets off five times:
@@ -65,10 +65,10 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
         2  anew, towards the likeliest class that the first start did not make for
         3  anew, down the log-odds of the label in a few short steps, as Algorithm 1 sets off: they
            follow a curved way, and reach classes that were unlikely at the original image
-        4  from the best picture so far, towards the second likeliest wrong class there
-        5  from the best picture of all, for longer than before
+        4  from the best image so far, towards the second likeliest wrong class there
+        5  from the best image of all, for longer than before
 
-    Attack, BTR and confident end early when for some steps neither the best picture became clearly
+    Attack, BTR and confident end early when for some steps neither the best image became clearly
     better nor the tangent promised that.
 
     Explanations climb the log-odds of s_t along the normalised gradient; after each step delta is
@@ -89,7 +89,7 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
 
 
 def is_finished(state: SearchState) -> Tensor:
-    """(B,) bool: all steps done, the goal held for the picture as it came, or nothing gained."""
+    """(B,) bool: all steps done, the goal held for the image as it came, or nothing gained."""
     return (
         (state.steps >= state.step_counts) | is_already_wrong(state) | (state.stalls >= _PATIENCE)
     )
@@ -140,7 +140,7 @@ class _Phase:
     Attributes:
         is_scouting: bool, an attack at the original image; its deltas hold the shortest jump yet.
         is_restart: bool, an attack that is back at the original image to start anew.
-        is_resumed: bool, an attack that is back at its best picture.
+        is_resumed: bool, an attack that is back at its best image.
         is_choosing: bool, an attack that looks for the class to make for.
         is_aimed: bool, an attack that makes for one class.
         is_creeping: bool, an attack that goes down the log-odds of its label.
@@ -241,7 +241,7 @@ def _approached(
     """The next (B, C, H, W) delta of a radius.
 
     And (B,) bool, where a scout keeps the one it has and where the tangent promises a clearly
-    better picture.
+    better image.
     """
     nearest = _nearest(state, phase, deltas, gaps, gradients)
     turned = _turned(state, phase, deltas, nearest - deltas, gaps, gradients)

@@ -25,7 +25,7 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
 
     Followed is the gradient of the log-odds of s_t, which has the direction of that of s_t and does
     not vanish where s_t saturates (`candor.search.goals.log_odds`).  An explanation keeps, of the
-    pictures inside rho, the one with the best s_t.  The authors' code differs: it does not clip,
+    images inside rho, the one with the best s_t.  The authors' code differs: it does not clip,
     and ramps its step lengths down linearly.
 
     Pure: the same state and step count give the same bits, however the steps are cut into calls.
@@ -42,7 +42,7 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
 
 
 def is_finished(state: SearchState) -> Tensor:
-    """(B,) bool: all steps done, or the goal held for the picture as it came."""
+    """(B,) bool: all steps done, or the goal held for the image as it came."""
     return (state.steps >= state.step_counts) | is_already_wrong(state)
 
 

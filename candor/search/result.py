@@ -14,7 +14,7 @@ from candor.search.state import SearchState, rmse
 # it is moved outward by these factors until it holds.
 _NUDGES = (1.0, 1.0005, 1.002, 1.01, 1.03)
 _BISECTIONS = 30
-_AT_RHO = 0.999  # from this share of rho on, drawing a picture out to rho changes nothing
+_AT_RHO = 0.999  # from this share of rho on, drawing an image out to rho changes nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,8 @@ class SearchResult:
     """Verified ends of a batch of searches.
 
     Attributes:
-        images: (B, C, H, W) float32 in [0, 1]; the last picture tried where unresolved.
-        rmse: (B,) float64 between ``images`` and the pictures as they came.
+        images: (B, C, H, W) float32 in [0, 1]; the last image tried where unresolved.
+        rmse: (B,) float64 between ``images`` and the images as they came.
         lower_bounds: (B,) float64, NaN unless unresolved: largest RMSE visited without the goal.
         statuses: one `SearchStatus` a search.
         steps: (B,) int64 steps taken.
@@ -55,10 +55,10 @@ def join_results(results: Sequence[SearchResult], order: Sequence[int]) -> Searc
 
 @torch.no_grad()
 def finish(network: nn.Module, state: SearchState) -> SearchResult:
-    """Evaluate every search's best picture anew and settle its status.
+    """Evaluate every search's best image anew and settle its status.
 
-    Attack, BTR, confident: found when the goal holds for the picture returned, already wrong when
-    it held for the picture as it came, else unresolved.  Explanations: the best of three pictures
+    Attack, BTR, confident: found when the goal holds for the image returned, already wrong when
+    it held for the image as it came, else unresolved.  Explanations: the best of three images
     inside rho (best visited, the same direction drawn out to rho, the last one drawn to rho); found
     when s_t moved the way it was asked to.
 
@@ -119,7 +119,7 @@ def _scaled(originals: Tensor, deltas: Tensor, scales: Tensor) -> Tensor:
 def _explained(
     network: nn.Module, state: SearchState, logits_before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Best picture inside rho of each explanation, its logits, and whether s_t moved as asked."""
+    """Best image inside rho of each explanation, its logits, and whether s_t moved as asked."""
     last = (state.images + state.deltas).clamp(0.0, 1.0)
     sign = ascent_sign(state.goals)
     best_images, best_logits = state.images.clone(), logits_before.clone()
@@ -138,7 +138,7 @@ def _explained(
         logits = torch.where(chosen[:, None], 0.0, best_logits)
         logits[chosen] = network(candidate[chosen])
         gain = sign * (log_odds(logits, state.targets) - before)
-        # A tie goes to the picture nearer to rho, which is what was asked.
+        # A tie goes to the image nearer to rho, which is what was asked.
         is_better = chosen & (gain >= best_gain)
         best_images = torch.where(is_better[:, None, None, None], candidate, best_images)
         best_logits = torch.where(is_better[:, None], logits, best_logits)
@@ -149,7 +149,7 @@ def _explained(
 def _minimal(
     network: nn.Module, state: SearchState, logits_before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Smallest verified picture of each attack, its logits, and whether the goal holds there."""
+    """Smallest verified image of each attack, its logits, and whether the goal holds there."""
     has_found = state.best_rmse.isfinite() & (state.best_rmse > 0)
     last = (state.images + state.deltas).clamp(0.0, 1.0)
     images = torch.where(has_found[:, None, None, None], state.best_images, last)

@@ -16,14 +16,14 @@ class Solver:
     Attributes:
         advance: a batch taken on by so many steps.
         is_finished: (B,) bool, which searches of a batch have ended.
-        pictures: arrays (C, H, W) that a search takes along between two calls, beside its image;
+        images: arrays (C, H, W) that a search takes along between two calls, beside its image;
             the names they have on the wire, see `candor.runtime.chunks`.
         numbers: fields (B,) of the state that it takes along.
     """
 
     advance: Callable[[nn.Module, SearchState, int], SearchState]
     is_finished: Callable[[SearchState], Tensor]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     numbers: tuple[str, ...] = ("best_rmse", "best_score", "largest_rmse")
 
 
@@ -31,12 +31,12 @@ SOLVERS: Mapping[str, Solver] = {
     "paper": Solver(
         advance=paper.advance,
         is_finished=paper.is_finished,
-        pictures=("delta", "velocity", "best"),
+        images=("delta", "velocity", "best"),
     ),
     "fast": Solver(
         advance=fast.advance,
         is_finished=fast.is_finished,
-        pictures=("delta", "best"),
+        images=("delta", "best"),
         numbers=("best_rmse", "best_score", "largest_rmse", "stalls", "rivals"),
     ),
 }

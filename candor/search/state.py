@@ -12,15 +12,15 @@ class SearchState:
     """A batch of searches between two steps; immutable, every field has the batch first.
 
     Attributes:
-        images: (B, C, H, W) float32 in [0, 1], the pictures as they came.
+        images: (B, C, H, W) float32 in [0, 1], the images as they came.
         deltas: (B, C, H, W) float32, what the optimiser moves; may leave the box, the perturbation
             that counts is clip(x + delta, 0, 1) - x.
         velocities: (B, C, H, W) float32, momentum of SGD.
-        best_images: (B, C, H, W) float32 in [0, 1], the best picture so far.
+        best_images: (B, C, H, W) float32 in [0, 1], the best image so far.
         best_rmse: (B,) float64, its RMSE; inf before there is one.
         best_score: (B,) float64, log-odds of s_t there; NaN before there is one.
         largest_rmse: (B,) float64, largest RMSE visited where the goal did not hold.
-        stalls: (B,) int64, steps since the best picture last became clearly better or was to.
+        stalls: (B,) int64, steps since the best image last became clearly better or was to.
         rivals: (B,) int64, class that an attack makes for; -1 for whichever is nearest.
         goals, targets: (B,) int64, see `candor.search.goals`.
         rhos: (B,) float64, RMSE an explanation may reach.

@@ -18,7 +18,7 @@ import numpy as np
 from candor.cli.output import console
 from candor.contracts import api, wire
 from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
-from candor.gateway.access.request_context import Caller
+from candor.gateway.access.request_context import RequestContext
 from candor.gateway.config.settings import Settings
 from candor.gateway.service.service import CandorService
 from candor.gateway.workers.protocol import Role, WorkerBackend
@@ -80,16 +80,16 @@ class LocalClient:
         self._runner.run(self._service.start())
 
     def predict(self, request: api.PredictRequest) -> api.PredictResponse:
-        return self._runner.run(self._service.predict(_payload(request), _caller()))
+        return self._runner.run(self._service.predict(_payload(request), _request_context()))
 
     def explain(self, request: api.ExplainRequest) -> api.ExplainResponse:
-        return self._runner.run(self._service.explain(_payload(request), _caller()))
+        return self._runner.run(self._service.explain(_payload(request), _request_context()))
 
     def probe(self, request: api.ProbeRequest) -> api.ProbeResponse:
-        return self._runner.run(self._service.probe(_payload(request), _caller()))
+        return self._runner.run(self._service.probe(_payload(request), _request_context()))
 
     def compare(self, request: api.CompareRequest) -> api.CompareResponse:
-        return self._runner.run(self._service.compare(_payload(request), _caller()))
+        return self._runner.run(self._service.compare(_payload(request), _request_context()))
 
     def __enter__(self) -> Self:
         return self
@@ -153,8 +153,8 @@ def _cached_export(folder: Path) -> Path:
     return path
 
 
-def _caller() -> Caller:
-    return Caller(request_id="local")
+def _request_context() -> RequestContext:
+    return RequestContext(request_id="local")
 
 
 def _payload(request: Any) -> dict[str, Any]:

@@ -241,8 +241,8 @@ class Annotations:
 
 
 def _task(session: Session, candidate: int) -> AnnotationTask:
-    pictures = (undefer(Candidate.original_png), undefer(Candidate.adversarial_png))
-    row = session.get_one(Candidate, candidate, options=pictures)
+    images = (undefer(Candidate.original_png), undefer(Candidate.adversarial_png))
+    row = session.get_one(Candidate, candidate, options=images)
     return AnnotationTask(
         candidate=row.id,
         label=row.candidate_set.class_names[row.label],

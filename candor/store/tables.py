@@ -55,7 +55,7 @@ class Candidate(Base):
         data_index, identifier: the original's place and name in the data set.
         label: its class; adversarial_class: what the network says of the changed image.
         margin: by how much the network prefers that class to the next likely one, (0, 1].
-        rmse: between the two pictures on the [0, 1] scale; as stored, after rounding to 8 bits.
+        rmse: between the two images on the [0, 1] scale; as stored, after rounding to 8 bits.
         original_sha256, adversarial_sha256: of the pixels, (C, H, W) uint8.
     """
 

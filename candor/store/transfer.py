@@ -1,7 +1,7 @@
 """Everything in the store as one file, and back.
 
 A zip: ``store.json`` says what it is, one ``.jsonl`` a table refers to rows by their keys, and
-``pictures/ID-original.png`` and ``pictures/ID-adversarial.png`` are what annotators saw.  What is
+``images/ID-original.png`` and ``images/ID-adversarial.png`` are what annotators saw.  What is
 only lent is left out.
 """
 
@@ -22,8 +22,8 @@ from candor.store.tables import Annotator, Assignment, Base, Candidate, Candidat
 
 _FORMAT = {"format": "candor-store", "version": 1}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PICTURES = ("original", "adversarial")
-_MAX_PICTURE_BYTES = 8 * 1024 * 1024
+_IMAGES = ("original", "adversarial")
+_MAX_IMAGE_BYTES = 8 * 1024 * 1024
 _MAX_TABLE_BYTES = 1024 * 1024 * 1024  # about a million rows
 _TABLES: tuple[type[Base], ...] = (CandidateSet, Candidate, Annotator, Assignment)
 
@@ -71,7 +71,7 @@ def import_store(store: Store, path: Path) -> Transferred:
 def _check_size(path: Path, file: zipfile.ZipFile) -> None:
     """By what the entries say of themselves, which zipfile never reads beyond."""
     for entry in file.infolist():
-        allowed = _MAX_TABLE_BYTES if entry.filename.endswith(".jsonl") else _MAX_PICTURE_BYTES
+        allowed = _MAX_TABLE_BYTES if entry.filename.endswith(".jsonl") else _MAX_IMAGE_BYTES
         if entry.file_size > allowed:
             raise StoreError(
                 f"{path}: {entry.filename[:80]}: got {entry.file_size} bytes, allowed {allowed}"
@@ -87,7 +87,7 @@ def _export_table(session: Session, file: zipfile.ZipFile, table: type[Base]) ->
     lines = []
     for row in session.scalars(query.execution_options(yield_per=200)):
         values = _values(row)
-        for kind in _PICTURES if table is Candidate else ():
+        for kind in _IMAGES if table is Candidate else ():
             file.writestr(f"pictures/{values['id']}-{kind}.png", values.pop(f"{kind}_png"))
         lines.append(json.dumps(values) + "\n")
     file.writestr(f"{table.__tablename__}.jsonl", "".join(lines))
@@ -106,8 +106,8 @@ def _import(session: Session, file: zipfile.ZipFile) -> Transferred:
         sets.add(values)
     candidates = _Rows(session, Candidate, ("set_id", "data_index"))
     for values in _lines(file, Candidate):
-        pictures = {f"{kind}_png": _picture(file, values["id"], kind) for kind in _PICTURES}
-        candidates.add(values | pictures | {"set_id": sets.ids[values["set_id"]]})
+        images = {f"{kind}_png": _image(file, values["id"], kind) for kind in _IMAGES}
+        candidates.add(values | images | {"set_id": sets.ids[values["set_id"]]})
     annotators = _Rows(session, Annotator, ("name",))
     for values in _lines(file, Annotator):
         annotators.add(values)
@@ -156,8 +156,8 @@ class _Rows:
 def _free_slot(session: Session, candidate: int) -> int:
     """The lowest slot nobody has; merging two stores may give a candidate more than k."""
     taken = select(Assignment.slot).where(Assignment.candidate_id == candidate)
-    slots = set(session.scalars(taken))
-    return next(slot for slot in range(len(slots) + 1) if slot not in slots)
+    limiter = set(session.scalars(taken))
+    return next(slot for slot in range(len(limiter) + 1) if slot not in limiter)
 
 
 def _lines(file: zipfile.ZipFile, table: type[Base]) -> Iterator[dict[str, Any]]:
@@ -165,8 +165,8 @@ def _lines(file: zipfile.ZipFile, table: type[Base]) -> Iterator[dict[str, Any]]
     return map(parse, file.read(f"{table.__tablename__}.jsonl").decode().splitlines())
 
 
-def _picture(file: zipfile.ZipFile, candidate: int, kind: str) -> bytes:
+def _image(file: zipfile.ZipFile, candidate: int, kind: str) -> bytes:
     content = file.read(f"pictures/{int(candidate)}-{kind}.png")
     if not content.startswith(_PNG_START):
-        raise StoreError(f"pictures/{candidate}-{kind}.png: not a PNG")
+        raise StoreError(f"images/{candidate}-{kind}.png: not a PNG")
     return content

@@ -36,9 +36,9 @@ _TILE_INCHES = 1.15
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One picture of a grid and the line under it."""
+    """One image of a grid and the line under it."""
 
-    picture: Image.Image
+    image: Image.Image
     note: str
 
 
@@ -121,7 +121,7 @@ def areas(models: Sequence[Measured], rows: Sequence[Point] = ()) -> Figure:
 
 @mpl.rc_context(_STYLE)
 def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str) -> Figure:
-    """Pictures in rows, one a model, under column titles.  (Figs. S3, S4)"""
+    """Images in rows, one a model, under column titles.  (Figs. S3, S4)"""
     size = (_TILE_INCHES * len(titles) + 0.4, (_TILE_INCHES + 0.35) * len(rows) + 0.5)
     figure = Figure(figsize=size)
     figure.suptitle(caption)
@@ -129,7 +129,7 @@ def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str
     for name, tiles, row in zip(rows, rows.values(), places, strict=True):
         row[0].set_ylabel(name)
         for tile, axes in zip(tiles, row, strict=True):
-            axes.imshow(np.asarray(tile.picture), interpolation="nearest")
+            axes.imshow(np.asarray(tile.image), interpolation="nearest")
             axes.set_xlabel(tile.note, fontsize=7)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)

@@ -1,4 +1,4 @@
-"""Pictures of explanations for people: crisp, labelled, with the scale written in."""
+"""Images of explanations for people: crisp, labelled, with the scale written in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-_TILE = 288  # pixels a picture's longer side is magnified to, about
+_TILE = 288  # pixels an image's longer side is magnified to, about
 _GAP = 24
 _TITLE_SIZE, _NOTE_SIZE = 20, 15
 _TITLE_HEIGHT, _LINE_HEIGHT = 32, 20
@@ -19,36 +19,36 @@ class Difference:
     """What an explanation changed.
 
     Attributes:
-        picture: mid-grey where nothing changed, brighter where a channel rose, darker where it
+        image: mid-grey where nothing changed, brighter where a channel rose, darker where it
             fell; full white or black is a change of ``scale``.
         scale: the largest absolute change, on the [0, 1] pixel scale.
     """
 
-    picture: Image.Image
+    image: Image.Image
     scale: float
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One tile of a sheet: a title, a picture, lines under it."""
+    """One tile of a sheet: a title, an image, lines under it."""
 
     title: str
-    picture: Image.Image
+    image: Image.Image
     notes: tuple[str, ...] = ()
 
 
 def difference(before: Image.Image, after: Image.Image) -> Difference:
-    """Signed difference of two RGB pictures of equal size."""
+    """Signed difference of two RGB images of equal size."""
     delta = _pixels(after) - _pixels(before)
     scale = float(np.abs(delta).max())
     shifted = 0.5 + 0.5 * delta / (scale or 1.0)
-    picture = Image.fromarray(np.rint(shifted * 255).astype(np.uint8))
-    return Difference(picture=picture, scale=scale)
+    image = Image.fromarray(np.rint(shifted * 255).astype(np.uint8))
+    return Difference(image=image, scale=scale)
 
 
 def difference_sheet(title: str, result: Difference) -> Image.Image:
     """A difference alone, magnified, with its scale."""
-    return sheet([[Panel(title, result.picture, scale_notes(result))]])
+    return sheet([[Panel(title, result.image, scale_notes(result))]])
 
 
 def scale_notes(result: Difference) -> tuple[str, ...]:
@@ -72,27 +72,27 @@ def sheet(rows: Sequence[Sequence[Panel | None]]) -> Image.Image:
 
 
 def _tile(panel: Panel) -> Image.Image:
-    picture = _magnified(panel.picture)
+    image = _magnified(panel.image)
     title_font = ImageFont.load_default(_TITLE_SIZE)
     note_font = ImageFont.load_default(_NOTE_SIZE)
     widths = [title_font.getlength(panel.title), *map(note_font.getlength, panel.notes)]
     notes_height = _LINE_HEIGHT * len(panel.notes) + 8
-    size = (max(picture.width, round(max(widths))), _TITLE_HEIGHT + picture.height + notes_height)
+    size = (max(image.width, round(max(widths))), _TITLE_HEIGHT + image.height + notes_height)
     tile = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(tile)
     draw.text((0, 2), panel.title, fill=_INK, font=title_font)
-    tile.paste(picture, (0, _TITLE_HEIGHT))
+    tile.paste(image, (0, _TITLE_HEIGHT))
     for line, note in enumerate(panel.notes):
-        top = _TITLE_HEIGHT + picture.height + 6 + line * _LINE_HEIGHT
+        top = _TITLE_HEIGHT + image.height + 6 + line * _LINE_HEIGHT
         draw.text((0, top), note, fill=_MUTED, font=note_font)
     return tile
 
 
-def _magnified(picture: Image.Image) -> Image.Image:
-    factor = max(1, _TILE // max(picture.size))
-    size = (picture.width * factor, picture.height * factor)
-    return picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
+def _magnified(image: Image.Image) -> Image.Image:
+    factor = max(1, _TILE // max(image.size))
+    size = (image.width * factor, image.height * factor)
+    return image.convert("RGB").resize(size, Image.Resampling.NEAREST)
 
 
-def _pixels(picture: Image.Image) -> NDArray[np.float32]:
-    return np.asarray(picture.convert("RGB"), dtype=np.float32) / np.float32(255)
+def _pixels(image: Image.Image) -> NDArray[np.float32]:
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)

@@ -18,7 +18,7 @@ def grey_pixels(count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
-def test_every_number_is_that_of_the_picture_in_8_bits(count: int) -> None:
+def test_every_number_is_that_of_the_image_in_8_bits(count: int) -> None:
     network = LinearClassifier(SHAPE, 4)
     pixels = grey_pixels(count)
     before = pixels.clone()

@@ -119,11 +119,11 @@ def test_what_an_attack_proposes_is_in_the_box_and_reaches_the_goal(
     ends = verify(subject.network, images, labels, goal, proposed)
     for end, is_found in zip(ends, proposed.is_found.tolist(), strict=True):
         assert end.status is (Status.FOUND if is_found else Status.UNRESOLVED)
-    # FMN's first steps, L2 1, are coarse for pictures this small, and BTR lies farther out.
+    # FMN's first steps, L2 1, are coarse for images this small, and BTR lies farther out.
     assert int(proposed.is_found.sum()) >= (5 if attack is minimal.fmn else 8)
 
 
-def test_pictures_stay_within_the_budget(subject: Subject) -> None:
+def test_images_stay_within_the_budget(subject: Subject) -> None:
     generator = torch.Generator().manual_seed(4)
     images = torch.rand(8, *SHAPE, generator=generator)
     labels = subject.network(images).argmax(1)
@@ -137,9 +137,9 @@ def test_pictures_stay_within_the_budget(subject: Subject) -> None:
         assert bool(((found.images >= 0) & (found.images <= 1)).all())
 
 
-def test_a_picture_that_is_adversarial_only_in_its_batch_does_not_count() -> None:
+def test_a_image_that_is_adversarial_only_in_its_batch_does_not_count() -> None:
     class BatchTrap(nn.Module):
-        """Says the other class whenever it sees more than one picture."""
+        """Says the other class whenever it sees more than one image."""
 
         def forward(self, images: Tensor) -> Tensor:
             logits = torch.tensor([1.0, 0.0]).repeat(len(images), 1)
@@ -166,7 +166,7 @@ def test_a_point_on_the_boundary_may_be_lost_by_rounding(linear: LinearClassifie
     ends = verify(linear, images, labels, Goal.ATTACK, tight)
     for end, image, label in zip(ends, images, labels, strict=True):
         assert end.rounded_radius is not None
-        assert end.picture_sha256 is not None
+        assert end.image_sha256 is not None
         assert abs(end.rounded_radius - (end.radius or 0.0)) < 0.5 / 255
         assert end.holds_rounded in (True, False)
         assert int(linear(image[None]).argmax(1)) == int(label)

@@ -35,7 +35,7 @@ def labelled(network: nn.Module, count: int = 12) -> tuple[Tensor, Tensor]:
 
 
 def theirs(network: nn.Module, attack: Any, images: Tensor, labels: Tensor, eps: float | None):  # type: ignore[no-untyped-def]
-    """Pictures within ``eps`` (None: the smallest found) and whether each succeeded."""
+    """Images within ``eps`` (None: the smallest found) and whether each succeeded."""
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     _, pictures, is_found = attack(model, images, labels, epsilons=eps)
     return pictures, is_found

@@ -120,9 +120,9 @@ def test_whole_loop_on_a_small_run(loop: Loop) -> None:
     def verdict_of_bob(number: int) -> str:
         return "unsure" if number == 1 else verdict_of_ada(number)
 
-    for doors in opened(store_url=str(loop.store), annotators_per_image=2):
-        assert judge(doors.rest, "ada", verdict_of_ada) == more["candidates"]
-        assert judge(doors.rest, "bob", verdict_of_bob) == more["candidates"]
+    for servers in opened(store_url=str(loop.store), annotators_per_image=2):
+        assert judge(servers.rest, "ada", verdict_of_ada) == more["candidates"]
+        assert judge(servers.rest, "bob", verdict_of_bob) == more["candidates"]
     report = answer_of("annotations", "report", "--store", loop.store)
     assert report["overall"]["image_count"] == more["candidates"]
     assert report["overall"]["percent"] == pytest.approx(100 - 100 / more["candidates"])

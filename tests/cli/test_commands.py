@@ -32,7 +32,7 @@ def test_predict_lists_the_classes_strongest_first(model: Path, photo: Path) -> 
     assert answer["model"]["name"] == "tiny"
 
 
-def test_explain_raises_the_target_within_rho_and_saves_pictures(
+def test_explain_raises_the_target_within_rho_and_saves_images(
     model: Path, photo: Path, tmp_path: Path
 ) -> None:
     arguments = ("--target", "dog", "--target", 8, "--rho", 0.05, "--steps", 20, "--out", tmp_path)
@@ -90,7 +90,7 @@ def test_unknown_class_is_refused_by_name(model: Path, photo: Path) -> None:
     assert "unicorn" in result.stderr
 
 
-def test_picture_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
+def test_image_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "notes.png"
     path.write_text("not a picture")
     result = _run("predict", path, "--model", model)
@@ -155,7 +155,7 @@ def test_train_writes_a_model_that_loads(data_root: Path, photo: Path, tmp_path:
     assert _json(_run("predict", photo, "--model", folder, "--json"))["model"]["name"]
 
 
-def test_own_pictures_are_trained_on_and_measured_with_one_command_each(tmp_path: Path) -> None:
+def test_own_images_are_trained_on_and_measured_with_one_command_each(tmp_path: Path) -> None:
     pictures = official_files.folder(tmp_path / "pictures", (), count=6)
     settings = ("data=folder", "image_size=16", "epochs=1", "batch_size=5")
     options = ("--data-dir", pictures, "--json")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from candor.cli.main import build_app
 from candor.store.engine import Store, open_store
-from tests.gateway.servers import Doors, opened, until
+from tests.gateway.servers import Servers, opened, until
 from tests.gateway.test_reports import HALF, PAGE, RESULT, queue
 
 
@@ -27,12 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def doors(store: Store, folder: Path) -> Iterator[Doors]:
+def servers(store: Store, folder: Path) -> Iterator[Servers]:
     yield from opened(store_url=store.address, reports_dir=folder)
 
 
-def run(doors: Doors, *words: object) -> Result:
-    address = f"127.0.0.1:{doors.gateway.grpc_port}"
+def run(servers: Servers, *words: object) -> Result:
+    address = f"127.0.0.1:{servers.gateway.grpc_port}"
     arguments = ["reports", *map(str, words), "--address", address]
     return CliRunner().invoke(build_app(), arguments)
 
@@ -55,27 +55,27 @@ def finish_next_job(store: Store, folder: Path) -> None:
     workers.succeed(leased, RESULT)
 
 
-def test_job_is_shown_listed_and_cancelled(doors: Doors) -> None:
-    made = run(doors, "create", "--images", 10, "--attacks", "paper, fgsm", "--json")
+def test_job_is_shown_listed_and_cancelled(servers: Servers) -> None:
+    made = run(servers, "create", "--images", 10, "--attacks", "paper, fgsm", "--json")
     assert made.exit_code == 0, made.output
     job = json.loads(made.stdout)
     assert job["request"]["attacks"] == ["paper", "fgsm"]
-    shown = run(doors, "show", job["name"])
+    shown = run(servers, "show", job["name"])
     assert "linear  queued" in shown.stderr
-    listed = run(doors, "list", "--state", "queued")
+    listed = run(servers, "list", "--state", "queued")
     assert job["name"] in listed.stderr
-    assert "cancelled" in run(doors, "cancel", job["name"]).stderr
-    refused = run(doors, "download", job["name"], "--out", "nowhere")
+    assert "cancelled" in run(servers, "cancel", job["name"]).stderr
+    refused = run(servers, "download", job["name"], "--out", "nowhere")
     assert refused.exit_code == 1
     assert "cancelled, allowed one that succeeded" in refused.stderr
 
 
 def test_waiting_ends_with_the_files_and_what_matters(
-    doors: Doors, store: Store, folder: Path, tmp_path: Path
+    servers: Servers, store: Store, folder: Path, tmp_path: Path
 ) -> None:
     worker = threading.Thread(target=finish_next_job, args=(store, folder), daemon=True)
     worker.start()
-    result = run(doors, "create", "--images", 10, "--wait", "--out", tmp_path / "got")
+    result = run(servers, "create", "--images", 10, "--wait", "--out", tmp_path / "got")
     worker.join()
     assert result.exit_code == 0, result.output
     assert "10 images are too few" in result.stderr
@@ -93,8 +93,8 @@ def test_waiting_ends_with_the_files_and_what_matters(
         (("show", "reports/0"), "name: got 'reports/0'"),
     ],
 )
-def test_refusal_is_one_line(doors: Doors, words: tuple[object, ...], told: str) -> None:
-    result = run(doors, *words)
+def test_refusal_is_one_line(servers: Servers, words: tuple[object, ...], told: str) -> None:
+    result = run(servers, *words)
     assert result.exit_code == 1
     assert told in result.stderr
     assert "Traceback" not in result.output

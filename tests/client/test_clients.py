@@ -16,7 +16,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.access.keys import add_key
 from candor.gateway.access.quotas import Quota
 from tests.gateway.certificates import Authority
-from tests.gateway.servers import Doors, opened, running, until
+from tests.gateway.servers import Servers, opened, running, until
 
 
 def predict_request(png: bytes) -> api.PredictRequest:
@@ -28,13 +28,13 @@ def explain_request(png: bytes, **fields: Any) -> api.ExplainRequest:
     return api.ExplainRequest(image=image, targets=(api.ClassRef(index=0),), **fields)
 
 
-def address(doors: Doors) -> str:
-    return f"127.0.0.1:{doors.gateway.grpc_port}"
+def address(servers: Servers) -> str:
+    return f"127.0.0.1:{servers.gateway.grpc_port}"
 
 
-def test_both_clients_give_the_same_answers(doors: Doors, png: bytes) -> None:
+def test_both_clients_give_the_same_answers(servers: Servers, png: bytes) -> None:
     async def ask() -> list[Any]:
-        async with AsyncCandorClient(address(doors), timeout_seconds=20) as client:
+        async with AsyncCandorClient(address(servers), timeout_seconds=20) as client:
             answers = [
                 await client.predict(predict_request(png), request_id="same"),
                 await client.explain(explain_request(png, steps=5), request_id="same"),
@@ -48,7 +48,7 @@ def test_both_clients_give_the_same_answers(doors: Doors, png: bytes) -> None:
                 answers.append([event async for event in events][-1].result)
             return answers
 
-    with CandorClient(address(doors), timeout_seconds=20) as client:
+    with CandorClient(address(servers), timeout_seconds=20) as client:
         request = api.ProbeRequest(image=api.ImageInput(encoded=png))
         expected = [
             client.predict(predict_request(png), request_id="same"),
@@ -72,14 +72,14 @@ def test_clients_come_back_when_the_gateway_says_so(png: bytes) -> None:
             await client.predict(predict_request(png))
             return await client.predict(predict_request(png))
 
-    for doors in opened(quota=quota):
+    for servers in opened(quota=quota):
         started = time.perf_counter()
-        with CandorClient(address(doors), timeout_seconds=20, tenant="sync") as client:
+        with CandorClient(address(servers), timeout_seconds=20, tenant="sync") as client:
             client.predict(predict_request(png))
             client.predict(predict_request(png))
         assert time.perf_counter() - started > 0.4
-        assert asyncio.run(ask(address(doors))).predictions
-        with CandorClient(address(doors), tenant="once", max_attempts=1) as client:
+        assert asyncio.run(ask(address(servers))).predictions
+        with CandorClient(address(servers), tenant="once", max_attempts=1) as client:
             client.predict(predict_request(png))
             with pytest.raises(ServiceError) as caught:
                 client.predict(predict_request(png))
@@ -103,7 +103,7 @@ def test_no_retry_goes_beyond_the_deadline_or_helps_a_bad_request() -> None:
         connection.pause_before(4, away, deadline)
 
 
-def test_clients_outlive_a_gateway_that_is_not_there_yet(doors: Doors, png: bytes) -> None:
+def test_clients_outlive_a_gateway_that_is_not_there_yet(servers: Servers, png: bytes) -> None:
     started = time.perf_counter()
     with CandorClient("127.0.0.1:1", timeout_seconds=5) as client, pytest.raises(ServiceError):
         client.list_models()
@@ -118,28 +118,30 @@ def test_clients_outlive_a_gateway_that_is_not_there_yet(doors: Doors, png: byte
     assert caught.value.code is ErrorCode.MODEL_NOT_READY
 
 
-def test_deadline_brings_the_best_so_far(fresh_doors: Doors, png: bytes) -> None:
-    fresh_doors.backend.call_seconds = 0.2
-    with CandorClient(address(fresh_doors), timeout_seconds=2.0) as client:
+def test_deadline_brings_the_best_so_far(fresh_servers: Servers, png: bytes) -> None:
+    fresh_servers.backend.call_seconds = 0.2
+    with CandorClient(address(fresh_servers), timeout_seconds=2.0) as client:
         answer = client.explain(explain_request(png, steps=2000))
     assert answer.explanations[0].is_partial
 
 
-def test_cancelled_task_ends_the_search(fresh_doors: Doors, png: bytes) -> None:
-    fresh_doors.backend.call_seconds = 0.02
+def test_cancelled_task_ends_the_search(fresh_servers: Servers, png: bytes) -> None:
+    fresh_servers.backend.call_seconds = 0.02
 
     async def ask_and_cancel() -> None:
-        async with AsyncCandorClient(address(fresh_doors), timeout_seconds=20) as client:
+        async with AsyncCandorClient(address(fresh_servers), timeout_seconds=20) as client:
             task = asyncio.create_task(client.explain(explain_request(png, steps=2000)))
-            while not any(call[0].step_count == 2000 for call in fresh_doors.backend.search_calls):
+            while not any(
+                call[0].step_count == 2000 for call in fresh_servers.backend.search_calls
+            ):
                 await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
     asyncio.run(ask_and_cancel())
-    desk = fresh_doors.gateway.service.models.known["linear"].desk
-    until(lambda: desk.scheduler.search_count == 0)
+    search_pool = fresh_servers.gateway.service.models.known["linear"].search_pool
+    until(lambda: search_pool.scheduler.search_count == 0)
 
 
 def test_clients_bring_key_and_certificate(

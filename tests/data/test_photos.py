@@ -1,4 +1,4 @@
-"""ImageNet, COCO and folders of pictures on small files in their official layouts."""
+"""ImageNet, COCO and folders of images on small files in their official layouts."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def test_crop_at_the_stored_size_is_exact(tmp_path, size):
 
 @pytest.mark.parametrize("draw", [0.0, 0.5, LAST])
 def test_shorter_edge_is_drawn_before_the_crop(tmp_path, draw):
-    """Against resizing the whole picture; the crop's outermost pixels may differ."""
+    """Against resizing the whole image; the crop's outermost pixels may differ."""
     path = photo(tmp_path / "a.png", size=(90, 60))
     edge = 24 + int(draw * 13)
     whole = Image.open(path).resize((round(90 * edge / 60), edge), Image.Resampling.BILINEAR)
@@ -55,14 +55,14 @@ def test_shorter_edge_is_drawn_before_the_crop(tmp_path, draw):
     assert np.abs(cut - expected)[:, :-2, :-2].max() <= 1
 
 
-def test_picture_of_any_shape_fits(tmp_path):
+def test_image_of_any_shape_fits(tmp_path):
     for place, size in enumerate([(1, 1), (1, 300), (300, 2), (7, 500)]):
         decoder = decoder_of(photo(tmp_path / f"{place}.png", size=size), View(16, 16, 24, 18))
         for cut in (decoder.central(0), decoder.drawn(0, draws(LAST, LAST, LAST))):
             assert (cut.shape, cut.dtype) == ((3, 16, 16), np.uint8)
 
 
-def test_grey_and_turned_pictures_come_upright_in_colour(tmp_path):
+def test_grey_and_turned_images_come_upright_in_colour(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side: turn by 90 degrees clockwise to view
     stored = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20

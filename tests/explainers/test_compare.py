@@ -62,7 +62,7 @@ def test_an_item_is_scored_by_its_maps(network: LinearClassifier, method: Method
     assert scores.cosine == pytest.approx(cosine(before, after))
     if method is Method.EXPLANATION:
         np.testing.assert_allclose(before, energy, atol=1e-5)
-    if method is Method.GRADIENT:  # a linear network's does not know the picture
+    if method is Method.GRADIENT:  # a linear network's does not know the image
         assert scores.cosine == pytest.approx(1.0)
     again, _ = compare_item(network, item, arrays)
     assert again == scores

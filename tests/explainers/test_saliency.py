@@ -28,7 +28,7 @@ class Corner(nn.Module):
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Smooth pictures, so that segments are patches."""
+    """Smooth images, so that segments are patches."""
     coarse = torch.rand(3, 3, 6, 4, generator=Generator().manual_seed(0))
     return functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bilinear")
 
@@ -62,10 +62,10 @@ def test_input_gradient_is_the_closed_form() -> None:
     assert torch.allclose(input_gradient(network, images, targets), expected)
 
 
-def test_grad_cam_has_the_size_of_the_picture(images: Tensor) -> None:
+def test_grad_cam_has_the_size_of_the_image(images: Tensor) -> None:
     maps = grad_cam(Corner(), images, torch.ones(3, dtype=torch.int64))
     assert maps.shape == (3, HEIGHT, WIDTH)
-    # One channel with one positive weight: the map is the blurred picture itself.
+    # One channel with one positive weight: the map is the blurred image itself.
     blurred = Corner().blur(images)[:, 0]
     for saliency, expected in zip(maps, blurred, strict=True):
         stacked = torch.stack([saliency.flatten(), expected.flatten()])

@@ -21,7 +21,7 @@ START_SECONDS = 10.0
 
 
 @dataclass
-class Doors:
+class Servers:
     """Both doors of one gateway, the ways to call them and the worker behind."""
 
     backend: LinearBackend
@@ -77,7 +77,7 @@ def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
-def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Doors]:
+def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Servers]:
     with running(tracing, **changes) as (gateway, backend, loop):
         address = f"127.0.0.1:{gateway.grpc_port}"
         channel = grpc.insecure_channel(address)
@@ -87,9 +87,9 @@ def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Doors]:
             channel,
         ):
             stub = candor_pb2_grpc.CandorServiceStub(channel)
-            doors = Doors(backend, gateway, loop, rest, channel, stub, client, address)
+            servers = Servers(backend, gateway, loop, rest, channel, stub, client, address)
             until(lambda: rest.get("/healthz/ready").status_code == 200)
-            yield doors
+            yield servers
 
 
 def until(holds: Callable[[], bool], seconds: float = START_SECONDS) -> None:

@@ -17,8 +17,8 @@ from tests.store.stores import candidate
 
 @pytest.fixture(scope="module")
 def rest(filled_store: Store) -> Iterator[httpx.Client]:
-    for doors in opened(store_url=filled_store.address, annotators_per_image=2):
-        yield doors.rest
+    for servers in opened(store_url=filled_store.address, annotators_per_image=2):
+        yield servers.rest
 
 
 @pytest.fixture
@@ -181,6 +181,6 @@ def test_broken_cookie_is_nobody(rest: httpx.Client, cookie: str) -> None:
 
 
 def test_there_are_no_pages_without_a_store() -> None:
-    for doors in opened():
-        assert doors.rest.get("/annotate").status_code == 404
-        assert doors.rest.post("/v1/annotations:next", json={}).status_code == 404
+    for servers in opened():
+        assert servers.rest.get("/annotate").status_code == 404
+        assert servers.rest.post("/v1/annotations:next", json={}).status_code == 404

@@ -31,7 +31,7 @@ from candor.gateway.config.settings import Settings
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from candor.rpc.pb.openinference import inference_pb2
-from tests.gateway.servers import Doors, opened, settings
+from tests.gateway.servers import Servers, opened, settings
 
 ISSUER, AUDIENCE = "https://issuer.example", "candor"
 SCOPES = {name: [name] for name in ("predict", "explain", "report", "annotate")}
@@ -49,7 +49,7 @@ def picture(png: bytes) -> dict[str, Any]:
     return {"image": as_json(png)}
 
 
-def grpc_refusal(call: Any, request: Any, **options: Any) -> tuple[grpc.StatusCode, set[str]]:
+def grpc_error(call: Any, request: Any, **options: Any) -> tuple[grpc.StatusCode, set[str]]:
     """The code, and which details came with it."""
     with pytest.raises(grpc.RpcError) as caught:
         call(request, timeout=20, **options)
@@ -69,7 +69,7 @@ def signing_keys() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def guarded(
     tmp_path_factory: pytest.TempPathFactory, signing_keys: dict[str, Any]
-) -> Iterator[tuple[Doors, dict[str, str], Path]]:
+) -> Iterator[tuple[Servers, dict[str, str], Path]]:
     """Doors that need keys or tokens, a key of every scope, and the file of keys."""
     folder = tmp_path_factory.mktemp("guarded")
     file = folder / "keys"
@@ -78,8 +78,8 @@ def guarded(
     jwks = folder / "jwks.json"
     jwks.write_text(json.dumps({"keys": [public_jwk(signing_keys["rsa"], "one")]}))
     yield from (
-        (doors, keys, file)
-        for doors in opened(
+        (servers, keys, file)
+        for servers in opened(
             keys_file=str(file),
             oidc_issuer=ISSUER,
             oidc_audience=AUDIENCE,
@@ -114,9 +114,9 @@ def token(key: Any, **changes: Any) -> str:
 
 
 def test_rest_answers_401_without_a_key_and_says_what_is_missing(guarded: Any, png: bytes) -> None:
-    doors = guarded[0]
+    servers = guarded[0]
     for headers in ({}, bearer("candor_nonsense"), {"authorization": "Basic YTpi"}):
-        response = doors.rest.post("/v1/predict", json=picture(png), headers=headers)
+        response = servers.rest.post("/v1/predict", json=picture(png), headers=headers)
         assert response.status_code == 401
         assert response.headers["www-authenticate"].startswith("Bearer")
         error = response.json()["error"]
@@ -126,26 +126,26 @@ def test_rest_answers_401_without_a_key_and_says_what_is_missing(guarded: Any, p
 
 
 def test_rest_answers_403_and_names_the_scope_that_is_missing(guarded: Any, png: bytes) -> None:
-    doors, keys, _ = guarded
+    servers, keys, _ = guarded
     body = {**picture(png), "targets": [{"index": 0}], "steps": 2}
-    response = doors.rest.post("/v1/explain", json=body, headers=bearer(keys["predict"]))
+    response = servers.rest.post("/v1/explain", json=body, headers=bearer(keys["predict"]))
     assert response.status_code == 403
     assert "insufficient_scope" in response.headers["www-authenticate"]
     assert response.json()["error"]["message"] == "scope: got predict of 'predict', needs explain"
     for name in ("explain", "admin"):
-        answer = doors.rest.post("/v1/explain", json=body, headers=bearer(keys[name]))
+        answer = servers.rest.post("/v1/explain", json=body, headers=bearer(keys[name]))
         assert answer.status_code == 200, answer.text
 
 
 def test_a_comparison_needs_the_scope_of_an_explanation(guarded: Any, png: bytes) -> None:
-    doors, keys, _ = guarded
+    servers, keys, _ = guarded
     body = {**picture(png), "steps": 2}
     for name, http_status in (("predict", 403), ("explain", 200)):
-        response = doors.rest.post("/v1/compare", json=body, headers=bearer(keys[name]))
+        response = servers.rest.post("/v1/compare", json=body, headers=bearer(keys[name]))
         assert response.status_code == http_status, response.text
     request = pb.CompareRequest(image=pb.Image(encoded=png), steps=2)
     metadata = tuple(bearer(keys["predict"]).items())
-    code, _ = grpc_refusal(doors.stub.Compare, request, metadata=metadata)
+    code, _ = grpc_error(servers.stub.Compare, request, metadata=metadata)
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -160,29 +160,29 @@ def test_the_console_asks_for_a_key_and_its_styles_do_not(guarded: Any) -> None:
 
 
 def test_grpc_refuses_with_the_codes_and_details_of_its_own(guarded: Any, png: bytes) -> None:
-    doors, keys, _ = guarded
+    servers, keys, _ = guarded
     request = pb.PredictRequest(image=pb.Image(encoded=png))
-    code, details = grpc_refusal(doors.stub.Predict, request)
+    code, details = grpc_error(servers.stub.Predict, request)
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert {"ErrorInfo", "RequestInfo", "BadRequest"} <= details
     metadata = tuple(bearer(keys["explain"]).items())
-    code, _ = grpc_refusal(doors.stub.Predict, request, metadata=metadata)
+    code, _ = grpc_error(servers.stub.Predict, request, metadata=metadata)
     assert code is grpc.StatusCode.PERMISSION_DENIED
     metadata = tuple(bearer(keys["predict"]).items())
-    assert doors.stub.Predict(request, metadata=metadata, timeout=20).predictions
-    events = doors.stub.ExplainStream(pb.ExplainRequest(), metadata=metadata, timeout=20)
+    assert servers.stub.Predict(request, metadata=metadata, timeout=20).predictions
+    events = servers.stub.ExplainStream(pb.ExplainRequest(), metadata=metadata, timeout=20)
     with pytest.raises(grpc.RpcError) as caught:
         next(events)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_health_is_open_and_reflection_is_not(guarded: Any) -> None:
-    doors, keys, _ = guarded
-    health = health_pb2_grpc.HealthStub(doors.channel)
+    servers, keys, _ = guarded
+    health = health_pb2_grpc.HealthStub(servers.channel)
     answer = health.Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    assert doors.rest.get("/healthz/live").status_code == 200
-    stub = reflection_pb2_grpc.ServerReflectionStub(doors.channel)
+    assert servers.rest.get("/healthz/live").status_code == 200
+    stub = reflection_pb2_grpc.ServerReflectionStub(servers.channel)
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.ServerReflectionInfo(iter([asked])))
@@ -192,39 +192,43 @@ def test_health_is_open_and_reflection_is_not(guarded: Any) -> None:
 
 
 def test_revoked_key_is_refused_from_the_next_request_on(guarded: Any, png: bytes) -> None:
-    doors, _, file = guarded
+    servers, _, file = guarded
     key = add_key(file, "short-lived", "acme", ["predict"])
-    answers = [doors.rest.post("/v1/predict", json=picture(png), headers=bearer(key))]
+    answers = [servers.rest.post("/v1/predict", json=picture(png), headers=bearer(key))]
     revoke_key(file, "short-lived")
-    answers.append(doors.rest.post("/v1/predict", json=picture(png), headers=bearer(key)))
+    answers.append(servers.rest.post("/v1/predict", json=picture(png), headers=bearer(key)))
     assert [answer.status_code for answer in answers] == [200, 401]
 
 
 def test_tenant_is_that_of_the_key_whatever_the_header_says(
     guarded: Any, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doors, keys, _ = guarded
+    servers, keys, _ = guarded
     seen = []
-    service = doors.gateway.service
+    service = servers.gateway.service
     usual = service._admitted
     monkeypatch.setattr(
-        service, "_admitted", lambda p, k, caller: seen.append(caller.tenant) or usual(p, k, caller)
+        service,
+        "_admitted",
+        lambda p, k, request_context: (
+            seen.append(request_context.tenant) or usual(p, k, request_context)
+        ),
     )
     liar = {"x-candor-tenant": "ops"}
     headers = bearer(keys["predict"]) | liar
-    doors.rest.post("/v1/predict", json=picture(png), headers=headers)
+    servers.rest.post("/v1/predict", json=picture(png), headers=headers)
     metadata = tuple(headers.items())
-    doors.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), metadata=metadata)
+    servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), metadata=metadata)
     assert seen == ["acme", "acme"]
 
 
 def test_refusal_leaves_one_log_line_without_the_key(
     guarded: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors = guarded[0]
+    servers = guarded[0]
     caplog.set_level(logging.INFO)
     headers = bearer("candor_secret") | {"x-request-id": "turned-away"}
-    doors.rest.get("/v1/models", headers=headers)
+    servers.rest.get("/v1/models", headers=headers)
     lines = [record.fields for record in caplog.records if record.name == "gateway.requests"]
     (line,) = [line for line in lines if line["request_id"] == "turned-away"]
     assert (line["verb"], line["code"]) == ("refused", "UNAUTHENTICATED")
@@ -232,40 +236,40 @@ def test_refusal_leaves_one_log_line_without_the_key(
 
 
 def test_refusals_of_both_doors_are_counted(guarded: Any) -> None:
-    doors = guarded[0]
+    servers = guarded[0]
     labels = {"verb": "refused", "model": "", "outcome": "UNAUTHENTICATED"}
-    registry = doors.gateway.metrics.registry
+    registry = servers.gateway.metrics.registry
     before = registry.get_sample_value("candor_requests_total", labels)
-    doors.rest.get("/v1/models")
-    grpc_refusal(doors.stub.ListModels, pb.ListModelsRequest())
+    servers.rest.get("/v1/models")
+    grpc_error(servers.stub.ListModels, pb.ListModelsRequest())
     assert registry.get_sample_value("candor_requests_total", labels) == before + 2
 
 
 def test_report_jobs_need_their_scope_on_both_doors(guarded: Any) -> None:
-    doors, keys, _ = guarded
-    stub = reports_pb2_grpc.ReportServiceStub(doors.channel)
+    servers, keys, _ = guarded
+    stub = reports_pb2_grpc.ReportServiceStub(servers.channel)
     request = reports_pb2.CreateReportRequest(image_count=10)
     for name in ("predict", "explain", "annotate"):
-        response = doors.rest.get("/v1/reports", headers=bearer(keys[name]))
+        response = servers.rest.get("/v1/reports", headers=bearer(keys[name]))
         assert response.status_code == 403
         assert response.json()["error"]["message"].endswith("needs report")
         metadata = tuple(bearer(keys[name]).items())
-        code, _ = grpc_refusal(stub.CreateReport, request, metadata=metadata)
+        code, _ = grpc_error(stub.CreateReport, request, metadata=metadata)
         assert code is grpc.StatusCode.PERMISSION_DENIED
     metadata = tuple(bearer(keys["report"]).items())
     made = stub.CreateReport(request, metadata=metadata, timeout=20)
-    response = doors.rest.get(f"/v1/{made.name}", headers=bearer(keys["report"]))
+    response = servers.rest.get(f"/v1/{made.name}", headers=bearer(keys["report"]))
     assert response.json()["name"] == made.name
-    response = doors.rest.get(f"/v1/{made.name}", headers=bearer(keys["admin"]))
+    response = servers.rest.get(f"/v1/{made.name}", headers=bearer(keys["admin"]))
     assert response.status_code == 404, "of another tenant"
 
 
 def test_no_path_and_no_method_is_forgotten(guarded: Any) -> None:
     """What no rule names is for admins: a route that is, shows here."""
-    doors = guarded[0]
+    servers = guarded[0]
     meant_for_admins = {rule_of_path("/metrics"), rule_of_method("/candor.v1.Other/Do")}
     assert meant_for_admins == {Scope.ADMIN}
-    app = doors.gateway._rest.config.app
+    app = servers.gateway._rest.config.app
     for path in {getattr(route, "path", "") for route in app.routes} - {"/docs/oauth2-redirect"}:
         assert rule_of_path(path.replace("{", "").replace("}", "")) is not Scope.ADMIN, path
     for file in (pb.DESCRIPTOR, reports_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR):
@@ -288,14 +292,14 @@ def test_other_spellings_of_a_path_do_not_slip_through(path: str) -> None:
 def test_token_of_the_issuer_is_believed(
     guarded: Any, signing_keys: dict[str, Any], png: bytes
 ) -> None:
-    doors = guarded[0]
+    servers = guarded[0]
     headers = bearer(token(signing_keys["rsa"]))
-    assert doors.rest.post("/v1/predict", json=picture(png), headers=headers).status_code == 200
+    assert servers.rest.post("/v1/predict", json=picture(png), headers=headers).status_code == 200
     body = {**picture(png), "targets": [{"index": 0}]}
-    response = doors.rest.post("/v1/explain", json=body, headers=headers)
+    response = servers.rest.post("/v1/explain", json=body, headers=headers)
     assert response.json()["error"]["message"] == "scope: got predict of 'user-7', needs explain"
     listed = bearer(token(signing_keys["rsa"], scope=["explain", 7], tenant=None))
-    assert doors.rest.post("/v1/explain", json=body, headers=listed).status_code == 200
+    assert servers.rest.post("/v1/explain", json=body, headers=listed).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -348,16 +352,16 @@ def test_issuer_may_change_its_keys(
     jwks.write_text(json.dumps({"keys": [public_jwk(signing_keys["rsa"], "one")]}))
     oidc = {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_jwks": str(jwks)}
     newer = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    for doors in opened(**oidc):
+    for servers in opened(**oidc):
         headers = bearer(token(newer, kid="two"))
-        assert doors.rest.get("/v1/models", headers=headers).status_code == 401
+        assert servers.rest.get("/v1/models", headers=headers).status_code == 401
         jwks.write_text(json.dumps({"keys": [public_jwk(newer, "two")]}))
-        assert doors.rest.get("/v1/models", headers=headers).status_code == 200
+        assert servers.rest.get("/v1/models", headers=headers).status_code == 200
         withdrawn = bearer(token(signing_keys["rsa"]))
-        assert doors.rest.get("/v1/models", headers=withdrawn).status_code == 401
+        assert servers.rest.get("/v1/models", headers=withdrawn).status_code == 401
         jwks.write_text("not JSON")
-        assert doors.rest.get("/v1/models", headers=withdrawn).status_code == 401
-        assert doors.rest.get("/v1/models", headers=headers).status_code == 200
+        assert servers.rest.get("/v1/models", headers=withdrawn).status_code == 401
+        assert servers.rest.get("/v1/models", headers=headers).status_code == 200
 
 
 def test_issuers_keys_come_over_http_but_never_by_a_detour(
@@ -380,9 +384,9 @@ def test_issuers_keys_come_over_http_but_never_by_a_detour(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for path, status in (("keys", 200), ("detour", 401)):
             address = f"http://127.0.0.1:{server.server_port}/{path}"
-            for doors in opened(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks=address):
+            for servers in opened(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks=address):
                 headers = bearer(token(signing_keys["rsa"]))
-                assert doors.rest.get("/v1/models", headers=headers).status_code == status
+                assert servers.rest.get("/v1/models", headers=headers).status_code == status
         server.shutdown()
 
 
@@ -392,21 +396,21 @@ def test_issuers_keys_come_over_http_but_never_by_a_detour(
 def test_rate_and_computing_are_refused_on_both_doors(png: bytes) -> None:
     quota = Quota(compute_seconds_per_day=0.001)
     rate = Quota(requests_per_second=0.01, burst=2)
-    for doors in opened(quota=quota, tenant_quotas={"hasty": rate}):
+    for servers in opened(quota=quota, tenant_quotas={"hasty": rate}):
         body = {**picture(png), "targets": [{"index": 0}], "steps": 40}
-        assert doors.rest.post("/v1/explain", json=body).status_code == 200
-        response = doors.rest.post("/v1/explain", json=body)
+        assert servers.rest.post("/v1/explain", json=body).status_code == 200
+        response = servers.rest.post("/v1/explain", json=body)
         assert response.status_code == 429
         error = response.json()["error"]
         assert error["code"] == "QUOTA_EXCEEDED"
         assert "compute-seconds a day" in error["message"]
         assert int(response.headers["retry-after"]) >= error["retry_seconds"] > 0
-        assert doors.rest.post("/v1/predict", json=picture(png)).status_code == 200
+        assert servers.rest.post("/v1/predict", json=picture(png)).status_code == 200
         request = pb.PredictRequest(image=pb.Image(encoded=png))
         metadata = (("x-candor-tenant", "hasty"),)
         for _ in range(2):
-            doors.stub.Predict(request, metadata=metadata)
-        code, details = grpc_refusal(doors.stub.Predict, request, metadata=metadata)
+            servers.stub.Predict(request, metadata=metadata)
+        code, details = grpc_error(servers.stub.Predict, request, metadata=metadata)
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert {"QuotaFailure", "RetryInfo", "ErrorInfo"} <= details
 
@@ -415,9 +419,9 @@ def test_rate_and_computing_are_refused_on_both_doors(png: bytes) -> None:
 
 
 def test_browser_enters_a_key_once_and_then_has_the_pages(guarded: Any) -> None:
-    doors, keys, _ = guarded
+    servers, keys, _ = guarded
     page = {"accept": "text/html", "sec-fetch-site": "same-origin"}
-    with httpx.Client(base_url=doors.rest.base_url) as browser:
+    with httpx.Client(base_url=servers.rest.base_url) as browser:
         response = browser.get("/annotate", headers=page)
         assert (response.status_code, response.headers["location"]) == (
             303,
@@ -447,9 +451,9 @@ def test_browser_enters_a_key_once_and_then_has_the_pages(guarded: Any) -> None:
 
 
 def test_page_that_the_key_does_not_open_says_so(guarded: Any) -> None:
-    doors, keys, _ = guarded
+    servers, keys, _ = guarded
     headers = {"accept": "text/html", "cookie": f"candor_key={keys['predict']}"}
-    response = doors.rest.get("/annotate", headers=headers)
+    response = servers.rest.get("/annotate", headers=headers)
     assert response.status_code == 403
     assert "needs annotate" in response.text
     assert "<form" in response.text
@@ -459,8 +463,8 @@ def test_page_that_the_key_does_not_open_says_so(guarded: Any) -> None:
     "then", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", ""]
 )
 def test_login_leads_to_no_other_site(guarded: Any, then: str) -> None:
-    doors, keys, _ = guarded
-    response = doors.rest.post("/login", data={"key": keys["predict"], "next": then})
+    servers, keys, _ = guarded
+    response = servers.rest.post("/login", data={"key": keys["predict"], "next": then})
     assert response.status_code == 303
     assert response.headers["location"].startswith("/")
     assert not response.headers["location"].startswith("//")
@@ -469,11 +473,11 @@ def test_login_leads_to_no_other_site(guarded: Any, then: str) -> None:
 # --- headers -----------------------------------------------------------------------------------
 
 
-def test_every_answer_has_the_security_headers(guarded: Any, doors: Doors) -> None:
+def test_every_answer_has_the_security_headers(guarded: Any, servers: Servers) -> None:
     answers = [
-        doors.rest.get("/healthz/live"),
-        doors.rest.get("/nothing"),
-        doors.rest.post("/v1/predict", content=b"{"),
+        servers.rest.get("/healthz/live"),
+        servers.rest.get("/nothing"),
+        servers.rest.post("/v1/predict", content=b"{"),
         guarded[0].rest.get("/v1/models"),
     ]
     for answer in answers:
@@ -484,17 +488,17 @@ def test_every_answer_has_the_security_headers(guarded: Any, doors: Doors) -> No
         assert "strict-transport-security" not in answer.headers
 
 
-def test_no_other_site_may_read_answers(doors: Doors, png: bytes) -> None:
+def test_no_other_site_may_read_answers(servers: Servers, png: bytes) -> None:
     origin = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     for response in (
-        doors.rest.options("/v1/predict", headers=origin),
-        doors.rest.post("/v1/predict", json=picture(png), headers=origin),
+        servers.rest.options("/v1/predict", headers=origin),
+        servers.rest.post("/v1/predict", json=picture(png), headers=origin),
     ):
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-def test_description_and_reflection_can_be_switched_off(doors: Doors) -> None:
-    assert doors.rest.get("/docs").status_code == 200
+def test_description_and_reflection_can_be_switched_off(servers: Servers) -> None:
+    assert servers.rest.get("/docs").status_code == 200
     for closed in opened(docs=False, reflection=False):
         for path in ("/docs", "/redoc", "/openapi.json"):
             assert closed.rest.get(path).status_code == 404

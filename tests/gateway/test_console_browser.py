@@ -18,17 +18,17 @@ from candor.contracts import api
 from candor.gateway.access.keys import add_key
 from candor.rpc.pb.candor.v1 import candor_pb2
 from tests.gateway.linear_worker import CLASSES, SHAPE
-from tests.gateway.servers import Doors, opened
+from tests.gateway.servers import Servers, opened
 
 
 @pytest.fixture
-def page(browser: Browser, doors: Doors) -> Iterator[Page]:
-    """At the sample picture, predicted; a page that complains fails its test."""
+def page(browser: Browser, servers: Servers) -> Iterator[Page]:
+    """At the sample image, predicted; a page that complains fails its test."""
     problems: list[str] = []
     with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         opened = context.new_page()
         opened.on("pageerror", lambda error: problems.append(str(error)))
-        opened.goto(str(doors.rest.base_url))
+        opened.goto(str(servers.rest.base_url))
         expect(opened.locator("#prediction")).to_contain_text("The model says")
         yield opened
     assert problems == []
@@ -137,7 +137,7 @@ def test_the_address_brings_everything_back(browser: Browser, page: Page, png: b
         expect(other.locator("#result-title")).to_have_text("What makes it more truck")
 
 
-def test_the_lines_to_copy_ask_the_same(page: Page, doors: Doors) -> None:
+def test_the_lines_to_copy_ask_the_same(page: Page, servers: Servers) -> None:
     choose(page, "dog")
     picture = downloaded(page, "Input")
     (found,) = api.ExplainResponse.model_validate_json(downloaded(page, "JSON")).explanations
@@ -151,15 +151,15 @@ def test_the_lines_to_copy_ask_the_same(page: Page, doors: Doors) -> None:
         json.dumps({**json.loads(shlex.split(printf)[1]), "image": {}}), candor_pb2.ExplainRequest()
     )
     asked.image.encoded = picture
-    assert shlex.split(grpcurl)[4] == doors.client_address
-    by_grpc = doors.stub.Explain(asked).explanations[0]
+    assert shlex.split(grpcurl)[4] == servers.client_address
+    by_grpc = servers.stub.Explain(asked).explanations[0]
     assert by_grpc.confidence_after == found.confidence_after
     page.get_by_role("button", name="Copy the candor line").click()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("candor explain candor-input.png --target dog --rho 0.05 ")
 
 
-def test_what_is_no_picture_is_told_and_the_console_goes_on(page: Page) -> None:
+def test_what_is_no_image_is_told_and_the_console_goes_on(page: Page) -> None:
     choose(page, "dog")
     notes = {"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"}
     page.locator("#file").set_input_files(notes)
@@ -209,14 +209,14 @@ def test_everything_goes_by_keyboard(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_in_light_and_dark(browser: Browser, doors: Doors, scheme: str) -> None:
+def test_it_fits_a_phone_in_light_and_dark(browser: Browser, servers: Servers, scheme: str) -> None:
     size = {"width": 390, "height": 844}
     problems: list[str] = []
     with browser.new_context(color_scheme=scheme, viewport=size, has_touch=True) as context:
         page = context.new_page()
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(str(doors.rest.base_url))
+        page.goto(str(servers.rest.base_url))
         choose(page, "ship")
         for name, parts in (("Sweep of rho", "#sweep button"), ("All classes", "#grid button"),
                             ("Beside other methods", "#compare tbody tr")):  # fmt: skip
@@ -259,13 +259,13 @@ def test_a_key_is_entered_once_and_named_in_the_lines(browser: Browser, tmp_path
             expect(page.get_by_label("Key")).to_be_visible()
 
 
-def test_nothing_foreign_runs(doors: Doors) -> None:
-    answer = doors.rest.get("/")
+def test_nothing_foreign_runs(servers: Servers) -> None:
+    answer = servers.rest.get("/")
     policy = answer.headers["content-security-policy"]
     assert "script-src 'self';" in policy
     assert "unsafe" not in policy
     assert not re.search(r"<script(?![^>]*src=)|style=|onclick|https?://", answer.text)
     for name in re.findall(r"/pages/[\w.]+", answer.text):
-        assert doors.rest.get(name).status_code == 200
-    assert doors.rest.get("/pages/../settings.py").status_code == 404
-    assert doors.rest.get("/pages/console.html").status_code == 404
+        assert servers.rest.get(name).status_code == 200
+    assert servers.rest.get("/pages/../settings.py").status_code == 404
+    assert servers.rest.get("/pages/console.html").status_code == 404

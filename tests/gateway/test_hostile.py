@@ -21,21 +21,21 @@ from candor.contracts import limits
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.store.engine import StoreError, open_store
 from candor.store.transfer import export_store, import_store
-from tests.gateway.servers import Doors, opened
+from tests.gateway.servers import Servers, opened
 
 HEADER_SECONDS = 0.5
 BODY_SECONDS = 0.7
 
 
 @pytest.fixture(scope="module")
-def impatient() -> Iterator[Doors]:
+def impatient() -> Iterator[Servers]:
     yield from opened(
         header_seconds=HEADER_SECONDS, body_seconds=BODY_SECONDS, body_bytes=20 * 1024 * 1024
     )
 
 
-def connected(doors: Doors) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", doors.gateway.rest_port), timeout=10)
+def connected(servers: Servers) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", servers.gateway.rest_port), timeout=10)
 
 
 def answer_of(connection: socket.socket) -> bytes:
@@ -47,19 +47,19 @@ def answer_of(connection: socket.socket) -> bytes:
     return received
 
 
-def assert_serves(doors: Doors, png: bytes) -> None:
+def assert_serves(servers: Servers, png: bytes) -> None:
     body = {"image": {"encoded": base64.b64encode(png).decode()}}
-    assert doors.rest.post("/v1/predict", json=body).status_code == 200
-    doors.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), timeout=20)
+    assert servers.rest.post("/v1/predict", json=body).status_code == 200
+    servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), timeout=20)
 
 
-def seconds_to_refuse(doors: Doors, encoded: bytes) -> tuple[float, str]:
-    """Until both doors have refused a picture, and what they say."""
+def seconds_to_refuse(servers: Servers, encoded: bytes) -> tuple[float, str]:
+    """Until both doors have refused an image, and what they say."""
     started = time.perf_counter()
-    response = doors.rest.post("/v1/predict", files={"image": encoded})
+    response = servers.rest.post("/v1/predict", files={"image": encoded})
     assert response.status_code == 400, response.text
     with pytest.raises(grpc.RpcError) as caught:
-        doors.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=encoded)), timeout=20)
+        servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=encoded)), timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     return time.perf_counter() - started, response.json()["error"]["message"]
 
@@ -69,7 +69,7 @@ def seconds_to_refuse(doors: Doors, encoded: bytes) -> tuple[float, str]:
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n"])
 def test_connection_that_never_says_what_it_wants_is_closed(
-    impatient: Doors, png: bytes, sent: bytes
+    impatient: Servers, png: bytes, sent: bytes
 ) -> None:
     with connected(impatient) as connection:
         connection.sendall(sent)
@@ -79,7 +79,7 @@ def test_connection_that_never_says_what_it_wants_is_closed(
     assert_serves(impatient, png)
 
 
-def test_headers_byte_by_byte_do_not_hold_a_connection(impatient: Doors) -> None:
+def test_headers_byte_by_byte_do_not_hold_a_connection(impatient: Servers) -> None:
     with connected(impatient) as connection:
         started = time.perf_counter()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -89,7 +89,7 @@ def test_headers_byte_by_byte_do_not_hold_a_connection(impatient: Doors) -> None
         assert time.perf_counter() - started < HEADER_SECONDS + 5
 
 
-def test_connection_is_kept_between_requests_and_timed_again(impatient: Doors) -> None:
+def test_connection_is_kept_between_requests_and_timed_again(impatient: Servers) -> None:
     request = b"GET /healthz/live HTTP/1.1\r\nHost: a\r\n\r\n"
     with connected(impatient) as connection:
         for _ in range(3):
@@ -105,7 +105,7 @@ def test_connection_is_kept_between_requests_and_timed_again(impatient: Doors) -
         assert time.perf_counter() - started < HEADER_SECONDS + 5
 
 
-def test_slow_body_is_refused_in_time(impatient: Doors, png: bytes) -> None:
+def test_slow_body_is_refused_in_time(impatient: Servers, png: bytes) -> None:
     head = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
     with connected(impatient) as connection:
         connection.sendall(head + b"{")
@@ -131,7 +131,7 @@ def test_slow_body_is_refused_in_time(impatient: Doors, png: bytes) -> None:
     ],
     ids=["long", "many", "no colon", "negative", "two lengths", "chunked twice"],
 )
-def test_broken_or_huge_headers_are_refused(impatient: Doors, png: bytes, headers: bytes) -> None:
+def test_broken_or_huge_headers_are_refused(impatient: Servers, png: bytes, headers: bytes) -> None:
     with connected(impatient) as connection:
         # It may hang up before it has read all of it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -141,7 +141,7 @@ def test_broken_or_huge_headers_are_refused(impatient: Doors, png: bytes, header
     assert_serves(impatient, png)
 
 
-def test_huge_metadata_is_refused_by_grpc(impatient: Doors, png: bytes) -> None:
+def test_huge_metadata_is_refused_by_grpc(impatient: Servers, png: bytes) -> None:
     request = pb.PredictRequest(image=pb.Image(encoded=png))
     with pytest.raises(grpc.RpcError) as caught:
         impatient.stub.Predict(request, metadata=(("x-long", "a" * 1_000_000),), timeout=20)
@@ -149,7 +149,7 @@ def test_huge_metadata_is_refused_by_grpc(impatient: Doors, png: bytes) -> None:
     assert_serves(impatient, png)
 
 
-def test_bytes_that_are_no_http2_do_not_hurt_the_grpc_door(impatient: Doors, png: bytes) -> None:
+def test_bytes_that_are_no_http2_do_not_hurt_the_grpc_door(impatient: Servers, png: bytes) -> None:
     for junk in (
         b"GET / HTTP/1.1\r\n\r\n",
         b"\0" * 10_000,
@@ -163,7 +163,7 @@ def test_bytes_that_are_no_http2_do_not_hurt_the_grpc_door(impatient: Doors, png
     assert_serves(impatient, png)
 
 
-def test_bodies_held_at_once_are_bounded(impatient: Doors, png: bytes) -> None:
+def test_bodies_held_at_once_are_bounded(impatient: Servers, png: bytes) -> None:
     head = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 16000000\r\n\r\n"
     with connected(impatient) as first, connected(impatient) as second:
         first.sendall(head + b"\0" * 15_000_000)
@@ -192,16 +192,18 @@ def test_bodies_held_at_once_are_bounded(impatient: Doors, png: bytes) -> None:
     ],
     ids=["arrays", "objects", "closed", "digits", "base64", "key", "entries", "utf-8", "shape"],
 )
-def test_deep_and_large_json_is_the_callers_mistake(doors: Doors, png: bytes, body: bytes) -> None:
+def test_deep_and_large_json_is_the_callers_mistake(
+    servers: Servers, png: bytes, body: bytes
+) -> None:
     for path in ("/v1/predict", "/v1/explain", "/v1/probe"):
-        response = doors.rest.post(path, content=body, timeout=30)
+        response = servers.rest.post(path, content=body, timeout=30)
         assert response.status_code == 400, response.text[:500]
         assert len(response.content) < 100_000
-    assert_serves(doors, png)
+    assert_serves(servers, png)
 
 
-def test_bytes_that_are_no_message_are_refused_by_grpc(doors: Doors, png: bytes) -> None:
-    call = doors.channel.unary_unary(
+def test_bytes_that_are_no_message_are_refused_by_grpc(servers: Servers, png: bytes) -> None:
+    call = servers.channel.unary_unary(
         "/candor.v1.CandorService/Predict",
         request_serializer=bytes,
         response_deserializer=pb.PredictResponse.FromString,
@@ -215,7 +217,7 @@ def test_bytes_that_are_no_message_are_refused_by_grpc(doors: Doors, png: bytes)
         allowed = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
         assert caught.value.code() in allowed
         assert "Traceback" not in (caught.value.details() or "")
-    assert_serves(doors, png)
+    assert_serves(servers, png)
 
 
 def _varint(value: int) -> bytes:
@@ -226,7 +228,7 @@ def _varint(value: int) -> bytes:
     return encoded + bytes([value])
 
 
-# --- pictures ----------------------------------------------------------------------------------
+# --- images ----------------------------------------------------------------------------------
 
 
 def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -289,24 +291,24 @@ def bombs() -> dict[str, bytes]:
         "jpeg fill",
     ],
 )
-def test_picture_that_would_cost_much_is_refused_cheaply(
-    doors: Doors, png: bytes, bombs: dict[str, bytes], name: str
+def test_image_that_would_cost_much_is_refused_cheaply(
+    servers: Servers, png: bytes, bombs: dict[str, bytes], name: str
 ) -> None:
     assert len(bombs[name]) <= limits.MAX_ENCODED_BYTES
-    seconds, message = seconds_to_refuse(doors, bombs[name])
+    seconds, message = seconds_to_refuse(servers, bombs[name])
     assert seconds < 5.0
     assert "image.encoded" in message
-    assert_serves(doors, png)
+    assert_serves(servers, png)
 
 
-def test_ordinary_progressive_and_large_pictures_are_not_refused(doors: Doors) -> None:
+def test_ordinary_progressive_and_large_images_are_not_refused(servers: Servers) -> None:
     noise = Image.effect_noise((2000, 1500), 80).convert("RGB")
     for encoded in (
         saved(noise, "JPEG", progressive=True, quality=80),
         saved(noise, "PNG", compress_level=1),
     ):
         if len(encoded) <= limits.MAX_ENCODED_BYTES:
-            response = doors.rest.post("/v1/predict", files={"image": encoded})
+            response = servers.rest.post("/v1/predict", files={"image": encoded})
             assert response.status_code == 200, response.text
 
 
@@ -329,8 +331,8 @@ def test_zip_bomb_is_refused_before_it_inflates(tmp_path: Path) -> None:
     store.close()
 
 
-def test_answers_show_no_trace_of_the_code(doors: Doors) -> None:
+def test_answers_show_no_trace_of_the_code(servers: Servers) -> None:
     for body in (b"{", json.dumps({"image": {"encoded": "!"}}).encode()):
-        text = doors.rest.post("/v1/explain", content=body).text
+        text = servers.rest.post("/v1/explain", content=body).text
         assert "Traceback" not in text
         assert ".py" not in text

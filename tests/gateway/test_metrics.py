@@ -21,7 +21,7 @@ from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.store.engine import open_store
 from candor.store.reports import Reports
 from tests.gateway.linear_worker import CARD
-from tests.gateway.servers import Doors, opened, running, until
+from tests.gateway.servers import Servers, opened, running, until
 
 
 @pytest.fixture
@@ -159,12 +159,12 @@ def test_prometheus_reads_it_over_http(metrics: Metrics) -> None:
 
 
 @pytest.fixture
-def counted() -> Iterator[Doors]:
+def counted() -> Iterator[Servers]:
     yield from opened(metric_tenants=("acme",))
 
 
-def count(doors: Doors, name: str, **labels: str) -> float:
-    found = value(doors.gateway.metrics, f"candor_{name}", **labels)
+def count(servers: Servers, name: str, **labels: str) -> float:
+    found = value(servers.gateway.metrics, f"candor_{name}", **labels)
     assert found is not None, name
     return found
 
@@ -179,7 +179,7 @@ def explanation(png: bytes, steps: int = 30, **fields: object) -> api.ExplainReq
     )
 
 
-def test_requests_of_both_doors_are_counted(counted: Doors, png: bytes) -> None:
+def test_requests_of_both_doors_are_counted(counted: Servers, png: bytes) -> None:
     image = api.ImageInput(encoded=png)
     counted.client.predict(api.PredictRequest(image=image))
     counted.client.predict(api.PredictRequest(image=image, model="linear"))
@@ -199,7 +199,7 @@ def test_requests_of_both_doors_are_counted(counted: Doors, png: bytes) -> None:
         assert count(counted, "request_seconds_count", **labels) == amount
 
 
-def test_a_search_is_counted_from_admission_to_its_end(counted: Doors, png: bytes) -> None:
+def test_a_search_is_counted_from_admission_to_its_end(counted: Servers, png: bytes) -> None:
     address = f"127.0.0.1:{counted.gateway.grpc_port}"
     with CandorClient(address, timeout_seconds=20, tenant="acme") as acme:
         answer = acme.explain(explanation(png))
@@ -224,7 +224,7 @@ def test_a_search_is_counted_from_admission_to_its_end(counted: Doors, png: byte
 
 
 def test_a_comparison_counts_its_searches_and_charges_its_errands(
-    counted: Doors, png: bytes
+    counted: Servers, png: bytes
 ) -> None:
     address = f"127.0.0.1:{counted.gateway.grpc_port}"
     with CandorClient(address, timeout_seconds=20, tenant="acme") as acme:
@@ -235,16 +235,16 @@ def test_a_comparison_counts_its_searches_and_charges_its_errands(
     for once in ("queue", "first_progress"):
         assert count(counted, f"{once}_seconds_count", **model) == 3
     kinds = [{item.kind for item in call} for call in counted.backend.search_calls]
-    errands = kinds.count({"compare"})
-    assert errands == len(api.Method)
+    saliency_jobs = kinds.count({"compare"})
+    assert saliency_jobs == len(api.Method)
     chunks = count(counted, "chunk_seconds_count", **model)
-    assert 2 <= chunks <= len(kinds) - errands
+    assert 2 <= chunks <= len(kinds) - saliency_jobs
     spent = count(counted, "compute_seconds_total", tenant="acme")
     assert spent > count(counted, "chunk_seconds_sum", **model)
 
 
 def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
-    counted: Doors, png: bytes
+    counted: Servers, png: bytes
 ) -> None:
     counted.backend.call_seconds = 0.05
     message = pb.ExplainRequest(
@@ -263,7 +263,9 @@ def test_load_rises_with_searches_and_falls_when_they_are_cancelled(
     assert count(counted, "cancelled_searches_total", model="linear") == 1
 
 
-def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(counted: Doors, png: bytes) -> None:
+def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(
+    counted: Servers, png: bytes
+) -> None:
     counted.backend.call_seconds = 0.06  # 2.4 s at the least, for a chunk is 50 steps at the most
     answer = counted.client.explain(explanation(png, steps=2000, timeout_seconds=1.0))
     assert answer.explanations[0].is_partial
@@ -272,7 +274,7 @@ def test_an_answer_at_the_deadline_is_partial_and_not_cancelled(counted: Doors, 
     assert count(counted, "cancelled_searches_total", model="linear") == 0
 
 
-def test_calls_a_worker_did_not_answer_are_counted(counted: Doors, png: bytes) -> None:
+def test_calls_a_worker_did_not_answer_are_counted(counted: Servers, png: bytes) -> None:
     counted.backend.failures_left = 2
     counted.client.explain(explanation(png))
     lost = {"model": "linear", "role": "search", "kind": "unavailable"}

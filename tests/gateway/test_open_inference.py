@@ -13,7 +13,7 @@ from candor.contracts import limits
 from candor.rpc.pb.openinference import inference_pb2 as pb
 from candor.rpc.pb.openinference import inference_pb2_grpc
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of
-from tests.gateway.servers import Doors
+from tests.gateway.servers import Servers
 
 INFER = "/v2/models/linear/infer"
 
@@ -24,8 +24,8 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture
-def stub(doors: Doors) -> inference_pb2_grpc.GRPCInferenceServiceStub:
-    return inference_pb2_grpc.GRPCInferenceServiceStub(doors.channel)
+def stub(servers: Servers) -> inference_pb2_grpc.GRPCInferenceServiceStub:
+    return inference_pb2_grpc.GRPCInferenceServiceStub(servers.channel)
 
 
 def tensors(images: np.ndarray) -> list[dict[str, Any]]:
@@ -56,29 +56,29 @@ def infer_request(images: np.ndarray, *, is_raw: bool, **fields: Any) -> pb.Mode
 # --- metadata and health -----------------------------------------------------------------------
 
 
-def test_rest_tells_server_and_models(doors: Doors) -> None:
-    assert doors.rest.get("/v2").json()["name"] == "candor"
-    assert doors.rest.get("/v2/health/live").json() == {"live": True}
-    assert doors.rest.get("/v2/health/ready").json() == {"ready": True}
+def test_rest_tells_server_and_models(servers: Servers) -> None:
+    assert servers.rest.get("/v2").json()["name"] == "candor"
+    assert servers.rest.get("/v2/health/live").json() == {"live": True}
+    assert servers.rest.get("/v2/health/ready").json() == {"ready": True}
     for path in ("", f"/versions/{CARD.version}"):
-        told = doors.rest.get(f"/v2/models/linear{path}").json()
+        told = servers.rest.get(f"/v2/models/linear{path}").json()
         assert told["versions"] == [CARD.version]
         assert [one["shape"] for one in told["inputs"]] == [[-1], [-1, *SHAPE]]
         assert {one["name"] for one in told["outputs"]} == {"indices", "labels", "confidences"}
-        assert doors.rest.get(f"/v2/models/linear{path}/ready").json()["ready"] is True
+        assert servers.rest.get(f"/v2/models/linear{path}/ready").json()["ready"] is True
     for path in ("/v2/models/cubic", "/v2/models/linear/versions/9", "/v2/models/cubic/ready"):
-        response = doors.rest.get(path)
+        response = servers.rest.get(path)
         assert response.status_code == 404
         assert isinstance(response.json()["error"], str)
 
 
-def test_grpc_tells_the_same(doors: Doors, stub: Any) -> None:
+def test_grpc_tells_the_same(servers: Servers, stub: Any) -> None:
     assert stub.ServerLive(pb.ServerLiveRequest()).live
     assert stub.ServerReady(pb.ServerReadyRequest()).ready
     assert stub.ServerMetadata(pb.ServerMetadataRequest()).name == "candor"
     assert stub.ModelReady(pb.ModelReadyRequest(name="linear")).ready
     told = stub.ModelMetadata(pb.ModelMetadataRequest(name="linear"))
-    rest = doors.rest.get("/v2/models/linear").json()
+    rest = servers.rest.get("/v2/models/linear").json()
     assert [list(one.shape) for one in told.inputs] == [one["shape"] for one in rest["inputs"]]
     assert [one.name for one in told.outputs] == [one["name"] for one in rest["outputs"]]
     with pytest.raises(grpc.RpcError) as caught:
@@ -89,9 +89,11 @@ def test_grpc_tells_the_same(doors: Doors, stub: Any) -> None:
 # --- inference ---------------------------------------------------------------------------------
 
 
-def test_every_way_in_gives_what_predict_gives(doors: Doors, stub: Any, images: np.ndarray) -> None:
+def test_every_way_in_gives_what_predict_gives(
+    servers: Servers, stub: Any, images: np.ndarray
+) -> None:
     body = {"id": "mine", "inputs": tensors(images), "parameters": {"top_k": 5}}
-    answer = doors.rest.post(INFER, json=body).json()
+    answer = servers.rest.post(INFER, json=body).json()
     assert (answer["id"], answer["model_name"]) == ("mine", "linear")
     outputs = outputs_of(answer)
     for place, image in enumerate(images):
@@ -124,10 +126,10 @@ def test_every_way_in_gives_what_predict_gives(doors: Doors, stub: Any, images: 
         assert labels[4:].startswith(outputs["labels"][0, 0].encode())
 
 
-def test_pictures_travel_as_bytes_too(doors: Doors, stub: Any, png: bytes) -> None:
-    plain = doors.rest.post("/v1/predict", files={"image": png}).json()["predictions"]
+def test_images_travel_as_bytes_too(servers: Servers, stub: Any, png: bytes) -> None:
+    plain = servers.rest.post("/v1/predict", files={"image": png}).json()["predictions"]
     want = [one["index"] for one in plain]
-    by_json = doors.rest.post(INFER, json={"inputs": encoded(png, png)}).json()
+    by_json = servers.rest.post(INFER, json={"inputs": encoded(png, png)}).json()
     assert outputs_of(by_json)["indices"].tolist() == [want, want]
     request = pb.ModelInferRequest(model_name="linear")
     tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
@@ -136,7 +138,7 @@ def test_pictures_travel_as_bytes_too(doors: Doors, stub: Any, png: bytes) -> No
     assert list(answer.outputs[0].contents.int64_contents) == want
 
 
-def test_binary_tensors_behind_the_json(doors: Doors, images: np.ndarray) -> None:
+def test_binary_tensors_behind_the_json(servers: Servers, images: np.ndarray) -> None:
     raw = images.astype("<f4").tobytes()
     head = {
         "inputs": [
@@ -151,14 +153,14 @@ def test_binary_tensors_behind_the_json(doors: Doors, images: np.ndarray) -> Non
     }
     text = json.dumps(head).encode()
     headers = {"inference-header-content-length": str(len(text))}
-    response = doors.rest.post(INFER, content=text + raw, headers=headers)
+    response = servers.rest.post(INFER, content=text + raw, headers=headers)
     length = int(response.headers["inference-header-content-length"])
     (output,) = json.loads(response.content[:length])["outputs"]
     got = np.frombuffer(response.content[length:], "<f4").reshape(output["shape"])
     np.testing.assert_allclose(got[0, 0], confidences_of(images[0]).max(), rtol=1e-5)
     too_long = {"inference-header-content-length": str(len(text) + len(raw) + 1)}
-    assert doors.rest.post(INFER, content=text + raw, headers=too_long).status_code == 400
-    assert doors.rest.post(INFER, content=text, headers=headers).status_code == 400
+    assert servers.rest.post(INFER, content=text + raw, headers=too_long).status_code == 400
+    assert servers.rest.post(INFER, content=text, headers=headers).status_code == 400
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -193,17 +195,19 @@ def test_binary_tensors_behind_the_json(doors: Doors, images: np.ndarray) -> Non
         ({"parameters": {"top_k": 0}}, "top_k"),
     ],
 )
-def test_bad_tensor_is_named(doors: Doors, png: bytes, changes: dict[str, Any], field: str) -> None:
-    response = doors.rest.post(INFER, json={"inputs": encoded(png), **changes})
+def test_bad_tensor_is_named(
+    servers: Servers, png: bytes, changes: dict[str, Any], field: str
+) -> None:
+    response = servers.rest.post(INFER, json={"inputs": encoded(png), **changes})
     assert response.status_code == 400, response.text
     answer = response.json()
     assert isinstance(answer["error"], str)
     assert field in answer["details"]["violations"][0]["field"]
 
 
-def test_too_many_pictures_are_refused_on_both_doors(doors: Doors, stub: Any, png: bytes) -> None:
+def test_too_many_images_are_refused_on_both_doors(servers: Servers, stub: Any, png: bytes) -> None:
     count = limits.MAX_INSTANCES + 1
-    response = doors.rest.post(INFER, json={"inputs": encoded(*[png] * count)})
+    response = servers.rest.post(INFER, json={"inputs": encoded(*[png] * count)})
     assert response.status_code == 400
     assert f"[1, {limits.MAX_INSTANCES}]" in response.json()["error"]
     request = pb.ModelInferRequest(model_name="linear")
@@ -217,8 +221,8 @@ def test_too_many_pictures_are_refused_on_both_doors(doors: Doors, stub: Any, pn
         stub.ModelInfer(request)
 
 
-def test_bad_picture_among_good_ones_is_named_by_its_place(doors: Doors, png: bytes) -> None:
-    response = doors.rest.post(INFER, json={"inputs": encoded(png, b"no picture", png)})
+def test_bad_image_among_good_ones_is_named_by_its_place(servers: Servers, png: bytes) -> None:
+    response = servers.rest.post(INFER, json={"inputs": encoded(png, b"no picture", png)})
     assert response.status_code == 400
     (violation,) = response.json()["details"]["violations"]
     assert violation["field"] == "inputs.0.1.image.encoded"
@@ -227,19 +231,19 @@ def test_bad_picture_among_good_ones_is_named_by_its_place(doors: Doors, png: by
 # --- KServe v1 ---------------------------------------------------------------------------------
 
 
-def test_v1_predicts_and_explains_instances(doors: Doors, png: bytes) -> None:
+def test_v1_predicts_and_explains_instances(servers: Servers, png: bytes) -> None:
     instance = {"b64": base64.b64encode(png).decode()}
-    plain = doors.rest.post("/v1/predict", files={"image": png}).json()["predictions"]
-    response = doors.rest.post("/v1/models/linear:predict", json={"instances": [instance] * 2})
+    plain = servers.rest.post("/v1/predict", files={"image": png}).json()["predictions"]
+    response = servers.rest.post("/v1/models/linear:predict", json={"instances": [instance] * 2})
     assert response.json()["predictions"] == [plain, plain]
     asked = {**instance, "targets": [{"name": "dog"}], "rhos": [0.02], "steps": 5}
-    answer = doors.rest.post("/v1/models/linear:explain", json={"instances": [asked]}).json()
+    answer = servers.rest.post("/v1/models/linear:explain", json={"instances": [asked]}).json()
     (explained,) = answer["explanations"]
     assert explained["explanations"][0]["rmse"] <= 0.02
     assert explained["explanations"][0]["target"]["name"] == "dog"
 
 
-def test_v1_refusals_have_the_error_body_and_the_place(doors: Doors, png: bytes) -> None:
+def test_v1_refusals_have_the_error_body_and_the_place(servers: Servers, png: bytes) -> None:
     good = {"b64": base64.b64encode(png).decode()}
     path = "/v1/models/linear:predict"
     for body, field in (
@@ -248,8 +252,8 @@ def test_v1_refusals_have_the_error_body_and_the_place(doors: Doors, png: bytes)
         ({"instances": [good, 7]}, "instances.1"),
         ({"instances": [good, {"b64": "!"}]}, "instances.1.image.encoded"),
     ):
-        response = doors.rest.post(path, json=body)
+        response = servers.rest.post(path, json=body)
         assert response.status_code == 400, response.text
         assert response.json()["error"]["violations"][0]["field"] == field
-    response = doors.rest.post("/v1/models/cubic:predict", json={"instances": [good]})
+    response = servers.rest.post("/v1/models/cubic:predict", json={"instances": [good]})
     assert response.status_code == 404

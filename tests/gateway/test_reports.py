@@ -31,7 +31,7 @@ from candor.store.engine import Store, open_store
 from candor.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
 from candor.store.reports import Reports
 from candor.store.tables import ReportJob
-from tests.gateway.servers import Doors, opened
+from tests.gateway.servers import Servers, opened
 from tests.store.stores import Clock
 
 LEASE_SECONDS = 60.0
@@ -311,25 +311,25 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def doors(shared: Store, folder: Path) -> Iterator[Doors]:
+def servers(shared: Store, folder: Path) -> Iterator[Servers]:
     yield from opened(store_url=shared.address, reports_dir=folder)
 
 
 @pytest.fixture(scope="module")
-def stub(doors: Doors) -> reports_pb2_grpc.ReportServiceStub:
-    return reports_pb2_grpc.ReportServiceStub(doors.channel)
+def stub(servers: Servers) -> reports_pb2_grpc.ReportServiceStub:
+    return reports_pb2_grpc.ReportServiceStub(servers.channel)
 
 
-def finished(doors: Doors, shared: Store, folder: Path) -> Report:
+def finished(servers: Servers, shared: Store, folder: Path) -> Report:
     """A report as a worker leaves it."""
-    report = doors.client.create_report(CreateReportRequest(image_count=10))
+    report = servers.client.create_report(CreateReportRequest(image_count=10))
     workers = queue(shared)
     while (leased := workers.lease()) is not None:
         workers.keep(leased, HALF)
         workers.succeed(leased, RESULT)
         (folder / leased.public_id).mkdir()
         (folder / leased.public_id / "report.html").write_bytes(PAGE)
-    return doors.client.get_report(report.name)
+    return servers.client.get_report(report.name)
 
 
 def refused(response: httpx.Response, code: int) -> dict[str, Any]:
@@ -339,29 +339,29 @@ def refused(response: httpx.Response, code: int) -> dict[str, Any]:
     return error
 
 
-def test_both_doors_show_the_same_job(doors: Doors) -> None:
+def test_both_doors_show_the_same_job(servers: Servers) -> None:
     fields = {"image_count": 10, "attacks": ["paper", "fgsm"], "steps": 20, "seed": 3}
-    made = doors.rest.post("/v1/reports", json=fields).json()
+    made = servers.rest.post("/v1/reports", json=fields).json()
     assert made["request"]["model"] == "linear"
     assert made["request"]["attacks"] == ["paper", "fgsm"]
-    over_grpc = doors.client.get_report(made["name"])
+    over_grpc = servers.client.get_report(made["name"])
     assert json.loads(over_grpc.model_dump_json()) == made
-    assert doors.rest.get(f"/v1/{made['name']}").json() == made
-    doors.client.cancel_report(made["name"])
-    assert doors.rest.get(f"/v1/{made['name']}").json()["state"] == "cancelled"
+    assert servers.rest.get(f"/v1/{made['name']}").json() == made
+    servers.client.cancel_report(made["name"])
+    assert servers.rest.get(f"/v1/{made['name']}").json()["state"] == "cancelled"
 
 
-def test_idempotency_holds_across_doors(doors: Doors) -> None:
+def test_idempotency_holds_across_doors(servers: Servers) -> None:
     fields = {"image_count": 10, "idempotency_key": "both"}
-    made = doors.rest.post("/v1/reports", json=fields).json()
-    again = doors.client.create_report(CreateReportRequest(**fields))
+    made = servers.rest.post("/v1/reports", json=fields).json()
+    again = servers.client.create_report(CreateReportRequest(**fields))
     assert again.name == made["name"]
-    error = refused(doors.rest.post("/v1/reports", json={**fields, "seed": 1}), 409)
+    error = refused(servers.rest.post("/v1/reports", json={**fields, "seed": 1}), 409)
     assert error["code"] == "CONFLICT"
     with pytest.raises(ServiceError, match="idempotency_key: got 'both'") as caught:
-        doors.client.create_report(CreateReportRequest(**fields, seed=1))
+        servers.client.create_report(CreateReportRequest(**fields, seed=1))
     assert caught.value.code is ErrorCode.CONFLICT
-    doors.rest.post(f"/v1/{made['name']}:cancel")
+    servers.rest.post(f"/v1/{made['name']}:cancel")
 
 
 @pytest.mark.parametrize(
@@ -382,9 +382,9 @@ def test_idempotency_holds_across_doors(doors: Doors) -> None:
     ],
 )
 def test_every_bad_field_is_named(
-    doors: Doors, fields: dict[str, Any], told: dict[str, str]
+    servers: Servers, fields: dict[str, Any], told: dict[str, str]
 ) -> None:
-    error = refused(doors.rest.post("/v1/reports", json=fields), 400)
+    error = refused(servers.rest.post("/v1/reports", json=fields), 400)
     violations = {item["field"]: item["description"] for item in error["violations"]}
     assert violations.keys() == told.keys()
     for field, text in told.items():
@@ -398,59 +398,59 @@ def test_bad_field_is_named_over_grpc_too(stub: reports_pb2_grpc.ReportServiceSt
     assert "image_count: got 1, allowed [2, 1000000]" in caught.value.details()
 
 
-def test_unknown_model_is_refused_by_name(doors: Doors) -> None:
-    error = refused(doors.rest.post("/v1/reports", json={"model": "other", "seed": -1}), 404)
+def test_unknown_model_is_refused_by_name(servers: Servers) -> None:
+    error = refused(servers.rest.post("/v1/reports", json={"model": "other", "seed": -1}), 404)
     assert error["code"] == "MODEL_NOT_FOUND"
     assert [item["field"] for item in error["violations"]] == ["model", "seed"]
 
 
-def test_only_json_begins_a_report_so_that_other_sites_must_ask_first(doors: Doors) -> None:
+def test_only_json_begins_a_report_so_that_other_sites_must_ask_first(servers: Servers) -> None:
     headers = {"content-type": "text/plain"}
-    error = refused(doors.rest.post("/v1/reports", content=b"{}", headers=headers), 400)
+    error = refused(servers.rest.post("/v1/reports", content=b"{}", headers=headers), 400)
     assert "allowed application/json" in error["message"]
 
 
 @pytest.mark.parametrize("name", ["reports/0", "reports/", "x", "reports/../../etc"])
-def test_report_there_is_none_of_is_not_found(doors: Doors, name: str) -> None:
-    for call in (doors.client.get_report, doors.client.cancel_report):
+def test_report_there_is_none_of_is_not_found(servers: Servers, name: str) -> None:
+    for call in (servers.client.get_report, servers.client.cancel_report):
         with pytest.raises(ServiceError, match="name: got") as caught:
             call(name)
         assert caught.value.code is ErrorCode.REPORT_NOT_FOUND
 
 
-def test_list_takes_its_fields_from_the_query(doors: Doors) -> None:
-    names = [doors.client.create_report(CreateReportRequest(seed=seed)).name for seed in range(3)]
-    page = doors.rest.get("/v1/reports", params={"page_size": 2, "state": "queued"}).json()
+def test_list_takes_its_fields_from_the_query(servers: Servers) -> None:
+    names = [servers.client.create_report(CreateReportRequest(seed=seed)).name for seed in range(3)]
+    page = servers.rest.get("/v1/reports", params={"page_size": 2, "state": "queued"}).json()
     assert [job["name"] for job in page["reports"]] == names[:0:-1]
     request = ListReportsRequest(page_size=1, page_token=page["next_page_token"])
-    assert doors.client.list_reports(request).reports[0].name == names[0]
-    error = refused(doors.rest.get("/v1/reports", params={"page_size": 0, "state": "x"}), 400)
+    assert servers.client.list_reports(request).reports[0].name == names[0]
+    error = refused(servers.rest.get("/v1/reports", params={"page_size": 0, "state": "x"}), 400)
     assert {item["field"] for item in error["violations"]} == {"page_size", "state"}
     for name in names:
-        doors.client.cancel_report(name)
+        servers.client.cancel_report(name)
 
 
 def test_finished_report_says_what_matters_and_its_files_are_what_their_digests_say(
-    doors: Doors, shared: Store, folder: Path
+    servers: Servers, shared: Store, folder: Path
 ) -> None:
-    report = finished(doors, shared, folder)
+    report = finished(servers, shared, folder)
     assert report.done
     assert report.response == RESULT
-    assert b"".join(doors.client.download_report(report.name, "report.html")) == PAGE
-    response = doors.rest.get(f"/v1/{report.name}/files/report.html")
+    assert b"".join(servers.client.download_report(report.name, "report.html")) == PAGE
+    response = servers.rest.get(f"/v1/{report.name}/files/report.html")
     assert response.content == PAGE
     assert response.headers["content-type"].startswith("text/html")
     assert "sandbox" in response.headers["content-security-policy"]
     assert response.headers["repr-digest"].startswith("sha-256=:")
-    part = doors.rest.get(f"/v1/{report.name}/files/report.html", headers={"range": "bytes=0-8"})
+    part = servers.rest.get(f"/v1/{report.name}/files/report.html", headers={"range": "bytes=0-8"})
     assert part.content == PAGE[:9]
 
 
-def test_both_clients_do_the_same(doors: Doors, shared: Store, folder: Path) -> None:
-    name = finished(doors, shared, folder).name
+def test_both_clients_do_the_same(servers: Servers, shared: Store, folder: Path) -> None:
+    name = finished(servers, shared, folder).name
 
     async def ask() -> list[Any]:
-        async with AsyncCandorClient(f"127.0.0.1:{doors.gateway.grpc_port}") as client:
+        async with AsyncCandorClient(f"127.0.0.1:{servers.gateway.grpc_port}") as client:
             made = await client.create_report(CreateReportRequest())
             cancelled = await client.cancel_report(made.name)
             listed = await client.list_reports()
@@ -460,16 +460,16 @@ def test_both_clients_do_the_same(doors: Doors, shared: Store, folder: Path) -> 
             return [await client.get_report(made.name), cancelled, listed, b"".join(page)]
 
     made, cancelled, listed, page = asyncio.run(ask())
-    assert made == cancelled == doors.client.get_report(made.name)
+    assert made == cancelled == servers.client.get_report(made.name)
     assert made.request.idempotency_key, "a call that is repeated must not make a second job"
-    assert listed == doors.client.list_reports()
+    assert listed == servers.client.list_reports()
     assert page == PAGE
 
 
 def test_chunks_are_small_and_the_first_message_is_the_file(
-    doors: Doors, shared: Store, folder: Path, stub: reports_pb2_grpc.ReportServiceStub
+    servers: Servers, shared: Store, folder: Path, stub: reports_pb2_grpc.ReportServiceStub
 ) -> None:
-    name = finished(doors, shared, folder).name
+    name = finished(servers, shared, folder).name
     request = reports_pb2.DownloadReportRequest(name=name, file="report.html")
     first, *rest = stub.DownloadReport(request, timeout=20)
     assert (first.file.name, first.file.byte_count) == ("report.html", len(PAGE))
@@ -478,73 +478,73 @@ def test_chunks_are_small_and_the_first_message_is_the_file(
 
 
 def test_file_that_was_changed_is_noticed_by_the_client(
-    doors: Doors, shared: Store, folder: Path
+    servers: Servers, shared: Store, folder: Path
 ) -> None:
-    name = finished(doors, shared, folder).name
+    name = finished(servers, shared, folder).name
     (folder / name.removeprefix("reports/") / "report.html").write_bytes(b"else")
     with pytest.raises(ServiceError, match="not what its digest says"):
-        list(doors.client.download_report(name, "report.html"))
+        list(servers.client.download_report(name, "report.html"))
 
 
-def test_files_there_are_none_of_are_refused(doors: Doors, shared: Store, folder: Path) -> None:
-    name = finished(doors, shared, folder).name
+def test_files_there_are_none_of_are_refused(servers: Servers, shared: Store, folder: Path) -> None:
+    name = finished(servers, shared, folder).name
     for file in ("report.exe", "..%2f..%2fstore.sqlite", "plan.json"):
-        error = refused(doors.rest.get(f"/v1/{name}/files/{file}"), 404)
+        error = refused(servers.rest.get(f"/v1/{name}/files/{file}"), 404)
         assert error["code"] in ("REPORT_NOT_FOUND", "INVALID_INPUT")
     with pytest.raises(ServiceError, match="allowed report.html"):
-        list(doors.client.download_report(name, "../../store.sqlite"))
+        list(servers.client.download_report(name, "../../store.sqlite"))
     (folder / name.removeprefix("reports/") / "report.html").unlink()
     with pytest.raises(ServiceError, match="no longer in the gateway's folder"):
-        list(doors.client.download_report(name, "report.html"))
-    waiting = doors.client.create_report(CreateReportRequest())
+        list(servers.client.download_report(name, "report.html"))
+    waiting = servers.client.create_report(CreateReportRequest())
     with pytest.raises(ServiceError, match="none while it is queued"):
-        list(doors.client.download_report(waiting.name, "report.html"))
-    doors.client.cancel_report(waiting.name)
+        list(servers.client.download_report(waiting.name, "report.html"))
+    servers.client.cancel_report(waiting.name)
 
 
 def test_comparison_needs_a_report_that_succeeded(
-    doors: Doors, shared: Store, folder: Path
+    servers: Servers, shared: Store, folder: Path
 ) -> None:
-    other = finished(doors, shared, folder)
-    made = doors.client.create_report(CreateReportRequest(compare=other.name))
+    other = finished(servers, shared, folder)
+    made = servers.client.create_report(CreateReportRequest(compare=other.name))
     with pytest.raises(ServiceError, match=r"\(queued\), allowed one that succeeded"):
-        doors.client.create_report(CreateReportRequest(compare=made.name))
-    doors.client.cancel_report(made.name)
+        servers.client.create_report(CreateReportRequest(compare=made.name))
+    servers.client.cancel_report(made.name)
 
 
-def test_jobs_of_another_tenant_are_not_found_at_either_door(doors: Doors) -> None:
+def test_jobs_of_another_tenant_are_not_found_at_either_door(servers: Servers) -> None:
     body = {"image_count": 10}
-    made = doors.rest.post("/v1/reports", json=body, headers={"x-candor-tenant": "a"}).json()
-    refused(doors.rest.get(f"/v1/{made['name']}"), 404)
-    refused(doors.rest.get(f"/v1/{made['name']}/files/report.json"), 404)
-    for call in (doors.client.get_report, doors.client.cancel_report):
+    made = servers.rest.post("/v1/reports", json=body, headers={"x-candor-tenant": "a"}).json()
+    refused(servers.rest.get(f"/v1/{made['name']}"), 404)
+    refused(servers.rest.get(f"/v1/{made['name']}/files/report.json"), 404)
+    for call in (servers.client.get_report, servers.client.cancel_report):
         with pytest.raises(ServiceError, match="name: got"):
             call(made["name"])
-    own = doors.rest.post(f"/v1/{made['name']}:cancel", headers={"x-candor-tenant": "a"}).json()
+    own = servers.rest.post(f"/v1/{made['name']}:cancel", headers={"x-candor-tenant": "a"}).json()
     assert own["state"] == "cancelled"
 
 
-def test_jobs_are_counted_by_state(doors: Doors) -> None:
-    name = doors.client.create_report(CreateReportRequest()).name
-    doors.wait(doors.gateway._count_reports())
-    registry = doors.gateway.metrics.registry
+def test_jobs_are_counted_by_state(servers: Servers) -> None:
+    name = servers.client.create_report(CreateReportRequest()).name
+    servers.wait(servers.gateway._count_reports())
+    registry = servers.gateway.metrics.registry
     assert registry.get_sample_value("candor_report_jobs", {"state": "queued"}) == 1
-    doors.client.cancel_report(name)
-    doors.wait(doors.gateway._count_reports())
+    servers.client.cancel_report(name)
+    servers.wait(servers.gateway._count_reports())
     assert registry.get_sample_value("candor_report_jobs", {"state": "queued"}) == 0
 
 
-def test_api_is_described(doors: Doors) -> None:
-    paths = doors.rest.get("/openapi.json").json()["paths"]
+def test_api_is_described(servers: Servers) -> None:
+    paths = servers.rest.get("/openapi.json").json()["paths"]
     create = paths["/v1/reports"]["post"]["requestBody"]["content"]["application/json"]
     assert create["schema"]["properties"]["data"]["enum"] == list(limits.DATA_SETS)
     assert {"/v1/reports/{report}", "/v1/reports/{report}/files/{file}"} <= paths.keys()
 
 
 def test_there_are_no_reports_without_a_store() -> None:
-    for doors in opened():
-        assert doors.rest.get("/v1/reports").status_code == 404
-        stub = reports_pb2_grpc.ReportServiceStub(doors.channel)
+    for servers in opened():
+        assert servers.rest.get("/v1/reports").status_code == 404
+        stub = reports_pb2_grpc.ReportServiceStub(servers.channel)
         with pytest.raises(grpc.RpcError) as caught:
             stub.ListReports(reports_pb2.ListReportsRequest(), timeout=20)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -555,11 +555,11 @@ def test_a_full_store_refuses_until_there_is_room_and_loses_nothing(tmp_path: Pa
         connection.execute("PRAGMA max_page_count = 1")  # no less than it has: it cannot grow
 
     body = {"model": "linear", "image_count": 10}
-    for doors in opened(store_url=str(tmp_path / "store.sqlite")):
-        engine = doors.gateway._store._engine
+    for servers in opened(store_url=str(tmp_path / "store.sqlite")):
+        engine = servers.gateway._store._engine
         engine.dispose()
         event.listen(engine, "connect", full)
-        answers = [doors.rest.post("/v1/reports", json=body) for _ in range(40)]
+        answers = [servers.rest.post("/v1/reports", json=body) for _ in range(40)]
         kept = [answer for answer in answers if answer.status_code == 200]
         refused = [answer for answer in answers if answer.status_code != 200]
         assert {answer.status_code for answer in refused} == {503}
@@ -567,6 +567,6 @@ def test_a_full_store_refuses_until_there_is_room_and_loses_nothing(tmp_path: Pa
         assert "store: " in refused[0].json()["error"]["message"]
         event.remove(engine, "connect", full)
         engine.dispose()
-        assert doors.rest.post("/v1/reports", json=body).status_code == 200
-        listed = doors.rest.get("/v1/reports", params={"page_size": 100}).json()["reports"]
+        assert servers.rest.post("/v1/reports", json=body).status_code == 200
+        listed = servers.rest.get("/v1/reports", params={"page_size": 100}).json()["reports"]
         assert len(listed) == len(kept) + 1

@@ -28,12 +28,12 @@ def test_without_a_route_the_first_version_answers_and_any_can_be_named() -> Non
     assert plain.find("other") == "other"
     for unknown in ("linear@9", "linear@", "other@1", "cubic", "@1.2", "linear@1.2@1.2"):
         assert plain.find(unknown) is None
-    assert not plain.needs_picture("")
+    assert not plain.needs_image("")
     assert plain.answering == ("linear@1.2", "other")
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.05, 0.5, 1.0])
-def test_canary_gets_its_share_of_pictures(weight: float) -> None:
+def test_canary_gets_its_share_of_images(weight: float) -> None:
     found = [routes(canary="2.0", weight=weight).find("linear", key) for key in KEYS]
     # Four standard errors of a share of 4000; none at 0 and 1.
     error = 4 * (weight * (1 - weight) / len(KEYS)) ** 0.5
@@ -50,14 +50,14 @@ def test_the_same_request_always_finds_the_same_version() -> None:
         assert routes(canary="2.0", weight=0.5).find("linear", key) == wanted
 
 
-def test_a_larger_share_keeps_the_pictures_it_had() -> None:
+def test_a_larger_share_keeps_the_images_it_had() -> None:
     small, large = (routes(canary="2.0", weight=weight) for weight in (0.1, 0.3))
     had = [key for key in KEYS if small.find("linear", key) == "linear@2.0"]
     assert had
     assert all(large.find("linear", key) == "linear@2.0" for key in had)
 
 
-def test_tenant_and_picture_both_count() -> None:
+def test_tenant_and_image_both_count() -> None:
     assert request_key("a", b"b") == request_key("a", b"b")
     assert len({request_key(*pair) for pair in (("a", b"b"), ("ab", b""), ("", b"ab"))}) == 3
 
@@ -80,8 +80,8 @@ def test_shadow_follows_the_primary_alone_and_independently_of_the_canary() -> N
         < 0.05
     )
     assert routed.answering == ("linear@1.2", "other", "linear@1.3")
-    assert routed.needs_picture("linear@1.2")
-    assert not routed.needs_picture("other")
+    assert routed.needs_image("linear@1.2")
+    assert not routed.needs_image("other")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from candor.contracts.worker import CompareItem, Goal, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.scheduling.chunk_sizer import MAX_CHUNK_STEPS, ChunkClock
 from candor.gateway.scheduling.dispatcher import SearchScheduler
-from candor.gateway.scheduling.jobs import Lane, Search, SearchResult
-from candor.gateway.scheduling.policy import CONDEMNED_DEATHS, SearchQueue
+from candor.gateway.scheduling.jobs import Search, SearchResult, ServiceClass
+from candor.gateway.scheduling.policy import POISONED_DEATHS, SearchQueue
 from candor.gateway.service.models import searches_a_call
 from candor.gateway.workers.protocol import MAX_CALL_BYTES, WorkerFault
 from tests.gateway.linear_worker import DEADLY_SEED, POISON_SEED, SHAPE, LinearBackend
@@ -273,12 +273,12 @@ def test_search_that_kills_its_worker_takes_no_other_with_it() -> None:
         await scheduler.close()
         return outcomes, backend
 
-    (first, second, condemned, third), backend = run(scenario())
+    (first, second, poisoned, third), backend = run(scenario())
     assert first.end.steps == second.end.steps == third.end.steps == 60
-    assert isinstance(condemned, ServiceError)
-    assert condemned.code is ErrorCode.SEARCH_FAILED
-    assert condemned.retry_seconds is None
-    assert backend.death_count == CONDEMNED_DEATHS
+    assert isinstance(poisoned, ServiceError)
+    assert poisoned.code is ErrorCode.SEARCH_FAILED
+    assert poisoned.retry_seconds is None
+    assert backend.death_count == POISONED_DEATHS
 
 
 def test_tenants_share_image_steps_however_many_searches_they_bring() -> None:
@@ -351,14 +351,14 @@ def test_short_search_takes_its_few_chunks_in_a_row() -> None:
     async def scenario() -> list[bool]:
         queue, seconds = SearchQueue(), 0.2
         for number, is_long in enumerate((True, False)):
-            lane = Lane(Priority.EXPLAIN, is_long=is_long)
+            service_class = ServiceClass(Priority.EXPLAIN, is_long=is_long)
             future = asyncio.get_running_loop().create_future()
             queue.add(
                 Search(
                     item=explain(100),
                     arrays={},
                     future=future,
-                    lane=lane,
+                    service_class=service_class,
                     tenant="",
                     number=number,
                 )
@@ -367,7 +367,7 @@ def test_short_search_takes_its_few_chunks_in_a_row() -> None:
         for _ in range(6):
             (search,) = queue.next_batch(8, seconds)
             queue.charge(search, seconds)
-            turns.append(search.lane.is_long)
+            turns.append(search.service_class.is_long)
         return turns
 
     turns = run(scenario())
@@ -478,16 +478,20 @@ def test_estimates_grow_with_what_is_ahead() -> None:
     async def scenario() -> None:
         scheduler = scheduler_of(LinearBackend(call_seconds=0.01), max_batch=2)
         item = explain(400)
-        lane = scheduler.lane(Priority.EXPLAIN, item)
-        assert scheduler.whole_seconds([item], "a", lane) < 1.0  # nothing measured, no refusal
+        service_class = scheduler.service_class(Priority.EXPLAIN, item)
+        assert (
+            scheduler.whole_seconds([item], "a", service_class) < 1.0
+        )  # nothing measured, no refusal
         await one(scheduler, explain(60))
-        idle = scheduler.first_result_seconds("a", lane)
-        assert scheduler.whole_seconds([item], "a", lane) > 2 * idle
+        idle = scheduler.first_result_seconds("a", service_class)
+        assert scheduler.whole_seconds([item], "a", service_class) > 2 * idle
         tasks = [asyncio.create_task(one(scheduler, item, "a")) for _ in range(20)]
         await asyncio.sleep(0)
-        busy = scheduler.first_result_seconds("a", lane)
+        busy = scheduler.first_result_seconds("a", service_class)
         assert busy > 3 * idle
-        assert scheduler.first_result_seconds("b", lane) < busy / 3  # does not wait for those
+        assert (
+            scheduler.first_result_seconds("b", service_class) < busy / 3
+        )  # does not wait for those
         for task in tasks:
             task.cancel()
         await scheduler.close()
@@ -613,7 +617,7 @@ def test_closing_fails_what_still_runs() -> None:
     assert run(scenario()).code is ErrorCode.MODEL_NOT_READY
 
 
-def test_batch_of_large_pictures_fits_into_one_message() -> None:
+def test_batch_of_large_images_fits_into_one_message() -> None:
     large = InputSpec(channels=3, height=224, width=224, lower=0.0, upper=1.0)
     count = searches_a_call(large)
     assert 16 <= count < 32
@@ -623,7 +627,7 @@ def test_batch_of_large_pictures_fits_into_one_message() -> None:
 # --- errands -----------------------------------------------------------------------------------
 
 
-def errand_of(seed: int = 0) -> CompareItem:
+def saliency_job_of(seed: int = 0) -> CompareItem:
     return CompareItem(method=Method.GRADIENT, target=1, seed=seed)
 
 
@@ -635,7 +639,7 @@ def test_an_errand_flies_alone_and_before_the_next_chunk_of_what_runs() -> None:
         while len(backend.search_calls) < 5:
             await asyncio.sleep(0.002)
         arrived = len(backend.search_calls)
-        compared = await scheduler.run(errand_of(), {"image": IMAGE}).future
+        compared = await scheduler.run(saliency_job_of(), {"image": IMAGE}).future
         assert compared.saliency.shape == SHAPE[1:]
         kinds = [{item.kind for item in call} for call in backend.search_calls]
         assert kinds.index({"compare"}) <= arrived + 1
@@ -651,12 +655,12 @@ def test_an_errand_repeats_its_call_when_the_worker_dies_but_not_for_ever() -> N
         backend = LinearBackend()
         backend.failures_left = 1
         scheduler = scheduler_of(backend)
-        await scheduler.run(errand_of(), {"image": IMAGE}).future
+        await scheduler.run(saliency_job_of(), {"image": IMAGE}).future
         with pytest.raises(ServiceError, match="its worker died") as caught:
-            await scheduler.run(errand_of(DEADLY_SEED), {"image": IMAGE}).future
+            await scheduler.run(saliency_job_of(DEADLY_SEED), {"image": IMAGE}).future
         assert caught.value.code is ErrorCode.SEARCH_FAILED
         with pytest.raises(ServiceError, match="seed: got 666"):
-            await scheduler.run(errand_of(POISON_SEED), {"image": IMAGE}).future
+            await scheduler.run(saliency_job_of(POISON_SEED), {"image": IMAGE}).future
         assert scheduler.search_count == 0
         await scheduler.close()
 
@@ -667,13 +671,13 @@ def test_a_cancelled_errand_frees_its_place_with_its_call() -> None:
     async def scenario() -> None:
         backend = LinearBackend(call_seconds=0.05)
         scheduler = scheduler_of(backend)
-        errand = scheduler.run(errand_of(), {"image": IMAGE})
-        while not errand.is_flying:
+        saliency_job = scheduler.run(saliency_job_of(), {"image": IMAGE})
+        while not saliency_job.is_in_flight:
             await asyncio.sleep(0.001)
-        errand.future.cancel()
+        saliency_job.future.cancel()
         await asyncio.sleep(0)
         assert scheduler.search_count == 1
-        while errand.is_flying:
+        while saliency_job.is_in_flight:
             await asyncio.sleep(0.005)
         assert scheduler.search_count == 0
         await scheduler.close()

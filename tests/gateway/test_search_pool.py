@@ -15,8 +15,8 @@ from candor.contracts.worker import CompareItem, Goal, SearchItem
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.dispatcher import SearchScheduler
 from candor.gateway.service.cache import ResultCache, key_maker
-from candor.gateway.service.concurrency import Slots
-from candor.gateway.service.search_pool import Found, SearchDesk, Terms
+from candor.gateway.service.concurrency import ConcurrencyLimiter
+from candor.gateway.service.search_pool import Found, SearchPool, Terms
 from tests.gateway.linear_worker import POISON_SEED, SHAPE, LinearBackend
 
 T = TypeVar("T")
@@ -35,15 +35,15 @@ class Room:
         )
         self.cache = ResultCache(max_bytes)
         self.metrics = Metrics(["linear"])
-        self.desk = SearchDesk(self.scheduler, self.cache, self.metrics, "linear")
-        self.slots = Slots(100)
+        self.search_pool = SearchPool(self.scheduler, self.cache, self.metrics, "linear")
+        self.limiter = ConcurrencyLimiter(100)
 
     async def ask(
         self, items: list[SearchItem], terms: Terms | None = None, image: np.ndarray = IMAGE
     ) -> list[Found]:
-        slot = self.slots.take()
+        slot = self.limiter.take()
         try:
-            with self.desk.order(items, image, terms or Terms(), slot, DIGEST) as order:
+            with self.search_pool.order(items, image, terms or Terms(), slot, DIGEST) as order:
                 return await order.results()
         finally:
             slot.drop()
@@ -177,7 +177,7 @@ def test_failed_search_is_not_kept() -> None:
             with pytest.raises(ServiceError, match="666"):
                 await room.ask([explain(seed=POISON_SEED)])
         assert room.begun() == 2
-        assert room.desk.flight_count == room.cache.byte_count == 0
+        assert room.search_pool.shared_count == room.cache.byte_count == 0
         await room.scheduler.close()
 
     run(scenario())
@@ -210,7 +210,7 @@ def test_who_leaves_ends_no_search_that_others_wait_for() -> None:
         (found,) = await staying
         assert found.result.end.steps == 400
         assert room.begun() == 1
-        assert room.slots.taken == 0
+        assert room.limiter.taken == 0
         await room.scheduler.close()
 
     run(scenario())
@@ -226,7 +226,7 @@ def test_when_all_have_left_the_search_ends_and_the_next_begins_anew() -> None:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await tasks[0]
-        assert room.desk.flight_count == 0
+        assert room.search_pool.shared_count == 0
         await asyncio.sleep(0.05)
         assert room.scheduler.search_count == 0
         await room.ask([explain(30)])
@@ -245,11 +245,11 @@ def test_slot_is_free_only_when_the_chunk_of_a_cancelled_order_is_back() -> None
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        assert room.slots.taken == 1
+        assert room.limiter.taken == 1
         while room.backend.flying:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
-        assert room.slots.taken == 0
+        assert room.limiter.taken == 0
         await room.scheduler.close()
 
     run(scenario())
@@ -270,7 +270,7 @@ def test_deadline_brings_the_best_so_far_in_time_and_marked() -> None:
             assert 0 < one.result.end.steps < 2000
             assert 0 < one.result.end.rmse <= 0.04
         await asyncio.sleep(0.05)
-        assert room.scheduler.search_count == room.slots.taken == 0
+        assert room.scheduler.search_count == room.limiter.taken == 0
         size = room.cache.byte_count
         (again,) = await hurried(room, [explain(2000)], 0.6)
         assert not again.from_cache  # a partial result is never kept
@@ -358,9 +358,9 @@ def test_cached_results_need_no_time() -> None:
 def test_a_comparison_left_alone_holds_its_slot_until_the_worker_is_back() -> None:
     async def scenario() -> None:
         room = Room(call_seconds=0.05)
-        slot = room.slots.take()
+        slot = room.limiter.take()
         item = CompareItem(method=Method.GRADIENT, target=1)
-        asking = room.desk.compare([item, item], {"image": IMAGE}, Terms(), slot)
+        asking = room.search_pool.compare([item, item], {"image": IMAGE}, Terms(), slot)
         working = asyncio.create_task(asking)
         while not room.backend.flying:
             await asyncio.sleep(0.001)
@@ -368,8 +368,8 @@ def test_a_comparison_left_alone_holds_its_slot_until_the_worker_is_back() -> No
         with suppress(asyncio.CancelledError):
             await working
         slot.drop()
-        assert room.slots.taken == 1
-        await room.slots.wait_until_idle()
+        assert room.limiter.taken == 1
+        await room.limiter.wait_until_idle()
         assert room.backend.flying == 0
         assert room.scheduler.search_count == 0
         assert len(room.backend.search_calls) == 1

@@ -17,7 +17,7 @@ from candor import tracing
 from candor.contracts.worker import Goal
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.tracing import NO_TRACING, Tracing, start_tracing
-from tests.gateway.servers import Doors, opened, until
+from tests.gateway.servers import Servers, opened, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -29,7 +29,7 @@ def spans() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def traced(spans: InMemorySpanExporter) -> Iterator[Doors]:
+def traced(spans: InMemorySpanExporter) -> Iterator[Servers]:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     yield from opened(Tracing(provider.get_tracer("test"), provider.shutdown))
@@ -39,15 +39,15 @@ def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
     return [span for span in spans.get_finished_spans() if span.name == name]
 
 
-def explain(doors: Doors, png: bytes, target: int, steps: int = 30, **metadata: str) -> None:
+def explain(servers: Servers, png: bytes, target: int, steps: int = 30, **metadata: str) -> None:
     message = pb.ExplainRequest(
         image=pb.Image(encoded=png), targets=[pb.ClassRef(index=target)], steps=steps
     )
-    doors.stub.Explain(message, metadata=tuple(metadata.items()))
+    servers.stub.Explain(message, metadata=tuple(metadata.items()))
 
 
 def test_a_request_is_a_child_of_its_caller_and_parent_of_its_chunks(
-    traced: Doors, png: bytes, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+    traced: Servers, png: bytes, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="gateway.requests")
     explain(traced, png, 1, traceparent=PARENT)
@@ -66,7 +66,7 @@ def test_a_request_is_a_child_of_its_caller_and_parent_of_its_chunks(
 
 
 def test_a_chunk_for_two_requests_is_linked_to_the_second(
-    traced: Doors, png: bytes, spans: InMemorySpanExporter
+    traced: Servers, png: bytes, spans: InMemorySpanExporter
 ) -> None:
     traced.backend.call_seconds = 0.05
     with ThreadPoolExecutor(2) as threads:
@@ -82,7 +82,7 @@ def test_a_chunk_for_two_requests_is_linked_to_the_second(
 
 
 def test_only_our_own_faults_are_errors(
-    traced: Doors, png: bytes, spans: InMemorySpanExporter
+    traced: Servers, png: bytes, spans: InMemorySpanExporter
 ) -> None:
     async def broken(model: str, role: str, items: list[bytes]) -> list[bytes]:
         raise RuntimeError("out of order")

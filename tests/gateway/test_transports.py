@@ -22,10 +22,10 @@ from PIL import Image
 from candor.client.sync import CandorClient
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.gateway.service.concurrency import Slots
+from candor.gateway.service.concurrency import ConcurrencyLimiter
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of, rmse_between
-from tests.gateway.servers import Doors, until
+from tests.gateway.servers import Servers, until
 
 TRUNCATED_BYTES = 60
 
@@ -53,9 +53,9 @@ def refused(call: Any, request: Message, **options: Any) -> tuple[grpc.RpcError,
     return caught.value, details
 
 
-def refused_fields(doors: Doors, verb: str, request: dict[str, Any]) -> dict[str, str]:
+def refused_fields(servers: Servers, verb: str, request: dict[str, Any]) -> dict[str, str]:
     """Violations that REST reports, after checking that the answer is the one error body."""
-    response = doors.rest.post(f"/v1/{verb}", json=request)
+    response = servers.rest.post(f"/v1/{verb}", json=request)
     assert response.status_code == 400, response.text
     error = response.json()["error"]
     assert error["code"] == "INVALID_INPUT"
@@ -66,8 +66,8 @@ def refused_fields(doors: Doors, verb: str, request: dict[str, Any]) -> dict[str
 # --- what is right -----------------------------------------------------------------------------
 
 
-def test_prediction_is_that_of_the_model(doors: Doors, png: bytes) -> None:
-    response = doors.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png), top_k=2))
+def test_prediction_is_that_of_the_model(servers: Servers, png: bytes) -> None:
+    response = servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png), top_k=2))
     expected = confidences_of(pixels_of(png))
     order = np.argsort(-expected)[:2]
     assert [found.index for found in response.predictions] == order.tolist()
@@ -80,16 +80,16 @@ def test_prediction_is_that_of_the_model(doors: Doors, png: bytes) -> None:
 
 
 def test_zero_top_k_lists_the_default_and_never_more_than_there_are(
-    doors: Doors, png: bytes
+    servers: Servers, png: bytes
 ) -> None:
     image = pb.Image(encoded=png)
-    assert len(doors.stub.Predict(pb.PredictRequest(image=image)).predictions) == 5
-    many = doors.stub.Predict(pb.PredictRequest(image=image, top_k=1000))
+    assert len(servers.stub.Predict(pb.PredictRequest(image=image)).predictions) == 5
+    many = servers.stub.Predict(pb.PredictRequest(image=image, top_k=1000))
     assert len(many.predictions) == len(CLASSES)
     assert sum(found.confidence for found in many.predictions) == pytest.approx(1.0)
 
 
-def test_explain_answers_every_pair_in_order_within_rho(doors: Doors, png: bytes) -> None:
+def test_explain_answers_every_pair_in_order_within_rho(servers: Servers, png: bytes) -> None:
     request = pb.ExplainRequest(
         image=pb.Image(encoded=png),
         targets=[pb.ClassRef(index=0), pb.ClassRef(name="ship")],
@@ -97,7 +97,7 @@ def test_explain_answers_every_pair_in_order_within_rho(doors: Doors, png: bytes
         steps=30,
         include_tensor=True,
     )
-    response = doors.stub.Explain(request)
+    response = servers.stub.Explain(request)
     pairs = [(found.target.name, found.rho) for found in response.explanations]
     assert pairs == [("cat", 0.02), ("cat", 0.06), ("ship", 0.02), ("ship", 0.06)]
     original = pixels_of(response.input_png)
@@ -117,7 +117,7 @@ def test_explain_answers_every_pair_in_order_within_rho(doors: Doors, png: bytes
 
 
 def test_explain_against_lowers_the_confidence_at_the_recommended_rho(
-    doors: Doors, png: bytes
+    servers: Servers, png: bytes
 ) -> None:
     request = api.ExplainRequest(
         image=api.ImageInput(encoded=png),
@@ -125,15 +125,15 @@ def test_explain_against_lowers_the_confidence_at_the_recommended_rho(
         direction=api.Direction.AGAINST,
         steps=20,
     )
-    (found,) = doors.client.explain(request).explanations
+    (found,) = servers.client.explain(request).explanations
     assert found.rho == CARD.recommended_rho
     assert found.direction is api.Direction.AGAINST
     assert found.confidence_after < found.confidence_before
     assert found.image_tensor is None
 
 
-def test_probe_defaults_to_the_predicted_class_and_both_goals(doors: Doors, png: bytes) -> None:
-    response = doors.client.probe(api.ProbeRequest(image=api.ImageInput(encoded=png)))
+def test_probe_defaults_to_the_predicted_class_and_both_goals(servers: Servers, png: bytes) -> None:
+    response = servers.client.probe(api.ProbeRequest(image=api.ImageInput(encoded=png)))
     predicted = int(confidences_of(pixels_of(png)).argmax())
     assert response.label.index == predicted == response.predictions_before[0].index
     attack, btr = response.results
@@ -146,21 +146,23 @@ def test_probe_defaults_to_the_predicted_class_and_both_goals(doors: Doors, png:
     assert rmse_between(pixels_of(attack.image_png), pixels_of(png)) <= attack.radius + 1e-7
 
 
-def test_probe_of_a_wrong_label_is_already_wrong_at_radius_zero(doors: Doors, png: bytes) -> None:
+def test_probe_of_a_wrong_label_is_already_wrong_at_radius_zero(
+    servers: Servers, png: bytes
+) -> None:
     wrong = int(confidences_of(pixels_of(png)).argmin())
     request = pb.ProbeRequest(
         image=pb.Image(encoded=png), label=pb.ClassRef(index=wrong), goals=[pb.GOAL_ATTACK]
     )
-    (found,) = doors.stub.Probe(request).results
+    (found,) = servers.stub.Probe(request).results
     assert found.status == pb.SEARCH_STATUS_ALREADY_WRONG
     assert found.HasField("radius")
     assert found.radius == 0.0
     assert found.image_png == b""
 
 
-def test_probe_that_finds_nothing_has_a_bound_and_no_radius(doors: Doors, png: bytes) -> None:
+def test_probe_that_finds_nothing_has_a_bound_and_no_radius(servers: Servers, png: bytes) -> None:
     request = pb.ProbeRequest(image=pb.Image(encoded=png), goals=[pb.GOAL_BTR], steps=1)
-    (found,) = doors.stub.Probe(request).results
+    (found,) = servers.stub.Probe(request).results
     assert found.status == pb.SEARCH_STATUS_UNRESOLVED
     assert not found.HasField("radius")
     assert found.lower_bound > 0
@@ -190,28 +192,30 @@ REQUESTS: list[tuple[str, api.BaseModel, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("verb", "kind", "fields"), REQUESTS, ids=[r[0] for r in REQUESTS])
 def test_grpc_json_and_multipart_give_the_same_answer(
-    doors: Doors, png: bytes, verb: str, kind: Any, fields: dict[str, Any]
+    servers: Servers, png: bytes, verb: str, kind: Any, fields: dict[str, Any]
 ) -> None:
     request = kind.model_validate({**fields, "image": {"encoded": png}})
-    by_grpc = getattr(doors.client, verb)(request, request_id="same")
+    by_grpc = getattr(servers.client, verb)(request, request_id="same")
     headers = {"x-request-id": "same"}
-    by_json = doors.rest.post(
+    by_json = servers.rest.post(
         f"/v1/{verb}", json={**fields, "image": as_json(png)}, headers=headers
     )
     parts = {"image": ("a.png", png, "image/png"), "request": (None, json.dumps(fields))}
-    by_parts = doors.rest.post(f"/v1/{verb}", files=parts, headers=headers)
+    by_parts = servers.rest.post(f"/v1/{verb}", files=parts, headers=headers)
     assert by_json.status_code == by_parts.status_code == 200
     assert by_json.json() == by_parts.json() == json.loads(by_grpc.model_dump_json())
 
 
-def test_comparison_is_whole_or_late(doors: Doors, png: bytes) -> None:
+def test_comparison_is_whole_or_late(servers: Servers, png: bytes) -> None:
     request = api.CompareRequest(
         image=api.ImageInput(encoded=png), steps=2000, timeout_seconds=0.3, no_cache=True
     )
     with pytest.raises(ServiceError) as caught:
-        doors.client.compare(request)
+        servers.client.compare(request)
     assert caught.value.code is ErrorCode.TIMEOUT
-    answer = doors.client.compare(request.model_copy(update={"timeout_seconds": 30.0, "steps": 9}))
+    answer = servers.client.compare(
+        request.model_copy(update={"timeout_seconds": 30.0, "steps": 9})
+    )
     assert [one.method for one in answer.methods] == list(api.Method)
     predicted = answer.predictions_before[0].index
     assert answer.explanation.target.index == predicted
@@ -224,34 +228,34 @@ def test_comparison_is_whole_or_late(doors: Doors, png: bytes) -> None:
             assert overlay.size == (SHAPE[2], SHAPE[1])
 
 
-def test_tensor_gives_the_numbers_of_the_picture_it_came_from(doors: Doors, png: bytes) -> None:
+def test_tensor_gives_the_numbers_of_the_image_it_came_from(servers: Servers, png: bytes) -> None:
     data = pixels_of(png).astype("<f4").tobytes()
     as_tensor = pb.Image(tensor=pb.Tensor(shape=SHAPE, data=data))
-    by_tensor = doors.stub.Predict(pb.PredictRequest(image=as_tensor))
-    by_picture = doors.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)))
-    assert list(by_tensor.predictions) == list(by_picture.predictions)
+    by_tensor = servers.stub.Predict(pb.PredictRequest(image=as_tensor))
+    by_image = servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)))
+    assert list(by_tensor.predictions) == list(by_image.predictions)
 
 
-def test_models_are_listed_and_described(doors: Doors) -> None:
-    (summary,) = doors.client.list_models().models
+def test_models_are_listed_and_described(servers: Servers) -> None:
+    (summary,) = servers.client.list_models().models
     assert summary.is_default
-    details = doors.client.get_model()
+    details = servers.client.get_model()
     assert details.model == summary.model
     assert details.classes == CLASSES
     assert (details.input.channels, details.input.height, details.input.width) == SHAPE
     assert details.metrics[0].value == CARD.metrics[0].value
     assert details.solvers == limits.SOLVERS
-    rest = doors.rest.get("/v1/models/linear").json()
+    rest = servers.rest.get("/v1/models/linear").json()
     assert rest["classes"] == list(CLASSES)
-    assert doors.rest.get("/v1/models").json()["models"][0]["is_default"] is True
+    assert servers.rest.get("/v1/models").json()["models"][0]["is_default"] is True
 
 
 # --- what is wrong -----------------------------------------------------------------------------
 
 
-def test_every_violation_is_reported_at_once_on_both_doors(doors: Doors, png: bytes) -> None:
+def test_every_violation_is_reported_at_once_on_both_doors(servers: Servers, png: bytes) -> None:
     fields = refused_fields(
-        doors,
+        servers,
         "explain",
         {
             "image": as_json(png[:TRUNCATED_BYTES]),
@@ -283,7 +287,7 @@ def test_every_violation_is_reported_at_once_on_both_doors(doors: Doors, png: by
         solver="magic",
         steps=5000,
     )
-    error, details = refused(doors.stub.Explain, request)
+    error, details = refused(servers.stub.Explain, request)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     found = {violation.field for violation in details["BadRequest"].field_violations}
     assert found == expected - {"colour"}
@@ -343,18 +347,18 @@ BAD_FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("verb", "fields", "expected"), [bad[1:] for bad in BAD_FIELDS], ids=[b[0] for b in BAD_FIELDS]
 )
 def test_bad_field_is_named(
-    doors: Doors, png: bytes, verb: str, fields: dict[str, Any], expected: str
+    servers: Servers, png: bytes, verb: str, fields: dict[str, Any], expected: str
 ) -> None:
-    found = refused_fields(doors, verb, {"image": as_json(png), **fields})
+    found = refused_fields(servers, verb, {"image": as_json(png), **fields})
     assert list(found) == [expected]
     assert len(found[expected]) < 300
 
 
-def test_explicit_zero_rho_is_refused_over_grpc(doors: Doors, png: bytes) -> None:
+def test_explicit_zero_rho_is_refused_over_grpc(servers: Servers, png: bytes) -> None:
     request = pb.ExplainRequest(
         image=pb.Image(encoded=png), targets=[pb.ClassRef(index=0)], rhos=[0.0, float("nan")]
     )
-    _, details = refused(doors.stub.Explain, request)
+    _, details = refused(servers.stub.Explain, request)
     fields = [violation.field for violation in details["BadRequest"].field_violations]
     assert fields == ["rhos.0", "rhos.1"]
 
@@ -369,35 +373,37 @@ def test_explicit_zero_rho_is_refused_over_grpc(doors: Doors, png: bytes) -> Non
     ids=["empty label", "unspecified goal", "goal of the future"],
 )
 def test_odd_messages_are_refused_over_grpc(
-    doors: Doors, png: bytes, request_message: pb.ProbeRequest, field: str
+    servers: Servers, png: bytes, request_message: pb.ProbeRequest, field: str
 ) -> None:
     message = pb.ProbeRequest()
     message.CopyFrom(request_message)
     message.image.encoded = png
-    _, details = refused(doors.stub.Probe, message)
+    _, details = refused(servers.stub.Probe, message)
     assert [violation.field for violation in details["BadRequest"].field_violations] == [field]
 
 
-def test_missing_image_is_refused_over_grpc(doors: Doors) -> None:
-    _, details = refused(doors.stub.Predict, pb.PredictRequest())
+def test_missing_image_is_refused_over_grpc(servers: Servers) -> None:
+    _, details = refused(servers.stub.Predict, pb.PredictRequest())
     assert details["BadRequest"].field_violations[0].field == "image"
 
 
-def test_unknown_model_lists_what_there_is(doors: Doors, png: bytes) -> None:
+def test_unknown_model_lists_what_there_is(servers: Servers, png: bytes) -> None:
     request = pb.PredictRequest(model="cubic", image=pb.Image(encoded=png), top_k=-1)
-    error, details = refused(doors.stub.Predict, request)
+    error, details = refused(servers.stub.Predict, request)
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert "linear" in error.details()
     fields = [violation.field for violation in details["BadRequest"].field_violations]
     assert fields == ["model", "top_k"]
-    response = doors.rest.get("/v1/models/cubic")
+    response = servers.rest.get("/v1/models/cubic")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "MODEL_NOT_FOUND"
 
 
-def test_error_details_fit_into_metadata_however_much_is_wrong(doors: Doors) -> None:
+def test_error_details_fit_into_metadata_however_much_is_wrong(servers: Servers) -> None:
     targets = [pb.ClassRef(name="x" * 500)] * 32
-    error, details = refused(doors.stub.Explain, pb.ExplainRequest(targets=targets, rhos=[-1] * 32))
+    error, details = refused(
+        servers.stub.Explain, pb.ExplainRequest(targets=targets, rhos=[-1] * 32)
+    )
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "more" in details["BadRequest"].field_violations[-1].description
 
@@ -421,16 +427,16 @@ def test_error_details_fit_into_metadata_however_much_is_wrong(doors: Doors) -> 
     ],
     ids=lambda body: repr(body[:12]),
 )
-def test_bad_json_is_the_callers_mistake(doors: Doors, body: bytes) -> None:
+def test_bad_json_is_the_callers_mistake(servers: Servers, body: bytes) -> None:
     for verb in ("predict", "explain", "probe"):
-        response = doors.rest.post(f"/v1/{verb}", content=body)
+        response = servers.rest.post(f"/v1/{verb}", content=body)
         assert response.status_code == 400, response.text
         assert response.json()["error"]["violations"]
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_json_does_not_have_are_refused(doors: Doors, constant: str) -> None:
-    response = doors.rest.post("/v1/predict", content=f'{{"top_k": {constant}}}')
+def test_numbers_that_json_does_not_have_are_refused(servers: Servers, constant: str) -> None:
+    response = servers.rest.post("/v1/predict", content=f'{{"top_k": {constant}}}')
     assert f"got {constant}, allowed finite numbers" in response.json()["error"]["message"]
 
 
@@ -443,52 +449,56 @@ def test_numbers_that_json_does_not_have_are_refused(doors: Doors, constant: str
         ("multipart/form-data; boundary=x; charset=klingon", b"--x--\r\n"),
     ],
 )
-def test_bad_multipart_is_the_callers_mistake(doors: Doors, content_type: str, body: bytes) -> None:
-    response = doors.rest.post("/v1/predict", content=body, headers={"content-type": content_type})
+def test_bad_multipart_is_the_callers_mistake(
+    servers: Servers, content_type: str, body: bytes
+) -> None:
+    response = servers.rest.post(
+        "/v1/predict", content=body, headers={"content-type": content_type}
+    )
     assert response.status_code == 400, response.text
     assert response.json()["error"]["violations"]
 
 
-def test_multipart_with_an_unknown_part_or_two_pictures_is_refused(
-    doors: Doors, png: bytes
+def test_multipart_with_an_unknown_part_or_two_images_is_refused(
+    servers: Servers, png: bytes
 ) -> None:
     parts: dict[str, Any] = {"image": ("a", png), "extra": (None, "1")}
-    assert "extra" in doors.rest.post("/v1/predict", files=parts).json()["error"]["message"]
+    assert "extra" in servers.rest.post("/v1/predict", files=parts).json()["error"]["message"]
     twice = json.dumps({"image": as_json(png)})
-    response = doors.rest.post("/v1/predict", files={"image": png, "request": (None, twice)})
+    response = servers.rest.post("/v1/predict", files={"image": png, "request": (None, twice)})
     assert response.json()["error"]["violations"][0]["field"] == "image"
 
 
-def test_unknown_path_and_method_have_the_error_body(doors: Doors) -> None:
-    for response in (doors.rest.get("/v1/nothing"), doors.rest.get("/v1/predict")):
+def test_unknown_path_and_method_have_the_error_body(servers: Servers) -> None:
+    for response in (servers.rest.get("/v1/nothing"), servers.rest.get("/v1/predict")):
         assert response.status_code in (404, 405)
         assert response.json()["error"]["request_id"] == response.headers["x-request-id"]
 
 
-def test_body_of_100_megabytes_hurts_nobody(doors: Doors, png: bytes) -> None:
+def test_body_of_100_megabytes_hurts_nobody(servers: Servers, png: bytes) -> None:
     huge = b"\0" * 100_000_000
-    response = doors.rest.post("/v1/predict", content=huge)
+    response = servers.rest.post("/v1/predict", content=huge)
     assert response.status_code == 413
     assert str(limits.MAX_BODY_BYTES) in response.json()["error"]["message"]
     with pytest.raises(grpc.RpcError) as caught:
-        doors.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=huge)), timeout=20)
+        servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=huge)), timeout=20)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert doors.rest.post("/v1/predict", json={"image": as_json(png)}).status_code == 200
-    doors.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), timeout=20)
+    assert servers.rest.post("/v1/predict", json={"image": as_json(png)}).status_code == 200
+    servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), timeout=20)
 
 
-def test_chunked_body_is_cut_off_without_a_length(doors: Doors) -> None:
+def test_chunked_body_is_cut_off_without_a_length(servers: Servers) -> None:
     def pieces() -> Any:
         for _ in range(20):
             yield b"\0" * 1_000_000
 
-    assert doors.rest.post("/v1/predict", content=pieces()).status_code == 413
+    assert servers.rest.post("/v1/predict", content=pieces()).status_code == 413
 
 
-def test_client_turns_details_back_into_the_same_error(doors: Doors, png: bytes) -> None:
+def test_client_turns_details_back_into_the_same_error(servers: Servers, png: bytes) -> None:
     request = api.PredictRequest(model="cubic", image=api.ImageInput(encoded=png))
     with pytest.raises(ServiceError) as caught:
-        doors.client.predict(request)
+        servers.client.predict(request)
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
     assert caught.value.violations[0].field == "model"
 
@@ -501,22 +511,22 @@ def test_unreachable_gateway_is_a_service_error() -> None:
 
 
 def test_unexpected_exception_shows_only_its_request_id(
-    fresh_doors: Doors, png: bytes, caplog: pytest.LogCaptureFixture
+    fresh_servers: Servers, png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(model: str, role: str, items: list[bytes]) -> list[bytes]:
         raise RuntimeError("secret path /srv/weights")
 
-    fresh_doors.backend.call = broken
+    fresh_servers.backend.call = broken
     body = {"image": as_json(png)}
-    answers = [fresh_doors.rest.post("/v1/predict", json=body)]
+    answers = [fresh_servers.rest.post("/v1/predict", json=body)]
     body["targets"] = [{"index": 0}]
-    answers.append(fresh_doors.rest.post("/v1/explain", json=body))
+    answers.append(fresh_servers.rest.post("/v1/explain", json=body))
     for response in answers:
         assert response.status_code == 500
         assert "secret" not in response.text
         assert response.headers["x-request-id"] in response.json()["error"]["message"]
     error, details = refused(
-        fresh_doors.stub.Predict, pb.PredictRequest(image=pb.Image(encoded=png))
+        fresh_servers.stub.Predict, pb.PredictRequest(image=pb.Image(encoded=png))
     )
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in error.details()
@@ -527,33 +537,37 @@ def test_unexpected_exception_shows_only_its_request_id(
 # --- how it travels ----------------------------------------------------------------------------
 
 
-def test_request_id_comes_back_on_both_doors(doors: Doors, png: bytes) -> None:
+def test_request_id_comes_back_on_both_doors(servers: Servers, png: bytes) -> None:
     request = pb.PredictRequest(image=pb.Image(encoded=png))
     sent = (("x-request-id", "order-66"),)
-    response, call = doors.stub.Predict.with_call(request, metadata=sent)
+    response, call = servers.stub.Predict.with_call(request, metadata=sent)
     assert response.request_id == "order-66"
     assert dict(call.trailing_metadata())["x-request-id"] == "order-66"
-    error, details = refused(doors.stub.Predict, pb.PredictRequest(), metadata=sent)
+    error, details = refused(servers.stub.Predict, pb.PredictRequest(), metadata=sent)
     assert dict(error.trailing_metadata())["x-request-id"] == "order-66"
     assert details["RequestInfo"].request_id == "order-66"
-    answer = doors.rest.get("/v1/models", headers={"x-request-id": "order-66"})
+    answer = servers.rest.get("/v1/models", headers={"x-request-id": "order-66"})
     assert answer.headers["x-request-id"] == "order-66"
 
 
-def test_request_id_is_made_up_or_cleaned(doors: Doors) -> None:
-    first, second = (doors.rest.get("/v1/models").headers["x-request-id"] for _ in range(2))
+def test_request_id_is_made_up_or_cleaned(servers: Servers) -> None:
+    first, second = (servers.rest.get("/v1/models").headers["x-request-id"] for _ in range(2))
     assert len(first) == 32
     assert first != second
     dirty = {"x-request-id": b"a b\xe9\tc" + b"d" * 500}
-    assert doors.rest.get("/v1/models", headers=dirty).headers["x-request-id"] == "abc" + "d" * 125
+    assert (
+        servers.rest.get("/v1/models", headers=dirty).headers["x-request-id"] == "abc" + "d" * 125
+    )
 
 
 def test_each_request_leaves_one_json_line(
-    doors: Doors, png: bytes, caplog: pytest.LogCaptureFixture
+    servers: Servers, png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="gateway.requests")
-    doors.rest.post("/v1/predict", json={"image": as_json(png)}, headers={"x-request-id": "logged"})
-    doors.rest.post("/v1/probe", content=b"{", headers={"x-request-id": "logged"})
+    servers.rest.post(
+        "/v1/predict", json={"image": as_json(png)}, headers={"x-request-id": "logged"}
+    )
+    servers.rest.post("/v1/probe", content=b"{", headers={"x-request-id": "logged"})
     lines = [record.fields for record in caplog.records]
     logged = [line for line in lines if line["request_id"] == "logged"]
     assert [(line["verb"], line["code"]) for line in logged] == [
@@ -563,44 +577,44 @@ def test_each_request_leaves_one_json_line(
     assert logged[0]["seconds"] > 0
 
 
-def test_one_bad_request_among_many_fails_alone(doors: Doors, png: bytes) -> None:
+def test_one_bad_request_among_many_fails_alone(servers: Servers, png: bytes) -> None:
     def explain(place: int) -> int:
         rho = -1 if place == 3 else 0.02
         body = {"image": as_json(png), "targets": [{"index": place % 5}], "rhos": [rho]}
-        return doors.rest.post("/v1/explain", json=body).status_code
+        return servers.rest.post("/v1/explain", json=body).status_code
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(explain, range(8)))
     assert codes == [200, 200, 200, 400, 200, 200, 200, 200]
 
 
-def test_cancelled_grpc_call_gets_no_next_chunk(fresh_doors: Doors, png: bytes) -> None:
-    fresh_doors.backend.call_seconds = 0.02
+def test_cancelled_grpc_call_gets_no_next_chunk(fresh_servers: Servers, png: bytes) -> None:
+    fresh_servers.backend.call_seconds = 0.02
     request = pb.ExplainRequest(
         image=pb.Image(encoded=png), targets=[pb.ClassRef(index=0)], steps=2000
     )
-    future = fresh_doors.stub.Explain.future(request)
-    assert_search_stops(fresh_doors, future.cancel)
+    future = fresh_servers.stub.Explain.future(request)
+    assert_search_stops(fresh_servers, future.cancel)
 
 
-def test_hung_up_rest_call_gets_no_next_chunk(fresh_doors: Doors, png: bytes) -> None:
-    fresh_doors.backend.call_seconds = 0.02
+def test_hung_up_rest_call_gets_no_next_chunk(fresh_servers: Servers, png: bytes) -> None:
+    fresh_servers.backend.call_seconds = 0.02
     body = {"image": as_json(png), "targets": [{"index": 0}], "steps": 2000}
     impatient = httpx.Timeout(0.3)
 
     def call() -> None:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{fresh_doors.rest.base_url}/v1/explain", json=body, timeout=impatient)
+            httpx.post(f"{fresh_servers.rest.base_url}/v1/explain", json=body, timeout=impatient)
 
-    caller = threading.Thread(target=call, daemon=True)
-    caller.start()
-    assert_search_stops(fresh_doors, caller.join)
+    request_context = threading.Thread(target=call, daemon=True)
+    request_context.start()
+    assert_search_stops(fresh_servers, request_context.join)
 
 
-def assert_search_stops(doors: Doors, hang_up: Any) -> None:
+def assert_search_stops(servers: Servers, hang_up: Any) -> None:
     def long_calls() -> list[Any]:
         # Checks of readiness search too, two steps each.
-        return [call for call in doors.backend.search_calls if call[0].step_count == 2000]
+        return [call for call in servers.backend.search_calls if call[0].step_count == 2000]
 
     until(lambda: len(long_calls()) >= 2)
     hang_up()
@@ -611,81 +625,81 @@ def assert_search_stops(doors: Doors, hang_up: Any) -> None:
     assert len(long_calls()) == count
 
 
-def test_deadline_of_the_service_is_a_timeout(fresh_doors: Doors, png: bytes) -> None:
-    fresh_doors.gateway.service._settings = fresh_doors.gateway._settings.model_copy(
+def test_deadline_of_the_service_is_a_timeout(fresh_servers: Servers, png: bytes) -> None:
+    fresh_servers.gateway.service._settings = fresh_servers.gateway._settings.model_copy(
         update={"request_seconds": 0.1}
     )
-    fresh_doors.backend.call_seconds = 0.05
+    fresh_servers.backend.call_seconds = 0.05
     body = {"image": as_json(png), "targets": [{"index": 0}], "steps": 2000}
-    response = fresh_doors.rest.post("/v1/explain", json=body)
+    response = fresh_servers.rest.post("/v1/explain", json=body)
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "TIMEOUT"
 
 
-def test_crowded_gateway_turns_the_next_request_away(fresh_doors: Doors, png: bytes) -> None:
-    fresh_doors.gateway.service._slots = Slots(1)
-    fresh_doors.backend.call_seconds = 0.02
+def test_crowded_gateway_turns_the_next_request_away(fresh_servers: Servers, png: bytes) -> None:
+    fresh_servers.gateway.service._limiter = ConcurrencyLimiter(1)
+    fresh_servers.backend.call_seconds = 0.02
     image = pb.Image(encoded=png)
-    running = fresh_doors.stub.Explain.future(
+    running = fresh_servers.stub.Explain.future(
         pb.ExplainRequest(image=image, targets=[pb.ClassRef(index=0)], steps=200)
     )
-    until(lambda: any(call[0].step_count == 200 for call in fresh_doors.backend.search_calls))
-    error, details = refused(fresh_doors.stub.Predict, pb.PredictRequest(image=image))
+    until(lambda: any(call[0].step_count == 200 for call in fresh_servers.backend.search_calls))
+    error, details = refused(fresh_servers.stub.Predict, pb.PredictRequest(image=image))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details["RetryInfo"].retry_delay.ToMilliseconds() > 0
     running.result(timeout=20)
-    fresh_doors.stub.Predict(pb.PredictRequest(image=image))
+    fresh_servers.stub.Predict(pb.PredictRequest(image=image))
 
 
-def test_reflection_lists_the_service(doors: Doors) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(doors.channel)
+def test_reflection_lists_the_service(servers: Servers) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(servers.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     (answer,) = stub.ServerReflectionInfo(iter([request]))
     names = {service.name for service in answer.list_services_response.service}
     assert {"candor.v1.CandorService", "grpc.health.v1.Health"} <= names
 
 
-def test_health_tells_server_and_service_and_knows_no_other(doors: Doors) -> None:
-    stub = health_pb2_grpc.HealthStub(doors.channel)
+def test_health_tells_server_and_service_and_knows_no_other(servers: Servers) -> None:
+    stub = health_pb2_grpc.HealthStub(servers.channel)
     for name in ("", "candor.v1.CandorService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as caught:
         stub.Check(health_pb2.HealthCheckRequest(service="candor.v2.Other"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert doors.rest.get("/healthz/live").status_code == 200
+    assert servers.rest.get("/healthz/live").status_code == 200
 
 
-def test_drain_finishes_what_runs_and_admits_nothing(fresh_doors: Doors, png: bytes) -> None:
-    doors = fresh_doors
-    doors.backend.call_seconds = 0.03
+def test_drain_finishes_what_runs_and_admits_nothing(fresh_servers: Servers, png: bytes) -> None:
+    servers = fresh_servers
+    servers.backend.call_seconds = 0.03
     image = pb.Image(encoded=png)
-    running = doors.stub.Explain.future(
+    running = servers.stub.Explain.future(
         pb.ExplainRequest(image=image, targets=[pb.ClassRef(index=0)], steps=200)
     )
-    until(lambda: any(call[0].step_count == 200 for call in doors.backend.search_calls))
-    watch = health_pb2_grpc.HealthStub(doors.channel).Watch(health_pb2.HealthCheckRequest())
+    until(lambda: any(call[0].step_count == 200 for call in servers.backend.search_calls))
+    watch = health_pb2_grpc.HealthStub(servers.channel).Watch(health_pb2.HealthCheckRequest())
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     draining = concurrent.futures.ThreadPoolExecutor(1).submit(
-        lambda: doors.wait(doors.gateway.service.drain())
+        lambda: servers.wait(servers.gateway.service.drain())
     )
-    until(lambda: doors.gateway.service._draining)
-    error, details = refused(doors.stub.Predict, pb.PredictRequest(image=image))
+    until(lambda: servers.gateway.service._draining)
+    error, details = refused(servers.stub.Predict, pb.PredictRequest(image=image))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert details["RetryInfo"].retry_delay.ToMilliseconds() > 0
-    response = doors.rest.post("/v1/predict", json={"image": as_json(png)})
+    response = servers.rest.post("/v1/predict", json={"image": as_json(png)})
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
     assert not draining.done()
     assert running.result(timeout=20).explanations[0].steps == 200
     draining.result(timeout=20)
-    doors.wait(doors.gateway._grpc.announce_drain())
+    servers.wait(servers.gateway._grpc.announce_drain())
     assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
     watch.cancel()
 
 
-def test_openapi_describes_requests_answers_and_errors(doors: Doors) -> None:
-    schema = doors.rest.get("/openapi.json").json()
+def test_openapi_describes_requests_answers_and_errors(servers: Servers) -> None:
+    schema = servers.rest.get("/openapi.json").json()
     defined = schema["components"]["schemas"]
     explain = schema["paths"]["/v1/explain"]["post"]
     content = explain["requestBody"]["content"]

@@ -32,7 +32,7 @@ from candor.gateway.service.shadow import (
 )
 from candor.rpc.pb.openinference import inference_pb2, inference_pb2_grpc
 from tests.gateway.linear_worker import SHAPE, WEIGHTS, LinearBackend, card_of, logits_of
-from tests.gateway.servers import Doors, opened, until
+from tests.gateway.servers import Servers, opened, until
 
 MODELS = ("linear@1.3", "linear@1.2", "linear@2.0")  # the primary is not the first
 TARGETS = (api.ClassRef(index=0),)
@@ -40,25 +40,25 @@ PICTURES = np.random.default_rng(11).random((40, *SHAPE), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
-def versions() -> Iterator[Doors]:
-    """Half of the pictures go to the canary."""
+def versions() -> Iterator[Servers]:
+    """Half of the images go to the canary."""
     route = Route(primary="1.2", canary="2.0", weight=0.5)
     yield from opened(models=MODELS, routes={"linear": route})
 
 
-def shadowed(shadow: str, share: float = 1.0, **settings: Any) -> Iterator[Doors]:
+def shadowed(shadow: str, share: float = 1.0, **settings: Any) -> Iterator[Servers]:
     route = Route(primary="1.2", shadow=shadow, shadow_share=share)
     yield from opened(models=MODELS, routes={"linear": route}, **settings)
 
 
 @pytest.fixture(scope="module")
-def twin() -> Iterator[Doors]:
+def twin() -> Iterator[Servers]:
     """The shadow is the primary over again."""
     yield from shadowed("1.3")
 
 
 @pytest.fixture
-def rival() -> Iterator[Doors]:
+def rival() -> Iterator[Servers]:
     """The shadow takes every class for another."""
     yield from shadowed("2.0", ready_seconds=0.05, metric_tenants=("acme",))
 
@@ -68,8 +68,8 @@ def image(place: int = 0) -> api.ImageInput:
     return api.ImageInput(tensor=api.TensorInput(shape=SHAPE, data=data))
 
 
-def predicted(doors: Doors, place: int = 0, model: str = "") -> api.PredictResponse:
-    return doors.client.predict(api.PredictRequest(image=image(place), model=model))
+def predicted(servers: Servers, place: int = 0, model: str = "") -> api.PredictResponse:
+    return servers.client.predict(api.PredictRequest(image=image(place), model=model))
 
 
 def as_json(place: int) -> dict[str, Any]:
@@ -77,26 +77,26 @@ def as_json(place: int) -> dict[str, Any]:
     return {"tensor": {"shape": SHAPE, "data": data}}
 
 
-def counted(doors: Doors, verb: str, outcome: str, model: str = "linear@2.0") -> float:
+def counted(servers: Servers, verb: str, outcome: str, model: str = "linear@2.0") -> float:
     labels = {"model": model, "verb": verb, "outcome": outcome}
-    found = doors.gateway.metrics.registry.get_sample_value("candor_shadow_total", labels)
+    found = servers.gateway.metrics.registry.get_sample_value("candor_shadow_total", labels)
     assert found is not None
     return found
 
 
-def compared(doors: Doors, verb: str) -> float:
-    return counted(doors, verb, "agree") + counted(doors, verb, "disagree")
+def compared(servers: Servers, verb: str) -> float:
+    return counted(servers, verb, "agree") + counted(servers, verb, "disagree")
 
 
-def requests_of(doors: Doors, model: str, outcome: str = "OK") -> float:
+def requests_of(servers: Servers, model: str, outcome: str = "OK") -> float:
     labels = {"model": model, "verb": "predict", "outcome": outcome}
-    found = doors.gateway.metrics.registry.get_sample_value("candor_requests_total", labels)
+    found = servers.gateway.metrics.registry.get_sample_value("candor_requests_total", labels)
     assert found is not None
     return found
 
 
-def seconds_of(doors: Doors, tenant: str) -> float:
-    read = doors.gateway.metrics.registry.get_sample_value
+def seconds_of(servers: Servers, tenant: str) -> float:
+    read = servers.gateway.metrics.registry.get_sample_value
     found = read("candor_compute_seconds_total", {"tenant": tenant})
     assert found is not None
     return found
@@ -106,7 +106,7 @@ def seconds_of(doors: Doors, tenant: str) -> float:
 
 
 @pytest.mark.parametrize("version", WEIGHTS)
-def test_a_version_named_answers_and_says_so(versions: Doors, version: str) -> None:
+def test_a_version_named_answers_and_says_so(versions: Servers, version: str) -> None:
     answer = predicted(versions, model=f"linear@{version}")
     assert (answer.model.name, answer.model.version) == ("linear", version)
     assert answer.model.weights_digest == card_of(version).weights_sha256
@@ -116,7 +116,7 @@ def test_a_version_named_answers_and_says_so(versions: Doors, version: str) -> N
     assert details["model"]["version"] == version
 
 
-def test_versions_are_listed_and_the_primary_is_the_default(versions: Doors) -> None:
+def test_versions_are_listed_and_the_primary_is_the_default(versions: Servers) -> None:
     told = [(one.model.version, one.is_default) for one in versions.client.list_models().models]
     assert told == [("1.2", True), ("1.3", False), ("2.0", False)]
     assert versions.client.get_model().model.version == "1.2"
@@ -127,7 +127,7 @@ def test_versions_are_listed_and_the_primary_is_the_default(versions: Doors) -> 
     ]
 
 
-def test_an_unknown_version_is_refused_with_those_there_are(versions: Doors) -> None:
+def test_an_unknown_version_is_refused_with_those_there_are(versions: Servers) -> None:
     with pytest.raises(ServiceError) as caught:
         predicted(versions, model="linear@9")
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
@@ -140,16 +140,16 @@ def test_an_unknown_version_is_refused_with_those_there_are(versions: Doors) -> 
     )
 
 
-def test_a_model_of_one_version_may_be_asked_for_by_it(doors: Doors) -> None:
-    assert predicted(doors, model="linear@1.2").model.version == "1.2"
+def test_a_model_of_one_version_may_be_asked_for_by_it(servers: Servers) -> None:
+    assert predicted(servers, model="linear@1.2").model.version == "1.2"
     with pytest.raises(ServiceError, match=r"model: got 'linear@1', available linear@1\.2"):
-        predicted(doors, model="linear@1")
+        predicted(servers, model="linear@1")
 
 
 # --- canary -----------------------------------------------------------------------------------
 
 
-def test_a_picture_stays_with_one_version_whatever_is_asked(versions: Doors) -> None:
+def test_a_image_stays_with_one_version_whatever_is_asked(versions: Servers) -> None:
     first = [predicted(versions, place).model.version for place in range(len(PICTURES))]
     assert {"1.2", "2.0"} == set(first)
     assert [predicted(versions, place).model.version for place in range(len(PICTURES))] == first
@@ -163,7 +163,7 @@ def test_a_picture_stays_with_one_version_whatever_is_asked(versions: Doors) -> 
 
 
 def test_requests_count_for_the_version_that_answered(
-    versions: Doors, caplog: pytest.LogCaptureFixture
+    versions: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = {model: requests_of(versions, model) for model in MODELS}
     with caplog.at_level(logging.INFO, logger="gateway.requests"):
@@ -177,16 +177,16 @@ def test_requests_count_for_the_version_that_answered(
 
 def test_a_failing_canary_counts_for_itself() -> None:
     route = Route(primary="1.2", canary="2.0", weight=1.0)
-    for doors in opened(models=MODELS, routes={"linear": route}):
-        doors.backend.broken.add("linear@2.0")
+    for servers in opened(models=MODELS, routes={"linear": route}):
+        servers.backend.broken.add("linear@2.0")
         with pytest.raises(ServiceError):
-            predicted(doors)
-        assert requests_of(doors, "linear@2.0", "INTERNAL") == 1
-        assert requests_of(doors, "linear@1.2", "INTERNAL") == 0
-        assert predicted(doors, model="linear@1.2").model.version == "1.2"
+            predicted(servers)
+        assert requests_of(servers, "linear@2.0", "INTERNAL") == 1
+        assert requests_of(servers, "linear@1.2", "INTERNAL") == 0
+        assert predicted(servers, model="linear@1.2").model.version == "1.2"
 
 
-def test_streams_count_for_the_version_that_answered(versions: Doors) -> None:
+def test_streams_count_for_the_version_that_answered(versions: Servers) -> None:
     request = api.ExplainRequest(image=image(), targets=TARGETS, steps=5)
     version = predicted(versions).model.version
     labels = {"verb": "explain_stream", "model": f"linear@{version}", "outcome": "OK"}
@@ -258,7 +258,7 @@ def test_a_worker_with_another_version_answers_nobody(caplog: pytest.LogCaptureF
 # --- Open Inference Protocol --------------------------------------------------------------------
 
 
-def test_open_inference_serves_versions_on_both_doors(versions: Doors) -> None:
+def test_open_inference_serves_versions_on_both_doors(versions: Servers) -> None:
     told = versions.rest.get("/v2/models/linear").json()
     assert told["versions"] == ["1.3", "1.2", "2.0"]
     tensor = {
@@ -287,7 +287,7 @@ def test_open_inference_serves_versions_on_both_doors(versions: Doors) -> None:
     assert caught.value.details() == "version: got '2.0', available 1.2"
 
 
-def test_a_batch_has_one_version_that_of_its_first_picture(versions: Doors) -> None:
+def test_a_batch_has_one_version_that_of_its_first_image(versions: Servers) -> None:
     alone = [predicted(versions, place).model.version for place in range(8)]
     place = next(p for p in range(7) if alone[p] != alone[p + 1])
     body = {
@@ -305,27 +305,31 @@ def test_a_batch_has_one_version_that_of_its_first_picture(versions: Doors) -> N
 def test_a_report_is_of_the_primary_unless_it_names_a_version(tmp_path: Path) -> None:
     routes = {"linear": Route(primary="1.3", canary="2.0", weight=1.0)}
     store = str(tmp_path / "store.sqlite")
-    for doors in opened(models=MODELS, routes=routes, store_url=store):
+    for servers in opened(models=MODELS, routes=routes, store_url=store):
         for wanted, found in (("", "1.3"), ("linear", "1.3"), ("linear@2.0", "2.0")):
-            made = doors.client.create_report(CreateReportRequest(model=wanted, undefended=wanted))
+            made = servers.client.create_report(
+                CreateReportRequest(model=wanted, undefended=wanted)
+            )
             assert made.request.model == f"linear@{found}"
             assert made.request.undefended == (f"linear@{found}" if wanted else "")
         with pytest.raises(ServiceError, match="model: got 'linear@9', available linear@1.3"):
-            doors.client.create_report(CreateReportRequest(model="linear@9"))
+            servers.client.create_report(CreateReportRequest(model="linear@9"))
         with pytest.raises(ServiceError, match="independent: got 'cubic', allowed linear@1.3"):
-            doors.client.create_report(CreateReportRequest(independent="cubic"))
+            servers.client.create_report(CreateReportRequest(independent="cubic"))
 
 
 # --- shadow -----------------------------------------------------------------------------------
 
 
-def ask_everything(doors: Doors, place: int = 0) -> None:
-    predicted(doors, place)
-    doors.client.explain(api.ExplainRequest(image=image(place), targets=TARGETS, steps=30))
-    doors.client.probe(api.ProbeRequest(image=image(place), steps=30))
+def ask_everything(servers: Servers, place: int = 0) -> None:
+    predicted(servers, place)
+    servers.client.explain(api.ExplainRequest(image=image(place), targets=TARGETS, steps=30))
+    servers.client.probe(api.ProbeRequest(image=image(place), steps=30))
 
 
-def test_the_same_network_agrees_with_itself(twin: Doors, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_network_agrees_with_itself(
+    twin: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, logger="gateway.shadow"):
         ask_everything(twin)
         for verb in ("predict", "explain", "probe"):
@@ -340,7 +344,7 @@ def test_the_same_network_agrees_with_itself(twin: Doors, caplog: pytest.LogCapt
     assert lines["explain"]["request_id"]
 
 
-def test_another_network_disagrees_and_no_caller_notices(rival: Doors) -> None:
+def test_another_network_disagrees_and_no_caller_notices(rival: Servers) -> None:
     ask_everything(rival)
     until(lambda: counted(rival, "predict", "disagree") == 1)
     until(lambda: counted(rival, "explain", "disagree") == 1)
@@ -353,7 +357,7 @@ def test_another_network_disagrees_and_no_caller_notices(rival: Doors) -> None:
     assert read("candor_shadow_confidence_difference_bucket", edge) >= 1
 
 
-def test_the_shadow_is_neither_charged_nor_cached(rival: Doors) -> None:
+def test_the_shadow_is_neither_charged_nor_cached(rival: Servers) -> None:
     rival.backend.delays["linear@2.0"] = 0.3
     explain = api.ExplainRequest(image=image(), targets=TARGETS, steps=2)
     with CandorClient(rival.client_address, timeout_seconds=20, tenant="acme") as acme:
@@ -365,7 +369,7 @@ def test_the_shadow_is_neither_charged_nor_cached(rival: Doors) -> None:
         assert named.explanations[0].from_cache is False
 
 
-def test_a_slow_shadow_delays_nobody_and_is_bounded(rival: Doors) -> None:
+def test_a_slow_shadow_delays_nobody_and_is_bounded(rival: Servers) -> None:
     rival.backend.delays["linear@2.0"] = 0.5
     started = time.monotonic()
     for place in range(MAX_IN_FLIGHT + 3):
@@ -375,7 +379,7 @@ def test_a_slow_shadow_delays_nobody_and_is_bounded(rival: Doors) -> None:
     until(lambda: compared(rival, "predict") == MAX_IN_FLIGHT)
 
 
-def test_a_broken_shadow_is_counted_and_harms_nobody(rival: Doors) -> None:
+def test_a_broken_shadow_is_counted_and_harms_nobody(rival: Servers) -> None:
     rival.backend.broken.add("linear@2.0")
     ask_everything(rival)
     for verb in ("predict", "explain", "probe"):
@@ -385,12 +389,12 @@ def test_a_broken_shadow_is_counted_and_harms_nobody(rival: Doors) -> None:
     assert rival.rest.get("/healthz/ready").status_code == 200
 
 
-def test_a_drain_waits_for_callers_not_for_shadows(rival: Doors) -> None:
+def test_a_drain_waits_for_callers_not_for_shadows(rival: Servers) -> None:
     rival.backend.delays["linear@2.0"] = 4.0
     rival.client.explain(api.ExplainRequest(image=image(), targets=TARGETS, steps=30))
     until(lambda: ("linear@2.0", "search") in rival.backend.calls)
-    queue = rival.gateway.service.models.known["linear@2.0"].desk.scheduler._queue
-    assert [one.lane.priority for one in queue] == [Priority.REPORT]
+    queue = rival.gateway.service.models.known["linear@2.0"].search_pool.scheduler._queue
+    assert [one.service_class.priority for one in queue] == [Priority.REPORT]
     started = time.monotonic()
     rival.wait(rival.gateway.service.drain())
     assert time.monotonic() - started < 1.0
@@ -403,7 +407,7 @@ def test_a_drain_waits_for_callers_not_for_shadows(rival: Doors) -> None:
 def result(
     delta: float, gain: float, status: api.SearchStatus = api.SearchStatus.FOUND, rmse: float = 0.05
 ) -> SearchResult:
-    """Of a grey picture: class 0 goes from one half to one half and ``gain``."""
+    """Of a grey image: class 0 goes from one half to one half and ``gain``."""
     picture = np.full(SHAPE, 0.5 + delta, np.float32)
     after = np.log([0.5 + gain, 0.5 - gain]).astype(np.float32)
     end = SearchEnd(

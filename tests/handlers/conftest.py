@@ -44,7 +44,9 @@ def read(message: bytes) -> tuple[Any, dict[str, Any]]:
     return ANSWER_ADAPTER.validate_python(meta), arrays
 
 
-def _caller(handler: Handler, models_dir: Path) -> Callable[[Sequence[dict[str, Any]]], Answers]:
+def _request_context(
+    handler: Handler, models_dir: Path
+) -> Callable[[Sequence[dict[str, Any]]], Answers]:
     context = new_context(models_dir / "tiny")
     handler.initialize(context)
     return lambda rows: call(handler, rows, context)
@@ -52,9 +54,9 @@ def _caller(handler: Handler, models_dir: Path) -> Callable[[Sequence[dict[str, 
 
 @pytest.fixture
 def predict(tiny_models_dir: Path) -> Callable[[Sequence[dict[str, Any]]], Answers]:
-    return _caller(PredictHandler(), tiny_models_dir)
+    return _request_context(PredictHandler(), tiny_models_dir)
 
 
 @pytest.fixture
 def search(tiny_models_dir: Path) -> Callable[[Sequence[dict[str, Any]]], Answers]:
-    return _caller(SearchHandler(), tiny_models_dir)
+    return _request_context(SearchHandler(), tiny_models_dir)

@@ -1,4 +1,4 @@
-"""Pictures in and out of the gateway."""
+"""Images in and out of the gateway."""
 
 import io
 import struct
@@ -31,7 +31,7 @@ def decoded(encoded: bytes, spec: InputSpec = SPEC) -> np.ndarray:
     return images.decode(ImageInput(encoded=encoded), spec)
 
 
-def refusal(image: ImageInput) -> images.FieldViolation:
+def error_response(image: ImageInput) -> images.FieldViolation:
     with pytest.raises(images.BadImage) as caught:
         images.decode(image, SPEC)
     return caught.value.violation
@@ -49,7 +49,7 @@ def huge_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
-def test_picture_of_the_right_size_is_not_resampled() -> None:
+def test_image_of_the_right_size_is_not_resampled() -> None:
     picture = noise()
     expected = np.asarray(picture).transpose(2, 0, 1).astype(np.float32) / np.float32(255)
     pixels = decoded(saved(picture))
@@ -63,7 +63,7 @@ def test_resized_pixels_lie_on_the_eight_bit_grid() -> None:
     np.testing.assert_array_equal(pixels, np.rint(pixels * 255).astype(np.float32) / 255)
 
 
-def test_wide_picture_loses_its_sides_not_its_proportions() -> None:
+def test_wide_image_loses_its_sides_not_its_proportions() -> None:
     wide = Image.new("RGB", (60, 16), "red")
     wide.paste((0, 0, 255), (24, 0, 36, 16))  # the middle 12x16 has the aspect ratio 6x8
     pixels = decoded(saved(wide))
@@ -117,7 +117,7 @@ def test_one_channel_model_gets_grey() -> None:
 
 def test_huge_png_is_refused_by_its_header() -> None:
     tracemalloc.start()
-    violation = refusal(ImageInput(encoded=huge_png(20_000, 20_000)))
+    violation = error_response(ImageInput(encoded=huge_png(20_000, 20_000)))
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert violation.field == "image.encoded"
@@ -127,9 +127,12 @@ def test_huge_png_is_refused_by_its_header() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_truncated_picture_is_refused(kind: str, share: float) -> None:
+def test_truncated_image_is_refused(kind: str, share: float) -> None:
     whole = saved(noise(64, 64), kind)
-    assert refusal(ImageInput(encoded=whole[: int(len(whole) * share)])).field == "image.encoded"
+    assert (
+        error_response(ImageInput(encoded=whole[: int(len(whole) * share)])).field
+        == "image.encoded"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,12 +140,12 @@ def test_truncated_picture_is_refused(kind: str, share: float) -> None:
     [b"", b"hello", b"\x89PNG\r\n\x1a\n", saved(noise(), "GIF"), saved(noise(), "BMP")],
     ids=["empty", "text", "signature only", "gif", "bmp"],
 )
-def test_what_is_no_allowed_picture_is_refused(encoded: bytes) -> None:
-    assert refusal(ImageInput(encoded=encoded)).field == "image.encoded"
+def test_what_is_no_allowed_image_is_refused(encoded: bytes) -> None:
+    assert error_response(ImageInput(encoded=encoded)).field == "image.encoded"
 
 
 def test_too_many_bytes_are_refused_unread() -> None:
-    violation = refusal(ImageInput(encoded=b"\0" * (limits.MAX_ENCODED_BYTES + 1)))
+    violation = error_response(ImageInput(encoded=b"\0" * (limits.MAX_ENCODED_BYTES + 1)))
     assert str(limits.MAX_ENCODED_BYTES) in violation.description
 
 
@@ -172,7 +175,7 @@ def test_tensor_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 6), (4, 8, 6), (3, 6, 8), (0, 8, 6), (-3, 8, 6)])
 def test_tensor_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
-    violation = refusal(tensor(shape, np.zeros((3, 8, 6))))
+    violation = error_response(tensor(shape, np.zeros((3, 8, 6))))
     assert violation.field == "image.tensor.shape"
     assert str(list(shape)) in violation.description
     assert "[3, 8, 6]" in violation.description
@@ -182,11 +185,11 @@ def test_tensor_of_another_shape_is_refused_with_both_shapes(shape: tuple[int, .
 def test_tensor_outside_the_domain_is_refused(value: float) -> None:
     values = np.full((3, 8, 6), 0.5)
     values[1, 2, 3] = value
-    assert refusal(tensor((3, 8, 6), values)).field == "image.tensor.data"
+    assert error_response(tensor((3, 8, 6), values)).field == "image.tensor.data"
 
 
 def test_tensor_of_wrong_length_is_refused() -> None:
-    assert refusal(tensor((3, 8, 6), np.zeros((3, 8, 5)))).field == "image.tensor.data"
+    assert error_response(tensor((3, 8, 6), np.zeros((3, 8, 5)))).field == "image.tensor.data"
 
 
 def test_png_rounded_toward_the_original_never_moves_away() -> None:

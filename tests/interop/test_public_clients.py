@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.gateway.linear_worker import CLASSES, SHAPE, confidences_of
-from tests.gateway.servers import Doors
+from tests.gateway.servers import Servers
 
 pytestmark = pytest.mark.slow
 _FOLDER = Path(__file__).parent
@@ -44,7 +44,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def ask(
-    doors: Doors,
+    servers: Servers,
     png: bytes,
     images: np.ndarray,
     clients_python: Path,
@@ -54,7 +54,7 @@ def ask(
     folder = tmp_path_factory.mktemp("pictures")
     np.save(folder / "images.npy", images)
     (folder / "picture.png").write_bytes(png)
-    gateway = doors.gateway
+    gateway = servers.gateway
     addresses = [f"127.0.0.1:{port}" for port in (gateway.rest_port, gateway.grpc_port)]
 
     @functools.cache

@@ -32,7 +32,7 @@ def check_prediction(answer: api.PredictResponse, class_count: int) -> None:
 def check_explanation(
     request: api.ExplainRequest, picture: NDArray[np.uint8], answer: api.ExplainResponse
 ) -> None:
-    """One for each pair in order, none further from ``picture`` (H, W, 3) than its rho."""
+    """One for each pair in order, none further from ``image`` (H, W, 3) than its rho."""
     asked = [(target.index, rho) for target in request.targets for rho in request.rhos]
     told = [(one.target.index, one.rho) for one in answer.explanations]
     _expect(told == asked, f"pairs: got {told}, allowed {asked}")
@@ -49,7 +49,7 @@ def check_explanation(
 def check_probe(
     request: api.ProbeRequest, picture: NDArray[np.uint8], answer: api.ProbeResponse
 ) -> None:
-    """One for each goal in order; a radius is that of its picture."""
+    """One for each goal in order; a radius is that of its image."""
     told = [one.goal for one in answer.results]
     _expect(told == list(request.goals), f"goals: got {told}, allowed {list(request.goals)}")
     for one in answer.results:

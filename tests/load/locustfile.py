@@ -21,8 +21,8 @@ from PIL import Image
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
 from tests.load.checks import WrongAnswer, check_explanation, check_prediction, check_probe
-from tests.load.doors import Door, GrpcDoor, RestDoor, read_model
 from tests.load.plan import read_plan
+from tests.load.transports import GrpcTransport, RestTransport, Transport, read_model
 
 init_gevent()
 
@@ -49,7 +49,7 @@ class Stages(LoadTestShape):
         return None if users is None else (users, float(users))
 
 
-def new_picture() -> np.ndarray:
+def new_image() -> np.ndarray:
     """(H, W, 3) uint8 of the model's size, so that nobody resizes it; smooth with some noise."""
     coarse = Image.fromarray(_random.uniform(0, 255, (4, 4, 3)).astype(np.uint8))
     size = (MODEL.input.width, MODEL.input.height)
@@ -89,10 +89,10 @@ class Visitor(User):
     abstract = True
     wait_time = between(*PLAN.pause)
     kind = ""
-    open_door: Callable[[], Door]
+    open_door: Callable[[], Transport]
 
     def on_start(self) -> None:
-        self.door: Door = type(self).open_door()
+        self.door: Transport = type(self).open_door()
 
     def on_stop(self) -> None:
         self.door.close()
@@ -126,24 +126,24 @@ class Visitor(User):
         )
 
     def predict(self) -> None:
-        request = api.PredictRequest(image=as_input(new_picture()), top_k=CLASS_COUNT)
+        request = api.PredictRequest(image=as_input(new_image()), top_k=CLASS_COUNT)
         with self.timed("predict"):
             check_prediction(self.door.predict(request), CLASS_COUNT)
 
     def explain(self) -> None:
-        picture = new_picture()
+        picture = new_image()
         request = explain_request(as_input(picture))
         with self.timed("explain"):
             check_explanation(request, picture, self.door.explain(request))
 
     def probe(self) -> None:
-        picture = new_picture()
+        picture = new_image()
         request = api.ProbeRequest(image=as_input(picture), steps=STEPS)
         with self.timed("probe"):
             check_probe(request, picture, self.door.probe(request))
 
     def stream(self) -> None:
-        picture = new_picture()
+        picture = new_image()
         request = explain_request(as_input(picture), steps=5 * STEPS)
         started, first, result = time.perf_counter(), 0.0, None
         with self.timed("stream"):
@@ -159,7 +159,7 @@ class Visitor(User):
 
     def cancel(self) -> None:
         """Hangs up at the first sign of life of a long search."""
-        request = explain_request(as_input(new_picture()), steps=LONG_STEPS)
+        request = explain_request(as_input(new_image()), steps=LONG_STEPS)
         with self.timed("cancel"):
             events_of_it = self.door.explain_stream(request)
             next(iter(events_of_it))
@@ -171,7 +171,7 @@ class Visitor(User):
             self._expect_refusal(api.PredictRequest(image=image), ErrorCode.INVALID_INPUT, "image")
 
     def bad(self) -> None:
-        image = as_input(new_picture())
+        image = as_input(new_image())
         garbage = api.PredictRequest(image=api.ImageInput(encoded=b"no picture"))
         unknown = api.PredictRequest(image=image, model="nobody")
         beyond = api.ExplainRequest(image=image, targets=(api.ClassRef(index=10_000),))
@@ -206,12 +206,12 @@ class Visitor(User):
 
 class GrpcVisitor(Visitor):
     kind = "gRPC"
-    open_door = staticmethod(lambda: GrpcDoor(GRPC_ADDRESS))
+    open_door = staticmethod(lambda: GrpcTransport(GRPC_ADDRESS))
 
 
 class RestVisitor(Visitor):
     kind = "REST"
-    open_door = staticmethod(lambda: RestDoor(REST_URL))
+    open_door = staticmethod(lambda: RestTransport(REST_URL))
 
 
 @events.quitting.add_listener

@@ -16,11 +16,11 @@ from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.observability.metrics import FIRST_PROGRESS_OBJECTIVE_SECONDS, OBJECTIVE_SECONDS
 from tests.gateway.linear_worker import CLASSES, SHAPE
-from tests.gateway.servers import Doors, opened
+from tests.gateway.servers import Servers, opened
 from tests.load.__main__ import OUT_DIR
 from tests.load.checks import WrongAnswer, check_explanation, check_prediction, check_probe
-from tests.load.doors import Door, GrpcDoor, RestDoor
 from tests.load.plan import PLAN, Allowed, read_plan
+from tests.load.transports import GrpcTransport, RestTransport, Transport
 from tests.load.verdict import Sample, errors_of, rows_of
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (SHAPE[1], SHAPE[2], 3), dtype=np.uint8)
@@ -41,23 +41,23 @@ PROBE = api.ProbeRequest(image=IMAGE, steps=20)
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Doors]:
+def gateway() -> Iterator[Servers]:
     yield from opened()
 
 
 @pytest.fixture(params=["gRPC", "REST"])
-def door(gateway: Doors, request: pytest.FixtureRequest) -> Iterator[Door]:
+def door(gateway: Servers, request: pytest.FixtureRequest) -> Iterator[Transport]:
     ports = gateway.gateway
-    opened_door: Door = (
-        GrpcDoor(f"127.0.0.1:{ports.grpc_port}")
+    opened_door: Transport = (
+        GrpcTransport(f"127.0.0.1:{ports.grpc_port}")
         if request.param == "gRPC"
-        else RestDoor(f"http://127.0.0.1:{ports.rest_port}")
+        else RestTransport(f"http://127.0.0.1:{ports.rest_port}")
     )
     yield opened_door
     opened_door.close()
 
 
-def test_right_answers_pass(door: Door) -> None:
+def test_right_answers_pass(door: Transport) -> None:
     check_prediction(door.predict(api.PredictRequest(image=IMAGE, top_k=5)), len(CLASSES))
     check_explanation(EXPLAIN, PICTURE, door.explain(EXPLAIN))
     check_probe(PROBE, PICTURE, door.probe(PROBE))
@@ -66,7 +66,7 @@ def test_right_answers_pass(door: Door) -> None:
     check_explanation(EXPLAIN, PICTURE, last.result)
 
 
-def test_refusals_are_the_same_through_both_doors(door: Door) -> None:
+def test_refusals_are_the_same_through_both_doors(door: Transport) -> None:
     with pytest.raises(ServiceError) as caught:
         door.predict(api.PredictRequest(image=api.ImageInput(encoded=b"no picture")))
     assert caught.value.code is ErrorCode.INVALID_INPUT
@@ -99,7 +99,7 @@ FAR = np.clip(PICTURE.astype(int) + np.where(PICTURE < 128, 30, -30), 0, 255).as
         (lambda o: changed(predictions_after=o.predictions_after[::-1])(o), "confidences"),
     ],
 )
-def test_wrong_content_in_an_ok_is_seen(gateway: Doors, edit: Edit, reason: str) -> None:
+def test_wrong_content_in_an_ok_is_seen(gateway: Servers, edit: Edit, reason: str) -> None:
     answer = gateway.client.explain(EXPLAIN)
     first, *others = answer.explanations
     wrong = answer.model_copy(update={"explanations": (edit(first), *others)})
@@ -107,7 +107,7 @@ def test_wrong_content_in_an_ok_is_seen(gateway: Doors, edit: Edit, reason: str)
         check_explanation(EXPLAIN, PICTURE, wrong)
 
 
-def test_a_prediction_with_a_class_missing_or_a_wrong_sum_is_seen(gateway: Doors) -> None:
+def test_a_prediction_with_a_class_missing_or_a_wrong_sum_is_seen(gateway: Servers) -> None:
     answer = gateway.client.predict(api.PredictRequest(image=IMAGE, top_k=5))
     short = answer.model_copy(update={"predictions": answer.predictions[:-1]})
     with pytest.raises(WrongAnswer, match="classes"):

@@ -199,7 +199,7 @@ def test_imagenet_network_averages_where_others_take_the_largest():
     with torch.device("meta"):
         network = build_network(spec_of(architecture="imagenet-resnet18"))
     assert not modules_of(network, nn.MaxPool2d)
-    # A flat picture stays flat: no zeros of the border are averaged in.
+    # A flat image stays flat: no zeros of the border are averaged in.
     assert torch.equal(network.stem_pool(torch.ones(1, 2, 12, 7)), torch.ones(1, 2, 6, 4))
     ramp = torch.arange(25.0).view(1, 1, 5, 5)
     assert network.stem_pool(ramp)[0, 0, 1, 1] == ramp[0, 0, 1:4, 1:4].mean()

@@ -120,7 +120,7 @@ def test_search_travels_with_what_its_solver_needs(
     for solver in limits.SOLVERS:
         item = _item(2, solver=solver, chunk_steps=2)
         ((_, arrays),) = advance_items(model.network, [(item, {"image": pictures[0]})])
-        assert set(arrays) == {"numbers", *SOLVERS[solver].pictures}
+        assert set(arrays) == {"numbers", *SOLVERS[solver].images}
         arrays["image"] = pictures[0]
         assert check_item(model.card, item.model_copy(update={"step": 2}), arrays) is None
 

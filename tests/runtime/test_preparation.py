@@ -17,7 +17,7 @@ _COMPILES = """
 import subprocess
 from pathlib import Path
 from candor.models.folder import load_model
-from candor.search import compiled
+from candor.runtime import compiled
 from candor.runtime.preparation import compiled_for
 
 def compile_for_ever(*arguments, **options):

@@ -72,7 +72,7 @@ def client(stack: Stack) -> Iterator[CandorClient]:
 
 @pytest.fixture(scope="session")
 def images(pictures: np.ndarray) -> list[api.ImageInput]:
-    """Eight different pictures as PNG."""
+    """Eight different images as PNG."""
     return [api.ImageInput(encoded=_png(picture)) for picture in pictures]
 
 

@@ -32,7 +32,7 @@ def post(
 
 
 def assert_same(left: object, right: object, *, tolerance: float = 0.0) -> None:
-    """Equal answers but for the request id and the pictures; numbers within ``tolerance``."""
+    """Equal answers but for the request id and the images; numbers within ``tolerance``."""
     if isinstance(left, dict):
         assert isinstance(right, dict)
         assert left.keys() == right.keys()

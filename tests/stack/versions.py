@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-# Of the session's service: the twin has the same weights and is shown half of the pictures, too.
+# Of the session's service: the twin has the same weights and is shown half of the images, too.
 ROUTES: dict[str, dict[str, Any]] = {
     "tiny": {"primary": "1.0", "shadow": "1.1", "shadow_share": 0.5}
 }

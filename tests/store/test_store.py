@@ -115,12 +115,12 @@ def test_search_goes_on_where_it_was(store: Store) -> None:
 def test_least_changed_of_the_newest_model_comes_first(store: Store) -> None:
     fill(store, 3)
     fill(store, 2, key=replace(KEY, weights_sha256="e" * 64))
-    desk = Annotations(store)
-    state = desk.next("ada")
+    search_pool = Annotations(store)
+    state = search_pool.next("ada")
     order = []
     while state.task is not None:
         order.append(number(state))
-        state = desk.answer("ada", number(state), UNSURE)
+        state = search_pool.answer("ada", number(state), UNSURE)
     assert order == [5, 4, 3, 2, 1]
 
 
@@ -129,12 +129,12 @@ def test_least_changed_of_the_newest_model_comes_first(store: Store) -> None:
 
 def test_same_candidate_until_it_is_answered(store: Store) -> None:
     fill(store, 3)
-    desk = Annotations(store)
-    first = desk.next("ada")
-    assert desk.next("ada") == first
+    search_pool = Annotations(store)
+    first = search_pool.next("ada")
+    assert search_pool.next("ada") == first
     assert first.task is not None
     assert (first.answered, first.waiting, first.task.label) == (0, 3, CLASS_NAMES[2])
-    second = desk.answer("ada", number(first), UNCHANGED)
+    second = search_pool.answer("ada", number(first), UNCHANGED)
     assert (second.answered, second.waiting) == (1, 2)
     assert number(second) != number(first)
 
@@ -144,79 +144,79 @@ def test_each_image_reaches_so_many_and_nobody_twice(
     store: Store, annotators_per_image: int
 ) -> None:
     fill(store, 8)
-    desk = Annotations(store, annotators_per_image=annotators_per_image)
+    search_pool = Annotations(store, annotators_per_image=annotators_per_image)
     names = ("ada", "bob", "eve")
     seen: Counter[tuple[str, int]] = Counter()
     is_done = threading.Barrier(len(names))
 
     def judge(name: str) -> None:
         is_done.wait(20)
-        state = desk.next(name)
+        state = search_pool.next(name)
         while state.task is not None:
             seen[name, number(state)] += 1
-            state = desk.answer(name, number(state), UNCHANGED)
+            state = search_pool.answer(name, number(state), UNCHANGED)
 
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(judge, names))
     assert set(seen.values()) == {1}
     assert Counter(key for _, key in seen) == dict.fromkeys(range(1, 9), annotators_per_image)
-    assert len(desk.judgements()) == 8 * annotators_per_image
+    assert len(search_pool.judgements()) == 8 * annotators_per_image
 
 
 def test_two_at_once_never_get_the_same_image(store: Store) -> None:
     fill(store, 40)
-    desks = [Annotations(store) for _ in range(4)]
-    barrier = threading.Barrier(len(desks))
+    search_pools = [Annotations(store) for _ in range(4)]
+    barrier = threading.Barrier(len(search_pools))
 
     def borrow(worker: int) -> list[int]:
         lent = []
         for turn in range(10):
             barrier.wait(20)
-            lent.append(number(desks[worker].next(f"{worker}/{turn}")))
+            lent.append(number(search_pools[worker].next(f"{worker}/{turn}")))
         return lent
 
-    with ThreadPoolExecutor(len(desks)) as pool:
-        lent = [key for keys in pool.map(borrow, range(len(desks))) for key in keys]
+    with ThreadPoolExecutor(len(search_pools)) as pool:
+        lent = [key for keys in pool.map(borrow, range(len(search_pools))) for key in keys]
     assert sorted(lent) == list(range(1, 41))
 
 
 def test_loan_that_ran_out_goes_to_another(store: Store) -> None:
     fill(store, 1)
     clock = Clock()
-    desk = Annotations(store, lease_seconds=60.0, clock=clock)
-    lent = number(desk.next("ada"))
+    search_pool = Annotations(store, lease_seconds=60.0, clock=clock)
+    lent = number(search_pool.next("ada"))
     clock.seconds += 50
-    assert desk.next("bob").task is None
+    assert search_pool.next("bob").task is None
     clock.seconds += 20
-    assert number(desk.next("bob")) == lent
+    assert number(search_pool.next("bob")) == lent
     with pytest.raises(ServiceError, match="others were given meanwhile") as caught:
-        desk.answer("ada", lent, CHANGED)
+        search_pool.answer("ada", lent, CHANGED)
     assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert desk.answer("bob", lent, UNCHANGED).answered == 1
-    assert [one.annotator for one in desk.judgements()] == ["bob"]
+    assert search_pool.answer("bob", lent, UNCHANGED).answered == 1
+    assert [one.annotator for one in search_pool.judgements()] == ["bob"]
 
 
 def test_late_answer_counts_where_nobody_else_was_given_the_image(store: Store) -> None:
     fill(store, 1)
     clock = Clock()
-    desk = Annotations(store, annotators_per_image=2, lease_seconds=60.0, clock=clock)
-    lent = number(desk.next("bob"))
-    desk.answer("bob", lent, UNSURE)
-    assert number(desk.next("ada")) == lent
+    search_pool = Annotations(store, annotators_per_image=2, lease_seconds=60.0, clock=clock)
+    lent = number(search_pool.next("bob"))
+    search_pool.answer("bob", lent, UNSURE)
+    assert number(search_pool.next("ada")) == lent
     clock.seconds += 3600
-    desk.next("bob")  # forgets the loan without taking the image again
-    assert desk.answer("ada", lent, CHANGED).answered == 1
-    assert [one.annotator for one in desk.judgements()] == ["bob", "ada"]
+    search_pool.next("bob")  # forgets the loan without taking the image again
+    assert search_pool.answer("ada", lent, CHANGED).answered == 1
+    assert [one.annotator for one in search_pool.judgements()] == ["bob", "ada"]
 
 
 def test_asking_again_keeps_the_loan_alive(store: Store) -> None:
     fill(store, 1)
     clock = Clock()
-    desk = Annotations(store, lease_seconds=60.0, clock=clock)
+    search_pool = Annotations(store, lease_seconds=60.0, clock=clock)
     for _ in range(4):
-        assert desk.next("ada").task is not None
+        assert search_pool.next("ada").task is not None
         clock.seconds += 50
-    assert desk.next("bob").task is None
+    assert search_pool.next("bob").task is None
 
 
 # --- verdicts ----------------------------------------------------------------------------------
@@ -224,31 +224,31 @@ def test_asking_again_keeps_the_loan_alive(store: Store) -> None:
 
 def test_same_answer_again_changes_nothing_and_another_replaces_it(store: Store) -> None:
     fill(store, 2)
-    desk = Annotations(store)
-    lent = number(desk.next("ada"))
-    first = desk.answer("ada", lent, UNCHANGED)
-    assert desk.answer("ada", lent, UNCHANGED) == first
-    desk.answer("ada", lent, CHANGED)
-    (one,) = desk.judgements()
+    search_pool = Annotations(store)
+    lent = number(search_pool.next("ada"))
+    first = search_pool.answer("ada", lent, UNCHANGED)
+    assert search_pool.answer("ada", lent, UNCHANGED) == first
+    search_pool.answer("ada", lent, CHANGED)
+    (one,) = search_pool.judgements()
     assert (one.candidate, one.verdict, one.class_name) == (lent, CHANGED, CLASS_NAMES[1])
 
 
 def test_undo_walks_back_through_the_annotators_own_answers(store: Store) -> None:
     fill(store, 4)
-    desk = Annotations(store, clock=Clock())
+    search_pool = Annotations(store, clock=Clock())
     answered = []
     for _ in range(2):
-        answered.append(number(desk.next("ada")))
-        desk.answer("ada", answered[-1], UNCHANGED)
-    bobs = number(desk.next("bob"))
-    desk.answer("bob", bobs, CHANGED)
+        answered.append(number(search_pool.next("ada")))
+        search_pool.answer("ada", answered[-1], UNCHANGED)
+    bobs = number(search_pool.next("bob"))
+    search_pool.answer("bob", bobs, CHANGED)
     for expected in reversed(answered):
-        assert number(desk.undo("ada")) == expected
-    state = desk.undo("ada")  # nothing left to take back
+        assert number(search_pool.undo("ada")) == expected
+    state = search_pool.undo("ada")  # nothing left to take back
     assert (number(state), state.answered) == (answered[0], 0)
-    assert [(one.annotator, one.candidate) for one in desk.judgements()] == [("bob", bobs)]
-    # Then the pictures lent meanwhile, the latest undone first.
-    assert number(desk.answer("ada", answered[0], UNSURE)) == answered[1]
+    assert [(one.annotator, one.candidate) for one in search_pool.judgements()] == [("bob", bobs)]
+    # Then the images lent meanwhile, the latest undone first.
+    assert number(search_pool.answer("ada", answered[0], UNSURE)) == answered[1]
 
 
 def test_unknown_candidate_is_refused(store: Store) -> None:
@@ -260,23 +260,23 @@ def test_unknown_candidate_is_refused(store: Store) -> None:
 def test_names_are_kept_as_they_are(store: Store) -> None:
     fill(store, 1)
     name = "Zoë <b>'; DROP TABLE annotators; --"
-    desk = Annotations(store)
-    desk.answer(name, number(desk.next(name)), UNSURE)
-    assert [one.annotator for one in desk.judgements()] == [name]
+    search_pool = Annotations(store)
+    search_pool.answer(name, number(search_pool.next(name)), UNSURE)
+    assert [one.annotator for one in search_pool.judgements()] == [name]
 
 
 def test_judged_candidates_of_some_annotators(store: Store) -> None:
     fill(store, 2)
-    desk = Annotations(store, annotators_per_image=2)
+    search_pool = Annotations(store, annotators_per_image=2)
     for name, verdict in (("ada", UNCHANGED), ("bob", CHANGED)):
-        desk.answer(name, number(desk.next(name)), verdict)
-    (both,) = desk.judged_candidates()
+        search_pool.answer(name, number(search_pool.next(name)), verdict)
+    (both,) = search_pool.judged_candidates()
     assert both.verdicts == (UNCHANGED, CHANGED)
     assert both.adversarial_png == candidate(1).adversarial_png
-    (adas,) = desk.judged_candidates(["ada"])
+    (adas,) = search_pool.judged_candidates(["ada"])
     assert adas.verdicts == (UNCHANGED,)
     with pytest.raises(ValueError, match="annotator: got 'eve'"):
-        desk.judged_candidates(["eve"])
+        search_pool.judged_candidates(["eve"])
 
 
 # --- export and import -------------------------------------------------------------------------
@@ -286,9 +286,9 @@ def test_everything_survives_export_and_import(
     store: Store, new_address: Callable[[], str], tmp_path: Path
 ) -> None:
     fill(store, 3)
-    desk = Annotations(store, annotators_per_image=2)
+    search_pool = Annotations(store, annotators_per_image=2)
     for name in ("ada", "bob"):
-        desk.answer(name, number(desk.next(name)), CHANGED)
+        search_pool.answer(name, number(search_pool.next(name)), CHANGED)
     path = tmp_path / "all.zip"
     written = export_store(store, path)
     assert (written.candidate_sets, written.candidates) == (1, 3)
@@ -300,7 +300,7 @@ def test_everything_survives_export_and_import(
         written, candidate_sets=0, candidates=0, annotators=0, annotations=0
     )
     copied = Annotations(other).judged_candidates()
-    original = desk.judged_candidates()
+    original = search_pool.judged_candidates()
     assert [replace(one, candidate=0) for one in copied] == [
         replace(one, candidate=0) for one in original
     ]

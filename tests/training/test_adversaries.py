@@ -140,7 +140,7 @@ def test_steps_of_the_minimal_adversary_shrink_linearly_and_sum_to_one(step_coun
 
 
 def boundary_at(distance):
-    """One image and a network of two classes that errs once the picture is ``distance`` brighter.
+    """One image and a network of two classes that errs once the image is ``distance`` brighter.
 
     Its gradient is the same for every pixel, so a perturbation is one number, its RMSE.
     """

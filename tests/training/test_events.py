@@ -69,7 +69,7 @@ def test_explanations_are_drawn_at_each_epochs_end(watched):
     folder, *_ = watched
     pictures = read(folder).Images("explanations")
     assert [picture.step for picture in pictures] == [3, 6, 9, 12]
-    # Two rows of four pictures of 8 x 6 pixels.
+    # Two rows of four images of 8 x 6 pixels.
     assert {(picture.height, picture.width) for picture in pictures} == {(16, 24)}
     assert pictures[0].encoded_image_string != pictures[-1].encoded_image_string
 

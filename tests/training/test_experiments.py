@@ -80,7 +80,7 @@ def test_experiment_builds_the_network_it_names(name):
     ],
 )
 def test_experiment_takes_two_steps(name, tmp_path):
-    """On pictures of 8x8; the networks of other data than CIFAR-10 make less of them, or 1x1."""
+    """On images of 8x8; the networks of other data than CIFAR-10 make less of them, or 1x1."""
     config = load_experiment(name)
     class_count = shape_of(config)[0]
     count = class_count if config.class_balance else 4  # which weighs every class

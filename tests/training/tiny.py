@@ -37,7 +37,7 @@ def new_network(drop=None):
 
 
 def colours():
-    """Pictures of one colour each, with noise; the colour is the class."""
+    """Images of one colour each, with noise; the colour is the class."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(21) % CLASSES
     shades = torch.eye(3)[labels][:, :, None, None] * 150

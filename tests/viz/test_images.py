@@ -1,4 +1,4 @@
-"""Pictures of explanations: the difference is signed, centred and to scale; sheets stay crisp."""
+"""Images of explanations: the difference is signed, centred and to scale; sheets stay crisp."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_a_difference_is_signed_centred_on_grey_and_to_scale() -> None:
     after = before.copy()
     after[0, 0], after[1, 1], after[2, 2] = 151, 49, 100
     result = difference(picture(before), picture(after))
-    shown = np.asarray(result.picture)
+    shown = np.asarray(result.image)
     assert result.scale == pytest.approx(51 / 255)
     assert shown[0, 0].tolist() == [255] * 3
     assert shown[1, 1].tolist() == [0] * 3
@@ -27,7 +27,7 @@ def test_no_difference_is_all_grey() -> None:
     same = picture(np.full((4, 4, 3), 9))
     result = difference(same, same)
     assert result.scale == 0
-    assert set(np.asarray(result.picture).ravel().tolist()) == {128}
+    assert set(np.asarray(result.image).ravel().tolist()) == {128}
 
 
 def test_a_sheet_magnifies_without_mixing_pixels() -> None:

@@ -31,9 +31,9 @@ _SPEED_GOAL = 5.0
 
 
 def measure(options: Options) -> list[Row]:
-    """Each image alone, both ways in turn, from the picture to the verified answer.
+    """Each image alone, both ways in turn, from the image to the verified answer.
 
-    The baseline overshoots rho; its pictures are compared as they would have to be answered,
+    The baseline overshoots rho; its images are compared as they would have to be answered,
     clipped and drawn to rho, and what that costs is not counted against it.
     """
     network = released_network(options, ROBUST)

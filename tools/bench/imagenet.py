@@ -33,19 +33,19 @@ def measure(options: Options) -> list[Row]:
     keep_freed_memory()
     torch.manual_seed(options.seed)
     network = build_network(_SPEC).eval().requires_grad_(False)
-    pictures = torch.rand(_SEARCHES, 3, 224, 224).numpy()
-    return [_row(network, solver, list(pictures), options.repeats) for solver in ("paper", "fast")]
+    images = torch.rand(_SEARCHES, 3, 224, 224).numpy()
+    return [_row(network, solver, list(images), options.repeats) for solver in ("paper", "fast")]
 
 
-def _row(network: nn.Module, solver: str, pictures: list[Any], repeats: int) -> Row:
+def _row(network: nn.Module, solver: str, images: list[Any], repeats: int) -> Row:
     staying, travelling = interleaved(
-        lambda: _run(network, solver, pictures, chunk_steps=_STEPS),
-        lambda: _run(network, solver, pictures, chunk_steps=1),
+        lambda: _run(network, solver, images, chunk_steps=_STEPS),
+        lambda: _run(network, solver, images, chunk_steps=1),
         repeats,
     )
     ratios = [carried / whole for whole, carried in zip(staying, travelling, strict=True)]
     ratio = statistics.median(ratios)
-    image_steps = len(pictures) * _STEPS
+    image_steps = len(images) * _STEPS
     return Row(
         measure=f"7 state carried at 224 x 224, {solver}",
         ours=1000.0 * statistics.median(travelling) / image_steps,
@@ -56,13 +56,13 @@ def _row(network: nn.Module, solver: str, pictures: list[Any], repeats: int) -> 
         is_met=ratio <= _ALLOWED,
         n=repeats,
         detail=(
-            f"ImageNet ResNet-18, random weights, eager, batch {len(pictures)}, a chunk a step; "
+            f"ImageNet ResNet-18, random weights, eager, batch {len(images)}, a chunk a step; "
             f"overhead {min(ratios) - 1:.1%} to {max(ratios) - 1:.1%}"
         ),
     )
 
 
-def _run(network: nn.Module, solver: str, pictures: list[Any], *, chunk_steps: int) -> int:
+def _run(network: nn.Module, solver: str, images: list[Any], *, chunk_steps: int) -> int:
     """Every search to its end as a worker is asked for it; returns the calls it took."""
     items = [
         SearchItem(
@@ -73,11 +73,9 @@ def _run(network: nn.Module, solver: str, pictures: list[Any], *, chunk_steps: i
             solver=solver,
             chunk_steps=chunk_steps,
         )
-        for index in range(len(pictures))
+        for index in range(len(images))
     ]
-    messages = [
-        _packed(item, {"image": picture}) for item, picture in zip(items, pictures, strict=True)
-    ]
+    messages = [_packed(item, {"image": image}) for item, image in zip(items, images, strict=True)]
     for call in range(1, _STEPS + 1):
         received = [wire.unpack(message) for message in wire.unpack_list(wire.pack_list(messages))]
         searches = [(ITEM_ADAPTER.validate_python(meta), arrays) for meta, arrays in received]
@@ -87,8 +85,8 @@ def _run(network: nn.Module, solver: str, pictures: list[Any], *, chunk_steps: i
             return call
         going_on = [item.model_copy(update={"step": call * chunk_steps}) for item in items]
         messages = [
-            _packed(item, {**wire.unpack(reply)[1], "image": picture})
-            for item, reply, picture in zip(going_on, replies, pictures, strict=True)
+            _packed(item, {**wire.unpack(reply)[1], "image": image})
+            for item, reply, image in zip(going_on, replies, images, strict=True)
         ]
     raise RuntimeError("a search did not end with its steps")
 

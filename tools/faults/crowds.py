@@ -174,11 +174,11 @@ async def _closed(crowd: _Crowd, seconds: float) -> float:
     """Callers who wait for their answer before they ask again; good answers a second."""
     begun = time.monotonic()
 
-    async def caller(number: int) -> None:
+    async def request_context(number: int) -> None:
         while time.monotonic() < begun + seconds:
             await crowd.ask(number)
 
-    await asyncio.gather(*(caller(number) for number in range(_PEAK_CALLERS)))
+    await asyncio.gather(*(request_context(number) for number in range(_PEAK_CALLERS)))
     return crowd.rate(begun, time.monotonic())
 
 

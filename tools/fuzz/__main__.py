@@ -16,7 +16,7 @@ from tools.reliability import Row, print_table, write_section
 _MAX_GROWN_MEGABYTES = 64.0
 _SHARES = {"rest": 0.1, "grpc": 0.2, "decoders": 0.175}  # the last of each of four
 _WORDS = {
-    "pictures": "pictures to be decoded (atheris)",
+    "images": "images to be decoded (atheris)",
     "wire": "messages of workers (atheris)",
     "artifacts": "model folders (atheris)",
     "workers": "items to both handlers (atheris)",

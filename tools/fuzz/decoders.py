@@ -19,7 +19,7 @@ from pathlib import Path
 import atheris
 import psutil
 
-NAMES = ("pictures", "wire", "artifacts", "workers")
+NAMES = ("images", "wire", "artifacts", "workers")
 _MAX_INPUT_BYTES = 4096
 _SECONDS_AN_INPUT = 10
 _RSS_LIMIT_MEGABYTES = 3000
@@ -31,11 +31,11 @@ _GUIDED_BY = [
 Decoder = Callable[[bytes], None]
 
 
-def pictures(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
-    """Encoded pictures, as both doors decode them."""
+def images(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
+    """Encoded images, as both doors decode them."""
     from candor.contracts.api import ImageInput, InputSpec
     from candor.images import pixels
-    from tools.fuzz.outcomes import pictures as real
+    from tools.fuzz.outcomes import images as real
 
     spec = InputSpec(channels=3, height=8, width=6, lower=0.0, upper=1.0)
 

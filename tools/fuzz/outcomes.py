@@ -1,4 +1,4 @@
-"""What came of many hostile inputs, and the pictures they are made from."""
+"""What came of many hostile inputs, and the images they are made from."""
 
 import io
 import random
@@ -51,8 +51,8 @@ def many(count: int) -> settings:
 
 
 @cache
-def pictures() -> tuple[bytes, ...]:
-    """Real, small pictures of every format that is read."""
+def images() -> tuple[bytes, ...]:
+    """Real, small images of every format that is read."""
     noise = np.random.default_rng(11).integers(0, 256, (SHAPE[1], SHAPE[2], 4), dtype=np.uint8)
     rgba = Image.fromarray(noise)
     kinds: tuple[tuple[str, str, dict[str, object]], ...] = (
@@ -70,9 +70,9 @@ def pictures() -> tuple[bytes, ...]:
     )
 
 
-def _saved(picture: Image.Image, kind: str, options: dict[str, object]) -> bytes:
+def _saved(image: Image.Image, kind: str, options: dict[str, object]) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 

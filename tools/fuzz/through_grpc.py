@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
 from candor.rpc.pb.openinference import inference_pb2
-from tools.fuzz.outcomes import Outcome, many, mutated, pictures
+from tools.fuzz.outcomes import Outcome, images, many, mutated
 from tools.fuzz.target import Target
 
 _TIMEOUT_SECONDS = 30
@@ -114,8 +114,8 @@ def _one(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
         return st.sampled_from([count for count in _COUNTS if is_signed or count >= 0])
     if field.type == FieldDescriptor.TYPE_BYTES:
         return st.one_of(
-            st.sampled_from(pictures()),
-            st.builds(mutated, st.sampled_from(pictures()), st.integers(0, 2**32)),
+            st.sampled_from(images()),
+            st.builds(mutated, st.sampled_from(images()), st.integers(0, 2**32)),
             st.binary(max_size=64),
         )
     if field.type == FieldDescriptor.TYPE_STRING:

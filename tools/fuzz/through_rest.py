@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, openapi
 
-from tools.fuzz.outcomes import Outcome, many, mutated, pictures
+from tools.fuzz.outcomes import Outcome, images, many, mutated
 from tools.fuzz.target import Target
 
 _MAX_STEPS = 20  # more would only be slower
@@ -84,12 +84,12 @@ def _run(
 
 
 def _make_real(case: Any, seed: int) -> None:
-    """Mostly a real picture, else nothing behind the decoder would be reached; few steps."""
+    """Mostly a real image, else nothing behind the decoder would be reached; few steps."""
     body = case.body
     if not isinstance(body, dict):
         return
     if "image" in body and seed % 4:
-        encoded = mutated(pictures()[seed % len(pictures())], seed if seed % 3 == 0 else 0)
+        encoded = mutated(images()[seed % len(images())], seed if seed % 3 == 0 else 0)
         content = base64.b64encode(encoded).decode()
         body["image"] = {"encoded": content} if case.media_type == "application/json" else encoded
     if isinstance(body.get("steps"), int):

@@ -291,13 +291,13 @@ def _explanations(report: Report) -> list[Any]:
 
 
 def _example(example: Example) -> list[Any]:
-    pictures = [
-        _picture(uri)
+    images = [
+        _image(uri)
         for uri in (example.original, example.explanation, example.difference, example.grad_cam)
     ]
     return [
         Spacer(0, 6),
-        Table([pictures, ["picture", "explanation", "difference", "Grad-CAM"]], hAlign="LEFT"),
+        Table([images, ["picture", "explanation", "difference", "Grad-CAM"]], hAlign="LEFT"),
         _text(
             f"{example.rank}: {example.label} ({example.identifier}), target {example.target} from "
             f"{formats.percent(example.confidence_before)} to "
@@ -306,7 +306,7 @@ def _example(example: Example) -> list[Any]:
     ]
 
 
-def _picture(uri: str) -> Image:
+def _image(uri: str) -> Image:
     content = base64.b64decode(uri.partition(",")[2])
     return Image(io.BytesIO(content), width=26 * mm, height=26 * mm, kind="proportional")
 

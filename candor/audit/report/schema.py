@@ -168,7 +168,7 @@ class Clever(Frozen):
 
 
 class Example(Frozen):
-    """One adversarial explanation; pictures are PNG as data URIs.
+    """One adversarial explanation; images are PNG as data URIs.
 
     Attributes:
         rank: by class gain among the explained images.
@@ -207,7 +207,7 @@ class Faithfulness(Frozen):
     Attributes:
         infidelity: squared error of the attribution as a local linear model of the target's
             confidence, after the scaling that suits it best (Yeh et al., arXiv 1901.09392).
-        max_sensitivity: largest relative change of the attribution when the picture changes a bit.
+        max_sensitivity: largest relative change of the attribution when the image changes a bit.
     """
 
     method: str

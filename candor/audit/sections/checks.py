@@ -194,7 +194,7 @@ def _doubled(panel: Panel) -> Finding:
 
 def _restarts(panel: Panel) -> Finding:
     alone = sum(row["pgd_restarts"] and not row["pgd"] for row in panel.rows)
-    text = f"{RESTARTS} random starts fool {alone} that PGD from the picture does not"
+    text = f"{RESTARTS} random starts fool {alone} that PGD from the image does not"
     return _compared(alone, len(panel.rows)), text, len(panel.rows)
 
 

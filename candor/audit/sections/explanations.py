@@ -1,6 +1,6 @@
 """Stage `explanations` and its section of the report.
 
-Each image is explained for its runner-up class: what would the picture need to be that instead?
+Each image is explained for its runner-up class: what would the image need to be that instead?
 """
 
 import base64
@@ -37,7 +37,7 @@ Rank = Literal["best", "median", "worst"]
 
 
 def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    """One explanation an image, its scores and its pictures."""
+    """One explanation an image, its scores and its images."""
     network, images = subject.network, batch.images
     with torch.no_grad():
         targets = network(images).argsort(dim=1, descending=True)[:, 1]
@@ -64,8 +64,8 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
                 "agrees": _agrees(subject, images[row], ends[row], int(targets[row])),
                 **_faithfulness(subject, batch, row, targets, ends, budget.descent_steps),
                 "pictures": {
-                    "original": _picture(images[row]),
-                    "explanation": _picture(ends[row]),
+                    "original": _image(images[row]),
+                    "explanation": _image(ends[row]),
                     "difference": _difference(ends[row] - images[row]),
                     "grad_cam": _heat(saliencies["Grad-CAM"][row]),
                 },
@@ -223,7 +223,7 @@ def _examples(
     )
 
 
-def _picture(image: Tensor) -> str:
+def _image(image: Tensor) -> str:
     """PNG data URI of (C, H, W) in [0, 1]; one channel is drawn grey."""
     pixels = (image.clamp(0.0, 1.0) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     if pixels.shape[2] == 1:
@@ -235,10 +235,10 @@ def _picture(image: Tensor) -> str:
 
 def _difference(delta: Tensor) -> str:
     """Signed difference around grey, stretched to its largest value."""
-    return _picture(0.5 + 0.5 * delta / delta.abs().max().clamp_min(1e-12))
+    return _image(0.5 + 0.5 * delta / delta.abs().max().clamp_min(1e-12))
 
 
 def _heat(saliency: Tensor) -> str:
     """Saliency from black (least) to white (most)."""
     low, high = saliency.min(), saliency.max()
-    return _picture(((saliency - low) / (high - low).clamp_min(1e-12))[None])
+    return _image(((saliency - low) / (high - low).clamp_min(1e-12))[None])

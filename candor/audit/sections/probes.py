@@ -20,7 +20,7 @@ from candor.contracts.worker import Goal
 PANEL_EPS_L2 = 1.0
 BUDGETS_L2 = (0.25, 0.5, 1.0, 2.0, 4.0)
 RESTARTS = 5
-RUNS = 5  # of the same picture, to see a random output
+RUNS = 5  # of the same image, to see a random output
 MOST_TARGETS = 9
 SLOPE_STEP_RMSE = 1e-3
 CURVATURE_STEP_RMSE = 1e-2

@@ -33,7 +33,7 @@ class Answer:
     """An explanation ready to be shown."""
 
     explanation: api.Explanation
-    picture: Image.Image
+    image: Image.Image
     difference: Difference
 
     @property
@@ -73,7 +73,7 @@ class View:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("out/demo"),
     target: Annotated[
         str | None, typer.Option(help="Class to ask for; default what the photograph shows.")
     ] = None,
@@ -86,7 +86,7 @@ def demo(
     ] = PLAIN_MODEL,
     as_json: AsJson = False,
 ) -> None:
-    """Start the service, explain a photograph of a cat, write the pictures and stop."""
+    """Start the service, explain a photograph of a cat, write the images and stop."""
     console = Console(stderr=as_json)
     config = StackConfig(
         models_dir=models_dir,
@@ -175,7 +175,7 @@ def _write(out: Path, views: Sequence[View]) -> None:
 
 
 def _panels(view: View) -> list[Panel]:
-    """One row of the picture: what the model sees, then each explanation and its change."""
+    """One row of the image: what the model sees, then each explanation and its change."""
     likely = view.response.predictions_before[0]
     said = f"says {likely.name} {likely.confidence:.1%}"
     falls = f"until RMSE {view.radius}: {view.attack.falls_to.name}"
@@ -184,8 +184,8 @@ def _panels(view: View) -> list[Panel]:
         asked = "Why" if answer.name == likely.name else "What would make it"
         change = answer.difference
         panels += [
-            Panel(f"{asked} {answer.name}?", answer.picture, _notes(answer.explanation)),
-            Panel(f"Change towards {answer.name}", change.picture, scale_notes(change)),
+            Panel(f"{asked} {answer.name}?", answer.image, _notes(answer.explanation)),
+            Panel(f"Change towards {answer.name}", change.image, scale_notes(change)),
         ]
     return panels
 

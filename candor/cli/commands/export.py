@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from candor.contracts.card import ModelCard
     from candor.data.images import Images
 
-Images = NDArray[np.float32]
-Network = Callable[[Images], NDArray[np.float32]]
+Pixels = NDArray[np.float32]
+Network = Callable[[Pixels], NDArray[np.float32]]
 
 _FORMATS = ("onnx",)
 _TOLERANCE = 1e-4  # of the largest logit: float32 summed in another order
@@ -107,7 +107,7 @@ def _export(plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _images(plan: _Plan, card: "ModelCard") -> tuple[str, Images]:
+def _images(plan: _Plan, card: "ModelCard") -> tuple[str, Pixels]:
     """What the check runs on, in words and as (N, C, H, W): test images, or noise without them."""
     import torch
 
@@ -118,7 +118,7 @@ def _images(plan: _Plan, card: "ModelCard") -> tuple[str, Images]:
         noise = generator.random((plan.image_count, *expected), dtype=np.float32)
         return f"random images of seed {plan.seed}, no data set being at hand", noise
     order = np.random.default_rng(plan.seed).permutation(len(dataset))[: plan.image_count]
-    images: Images = dataset.images(torch.from_numpy(order)).numpy()
+    images: Pixels = dataset.images(torch.from_numpy(order)).numpy()
     if images.shape[1:] != expected:
         raise ValueError(f"data: got images {images.shape[1:]}, allowed {expected}")
     return dataset.name, images
@@ -136,7 +136,7 @@ def _test_set(plan: _Plan, card: "ModelCard") -> "Images | None":
         return None
 
 
-def _checked_difference(runtimes: Mapping[str, Network], images: Images) -> float:
+def _checked_difference(runtimes: Mapping[str, Network], images: Pixels) -> float:
     """Largest absolute difference of the logits.
 
     Raises:
@@ -154,7 +154,7 @@ def _checked_difference(runtimes: Mapping[str, Network], images: Images) -> floa
 
 
 def _timed(
-    runtimes: Mapping[str, Network], images: Images, batch: int | None
+    runtimes: Mapping[str, Network], images: Pixels, batch: int | None
 ) -> dict[str, dict[str, float]]:
     """Median milliseconds of one call, by batch size and runtime."""
     sizes = _TIMED_BATCHES if batch is None else (batch,)
@@ -162,7 +162,7 @@ def _timed(
     return {str(size): _medians(runtimes, np.resize(images, (size, *shape))) for size in sizes}
 
 
-def _medians(runtimes: Mapping[str, Network], images: Images) -> dict[str, float]:
+def _medians(runtimes: Mapping[str, Network], images: Pixels) -> dict[str, float]:
     """In turns, so that whatever else the machine does meets all alike."""
     for network in runtimes.values():
         network(images)

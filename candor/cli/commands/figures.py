@@ -63,24 +63,24 @@ def areas(
 
 @app.command()
 def grid(
-    picture: Picture,
+    image: Picture,
     model: Models,
     rho: Annotated[float, typer.Option(help="RMSE of every explanation, (0, 1].")] = _RHO,
     solver: Solver = "fast",
     out: OutDir = _OUT,
 ) -> None:
-    """One picture explained for every class, a row a model (Fig. S3)."""
+    """One image explained for every class, a row a model (Fig. S3)."""
     with clear_errors("figures grid"):
         classes = _classes(model)
         targets = [{"index": index} for index in range(len(classes))]
         caption = f"Explanations for every class, rho {rho:g}"
-        _explain_grid(picture, model, targets, [rho], solver, ["input", *classes], caption, out,
+        _explain_grid(image, model, targets, [rho], solver, ["input", *classes], caption, out,
                       "grid")  # fmt: skip
 
 
 @app.command()
 def sweep(
-    picture: Picture,
+    image: Picture,
     model: Models,
     target: Annotated[str, typer.Option(help="Class name.")],
     rho: Annotated[
@@ -89,17 +89,17 @@ def sweep(
     solver: Solver = "fast",
     out: OutDir = _OUT,
 ) -> None:
-    """One picture explained for one class at growing rho, a row a model (Fig. S4)."""
+    """One image explained for one class at growing rho, a row a model (Fig. S4)."""
     with clear_errors("figures sweep"):
         rhos = list(rho or _RHOS)
         titles = ["input", *(f"{one:g}" for one in rhos)]
         caption = f"Explanations for {target} by rho"
-        _explain_grid(picture, model, [{"name": target}], rhos, solver, titles, caption, out,
+        _explain_grid(image, model, [{"name": target}], rhos, solver, titles, caption, out,
                       "sweep")  # fmt: skip
 
 
 def _explain_grid(
-    picture: Path,
+    image: Path,
     models: Sequence[Path],
     targets: Sequence[dict[str, object]],
     rhos: Sequence[float],
@@ -111,7 +111,7 @@ def _explain_grid(
 ) -> None:
     from candor.viz import figures
 
-    encoded = picture.read_bytes()
+    encoded = image.read_bytes()
     rows = {
         folder.name: _explained(folder, encoded, targets, rhos, solver, len(titles))
         for folder in models
@@ -127,7 +127,7 @@ def _explained(
     solver: str,
     tile_count: int,
 ) -> list["Tile"]:
-    """The picture as the model sees it and every explanation, in the order asked."""
+    """The image as the model sees it and every explanation, in the order asked."""
     from candor.cli.commands.query import as_request
     from candor.stack.in_process import open_local
     from candor.viz.figures import Tile

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from candor.client.sync import CandorClient
     from candor.stack.in_process import LocalClient
 
-Picture = Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")]
+Image = Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")]
 ModelDir = Annotated[
     Path | None, typer.Option("--model", help="Model folder to use in this process, no service.")
 ]
@@ -35,7 +35,7 @@ Steps = Annotated[
 ]
 Solver = Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")]
 Seed = Annotated[int, typer.Option(help="Same request, same seed, same answer.")]
-OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the pictures.")]
+OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the images.")]
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
@@ -43,7 +43,7 @@ DEFAULT_ADDRESS = "127.0.0.1:8500"
 
 
 def predict(
-    picture: Picture,
+    image: Image,
     model: Annotated[
         Path | None,
         typer.Option(help="Model folder, or ONNX file, to use in this process, no service."),
@@ -56,21 +56,21 @@ def predict(
     top_k: TopK = limits.DEFAULT_TOP_K,
     as_json: AsJson = False,
 ) -> None:
-    """What is this picture?"""
+    """What is this image?"""
     with clear_errors("predict"):
         if runtime is not None and model is None:
             raise ValueError(f"runtime: got {runtime!r}, allowed with --model only")
-        values = {"model": name, "image": _image(picture), "top_k": top_k}
+        values = {"model": name, "image": _image(image), "top_k": top_k}
         with _client(model, address, runtime) as client:
             answer = client.predict(as_request(api.PredictRequest, values))
         if as_json:
             print_json(answer.model_dump(mode="json"))
         else:
-            _show_classes(f"{answer.model.name} on {picture}", answer.predictions)
+            _show_classes(f"{answer.model.name} on {image}", answer.predictions)
 
 
 def explain(
-    picture: Picture,
+    image: Image,
     target: Annotated[list[str], typer.Option(help="Class name or index; may be repeated.")],
     rho: Annotated[
         list[float] | None, typer.Option(help="RMSE to change by, (0, 1]; may be repeated.")
@@ -88,11 +88,11 @@ def explain(
     out: OutDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the picture changed by RMSE rho so that the network says the target."""
+    """Show the image changed by RMSE rho so that the network says the target."""
     with clear_errors("explain"):
         values = {
             "model": name,
-            "image": _image(picture),
+            "image": _image(image),
             "targets": [_class_ref(text) for text in target],
             "rhos": rho or [],
             "direction": api.Direction.AGAINST if against else api.Direction.FOR,
@@ -108,11 +108,11 @@ def explain(
         if as_json:
             print_json(answer.model_dump(mode="json"))
         else:
-            _show_explanations(picture, answer)
+            _show_explanations(image, answer)
 
 
 def probe(
-    picture: Picture,
+    image: Image,
     label: Annotated[
         str | None, typer.Option(help="True class, name or index; default what is predicted.")
     ] = None,
@@ -126,11 +126,11 @@ def probe(
     out: OutDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """How little must the picture change before the network errs (attack, BTR)?"""
+    """How little must the image change before the network errs (attack, BTR)?"""
     with clear_errors("probe"):
         values = {
             "model": name,
-            "image": _image(picture),
+            "image": _image(image),
             "label": None if label is None else _class_ref(label),
             **({} if steps is None else {"steps": steps}),
             "solver": solver,
@@ -147,11 +147,11 @@ def probe(
         if as_json:
             print_json(answer.model_dump(mode="json"))
         else:
-            _show_probe(picture, answer)
+            _show_probe(image, answer)
 
 
 def compare(
-    picture: Picture,
+    image: Image,
     target: Annotated[
         str | None, typer.Option(help="Class name or index; default what is predicted.")
     ] = None,
@@ -171,7 +171,7 @@ def compare(
     with clear_errors("compare"):
         values = {
             "model": name,
-            "image": _image(picture),
+            "image": _image(image),
             "target": None if target is None else _class_ref(target),
             "rho": rho,
             **({} if steps is None else {"steps": steps}),
@@ -185,7 +185,7 @@ def compare(
         if as_json:
             print_json(answer.model_dump(mode="json"))
         else:
-            _show_comparison(picture, answer)
+            _show_comparison(image, answer)
 
 
 def _client(
@@ -222,8 +222,8 @@ def as_request(kind: type[RequestT], values: dict[str, object]) -> RequestT:
         ) from err
 
 
-def _image(picture: Path) -> dict[str, bytes]:
-    return {"encoded": picture.read_bytes()}
+def _image(image: Path) -> dict[str, bytes]:
+    return {"encoded": image.read_bytes()}
 
 
 def _class_ref(text: str) -> dict[str, int | str]:
@@ -259,8 +259,8 @@ def _show_classes(title: str, classes: Sequence[api.ClassConfidence]) -> None:
     console().print(table)
 
 
-def _show_explanations(picture: Path, answer: api.ExplainResponse) -> None:
-    table = Table(title=f"{answer.model.name} on {picture}")
+def _show_explanations(image: Path, answer: api.ExplainResponse) -> None:
+    table = Table(title=f"{answer.model.name} on {image}")
     for heading in ("target", "rho", "RMSE", "before", "after", "says now", "status", "steps"):
         table.add_column(heading)
     for item in answer.explanations:
@@ -277,8 +277,8 @@ def _show_explanations(picture: Path, answer: api.ExplainResponse) -> None:
     console().print(table)
 
 
-def _show_probe(picture: Path, answer: api.ProbeResponse) -> None:
-    table = Table(title=f"{answer.model.name} on {picture}, label {answer.label.name}")
+def _show_probe(image: Path, answer: api.ProbeResponse) -> None:
+    table = Table(title=f"{answer.model.name} on {image}, label {answer.label.name}")
     for heading in ("goal", "status", "radius (RMSE)", "falls to", "label then", "steps"):
         table.add_column(heading)
     for item in answer.results:
@@ -294,10 +294,10 @@ def _show_probe(picture: Path, answer: api.ProbeResponse) -> None:
     console().print(table)
 
 
-def _show_comparison(picture: Path, answer: api.CompareResponse) -> None:
+def _show_comparison(image: Path, answer: api.CompareResponse) -> None:
     target, moved = answer.explanation.target.name, answer.perturbation
     table = Table(
-        title=f"{answer.model.name} on {picture}, target {target}",
+        title=f"{answer.model.name} on {image}, target {target}",
         caption=f"perturbed by RMSE {moved.rmse:.4f}: {target} "
         f"{moved.confidence_before:.1%} -> {moved.confidence_after:.1%}",
     )

@@ -11,7 +11,7 @@ from candor.annotation.extra_data import Control, join_extra
 from candor.cli.options import DataDir, open_dataset
 from candor.cli.output import AsJson, clear_errors, console, print_json
 
-_PICTURES = 8  # training images explained as training goes
+_IMAGES = 8  # training images explained as training goes
 
 if TYPE_CHECKING:
     from candor.data.images import Images
@@ -176,7 +176,7 @@ def _run(network: Any, data: "Images", config: "TrainConfig", run_dir: Path) -> 
     from training.loop import Progress as StepProgress
     from training.loop import train as run_training
 
-    shown = slice(_PICTURES)
+    shown = slice(_IMAGES)
     events = RunEvents(run_dir / "tensorboard", network, data.images(shown), data.labels[shown])
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with (

@@ -29,7 +29,7 @@ _PATHS: tuple[tuple[str, Rule], ...] = (
     (r"/healthz/(live|ready)", Anybody.OPEN),
     (r"/v2/health/(live|ready)", Anybody.OPEN),
     (r"/(login|logout)", Anybody.OPEN),
-    (r"/pages/[^/]+", Anybody.OPEN),  # styles, scripts and the sample picture
+    (r"/pages/[^/]+", Anybody.OPEN),  # styles, scripts and the sample image
     (r"/v1/predict", Scope.PREDICT),
     (r"/v1/models/[^/]+:predict", Scope.PREDICT),
     (r"/v2/models/[^/]+(/versions/[^/]+)?/infer", Scope.PREDICT),
@@ -84,7 +84,7 @@ class Credentials:
     tenant: str = ""
 
 
-class Guard:
+class Authorizer:
     """Identity, scope and quota of every request.
 
     Raises:

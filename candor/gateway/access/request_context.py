@@ -23,7 +23,9 @@ MAX_TENANT_CHARS = 64
 # Set by the guard for the rest of a request's task; None where nobody needs a key.
 tenant_of_key: ContextVar[str | None] = ContextVar("tenant_of_key", default=None)
 # Set by whoever watches a request; told the name of the model that works on it.
-tell_model: ContextVar[Callable[[str], None]] = ContextVar("tell_model", default=lambda name: None)
+report_model: ContextVar[Callable[[str], None]] = ContextVar(
+    "tell_model", default=lambda name: None
+)
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
@@ -36,7 +38,7 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class RequestContext:
     """What the transport knows of a request.
 
     Attributes:
@@ -56,7 +58,9 @@ class Caller:
         return Priority.REPORT if self.is_report else usual
 
 
-def caller_of(request_id: str, headers: dict[str, str], seconds_left: float | None) -> Caller:
+def request_context_of(
+    request_id: str, headers: dict[str, str], seconds_left: float | None
+) -> RequestContext:
     """The caller of a request with these headers or metadata, keys in lower case.
 
     The tenant is that of the key it came with; only where nobody needs one the headers name it.
@@ -76,7 +80,7 @@ def caller_of(request_id: str, headers: dict[str, str], seconds_left: float | No
         )
     arrived = time.monotonic()
     tenant = tenant_of_key.get()
-    return Caller(
+    return RequestContext(
         request_id=request_id,
         tenant=named_tenant(headers) if tenant is None else tenant,
         is_report=priority == "report",

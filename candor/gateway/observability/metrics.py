@@ -157,7 +157,7 @@ class Metrics:
             "search_steps", "Steps a search took.", ("model",), _COUNT_EDGES
         )
         self._rmse = self._histogram(
-            "search_rmse", "RMSE of a search's picture.", ("model", "goal"), _RMSE_EDGES
+            "search_rmse", "RMSE of a search's image.", ("model", "goal"), _RMSE_EDGES
         )
         self._active = self._gauge("active_searches", "Searches that have begun.", ("model",))
         self._waiting = self._gauge(

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from candor import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.gateway.access.request_context import tell_model
+from candor.gateway.access.request_context import report_model
 from candor.gateway.observability.metrics import VERBS, Metrics
 from candor.rpc import status
 from candor.tracing import NO_TRACING, Tracing
@@ -83,7 +83,7 @@ class Call:
         self.partial_count = sum(part.is_partial for part in parts)
 
 
-class Observer:
+class RequestLog:
     """Watches the requests of all doors.
 
     Args:
@@ -111,7 +111,7 @@ class Observer:
         )
         # Never detached: a request has a task of its own, and a stream may be closed in another.
         context.attach(trace.set_span_in_context(span))
-        tell_model.set(call.set_model)
+        report_model.set(call.set_model)
         try:
             yield
         except ServiceError as err:

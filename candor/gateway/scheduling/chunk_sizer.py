@@ -4,7 +4,7 @@ from collections.abc import Hashable
 
 MAX_CHUNK_STEPS = 50
 _NEW_SHARE = 0.3  # weight of the newest measurement in the average
-_FALLBACK_SECONDS = 5e-6  # of one step over one value of a picture, before anything was measured
+_FALLBACK_SECONDS = 5e-6  # of one step over one value of an image, before anything was measured
 _MOST_GROWTH = 4.0  # of a chunk's length while nobody new comes
 # A state travels as often as a chunk is cut; of so few steps that would be a large share of its
 # cost, so the batch becomes smaller instead, down to what still fills a CPU.
@@ -21,7 +21,7 @@ class ChunkClock:
         chunk_seconds: how long a chunk should take, all of it, that brings somebody a first
             result.  While nobody new comes, each next chunk of a lane takes twice as long, up to
             four times this: whoever comes waits for it, but states travel less often.
-        value_count: C*H*W of the model's pictures; sizes the first chunk.
+        value_count: C*H*W of the model's images; sizes the first chunk.
     """
 
     def __init__(self, chunk_seconds: float, value_count: int) -> None:
@@ -36,12 +36,12 @@ class ChunkClock:
     def has_measured(self) -> bool:
         return bool(self._step_seconds)
 
-    def begin(self, lane: Hashable, batch_size: int, *, has_newcomer: bool) -> int:
+    def begin(self, service_class: Hashable, batch_size: int, *, has_newcomer: bool) -> int:
         """Steps of the chunk that begins now.  A newcomer makes every lane begin anew."""
         if has_newcomer:
             self._lengths.clear()
-        length = self._lengths.get(lane, self._shortest)
-        self._lengths[lane] = min(2.0 * length, _MOST_GROWTH * self._shortest)
+        length = self._lengths.get(service_class, self._shortest)
+        self._lengths[service_class] = min(2.0 * length, _MOST_GROWTH * self._shortest)
         return self._steps_in(length, batch_size)
 
     def batch_limit(self, max_batch: int) -> int:

@@ -25,14 +25,14 @@ from candor.gateway.scheduling.chunk_sizer import ChunkClock
 from candor.gateway.scheduling.jobs import (
     Arrays,
     Ending,
-    Errand,
-    Lane,
-    Passenger,
+    Job,
+    SaliencyJob,
     Search,
     SearchResult,
+    ServiceClass,
     as_service_error,
 )
-from candor.gateway.scheduling.policy import CONDEMNED_DEATHS, SearchQueue
+from candor.gateway.scheduling.policy import POISONED_DEATHS, SearchQueue
 from candor.gateway.workers.protocol import (
     WorkerBackend,
     WorkerDied,
@@ -51,7 +51,7 @@ class SearchScheduler:
     """Runs the searches of one model; make and use it inside one event loop.
 
     Args:
-        value_count: C*H*W of the model's pictures.
+        value_count: C*H*W of the model's images.
         worker_count: chunks computed at once, each by a worker of its own.
         max_batch: searches in one chunk.
         max_waiting: searches beyond those that all workers hold at once.
@@ -132,7 +132,7 @@ class SearchScheduler:
             item=item,
             arrays={"image": image},
             future=loop.create_future(),
-            lane=self.lane(priority, item),
+            service_class=self.service_class(priority, item),
             tenant=tenant,
             number=next(self._numbers),
         )
@@ -146,18 +146,18 @@ class SearchScheduler:
         *,
         tenant: str = "",
         priority: Priority = Priority.EXPLAIN,
-    ) -> Errand:
+    ) -> SaliencyJob:
         """The same for a call of its own, which takes its turn among the long searches."""
-        errand = Errand(
+        saliency_job = SaliencyJob(
             item=item,
             arrays=arrays,
             future=asyncio.get_running_loop().create_future(),
-            lane=Lane(priority, is_long=True),
+            service_class=ServiceClass(priority, is_long=True),
             tenant=tenant,
             number=next(self._numbers),
         )
-        self._admit(errand)
-        return errand
+        self._admit(saliency_job)
+        return saliency_job
 
     def end_now(self, search: Search) -> asyncio.Future[SearchResult]:
         """The best of a search so far, verified, about `ending_seconds` from now.
@@ -169,28 +169,30 @@ class SearchScheduler:
         self._start()
         return ending.future
 
-    def lane(self, priority: Priority, item: SearchItem) -> Lane:
-        return Lane(priority, is_long=item.step_count > self._short_steps)
+    def service_class(self, priority: Priority, item: SearchItem) -> ServiceClass:
+        return ServiceClass(priority, is_long=item.step_count > self._short_steps)
 
     @property
     def ending_seconds(self) -> float:
         """How long `end_now` takes at worst: the chunk on its way, then its own call."""
         return self._clock.chunk_length(self._batch_size()) + self._clock.ending_length()
 
-    def first_result_seconds(self, tenant: str, lane: Lane) -> float:
+    def first_result_seconds(self, tenant: str, service_class: ServiceClass) -> float:
         """Until a search that came now could be ended with a result, estimated."""
         places = self._worker_count * self._clock.batch_limit(self._max_batch)
-        chunks = self._queue.count_before(tenant, lane) // places
+        chunks = self._queue.count_before(tenant, service_class) // places
         chunks += math.ceil(len(self._calls) / self._worker_count)
         chunk = self._clock.chunk_length(self._batch_size())
         return chunks * chunk + self._clock.step_seconds(1) + self._clock.ending_length()
 
-    def whole_seconds(self, items: Sequence[SearchItem], tenant: str, lane: Lane) -> float:
+    def whole_seconds(
+        self, items: Sequence[SearchItem], tenant: str, service_class: ServiceClass
+    ) -> float:
         """Until all of ``items`` would be done, estimated; a guess would turn too many away.
 
         What misses its deadline has cost as much as what meets it, so the estimate is cautious.
         """
-        first = self.first_result_seconds(tenant, lane)
+        first = self.first_result_seconds(tenant, service_class)
         if not self._clock.has_measured:
             return first
         steps = sum(item.step_count for item in items)
@@ -198,9 +200,9 @@ class SearchScheduler:
         shared = _CAUTION * (steps + self._steps_left()) * self._image_step_seconds()
         return first + max(alone, shared)
 
-    def positions(self, lane: Lane) -> dict[int, int]:
+    def positions(self, service_class: ServiceClass) -> dict[int, int]:
         """See `SearchQueue.positions`."""
-        return self._queue.positions(lane)
+        return self._queue.positions(service_class)
 
     async def close(self) -> None:
         """Stops at once; searches still running fail with MODEL_NOT_READY."""
@@ -212,9 +214,9 @@ class SearchScheduler:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._fail_all(not_ready(self._model, "shutting down"))
 
-    def _admit(self, passenger: Passenger) -> None:
-        passenger.future.add_done_callback(lambda _: self._settle(passenger))
-        self._queue.add(passenger)
+    def _admit(self, job: Job) -> None:
+        job.future.add_done_callback(lambda _: self._settle(job))
+        self._queue.add(job)
         self._start()
 
     def _start(self) -> None:
@@ -223,19 +225,19 @@ class SearchScheduler:
             self._loop_task = loop.create_task(self._work(), name=f"searches of {self._model}")
         self._wake.set()
 
-    def _settle(self, passenger: Passenger) -> None:
+    def _settle(self, job: Job) -> None:
         """Out of the queue once it is over and no worker has it; only then its place is free."""
-        future = passenger.future
+        future = job.future
         is_ended = not future.cancelled() and future.exception() is None  # seen, whoever has left
-        if isinstance(passenger, Search):
+        if isinstance(job, Search):
             if is_ended:
-                self._tell_end(passenger, future.result())
-            elif future.cancelled() and not passenger.is_answered:
+                self._tell_end(job, future.result())
+            elif future.cancelled() and not job.is_answered:
                 self._metrics.search_cancelled(self._model)
-        passenger.when_landed(lambda: self._remove(passenger))
+        job.when_returned(lambda: self._remove(job))
 
-    def _remove(self, passenger: Passenger) -> None:
-        self._queue.remove(passenger)
+    def _remove(self, job: Job) -> None:
+        self._queue.remove(job)
         self._wake.set()
 
     def _tell_end(self, search: Search, result: SearchResult) -> None:
@@ -245,7 +247,7 @@ class SearchScheduler:
         )
 
     def _tell_load(self) -> None:
-        active = sum(passenger.is_started for passenger in self._queue)
+        active = sum(job.is_started for job in self._queue)
         self._metrics.set_load(
             self._model,
             active=active,
@@ -287,10 +289,10 @@ class SearchScheduler:
             return False
         task = asyncio.create_task(work)
         self._calls.add(task)
-        task.add_done_callback(self._landed)
+        task.add_done_callback(self._returned)
         return True
 
-    def _landed(self, task: "asyncio.Task[None]") -> None:
+    def _returned(self, task: "asyncio.Task[None]") -> None:
         self._calls.discard(task)
         self._wake.set()
 
@@ -307,23 +309,23 @@ class SearchScheduler:
         batch = self._queue.next_batch(size, self._clock.chunk_length(size))
         if not batch:
             return None
-        for passenger in batch:
-            passenger.is_flying = True
-            if isinstance(passenger, Search) and not passenger.is_started:
-                self._metrics.search_started(self._model, passenger.age_seconds)
-            passenger.is_started = True
+        for job in batch:
+            job.is_in_flight = True
+            if isinstance(job, Search) and not job.is_started:
+                self._metrics.search_started(self._model, job.age_seconds)
+            job.is_started = True
         return self._chunk(batch)
 
-    async def _chunk(self, batch: list[Passenger]) -> None:
-        is_errand = isinstance(batch[0], Errand)
-        before = [passenger.step for passenger in batch]
+    async def _chunk(self, batch: list[Job]) -> None:
+        is_saliency_job = isinstance(batch[0], SaliencyJob)
+        before = [job.step for job in batch]
         chunk_steps = 0
-        if not is_errand:
-            lane = batch[0].lane
-            chunk_steps = self._clock.begin(lane, len(batch), has_newcomer=0 in before)
+        if not is_saliency_job:
+            service_class = batch[0].service_class
+            chunk_steps = self._clock.begin(service_class, len(batch), has_newcomer=0 in before)
         begun = time.perf_counter()
         try:
-            items = [passenger.packed(chunk_steps) for passenger in batch]
+            items = [job.packed(chunk_steps) for job in batch]
             with self._span(batch, chunk_steps):
                 answers = await self._call(items)
         except WorkerUnavailable as err:
@@ -336,38 +338,38 @@ class SearchScheduler:
             taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
             self._charge(batch, taken, seconds)
             # An errand takes no step of a search, but whoever came meanwhile waited as long.
-            steps = 0 if is_errand else max(taken)
+            steps = 0 if is_saliency_job else max(taken)
             self._clock.record(len(batch), steps, seconds, is_cut=steps < chunk_steps)
-            if not is_errand:
+            if not is_saliency_job:
                 self._tell_chunk(batch, before, taken, seconds)
         finally:
-            for passenger in batch:
-                passenger.land()
+            for job in batch:
+                job.land()
 
     def _tell_chunk(
-        self, batch: Sequence[Passenger], before: list[int], taken: list[int], seconds: float
+        self, batch: Sequence[Job], before: list[int], taken: list[int], seconds: float
     ) -> None:
         self._metrics.chunk_ended(self._model, len(batch), seconds)
         for search, begin, steps in zip(batch, before, taken, strict=True):
             if begin == 0 < steps:
                 self._metrics.search_progressed(self._model, search.age_seconds)
 
-    def _charge(self, batch: Sequence[Passenger], steps: list[int], seconds: float) -> None:
+    def _charge(self, batch: Sequence[Job], steps: list[int], seconds: float) -> None:
         """Shares ``seconds`` of a worker out over the batch by the steps each was taken."""
-        for passenger, count in zip(batch, steps, strict=True):
-            passenger.deaths = 0
+        for job, count in zip(batch, steps, strict=True):
+            job.deaths = 0
             cost = seconds * count / max(1, sum(steps))
-            self._queue.charge(passenger, cost)
-            self._metrics.computed(passenger.tenant, cost)
-            self._on_charge(passenger.tenant, cost)
+            self._queue.charge(job, cost)
+            self._metrics.computed(job.tenant, cost)
+            self._on_charge(job.tenant, cost)
 
-    def _span(self, batch: Sequence[Passenger], steps: int) -> AbstractContextManager[object]:
+    def _span(self, batch: Sequence[Job], steps: int) -> AbstractContextManager[object]:
         attributes = {
             "candor.model": self._model,
             "candor.searches": len(batch),
             "candor.steps": steps,
         }
-        parents = [passenger.trace for passenger in batch]
+        parents = [job.trace for job in batch]
         return shared_span(self._tracer, "chunk", parents, attributes)
 
     async def _end(self, endings: list[Ending]) -> None:
@@ -398,12 +400,12 @@ class SearchScheduler:
         self._forget_absence()
         return answers
 
-    def _strike(self, batch: list[Passenger], err: WorkerUnavailable) -> None:
+    def _strike(self, batch: list[Job], err: WorkerUnavailable) -> None:
         """The chunk will be repeated; a search that keeps killing its worker will not."""
         if isinstance(err, WorkerDied):
             for search in batch:
                 search.deaths += 1
-                if search.deaths >= CONDEMNED_DEATHS:
+                if search.deaths >= POISONED_DEATHS:
                     message = (
                         f"its worker died {search.deaths} times in a row, at last alone with it"
                     )
@@ -429,7 +431,7 @@ class SearchScheduler:
         _fail([*self._queue, *self._endings], error)
 
 
-def _fail(waiting: Sequence[Passenger | Ending], error: Exception) -> None:
+def _fail(waiting: Sequence[Job | Ending], error: Exception) -> None:
     known = as_service_error(error) if isinstance(error, WorkerFault) else error
     for one in waiting:
         one.fail(known)

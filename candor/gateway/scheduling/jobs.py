@@ -31,7 +31,7 @@ Arrays = Mapping[str, NDArray[Any]]
 _SALIENCIES = {"saliency", "perturbed_saliency"}
 
 
-class Lane(NamedTuple):
+class ServiceClass(NamedTuple):
     """Searches that share a turn: of one class, and short or long."""
 
     priority: Priority
@@ -59,7 +59,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Saliencies (H, W) float32 of a picture and of its perturbed twin, and their scores."""
+    """Saliencies (H, W) float32 of an image and of its perturbed twin, and their scores."""
 
     scores: CompareAnswer
     saliency: NDArray[np.float32]
@@ -67,7 +67,7 @@ class Compared:
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True, kw_only=True)
-class Passenger(ABC):
+class Job(ABC):
     """What waits for its turn with a worker; mutable, owned by its scheduler.
 
     Attributes:
@@ -81,15 +81,15 @@ class Passenger(ABC):
     """
 
     future: asyncio.Future[Any]
-    lane: Lane
+    service_class: ServiceClass
     tenant: str
     number: int
     deaths: int = 0
-    is_flying: bool = False
+    is_in_flight: bool = False
     trace: Context = field(default_factory=get_current)
     admitted: float = field(default_factory=time.monotonic)
     is_started: bool = False
-    _on_landing: list[Callable[[], None]] = field(default_factory=list)
+    _on_return: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def age_seconds(self) -> float:
@@ -114,16 +114,16 @@ class Passenger(ABC):
     def take(self, message: bytes) -> int:
         """Files the answer; returns the steps done by now."""
 
-    def when_landed(self, call: Callable[[], None]) -> None:
+    def when_returned(self, call: Callable[[], None]) -> None:
         """Calls once no worker has this search any more, now if none has."""
-        if self.is_flying:
-            self._on_landing.append(call)
+        if self.is_in_flight:
+            self._on_return.append(call)
         else:
             call()
 
     def land(self) -> None:
-        self.is_flying = False
-        waiting, self._on_landing = self._on_landing, []
+        self.is_in_flight = False
+        waiting, self._on_return = self._on_return, []
         for call in waiting:
             call()
 
@@ -133,11 +133,11 @@ class Passenger(ABC):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Search(Passenger):
+class Search(Job):
     """Flies chunk by chunk, with others.
 
     Attributes:
-        arrays: the picture, and what a worker sent last of the state.
+        arrays: the image, and what a worker sent last of the state.
         progress: what the worker said of that state; None before the first chunk.
         is_answered: its best so far was asked for and given.
     """
@@ -182,7 +182,7 @@ class Search(Passenger):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Errand(Passenger):
+class SaliencyJob(Job):
     """One call of its own and no more: a saliency."""
 
     item: CompareItem

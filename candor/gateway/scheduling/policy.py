@@ -14,26 +14,28 @@ from collections.abc import Iterator, Sequence
 
 from candor.gateway.access.request_context import Priority
 from candor.gateway.scheduling.fair_share import Shares
-from candor.gateway.scheduling.jobs import Errand, Lane, Passenger
+from candor.gateway.scheduling.jobs import Job, SaliencyJob, ServiceClass
 
 _CLASS_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
 _SHORT_FACTOR = 2.5  # two chunks in a row, which is a short search, then a long one's turn
-SUSPECT_DEATHS = 2  # a search aboard that many deaths in a row flies alone
-CONDEMNED_DEATHS = 4  # and is given up after two more
+ISOLATED_DEATHS = 2  # a search aboard that many deaths in a row flies alone
+POISONED_DEATHS = 4  # and is given up after two more
 
 
-def _weight(lane: Lane) -> float:
-    return _CLASS_WEIGHTS[lane.priority] * (1.0 if lane.is_long else _SHORT_FACTOR)
+def _weight(service_class: ServiceClass) -> float:
+    return _CLASS_WEIGHTS[service_class.priority] * (
+        1.0 if service_class.is_long else _SHORT_FACTOR
+    )
 
 
-def _flies_alone(search: Passenger) -> bool:
-    return isinstance(search, Errand) or search.deaths >= SUSPECT_DEATHS
+def _is_isolated(search: Job) -> bool:
+    return isinstance(search, SaliencyJob) or search.deaths >= ISOLATED_DEATHS
 
 
-def _place_in_line(search: Passenger) -> tuple[int, bool, int]:
+def _place_in_line(search: Job) -> tuple[int, bool, int]:
     """Among a tenant's own: suspects first, to clear most of them soon; then who has not begun."""
-    is_suspect = search.deaths >= SUSPECT_DEATHS
-    deaths = search.deaths if is_suspect else CONDEMNED_DEATHS
+    is_isolated = search.deaths >= ISOLATED_DEATHS
+    deaths = search.deaths if is_isolated else POISONED_DEATHS
     return deaths, search.step > 0, search.number
 
 
@@ -41,76 +43,81 @@ class SearchQueue:
     """Every search of one model that is not over, and whose turn it is."""
 
     def __init__(self) -> None:
-        self._searches: dict[int, Passenger] = {}
-        self._lanes: Shares[Lane] = Shares()
+        self._searches: dict[int, Job] = {}
+        self._service_classes: Shares[ServiceClass] = Shares()
         self._tenants: Shares[str] = Shares()
 
     def __len__(self) -> int:
         return len(self._searches)
 
-    def __iter__(self) -> Iterator[Passenger]:
+    def __iter__(self) -> Iterator[Job]:
         return iter(self._searches.values())
 
-    def add(self, search: Passenger) -> None:
+    def add(self, search: Job) -> None:
         self._searches[search.number] = search
-        self._lanes.join(search.lane)
+        self._service_classes.join(search.service_class)
         self._tenants.join(search.tenant)
 
-    def remove(self, search: Passenger) -> None:
+    def remove(self, search: Job) -> None:
         """Safe to repeat."""
         if self._searches.pop(search.number, None) is not None:
-            self._lanes.leave(search.lane)
+            self._service_classes.leave(search.service_class)
             self._tenants.leave(search.tenant)
 
-    def next_batch(self, limit: int, seconds: float) -> list[Passenger]:
+    def next_batch(self, limit: int, seconds: float) -> list[Job]:
         """At most ``limit`` searches for the next chunk; empty when all fly already.
 
         Args:
             seconds: what the chunk will take, about.
         """
-        lanes: dict[Lane, list[Passenger]] = defaultdict(list)
+        service_classes: dict[ServiceClass, list[Job]] = defaultdict(list)
         for search in self._ready():
-            lanes[search.lane].append(search)
-        if not lanes:
+            service_classes[search.service_class].append(search)
+        if not service_classes:
             return []
-        owner = min(lanes, key=lambda lane: self._lanes.had(lane) + seconds / _weight(lane))
-        batch = self._shared_out(lanes.pop(owner), limit, seconds / limit)
-        if _flies_alone(batch[0]):
+        owner = min(
+            service_classes,
+            key=lambda service_class: (
+                self._service_classes.had(service_class) + seconds / _weight(service_class)
+            ),
+        )
+        batch = self._shared_out(service_classes.pop(owner), limit, seconds / limit)
+        if _is_isolated(batch[0]):
             return batch[:1]
-        batch = [search for search in batch if not _flies_alone(search)]
-        return batch + self._riders(owner, lanes, min(limit - len(batch), len(batch)))
+        batch = [search for search in batch if not _is_isolated(search)]
+        return batch + self._riders(owner, service_classes, min(limit - len(batch), len(batch)))
 
-    def charge(self, search: Passenger, seconds: float) -> None:
+    def charge(self, search: Job, seconds: float) -> None:
         """What a chunk cost ``search``."""
-        self._lanes.charge(search.lane, seconds, _weight(search.lane))
+        self._service_classes.charge(search.service_class, seconds, _weight(search.service_class))
         self._tenants.charge(search.tenant, seconds)
 
-    def count_before(self, tenant: str, lane: Lane) -> int:
+    def count_before(self, tenant: str, service_class: ServiceClass) -> int:
         """Searches that have their first chunk before the tenant's next one has."""
         return sum(
-            search.tenant == tenant and search.lane == lane and search.step == 0
+            search.tenant == tenant and search.service_class == service_class and search.step == 0
             for search in self._ready()
         )
 
-    def positions(self, lane: Lane) -> dict[int, int]:
+    def positions(self, service_class: ServiceClass) -> dict[int, int]:
         """By number: where each search of a lane that has not begun stands in line, from 1."""
         waiting = (
-            search.number for search in self._ready() if search.lane == lane and search.step == 0
+            search.number
+            for search in self._ready()
+            if search.service_class == service_class and search.step == 0
         )
         return {number: place for place, number in enumerate(waiting, start=1)}
 
-    def _ready(self) -> Iterator[Passenger]:
-        return (s for s in self._searches.values() if not s.is_flying and not s.future.done())
+    def _ready(self) -> Iterator[Job]:
+        return (s for s in self._searches.values() if not s.is_in_flight and not s.future.done())
 
-    def _shared_out(
-        self, searches: Sequence[Passenger], limit: int, seconds_a_place: float
-    ) -> list[Passenger]:
+    def _shared_out(self, searches: Sequence[Job], limit: int, seconds_a_place: float) -> list[Job]:
         """Place by place to the tenant that has had least."""
-        lines: dict[str, deque[Passenger]] = defaultdict(deque)
+        lines: dict[str, deque[Job]] = defaultdict(deque)
         for search in sorted(searches, key=_place_in_line):
             lines[search.tenant].append(search)
         had = {tenant: self._tenants.had(tenant) for tenant in lines}
-        chosen: list[Passenger] = []
+        chosen: list[Job] = []
         while lines and len(chosen) < limit:
             tenant = min(lines, key=had.__getitem__)
             chosen.append(lines[tenant].popleft())
@@ -120,14 +127,14 @@ class SearchQueue:
         return chosen
 
     def _riders(
-        self, owner: Lane, others: dict[Lane, list[Passenger]], places: int
-    ) -> list[Passenger]:
+        self, owner: ServiceClass, others: dict[ServiceClass, list[Job]], places: int
+    ) -> list[Job]:
         """Long searches of other lanes that fill a long batch, at most to double its size.
 
         A larger batch does more a second, but every place slows down those whose turn it is.
         """
-        riders: list[Passenger] = []
-        for lane in sorted(others, key=self._lanes.had):
-            if owner.is_long and lane.is_long:
-                riders += [s for s in others[lane] if not _flies_alone(s)]
+        riders: list[Job] = []
+        for service_class in sorted(others, key=self._service_classes.had):
+            if owner.is_long and service_class.is_long:
+                riders += [s for s in others[service_class] if not _is_isolated(s)]
         return riders[: max(0, places)]

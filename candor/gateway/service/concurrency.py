@@ -7,7 +7,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 _CROWDED_SECONDS = 1.0  # when to come back to a gateway that has all the requests it can hold
 
 
-class Slots:
+class ConcurrencyLimiter:
     """A fixed number of places, each taken until the work of its request has stopped."""
 
     def __init__(self, limit: int) -> None:
@@ -41,8 +41,8 @@ class Slots:
 class Slot:
     """One place, given back by the last of those who hold it; its request is the first."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+        self._limiter = limiter
         self._holders = 1
 
     def hold(self) -> None:
@@ -51,4 +51,4 @@ class Slot:
     def drop(self) -> None:
         self._holders -= 1
         if self._holders == 0:
-            self._slots.give_back()
+            self._limiter.give_back()

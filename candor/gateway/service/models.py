@@ -29,7 +29,7 @@ from candor.gateway.scheduling.dispatcher import SearchScheduler
 from candor.gateway.scheduling.jobs import item_error, read_answer
 from candor.gateway.service import validation
 from candor.gateway.service.cache import ResultCache
-from candor.gateway.service.search_pool import SearchDesk
+from candor.gateway.service.search_pool import SearchPool
 from candor.gateway.workers.protocol import (
     MAX_CALL_BYTES,
     Role,
@@ -43,8 +43,8 @@ from candor.gateway.workers.protocol import (
 from candor.images import pixels
 from candor.tracing import Tracing
 
-_STATE_PICTURES = 5  # a search's state is four arrays of a picture's size, and some numbers
-_READY_GREY = 0.5  # of the picture that readiness is tried on
+_STATE_IMAGES = 5  # a search's state is four arrays of an image's size, and some numbers
+_READY_GREY = 0.5  # of the image that readiness is tried on
 _log = logging.getLogger("gateway.served")
 
 
@@ -58,7 +58,7 @@ class Served:
 
     name: str
     details: api.ModelDetails
-    desk: SearchDesk
+    search_pool: SearchPool
 
 
 class ServedModels:
@@ -142,7 +142,7 @@ class ServedModels:
         return True
 
     async def logits(self, name: str, image: pixels.Pixels) -> NDArray[np.float32]:
-        """(V,) of one picture.
+        """(V,) of one image.
 
         Raises:
             ServiceError: MODEL_NOT_READY when its worker stayed away.
@@ -163,7 +163,7 @@ class ServedModels:
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
         for model in self.known.values():
-            await model.desk.scheduler.close()
+            await model.search_pool.scheduler.close()
 
     def _by_told_version(self, wanted: str) -> str | None:
         """A model with one version may be asked for by it, too: the one its card says.
@@ -202,12 +202,12 @@ class ServedModels:
             raise WorkerFault(f"got version {answer.card.version} from the worker of {name}")
         known = self.known.get(name)
         details = _details(name, answer.card)
-        desk = known.desk if known else self._desk(name, details.input)
-        self.known[name] = Served(name, details, desk)
+        search_pool = known.search_pool if known else self._search_pool(name, details.input)
+        self.known[name] = Served(name, details, search_pool)
         self._metrics.set_model(details.model)
 
-    def _desk(self, name: str, spec: api.InputSpec) -> SearchDesk:
-        return SearchDesk(self._scheduler(name, spec), self._cache, self._metrics, name)
+    def _search_pool(self, name: str, spec: api.InputSpec) -> SearchPool:
+        return SearchPool(self._scheduler(name, spec), self._cache, self._metrics, name)
 
     def _scheduler(self, name: str, spec: api.InputSpec) -> SearchScheduler:
         settings = self._settings
@@ -244,7 +244,7 @@ class ServedModels:
 
 def searches_a_call(spec: api.InputSpec) -> int:
     """How many running searches fit into one message."""
-    return max(1, MAX_CALL_BYTES // (_STATE_PICTURES * 4 * _value_count(spec)))
+    return max(1, MAX_CALL_BYTES // (_STATE_IMAGES * 4 * _value_count(spec)))
 
 
 def _value_count(spec: api.InputSpec) -> int:

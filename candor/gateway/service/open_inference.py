@@ -1,6 +1,6 @@
 """The Open Inference Protocol (v2) and KServe's v1, free of any transport, over the service.
 
-Both bring several pictures a request; each is a request of
+Both bring several images a request; each is a request of
 the service, so limits, deadlines and errors are the same as through the other paths.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.names import split_name, versioned
-from candor.gateway.access.request_context import Caller
+from candor.gateway.access.request_context import RequestContext
 from candor.gateway.service.service import CandorService
 from candor.gateway.service.validation import shown
 
@@ -119,7 +119,7 @@ def _split(data: bytes) -> list[bytes]:
 
 
 class OpenInference:
-    """Predictions and explanations for many pictures at once."""
+    """Predictions and explanations for many images at once."""
 
     def __init__(self, service: CandorService) -> None:
         self._service = service
@@ -176,50 +176,54 @@ class OpenInference:
             )
         return versioned(named.name, version)
 
-    async def infer(self, request: InferRequest, caller: Caller) -> InferAnswer:
-        """The strongest classes of every picture."""
+    async def infer(self, request: InferRequest, request_context: RequestContext) -> InferAnswer:
+        """The strongest classes of every image."""
         unknown = sorted(set(request.outputs) - set(OUTPUTS))
         if unknown:
             raise _bad("outputs", f"got {shown(unknown[0])}, allowed {', '.join(OUTPUTS)}")
         asked = {"model": self._exact(request.model, request.version)}
         if request.top_k is not None:
             asked["top_k"] = request.top_k
-        payloads = [{**asked, "image": image} for image in _pictures(request.inputs)]
-        answered = await self._all("inputs.0", self._service.predict, payloads, caller)
+        payloads = [{**asked, "image": image} for image in _images(request.inputs)]
+        answered = await self._all("inputs.0", self._service.predict, payloads, request_context)
         outputs = _outputs([answer.predictions for answer in answered])
         wanted = request.outputs or OUTPUTS
         return InferAnswer(answered[0].model, tuple(outputs[name] for name in wanted))
 
-    async def predict(self, model: str, body: Any, caller: Caller) -> dict[str, Any]:
+    async def predict(
+        self, model: str, body: Any, request_context: RequestContext
+    ) -> dict[str, Any]:
         """KServe v1: the strongest classes of every instance."""
         payloads = _instances(model, body)
-        answered = await self._all("instances", self._service.predict, payloads, caller)
+        answered = await self._all("instances", self._service.predict, payloads, request_context)
         return {
             "predictions": [
                 [one.model_dump(mode="json") for one in answer.predictions] for answer in answered
             ]
         }
 
-    async def explain(self, model: str, body: Any, caller: Caller) -> dict[str, Any]:
+    async def explain(
+        self, model: str, body: Any, request_context: RequestContext
+    ) -> dict[str, Any]:
         """KServe v1: every instance is an `ExplainRequest`, every explanation its answer."""
         payloads = _instances(model, body)
-        answered = await self._all("instances", self._service.explain, payloads, caller)
+        answered = await self._all("instances", self._service.explain, payloads, request_context)
         return {"explanations": [answer.model_dump(mode="json") for answer in answered]}
 
     async def _all(
         self,
         field: str,
-        serve: Callable[[Any, Caller], Awaitable[AnswerT]],
+        serve: Callable[[Any, RequestContext], Awaitable[AnswerT]],
         payloads: Sequence[dict[str, Any]],
-        caller: Caller,
+        request_context: RequestContext,
     ) -> list[AnswerT]:
         """All answers in order, of one version; the first refusal ends the rest and says where."""
-        served = await self._service.route(payloads[0], caller)
+        served = await self._service.route(payloads[0], request_context)
         payloads = [{**payload, "model": served} for payload in payloads]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(_named(f"{field}.{place}", serve(payload, caller)))
+                    group.create_task(_named(f"{field}.{place}", serve(payload, request_context)))
                     for place, payload in enumerate(payloads)
                 ]
         except ExceptionGroup as errors:
@@ -240,7 +244,7 @@ async def _named(place: str, answering: Awaitable[AnswerT]) -> AnswerT:
         ) from err
 
 
-def _pictures(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
+def _images(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
     if len(inputs) != 1 or inputs[0].name != INPUT:
         got = ", ".join(shown(one.name) for one in inputs[:5]) or "none"
         raise _bad("inputs", f"got {got}, allowed one named {INPUT}")
@@ -264,7 +268,7 @@ def _planes(tensor: Tensor) -> list[dict[str, Any]]:
 
 
 def _instances(model: str, body: Any) -> list[dict[str, Any]]:
-    """An instance has the fields of a request; ``b64`` stands for an encoded picture."""
+    """An instance has the fields of a request; ``b64`` stands for an encoded image."""
     instances = body.get("instances") if isinstance(body, Mapping) else None
     if not isinstance(instances, list):
         raise _bad("instances", f"got {shown(instances)}, allowed a list")
@@ -283,7 +287,7 @@ def _instance(model: str, place: int, instance: Any) -> dict[str, Any]:
 
 def _check_count(field: str, count: int) -> None:
     if not 1 <= count <= limits.MAX_INSTANCES:
-        raise _bad(field, f"got {count} pictures, allowed [1, {limits.MAX_INSTANCES}]")
+        raise _bad(field, f"got {count} images, allowed [1, {limits.MAX_INSTANCES}]")
 
 
 def _outputs(predictions: Sequence[Sequence[api.ClassConfidence]]) -> dict[str, Tensor]:

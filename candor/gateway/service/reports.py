@@ -18,13 +18,13 @@ from candor.contracts.reports import (
     ReportFile,
     ReportState,
 )
-from candor.gateway.access.request_context import Caller
+from candor.gateway.access.request_context import RequestContext
 from candor.gateway.service import validation
 from candor.gateway.service.routing import Routes
 from candor.store.reports import Reports
 
 
-class ReportDesk:
+class ReportService:
     """Takes and shows report jobs.
 
     Args:
@@ -37,7 +37,7 @@ class ReportDesk:
         self._routes = routes
         self._folder = folder
 
-    async def create(self, payload: Any, caller: Caller) -> Report:
+    async def create(self, payload: Any, request_context: RequestContext) -> Report:
         """The queued job, or the one that the idempotency key already stands for.
 
         Raises:
@@ -51,36 +51,38 @@ class ReportDesk:
             )
         asked = validation.parsed(CreateReportRequest, payload)
         others, unknown = _other_models(asked, self._routes)
-        violations = [*unknown, *await self._bad_comparison(asked, caller)]
+        violations = [*unknown, *await self._bad_comparison(asked, request_context)]
         if violations:
             raise invalid_input(violations)
         request = asked.model_copy(update={"model": name, **others})
-        return await asyncio.to_thread(self._reports.create, request, tenant=caller.tenant)
+        return await asyncio.to_thread(self._reports.create, request, tenant=request_context.tenant)
 
-    async def get(self, name: str, caller: Caller) -> Report:
+    async def get(self, name: str, request_context: RequestContext) -> Report:
         """Raises: ServiceError: REPORT_NOT_FOUND."""
-        return await asyncio.to_thread(self._reports.get, name, tenant=caller.tenant)
+        return await asyncio.to_thread(self._reports.get, name, tenant=request_context.tenant)
 
-    async def list(self, payload: Any, caller: Caller) -> ListReportsResponse:
+    async def list(self, payload: Any, request_context: RequestContext) -> ListReportsResponse:
         """Raises: ServiceError: INVALID_INPUT."""
         request = validation.parsed(ListReportsRequest, payload)
-        return await asyncio.to_thread(self._reports.list, request, tenant=caller.tenant)
+        return await asyncio.to_thread(self._reports.list, request, tenant=request_context.tenant)
 
-    async def cancel(self, name: str, caller: Caller) -> Report:
+    async def cancel(self, name: str, request_context: RequestContext) -> Report:
         """Raises: ServiceError: REPORT_NOT_FOUND."""
-        return await asyncio.to_thread(self._reports.cancel, name, tenant=caller.tenant)
+        return await asyncio.to_thread(self._reports.cancel, name, tenant=request_context.tenant)
 
     async def counts(self) -> Mapping[ReportState, int]:
         """Jobs of all tenants by state."""
         return await asyncio.to_thread(self._reports.counts)
 
-    async def file(self, name: str, file_name: str, caller: Caller) -> tuple[ReportFile, Path]:
+    async def file(
+        self, name: str, file_name: str, request_context: RequestContext
+    ) -> tuple[ReportFile, Path]:
         """A file of a report that succeeded, and where it is.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND: no such report or file, or it is not in the folder.
         """
-        report = await self.get(name, caller)
+        report = await self.get(name, request_context)
         files = report.response.files if report.response else ()
         found = next((file for file in files if file.name == file_name), None)
         if found is None:
@@ -92,12 +94,12 @@ class ReportDesk:
         return found, path
 
     async def _bad_comparison(
-        self, request: CreateReportRequest, caller: Caller
+        self, request: CreateReportRequest, request_context: RequestContext
     ) -> tuple[FieldViolation, ...]:
         if not request.compare:
             return ()
         try:
-            state = str((await self.get(request.compare, caller)).state)
+            state = str((await self.get(request.compare, request_context)).state)
         except ServiceError:
             state = "no report of this store"
         if state == ReportState.SUCCEEDED:

@@ -13,7 +13,7 @@ from candor.contracts import api
 from candor.contracts.worker import CompareItem, Goal, SearchItem
 from candor.gateway.scheduling.jobs import Compared, SearchResult
 from candor.gateway.service import validation
-from candor.gateway.service.search_pool import Found, Glimpse
+from candor.gateway.service.search_pool import Found, Snapshot
 from candor.images import pixels
 
 _DIRECTIONS = {
@@ -79,16 +79,16 @@ def _tensor(image: NDArray[np.float32]) -> api.TensorInput:
     return api.TensorInput(shape=image.shape, data=image.astype("<f4").tobytes())
 
 
-def progress_event(place: int, glimpse: Glimpse) -> api.ExplainStreamResponse:
+def progress_event(place: int, snapshot: Snapshot) -> api.ExplainStreamResponse:
     """What is told of one pair while its search runs."""
-    image = glimpse.image
+    image = snapshot.image
     progress = api.ExplainProgress(
         index=place,
-        step=glimpse.step,
-        step_count=glimpse.step_count,
-        best_confidence=glimpse.best_confidence,
-        best_rmse=glimpse.best_rmse,
-        queue_position=glimpse.queue_position,
+        step=snapshot.step,
+        step_count=snapshot.step_count,
+        best_confidence=snapshot.best_confidence,
+        best_rmse=snapshot.best_rmse,
+        queue_position=snapshot.queue_position,
         preview_png=b"" if image is None else pixels.encode_preview(image, _PREVIEW_EDGE),
     )
     return api.ExplainStreamResponse(progress=progress)

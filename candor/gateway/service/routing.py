@@ -1,7 +1,7 @@
 """Which version of a model answers a request.
 
 A request that names a version gets it.  One that names only the model gets the primary, or the
-canary by a share of pictures: who sends the same picture again, or asks another verb about it, sees
+canary by a share of images: who sends the same image again, or asks another verb about it, sees
 the same version.
 """
 
@@ -93,7 +93,7 @@ class Routes:
         """Served names of one model; empty where there is none."""
         return tuple(self._served.get(name, ()))
 
-    def needs_picture(self, wanted: str) -> bool:
+    def needs_image(self, wanted: str) -> bool:
         """Whether `find` or `shadow_of` will ask for the key of a request for ``wanted``."""
         route = self._routes.get(split_name(wanted or self.names[0])[0])
         return route is not None and (route.canary is not None or route.shadow is not None)
@@ -150,16 +150,16 @@ class Routes:
                     )
 
 
-def request_key(tenant: str, picture: bytes) -> bytes:
-    """SHA-256 over who asks and the picture as it was sent."""
+def request_key(tenant: str, image: bytes) -> bytes:
+    """SHA-256 over who asks and the image as it was sent."""
     head = f"{len(tenant)}/{tenant}/".encode()
-    return hashlib.sha256(head + hashlib.sha256(picture).digest()).digest()
+    return hashlib.sha256(head + hashlib.sha256(image).digest()).digest()
 
 
 def _place(key: bytes, purpose: str) -> float:
     """Where a request stands in [0, 1), for each purpose anew.
 
-    Not by version: a canary that gets a larger share keeps the pictures it had.
+    Not by version: a canary that gets a larger share keeps the images it had.
     """
     digest = hashlib.sha256(purpose.encode() + b"/" + key).digest()
     return int.from_bytes(digest[:_PLACE_BYTES], "big") / 256**_PLACE_BYTES

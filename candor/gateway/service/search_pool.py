@@ -16,7 +16,7 @@ from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.dispatcher import SearchScheduler
-from candor.gateway.scheduling.jobs import Arrays, Compared, Passenger, Search, SearchResult
+from candor.gateway.scheduling.jobs import Arrays, Compared, Job, Search, SearchResult
 from candor.gateway.service.cache import ResultCache, key_maker
 from candor.gateway.service.concurrency import Slot
 
@@ -47,7 +47,7 @@ class Found(NamedTuple):
     from_cache: bool
 
 
-class Glimpse(NamedTuple):
+class Snapshot(NamedTuple):
     """Where one search stands.
 
     Attributes:
@@ -64,7 +64,7 @@ class Glimpse(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
+class _SharedSearch:
     """One search and how many orders wait for it; ``key`` None where it is not shared."""
 
     search: Search
@@ -72,7 +72,7 @@ class _Flight:
     waiter_count: int = 0
 
 
-class SearchDesk:
+class SearchPool:
     """Takes the orders of one model."""
 
     def __init__(
@@ -82,12 +82,12 @@ class SearchDesk:
         self._cache = cache
         self._metrics = metrics
         self._model = model
-        self._flights: dict[bytes, _Flight] = {}
+        self._shared_searches: dict[bytes, _SharedSearch] = {}
 
     @property
-    def flight_count(self) -> int:
+    def shared_count(self) -> int:
         """Shared searches under way."""
-        return len(self._flights)
+        return len(self._shared_searches)
 
     @contextmanager
     def order(
@@ -97,7 +97,7 @@ class SearchDesk:
         terms: Terms,
         slot: Slot,
         weights_digest: str,
-    ) -> Iterator["Order"]:
+    ) -> Iterator["SearchGroup"]:
         """All searches of one request, under way while the context lasts.
 
         Raises:
@@ -110,7 +110,7 @@ class SearchDesk:
         fresh = {
             key or position: item
             for position, (key, item, result) in enumerate(zip(keys, items, cached, strict=True))
-            if result is None and key not in self._flights
+            if result is None and key not in self._shared_searches
         }
         if any(result is None for result in cached):
             self._check_deadline(list(fresh.values()), items[0], terms)
@@ -119,12 +119,12 @@ class SearchDesk:
             Found(result, from_cache=True) if result else self._join(key, item, image, terms)
             for key, item, result in zip(keys, items, cached, strict=True)
         ]
-        order = Order(self.scheduler, entries, terms)
+        order = SearchGroup(self.scheduler, entries, terms)
         try:
             yield order
         finally:
-            for flight in order.flights:
-                self._leave(flight, slot)
+            for shared_search in order.shared_searches:
+                self._leave(shared_search, slot)
 
     async def compare(
         self, items: Sequence[CompareItem], arrays: Arrays, terms: Terms, slot: Slot
@@ -135,65 +135,65 @@ class SearchDesk:
             ServiceError: OVERLOADED, or that of the first that failed.
         """
         self.scheduler.check_room(len(items))
-        errands = [
+        saliency_jobs = [
             self.scheduler.run(item, arrays, tenant=terms.tenant, priority=terms.priority)
             for item in items
         ]
         try:
-            return await asyncio.gather(*(errand.future for errand in errands))
+            return await asyncio.gather(*(saliency_job.future for saliency_job in saliency_jobs))
         finally:
-            for errand in errands:
-                _end(errand, slot)
+            for saliency_job in saliency_jobs:
+                _end(saliency_job, slot)
 
     def _look_up(self, key: bytes) -> SearchResult | None:
         result = self._cache.get(key)
         found: Literal["hit", "shared", "miss"] = "hit" if result else "miss"
-        if result is None and key in self._flights:
+        if result is None and key in self._shared_searches:
             found = "shared"
         self._metrics.cache_asked(self._model, found)
         return result
 
-    def _leave(self, flight: _Flight, slot: Slot) -> None:
+    def _leave(self, shared_search: _SharedSearch, slot: Slot) -> None:
         """One waiter less; nobody left ends the search, which holds the slot until it stopped."""
-        flight.waiter_count -= 1
-        if flight.waiter_count > 0 or flight.search.future.done():
+        shared_search.waiter_count -= 1
+        if shared_search.waiter_count > 0 or shared_search.search.future.done():
             return
-        self._forget(flight)
-        _end(flight.search, slot)
+        self._forget(shared_search)
+        _end(shared_search.search, slot)
 
     def _join(
         self, key: bytes | None, item: SearchItem, image: NDArray[np.float32], terms: Terms
-    ) -> _Flight:
-        flight = self._flights.get(key) if key else None
-        if flight is None:
+    ) -> _SharedSearch:
+        shared_search = self._shared_searches.get(key) if key else None
+        if shared_search is None:
             search = self.scheduler.submit(
                 item, image, tenant=terms.tenant, priority=terms.priority
             )
-            flight = _Flight(search, key)
+            shared_search = _SharedSearch(search, key)
             if key is not None:
-                self._flights[key] = flight
-                search.future.add_done_callback(lambda _: self._keep(flight))
-        flight.waiter_count += 1
-        return flight
+                self._shared_searches[key] = shared_search
+                search.future.add_done_callback(lambda _: self._keep(shared_search))
+        shared_search.waiter_count += 1
+        return shared_search
 
-    def _keep(self, flight: _Flight) -> None:
-        self._forget(flight)
-        future = flight.search.future
-        if flight.key and not future.cancelled() and future.exception() is None:
-            self._cache.put(flight.key, future.result())
+    def _keep(self, shared_search: _SharedSearch) -> None:
+        self._forget(shared_search)
+        future = shared_search.search.future
+        if shared_search.key and not future.cancelled() and future.exception() is None:
+            self._cache.put(shared_search.key, future.result())
 
-    def _forget(self, flight: _Flight) -> None:
-        if flight.key and self._flights.get(flight.key) is flight:
-            del self._flights[flight.key]
+    def _forget(self, shared_search: _SharedSearch) -> None:
+        if shared_search.key and self._shared_searches.get(shared_search.key) is shared_search:
+            del self._shared_searches[shared_search.key]
 
     def _check_deadline(self, fresh: Sequence[SearchItem], first: SearchItem, terms: Terms) -> None:
-        lane = self.scheduler.lane(terms.priority, first)
+        service_class = self.scheduler.service_class(terms.priority, first)
         if not fresh:
             needed = self.scheduler.ending_seconds
         elif terms.allows_partial:
-            needed = self.scheduler.first_result_seconds(terms.tenant, lane)
+            needed = self.scheduler.first_result_seconds(terms.tenant, service_class)
         else:
-            needed = self.scheduler.whole_seconds(fresh, terms.tenant, lane)
+            needed = self.scheduler.whole_seconds(fresh, terms.tenant, service_class)
         left = terms.deadline - time.monotonic()
         if left < needed:
             what = "a first result" if terms.allows_partial else "the whole result"
@@ -205,17 +205,17 @@ class SearchDesk:
 
 
 @dataclass(slots=True)
-class Order:
+class SearchGroup:
     """The searches of one request, results and flights in the order of its items."""
 
     _scheduler: SearchScheduler
-    _entries: list[Found | _Flight]
+    _entries: list[Found | _SharedSearch]
     _terms: Terms
 
     @property
-    def flights(self) -> list[_Flight]:
+    def shared_searches(self) -> list[_SharedSearch]:
         """Those of its searches that the cache did not answer."""
-        return [entry for entry in self._entries if isinstance(entry, _Flight)]
+        return [entry for entry in self._entries if isinstance(entry, _SharedSearch)]
 
     async def results(self) -> list[Found]:
         """In order.
@@ -239,23 +239,25 @@ class Order:
         return {
             place
             for place, entry in enumerate(self._entries)
-            if isinstance(entry, _Flight) and entry.search.step > 0
+            if isinstance(entry, _SharedSearch) and entry.search.step > 0
         }
 
-    def glimpses(self) -> dict[int, Glimpse]:
+    def snapshots(self) -> dict[int, Snapshot]:
         """By place among the items: where every search stands that the cache did not answer."""
         positions: dict[int, int] = {}
-        for lane in {flight.search.lane for flight in self.flights}:
-            positions |= self._scheduler.positions(lane)
+        for service_class in {
+            shared_search.search.service_class for shared_search in self.shared_searches
+        }:
+            positions |= self._scheduler.positions(service_class)
         return {
-            place: _glimpse(entry.search, positions)
+            place: _snapshot(entry.search, positions)
             for place, entry in enumerate(self._entries)
-            if isinstance(entry, _Flight)
+            if isinstance(entry, _SharedSearch)
         }
 
     async def _wait(self) -> None:
         """Until all is done, one failed, or the best so far has to be asked for."""
-        pending = {flight.search.future for flight in self.flights}
+        pending = {shared_search.search.future for shared_search in self.shared_searches}
         while pending and (patience := self._patience()) > 0.0:
             done, pending = await asyncio.wait(
                 pending,
@@ -275,10 +277,10 @@ class Order:
     async def _ended(self) -> dict[int, SearchResult]:
         """The result of every flight by its id; what still runs is ended where it is."""
         endings: dict[int, asyncio.Future[SearchResult]] = {}
-        for flight in self.flights:
-            future = flight.search.future
-            endings[id(flight)] = (
-                future if future.done() else self._scheduler.end_now(flight.search)
+        for shared_search in self.shared_searches:
+            future = shared_search.search.future
+            endings[id(shared_search)] = (
+                future if future.done() else self._scheduler.end_now(shared_search.search)
             )
         try:
             await asyncio.gather(*endings.values())
@@ -288,16 +290,16 @@ class Order:
         return {place: ending.result() for place, ending in endings.items()}
 
 
-def _end(passenger: Passenger, slot: Slot) -> None:
+def _end(job: Job, slot: Slot) -> None:
     """Nobody waits for it any more; the slot is held until no worker has it."""
-    passenger.future.cancel()
+    job.future.cancel()
     slot.hold()
-    passenger.when_landed(slot.drop)
+    job.when_returned(slot.drop)
 
 
-def _glimpse(search: Search, positions: dict[int, int]) -> Glimpse:
+def _snapshot(search: Search, positions: dict[int, int]) -> Snapshot:
     progress = search.progress
-    return Glimpse(
+    return Snapshot(
         step=search.item.step,
         step_count=search.item.step_count,
         best_rmse=progress.best_rmse if progress else None,

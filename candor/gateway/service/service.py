@@ -16,14 +16,14 @@ from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import CompareItem, Goal, SearchItem
 from candor.gateway.access.quotas import Quota, Quotas
-from candor.gateway.access.request_context import Caller, Priority, tell_model
+from candor.gateway.access.request_context import Priority, RequestContext, report_model
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.service import responses, validation
-from candor.gateway.service.concurrency import Slot, Slots
+from candor.gateway.service.concurrency import ConcurrencyLimiter, Slot
 from candor.gateway.service.models import Served, ServedModels
 from candor.gateway.service.routing import request_key
-from candor.gateway.service.search_pool import Found, Order, Terms
+from candor.gateway.service.search_pool import Found, SearchGroup, Terms
 from candor.gateway.service.shadow import Answered, Shadows
 from candor.gateway.workers.counted import CountedBackend
 from candor.gateway.workers.protocol import RESTART_SECONDS, WorkerBackend
@@ -43,13 +43,13 @@ class _Admitted:
     """A request that is being worked on.
 
     Attributes:
-        key: of its picture, see `candor.gateway.service.routing`; empty where no route asks for it.
+        key: of its image, see `candor.gateway.service.routing`; empty where no route asks for it.
     """
 
     model: Served
     key: bytes
     slot: Slot
-    caller: Caller
+    request_context: RequestContext
     timeout: asyncio.Timeout
 
     def terms(
@@ -59,13 +59,13 @@ class _Admitted:
         answer_seconds: float,
     ) -> Terms:
         """How it wants its searches done; from here on its own `timeout_seconds` counts too."""
-        deadline = self.caller.deadline
+        deadline = self.request_context.deadline
         if request.timeout_seconds is not None:
-            deadline = min(deadline, self.caller.arrived + request.timeout_seconds)
+            deadline = min(deadline, self.request_context.arrived + request.timeout_seconds)
             self.timeout.reschedule(min(self.timeout.when() or deadline, deadline))
         return Terms(
-            tenant=self.caller.tenant,
-            priority=self.caller.priority(usual),
+            tenant=self.request_context.tenant,
+            priority=self.request_context.priority(usual),
             deadline=deadline - answer_seconds,
             # Half a search says nothing about how methods compare.
             allows_partial=not isinstance(request, api.CompareRequest) and request.allow_partial,
@@ -73,7 +73,7 @@ class _Admitted:
         )
 
     def answered(self, image: pixels.Pixels) -> Answered:
-        return Answered(self.model, self.key, self.caller.request_id, image)
+        return Answered(self.model, self.key, self.request_context.request_id, image)
 
 
 class CandorService:
@@ -103,28 +103,28 @@ class CandorService:
         )
         self._shadows = Shadows(self.models, metrics)
         self._settings = settings
-        self._slots = Slots(settings.max_in_flight)
+        self._limiter = ConcurrencyLimiter(settings.max_in_flight)
         self._draining = False
 
     async def start(self) -> None:
         """Asks every worker what it holds, until those that answer callers have said it."""
         await self.models.start()
 
-    async def predict(self, payload: Any, caller: Caller) -> api.PredictResponse:
-        async with self._admitted(payload, api.PredictRequest, caller) as admitted:
+    async def predict(self, payload: Any, request_context: RequestContext) -> api.PredictResponse:
+        async with self._admitted(payload, api.PredictRequest, request_context) as admitted:
             details = admitted.model.details
             checked = await validation.check(api.PredictRequest, payload, details)
             logits = await self.models.logits(admitted.model.name, checked.image)
             answer = api.PredictResponse(
                 predictions=responses.strongest(logits, details, checked.request.top_k),
                 model=details.model,
-                request_id=caller.request_id,
+                request_id=request_context.request_id,
             )
             self._shadows.predicted(admitted.answered(checked.image), logits)
             return answer
 
-    async def explain(self, payload: Any, caller: Caller) -> api.ExplainResponse:
-        async with self._admitted(payload, api.ExplainRequest, caller) as admitted:
+    async def explain(self, payload: Any, request_context: RequestContext) -> api.ExplainResponse:
+        async with self._admitted(payload, api.ExplainRequest, request_context) as admitted:
             details = admitted.model.details
             checked = await validation.check(api.ExplainRequest, payload, details)
             items = _explain_items(checked, details)
@@ -132,19 +132,24 @@ class CandorService:
                 found = await order.results()
             # In a thread: 64 PNGs take longer than a chunk of everybody else's searches.
             answer = await asyncio.to_thread(
-                responses.explain_response, checked, items, found, details, caller.request_id
+                responses.explain_response,
+                checked,
+                items,
+                found,
+                details,
+                request_context.request_id,
             )
             self._shadows.explained(admitted.answered(checked.image), items, found)
             return answer
 
     async def explain_stream(
-        self, payload: Any, caller: Caller
+        self, payload: Any, request_context: RequestContext
     ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
         """Progress of every pair where it changed, at most every `progress_seconds`; the answer.
 
         Closing the generator ends the work.
         """
-        async with self._admitted(payload, api.ExplainRequest, caller) as admitted:
+        async with self._admitted(payload, api.ExplainRequest, request_context) as admitted:
             details = admitted.model.details
             checked = await validation.check(api.ExplainRequest, payload, details)
             items = _explain_items(checked, details)
@@ -159,13 +164,18 @@ class CandorService:
                     working.cancel()
                     await asyncio.gather(working, return_exceptions=True)
             answer = await asyncio.to_thread(
-                responses.explain_response, checked, items, found, details, caller.request_id
+                responses.explain_response,
+                checked,
+                items,
+                found,
+                details,
+                request_context.request_id,
             )
             self._shadows.explained(admitted.answered(checked.image), items, found)
             yield api.ExplainStreamResponse(result=answer)
 
-    async def probe(self, payload: Any, caller: Caller) -> api.ProbeResponse:
-        async with self._admitted(payload, api.ProbeRequest, caller) as admitted:
+    async def probe(self, payload: Any, request_context: RequestContext) -> api.ProbeResponse:
+        async with self._admitted(payload, api.ProbeRequest, request_context) as admitted:
             details = admitted.model.details
             checked = await validation.check(api.ProbeRequest, payload, details)
             logits = await self.models.logits(admitted.model.name, checked.image)
@@ -174,15 +184,21 @@ class CandorService:
             with self._order(items, checked, admitted, Priority.PROBE) as order:
                 found = await order.results()
             answer = await asyncio.to_thread(
-                responses.probe_response, checked, label, logits, found, details, caller.request_id
+                responses.probe_response,
+                checked,
+                label,
+                logits,
+                found,
+                details,
+                request_context.request_id,
             )
             self._shadows.probed(admitted.answered(checked.image), items, found)
             return answer
 
-    async def compare(self, payload: Any, caller: Caller) -> api.CompareResponse:
+    async def compare(self, payload: Any, request_context: RequestContext) -> api.CompareResponse:
         """Searches first, each needing the one before it; then every method's saliency."""
-        async with self._admitted(payload, api.CompareRequest, caller) as admitted:
-            details, desk = admitted.model.details, admitted.model.desk
+        async with self._admitted(payload, api.CompareRequest, request_context) as admitted:
+            details, search_pool = admitted.model.details, admitted.model.search_pool
             checked = await validation.check(api.CompareRequest, payload, details)
             target = checked.classes.get("target")
             if target is None:
@@ -191,9 +207,9 @@ class CandorService:
             terms = self._terms(checked.request, admitted, Priority.EXPLAIN)
             explain, perturb = _compare_searches(checked.request, target, details)
             digest, slot = details.model.weights_digest, admitted.slot
-            with desk.order([explain, perturb], checked.image, terms, slot, digest) as order:
+            with search_pool.order([explain, perturb], checked.image, terms, slot, digest) as order:
                 explained, perturbed = await order.results()
-            with desk.order([explain], perturbed.result.image, terms, slot, digest) as order:
+            with search_pool.order([explain], perturbed.result.image, terms, slot, digest) as order:
                 (explained_anew,) = await order.results()
             arrays = {
                 "image": checked.image,
@@ -202,11 +218,11 @@ class CandorService:
                 "perturbed_explanation": explained_anew.result.image,
             }
             items = _compare_items(checked.request, target)
-            compared = await desk.compare(items, arrays, terms, slot)
+            compared = await search_pool.compare(items, arrays, terms, slot)
             return await asyncio.to_thread(
                 responses.compare_response,
                 checked, explain, (explained, perturbed), list(zip(items, compared, strict=True)),
-                details, caller.request_id,
+                details, request_context.request_id,
             )  # fmt: skip
 
     def list_models(self) -> api.ModelList:
@@ -217,13 +233,13 @@ class CandorService:
         """Of several versions the primary, where ``name`` has none."""
         return self.models.find(name).details
 
-    async def route(self, payload: Any, caller: Caller) -> str:
+    async def route(self, payload: Any, request_context: RequestContext) -> str:
         """The name that brings every request of a batch to the version its first one would get.
 
         Raises:
             ServiceError: MODEL_NOT_FOUND, MODEL_NOT_READY.
         """
-        model, _ = await self._route(payload, None, caller)
+        model, _ = await self._route(payload, None, request_context)
         return model.name
 
     async def ready(self) -> bool:
@@ -236,42 +252,42 @@ class CandorService:
         await self._shadows.close()
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
-                await self._slots.wait_until_idle()
+                await self._limiter.wait_until_idle()
         except TimeoutError:
             pass  # the doors close on whoever is left
         await self.models.close()
 
     @asynccontextmanager
     async def _admitted(
-        self, payload: Any, kind: type[Any], caller: Caller
+        self, payload: Any, kind: type[Any], request_context: RequestContext
     ) -> AsyncIterator[_Admitted]:
         """Counts the request as running and ends it when its time is over."""
         if self._draining:
             raise ServiceError(
                 ErrorCode.MODEL_NOT_READY, "shutting down", retry_seconds=RESTART_SECONDS
             )
-        slot = self._slots.take()
+        slot = self._limiter.take()
         try:
-            model, key = await self._route(payload, kind, caller)
-            tell_model.get()(model.name)
-            longest = caller.arrived + self._settings.request_seconds
-            async with asyncio.timeout_at(min(caller.deadline, longest)) as timeout:
-                yield _Admitted(model, key, slot, caller, timeout)
+            model, key = await self._route(payload, kind, request_context)
+            report_model.get()(model.name)
+            longest = request_context.arrived + self._settings.request_seconds
+            async with asyncio.timeout_at(min(request_context.deadline, longest)) as timeout:
+                yield _Admitted(model, key, slot, request_context, timeout)
         except TimeoutError as err:
-            message = f"not finished in {time.monotonic() - caller.arrived:.3g} seconds"
+            message = f"not finished in {time.monotonic() - request_context.arrived:.3g} seconds"
             raise ServiceError(ErrorCode.TIMEOUT, message) from err
         finally:
             slot.drop()
 
     async def _route(
-        self, payload: Any, kind: type[Any] | None, caller: Caller
+        self, payload: Any, kind: type[Any] | None, request_context: RequestContext
     ) -> tuple[Served, bytes]:
         """The model, and the key of the request where its route asks for one."""
         wanted, key = validation.requested_model(payload), b""
-        if self.models.routes.needs_picture(wanted):
+        if self.models.routes.needs_image(wanted):
             # In a thread: base64 and digest of megabytes.
-            picture = await asyncio.to_thread(validation.sent_picture, payload)
-            key = request_key(caller.tenant, picture)
+            picture = await asyncio.to_thread(validation.sent_image, payload)
+            key = request_key(request_context.tenant, picture)
         return self.models.find(wanted, key, payload, kind), key
 
     def _order(
@@ -280,10 +296,10 @@ class CandorService:
         checked: validation.Checked[Any],
         admitted: _Admitted,
         usual: Priority,
-    ) -> AbstractContextManager[Order]:
+    ) -> AbstractContextManager[SearchGroup]:
         terms = self._terms(checked.request, admitted, usual)
         digest = admitted.model.details.model.weights_digest
-        return admitted.model.desk.order(items, checked.image, terms, admitted.slot, digest)
+        return admitted.model.search_pool.order(items, checked.image, terms, admitted.slot, digest)
 
     def _terms(
         self,
@@ -294,7 +310,7 @@ class CandorService:
         return admitted.terms(request, usual, self._settings.answer_seconds)
 
     async def _progress(
-        self, order: Order, working: "asyncio.Future[list[Found]]"
+        self, order: SearchGroup, working: "asyncio.Future[list[Found]]"
     ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
         """Until the work is done; a pair's first result does not wait for the end of a pause."""
         pause = self._settings.progress_seconds
@@ -304,12 +320,12 @@ class CandorService:
             if working.done():
                 return
             firsts = order.begun() - begun
-            for place, glimpse in (order.glimpses() if is_due or firsts else {}).items():
-                news = (glimpse.step, glimpse.queue_position)
+            for place, snapshot in (order.snapshots() if is_due or firsts else {}).items():
+                news = (snapshot.step, snapshot.queue_position)
                 is_wanted = (is_due or place in firsts) and told.get(place) != news
                 if is_wanted and not working.done():
                     told[place] = news
-                    yield await asyncio.to_thread(responses.progress_event, place, glimpse)
+                    yield await asyncio.to_thread(responses.progress_event, place, snapshot)
             begun |= firsts
             await asyncio.wait({working}, timeout=pause / _FIRST_LOOKS)
 

@@ -18,7 +18,7 @@ from candor.contracts.worker import SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.observability.metrics import Metrics, ShadowMeasure, ShadowOutcome, ShadowVerb
 from candor.gateway.scheduling.jobs import SearchResult
-from candor.gateway.service.concurrency import Slot, Slots
+from candor.gateway.service.concurrency import ConcurrencyLimiter, Slot
 from candor.gateway.service.models import Served, ServedModels
 from candor.gateway.service.responses import softmax
 from candor.gateway.service.search_pool import Found, Terms
@@ -40,7 +40,7 @@ class Answered:
 
     Attributes:
         key: of the request, see `candor.gateway.service.routing`.
-        image: the decoded picture, (C, H, W) float32 in [0, 1].
+        image: the decoded image, (C, H, W) float32 in [0, 1].
     """
 
     model: Served
@@ -65,7 +65,7 @@ class Shadows:
     def __init__(self, models: ServedModels, metrics: Metrics) -> None:
         self._models = models
         self._metrics = metrics
-        self._slots = Slots(MAX_IN_FLIGHT)
+        self._limiter = ConcurrencyLimiter(MAX_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -112,7 +112,7 @@ class Shadows:
                 tenant=_TENANT, priority=Priority.REPORT, allows_partial=False, uses_cache=False
             )
             digest = shadow.details.model.weights_digest
-            with shadow.desk.order(asked, answered.image, terms, slot, digest) as order:
+            with shadow.search_pool.order(asked, answered.image, terms, slot, digest) as order:
                 others = [one.result for one in await order.results()]
             trios = zip(asked, primary, others, strict=True)
             if verb == "probe":
@@ -131,10 +131,10 @@ class Shadows:
         name = self._models.routes.shadow_of(answered.model.name, answered.key)
         if name is None or self._is_closed:
             return
-        if skips or self._slots.taken >= MAX_IN_FLIGHT:
+        if skips or self._limiter.taken >= MAX_IN_FLIGHT:
             self._metrics.shadow_ended(name, verb, "skipped")
             return
-        task = asyncio.create_task(self._compare(verb, name, answered, ask, self._slots.take()))
+        task = asyncio.create_task(self._compare(verb, name, answered, ask, self._limiter.take()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -192,7 +192,7 @@ def compare_predictions(primary: NDArray[np.float32], shadow: NDArray[np.float32
 def compare_explanations(
     image: NDArray[np.float32], target: int, primary: SearchResult, shadow: SearchResult
 ) -> Difference:
-    """Of one picture (C, H, W): the target gains as much confidence, within `GAIN_TOLERANCE`."""
+    """Of one image (C, H, W): the target gains as much confidence, within `GAIN_TOLERANCE`."""
     gain = abs(_gain(primary, target) - _gain(shadow, target))
     measures: dict[ShadowMeasure, float] = {
         "gain": gain,

@@ -57,7 +57,7 @@ class Checked(Generic[RequestT]):
     """A request in which nothing is wrong.
 
     Attributes:
-        image: the decoded picture, (C, H, W) float32 in [0, 1].
+        image: the decoded image, (C, H, W) float32 in [0, 1].
         classes: index of every class the request names, by dotted path.
     """
 
@@ -72,8 +72,8 @@ def requested_model(payload: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def sent_picture(payload: Any) -> bytes:
-    """The picture of a request as it was sent, not decoded yet; empty where it is bad."""
+def sent_image(payload: Any) -> bytes:
+    """The image of a request as it was sent, not decoded yet; empty where it is bad."""
     if not isinstance(payload, Mapping) or is_oversized(payload):
         return b""
     image = _part(ImageInput, payload.get("image"))
@@ -117,7 +117,7 @@ def parsed_loosely(kind: type[PartT], payload: Any) -> PartT:
 
 
 async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Checked[RequestT]:
-    """The request with its picture and classes, or every violation at once.
+    """The request with its image and classes, or every violation at once.
 
     Raises:
         ServiceError: INVALID_INPUT.
@@ -128,7 +128,7 @@ async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Chec
     fields = payload if isinstance(payload, Mapping) else {}
     classes, unknown = _resolve_classes(fields, model)
     violations += unknown + list(_pair_violations(fields)) + list(_solver_violations(fields, model))
-    # The parsed picture where there is one: base64 of megabytes is decoded once.
+    # The parsed image where there is one: base64 of megabytes is decoded once.
     source = fields.get("image") if request is None else getattr(request, "image", None)
     image, bad_image = await _image(source, model)
     violations += bad_image
@@ -284,7 +284,7 @@ async def _image(
     if image is None:
         return None, []
     try:
-        # In a thread: a large picture takes longer to decode than a whole chunk of searches.
+        # In a thread: a large image takes longer to decode than a whole chunk of searches.
         return await asyncio.to_thread(pixels.decode, image, model.input), []
     except pixels.BadImage as err:
         return None, [err.violation]

@@ -26,7 +26,7 @@ def add_console(
     has_docs: bool,
     needs_keys: bool,
 ) -> None:
-    """Adds the page and its sample picture.
+    """Adds the page and its sample image.
 
     Args:
         grpc_port: told in the lines to copy.
@@ -46,10 +46,10 @@ def add_console(
             needs_keys=needs_keys,
         )
 
-    async def sample_picture() -> Response:
+    async def sample_image() -> Response:
         return Response(sample, media_type="image/png", headers={"cache-control": "no-cache"})
 
-    for path, endpoint in (("/", console), (SAMPLE, sample_picture)):
+    for path, endpoint in (("/", console), (SAMPLE, sample_image)):
         app.add_api_route(
             path, endpoint, methods=["GET"], include_in_schema=False, response_model=None
         )

@@ -1,4 +1,4 @@
-"""The picture the console begins with, drawn here."""
+"""The image the console begins with, drawn here."""
 
 import io
 
@@ -9,8 +9,8 @@ _EDGE = 256
 
 def sample_png() -> bytes:
     """A cargo ship at sea, square, as PNG."""
-    picture = Image.new("RGB", (_EDGE, _EDGE))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (_EDGE, _EDGE))
+    draw = ImageDraw.Draw(image)
     for row in range(_EDGE):
         draw.line([(0, row), (_EDGE, row)], fill=_backdrop(row))
     for left, top in ((70, 106), (104, 92), (138, 106)):
@@ -23,7 +23,7 @@ def sample_png() -> bytes:
     draw.polygon([(44, 172), (222, 172), (214, 186), (52, 186)], fill=(142, 40, 36))
     draw.line([(48, 140), (48, 84)], fill=(70, 70, 74), width=4)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -10,22 +10,22 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from candor.gateway.access.authorizer import Credentials, Guard, rule_of_method
+from candor.gateway.access.authorizer import Authorizer, Credentials, rule_of_method
 from candor.gateway.access.request_context import named_tenant, tenant_of_key
 from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import Observer
+from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.transport.grpc.call import REQUEST_ID_KEY, abort, text_metadata
 
 _UNREADABLE = object()
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-class GuardInterceptor(aio.ServerInterceptor):
+class AuthorizationInterceptor(aio.ServerInterceptor):
     """Lets through whom the guard admits.  A call's handler runs in the task of its interceptor."""
 
-    def __init__(self, guard: Guard, observer: Observer) -> None:
-        self._guard = guard
-        self._observer = observer
+    def __init__(self, authorizer: Authorizer, observer: RequestLog) -> None:
+        self._authorizer = authorizer
+        self._request_log = observer
 
     async def intercept_service(
         self, continuation: _Continuation, details: grpc.HandlerCallDetails
@@ -35,13 +35,13 @@ class GuardInterceptor(aio.ServerInterceptor):
             authorization=metadata.get("authorization", ""), tenant=named_tenant(metadata)
         )
         try:
-            identity = await self._guard.admit(rule_of_method(details.method), credentials)
+            identity = await self._authorizer.admit(rule_of_method(details.method), credentials)
         except ServiceError as err:
             request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
-            self._observer.refused(request_id, metadata, err)
+            self._request_log.refused(request_id, metadata, err)
             return await _refusing(continuation, details, err, request_id)
         tenant_of_key.set(None if identity is None else identity.tenant)
-        return _checking(await continuation(details), self._observer)
+        return _checking(await continuation(details), self._request_log)
 
 
 async def _refusing(
@@ -67,7 +67,7 @@ async def _refusing(
     return kinds[real.request_streaming, real.response_streaming](refuse)
 
 
-def _checking(handler: Any, observer: Observer) -> Any:
+def _checking(handler: Any, observer: RequestLog) -> Any:
     """The handler for whom bytes that are no message are the caller's mistake.
 
     The library would tell the caller our exception, and the log a traceback each time.
@@ -99,7 +99,7 @@ def _checking(handler: Any, observer: Observer) -> Any:
 
 
 async def _check(
-    request: Any, context: "aio.ServicerContext[Any, Any]", observer: Observer
+    request: Any, context: "aio.ServicerContext[Any, Any]", observer: RequestLog
 ) -> None:
     if request is _UNREADABLE:
         error = invalid_input([FieldViolation("request", "got bytes that are no such message")])

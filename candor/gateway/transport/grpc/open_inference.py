@@ -7,9 +7,9 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from candor.gateway.access.request_context import Caller, caller_of
+from candor.gateway.access.request_context import RequestContext, request_context_of
 from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import Observer
+from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.service.open_inference import (
     EXTENSIONS,
     SERVER_NAME,
@@ -34,12 +34,12 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(
         self,
         protocol: OpenInference,
-        observer: Observer,
+        observer: RequestLog,
         is_ready: Callable[[], bool],
         build_version: str,
     ) -> None:
         self._protocol = protocol
-        self._observer = observer
+        self._request_log = observer
         self._is_ready = is_ready
         self._build_version = build_version
 
@@ -55,21 +55,21 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         )
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> Message:
-        async def ready(caller: Caller) -> Message:
+        async def ready(request_context: RequestContext) -> Message:
             self._protocol.details(request.name, request.version)
             return pb.ModelReadyResponse(ready=self._is_ready())
 
         return await self._watched("get_model", request.name, context, ready)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> Message:
-        async def tell(caller: Caller) -> Message:
+        async def tell(request_context: RequestContext) -> Message:
             told = self._protocol.metadata(request.name, request.version)
             return convert.to_message(told, pb.ModelMetadataResponse())
 
         return await self._watched("get_model", request.name, context, tell)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> Message:
-        async def infer(caller: Caller) -> Message:
+        async def infer(request_context: RequestContext) -> Message:
             asked = InferRequest(
                 model=request.model_name,
                 version=request.model_version,
@@ -77,11 +77,11 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
                 inputs=_tensors(request),
                 outputs=[output.name for output in request.outputs],
             )
-            answer = await self._protocol.infer(asked, caller)
+            answer = await self._protocol.infer(asked, request_context)
             response = pb.ModelInferResponse(
                 model_name=answer.model.name,
                 model_version=answer.model.version,
-                id=request.id or caller.request_id,
+                id=request.id or request_context.request_id,
             )
             _add_outputs(response, answer.outputs, is_raw=bool(request.raw_input_contents))
             return response
@@ -93,13 +93,15 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         verb: str,
         model: str,
         context: Context,
-        serve: Callable[[Caller], Awaitable[Message]],
+        serve: Callable[[RequestContext], Awaitable[Message]],
     ) -> Message:
         metadata = text_metadata(context.invocation_metadata())
         request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
         try:
-            with self._observer.watch(request_log.Call(verb, request_id, model), metadata):
-                response = await serve(caller_of(request_id, metadata, seconds_left(context)))
+            with self._request_log.watch(request_log.Call(verb, request_id, model), metadata):
+                response = await serve(
+                    request_context_of(request_id, metadata, seconds_left(context))
+                )
         except ServiceError as err:
             await abort(context, err, request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))

@@ -14,15 +14,15 @@ from pydantic import BaseModel
 
 from candor.contracts import limits
 from candor.contracts.errors import ServiceError
-from candor.gateway.access.authorizer import Guard
-from candor.gateway.access.request_context import Caller, caller_of
+from candor.gateway.access.authorizer import Authorizer
+from candor.gateway.access.request_context import RequestContext, request_context_of
 from candor.gateway.access.tls import Certificates
 from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import Observer
-from candor.gateway.service.reports import ReportDesk
+from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.service.reports import ReportService
 from candor.gateway.service.service import CandorService
 from candor.gateway.transport.grpc.call import REQUEST_ID_KEY, abort, seconds_left, text_metadata
-from candor.gateway.transport.grpc.interceptors import GuardInterceptor
+from candor.gateway.transport.grpc.interceptors import AuthorizationInterceptor
 from candor.gateway.transport.grpc.open_inference import SERVICE_NAME as OPEN_INFERENCE_NAME
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
 from candor.rpc import convert
@@ -34,15 +34,15 @@ REPORTS_NAME = reports_pb2.DESCRIPTOR.services_by_name["ReportService"].full_nam
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB clients accept
-Verb = Callable[[dict[str, Any], Caller], Awaitable[BaseModel]]
+Verb = Callable[[dict[str, Any], RequestContext], Awaitable[BaseModel]]
 Context: TypeAlias = aio.ServicerContext
 
 
 class _Observed:
     """Answers calls, each watched."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, observer: RequestLog) -> None:
+        self._request_log = observer
 
     async def _answer(
         self, verb: str, serve: Verb, request: Message, response: Message, context: Context
@@ -51,9 +51,9 @@ class _Observed:
         request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
         try:
             call = request_log.Call(verb, request_id, getattr(request, "model", ""))
-            with self._observer.watch(call, metadata):
-                caller = caller_of(request_id, metadata, seconds_left(context))
-                answer = await serve(convert.given_fields(request), caller)
+            with self._request_log.watch(call, metadata):
+                request_context = request_context_of(request_id, metadata, seconds_left(context))
+                answer = await serve(convert.given_fields(request), request_context)
                 call.note(answer)
                 convert.to_message(answer.model_dump(), response)
         except ServiceError as err:
@@ -65,7 +65,7 @@ class _Observed:
 class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
     """The public contract over one `CandorService`."""
 
-    def __init__(self, service: CandorService, observer: Observer) -> None:
+    def __init__(self, service: CandorService, observer: RequestLog) -> None:
         super().__init__(observer)
         self._service = service
 
@@ -86,10 +86,12 @@ class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
         request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
         try:
             call = request_log.Call("explain_stream", request_id, getattr(request, "model", ""))
-            with self._observer.watch(call, metadata):
-                caller = caller_of(request_id, metadata, seconds_left(context))
+            with self._request_log.watch(call, metadata):
+                request_context = request_context_of(request_id, metadata, seconds_left(context))
                 payload = convert.given_fields(request)
-                async with aclosing(self._service.explain_stream(payload, caller)) as events:
+                async with aclosing(
+                    self._service.explain_stream(payload, request_context)
+                ) as events:
                     async for event in events:
                         if event.result is not None:
                             call.note(event.result)
@@ -110,7 +112,9 @@ class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
         )
 
     async def ListModels(self, request: Message, context: Context) -> Message:
-        async def list_models(payload: dict[str, Any], caller: Caller) -> BaseModel:
+        async def list_models(
+            payload: dict[str, Any], request_context: RequestContext
+        ) -> BaseModel:
             return self._service.list_models()
 
         return await self._answer(
@@ -118,7 +122,7 @@ class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
         )
 
     async def GetModel(self, request: Message, context: Context) -> Message:
-        async def get_model(payload: dict[str, Any], caller: Caller) -> BaseModel:
+        async def get_model(payload: dict[str, Any], request_context: RequestContext) -> BaseModel:
             return self._service.get_model(payload.get("model", ""))
 
         return await self._answer(
@@ -129,29 +133,33 @@ class CandorServicer(_Observed, candor_pb2_grpc.CandorServiceServicer):
 class ReportServicer(_Observed, reports_pb2_grpc.ReportServiceServicer):
     """The public contract of report jobs over one `ReportDesk`."""
 
-    def __init__(self, desk: ReportDesk, observer: Observer) -> None:
+    def __init__(self, search_pool: ReportService, observer: RequestLog) -> None:
         super().__init__(observer)
-        self._desk = desk
+        self._search_pool = search_pool
 
     async def CreateReport(self, request: Message, context: Context) -> Message:
         return await self._answer(
-            "create_report", self._desk.create, request, reports_pb2.Report(), context
+            "create_report", self._search_pool.create, request, reports_pb2.Report(), context
         )
 
     async def GetReport(self, request: Message, context: Context) -> Message:
-        async def get(payload: dict[str, Any], caller: Caller) -> BaseModel:
-            return await self._desk.get(payload.get("name", ""), caller)
+        async def get(payload: dict[str, Any], request_context: RequestContext) -> BaseModel:
+            return await self._search_pool.get(payload.get("name", ""), request_context)
 
         return await self._answer("get_report", get, request, reports_pb2.Report(), context)
 
     async def ListReports(self, request: Message, context: Context) -> Message:
         return await self._answer(
-            "list_reports", self._desk.list, request, reports_pb2.ListReportsResponse(), context
+            "list_reports",
+            self._search_pool.list,
+            request,
+            reports_pb2.ListReportsResponse(),
+            context,
         )
 
     async def CancelReport(self, request: Message, context: Context) -> Message:
-        async def cancel(payload: dict[str, Any], caller: Caller) -> BaseModel:
-            return await self._desk.cancel(payload.get("name", ""), caller)
+        async def cancel(payload: dict[str, Any], request_context: RequestContext) -> BaseModel:
+            return await self._search_pool.cancel(payload.get("name", ""), request_context)
 
         return await self._answer("cancel_report", cancel, request, reports_pb2.Report(), context)
 
@@ -161,9 +169,11 @@ class ReportServicer(_Observed, reports_pb2_grpc.ReportServiceServicer):
         metadata = text_metadata(context.invocation_metadata())
         request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
         try:
-            with self._observer.watch(request_log.Call("download_report", request_id), metadata):
-                caller = caller_of(request_id, metadata, None)
-                file, path = await self._desk.file(request.name, request.file, caller)
+            with self._request_log.watch(request_log.Call("download_report", request_id), metadata):
+                request_context = request_context_of(request_id, metadata, None)
+                file, path = await self._search_pool.file(
+                    request.name, request.file, request_context
+                )
                 message = reports_pb2.DownloadReportResponse()
                 yield convert.to_message({"file": file.model_dump()}, message)
                 with path.open("rb") as stream:
@@ -174,7 +184,7 @@ class ReportServicer(_Observed, reports_pb2_grpc.ReportServiceServicer):
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
 
-class GrpcDoor:
+class GrpcServer:
     """A gRPC server with the service, health and, where wanted, reflection.
 
     Health starts as NOT_SERVING; `set_serving` changes it for "" and for the services.
@@ -190,20 +200,22 @@ class GrpcDoor:
     def __init__(
         self,
         service: CandorService,
-        observer: Observer,
+        observer: RequestLog,
         address: str,
-        guard: Guard,
+        authorizer: Authorizer,
         *,
         open_inference: OpenInferenceServicer,
         certificates: Certificates | None = None,
-        reports: ReportDesk | None = None,
+        reports: ReportService | None = None,
         reflects: bool = True,
     ) -> None:
         options = [
             ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
             ("grpc.so_reuseport", 0),  # two gateways on one port are a mistake, not load balancing
         ]
-        self._server = aio.server(interceptors=[GuardInterceptor(guard, observer)], options=options)
+        self._server = aio.server(
+            interceptors=[AuthorizationInterceptor(authorizer, observer)], options=options
+        )
         self._health = health.HealthServicer()
         servicer = CandorServicer(service, observer)
         candor_pb2_grpc.add_CandorServiceServicer_to_server(servicer, self._server)

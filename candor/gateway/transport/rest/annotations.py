@@ -17,8 +17,8 @@ from starlette.responses import RedirectResponse
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import Observer
-from candor.gateway.transport.rest.errors import refusal
+from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.request_body import (
     parse_json,
     read_form,
@@ -36,22 +36,22 @@ _COOKIE = "candor_annotator"
 _COOKIE_SECONDS = 180 * 24 * 3600
 _MAX_BODY_BYTES = 4096
 _MAX_VIOLATIONS = 8
-_SHOWN_PIXELS = 320  # a picture is magnified by the largest whole number that keeps it below
+_SHOWN_PIXELS = 320  # an image is magnified by the largest whole number that keeps it below
 
 
 def add_annotations(
     app: FastAPI,
     store: Store,
-    observer: Observer,
+    observer: RequestLog,
     *,
     annotators_per_image: int,
     lease_seconds: float,
 ) -> None:
     """Adds the pages under `/annotate` and the API under `/v1/annotations:`."""
-    desk = Annotations(
+    search_pool = Annotations(
         store, annotators_per_image=annotators_per_image, lease_seconds=lease_seconds
     )
-    api, pages = _Api(desk, observer), _Pages(desk)
+    api, pages = _Api(search_pool, observer), _Pages(search_pool)
     for name, endpoint, kind in (
         ("next", api.next, AnnotatorRequest),
         ("answer", api.answer, AnswerRequest),
@@ -65,7 +65,7 @@ def add_annotations(
             openapi_extra={"requestBody": _body_schema(kind)},
         )
     for path, endpoint, method in (
-        ("", pages.desk, "GET"),
+        ("", pages.search_pool, "GET"),
         ("/name", pages.name, "POST"),
         ("/answer", pages.answer, "POST"),
         ("/undo", pages.undo, "POST"),
@@ -79,14 +79,17 @@ def add_annotations(
 class _Api:
     """JSON in, an `AnnotationState` out."""
 
-    def __init__(self, desk: Annotations, observer: Observer) -> None:
-        self._desk = desk
-        self._observer = observer
+    def __init__(self, search_pool: Annotations, observer: RequestLog) -> None:
+        self._search_pool = search_pool
+        self._request_log = observer
 
     async def next(self, request: Request) -> Response:
         """Lend the annotator a candidate, the most informative first."""
         return await self._answered(
-            request, "annotations_next", AnnotatorRequest, lambda r: self._desk.next(r.annotator)
+            request,
+            "annotations_next",
+            AnnotatorRequest,
+            lambda r: self._search_pool.next(r.annotator),
         )
 
     async def answer(self, request: Request) -> Response:
@@ -95,13 +98,16 @@ class _Api:
             request,
             "annotations_answer",
             AnswerRequest,
-            lambda r: self._desk.answer(r.annotator, r.candidate, r.verdict),
+            lambda r: self._search_pool.answer(r.annotator, r.candidate, r.verdict),
         )
 
     async def undo(self, request: Request) -> Response:
         """Take back the annotator's latest verdict and lend that candidate again."""
         return await self._answered(
-            request, "annotations_undo", AnnotatorRequest, lambda r: self._desk.undo(r.annotator)
+            request,
+            "annotations_undo",
+            AnnotatorRequest,
+            lambda r: self._search_pool.undo(r.annotator),
         )
 
     async def _answered(
@@ -113,21 +119,21 @@ class _Api:
     ) -> Response:
         call = request_log.Call(verb, request.state.request_id)
         try:
-            with self._observer.watch(call, request.headers):
+            with self._request_log.watch(call, request.headers):
                 asked = _parsed(kind, await _json(request))
                 body = (await asyncio.to_thread(serve, asked)).model_dump_json()
         except ServiceError as err:
-            return refusal(err, request)
+            return error_response(err, request)
         return Response(body, media_type="application/json")
 
 
 class _Pages:
     """The same for people, as plain forms; who they are is in a cookie."""
 
-    def __init__(self, desk: Annotations) -> None:
-        self._desk = desk
+    def __init__(self, search_pool: Annotations) -> None:
+        self._search_pool = search_pool
 
-    async def desk(self, request: Request) -> Response:
+    async def search_pool(self, request: Request) -> Response:
         """What to judge next; before that, who is there."""
         annotator = _annotator(request)
         if annotator is None:
@@ -160,7 +166,7 @@ class _Pages:
         try:
             asked = _parsed(AnswerRequest, fields)
             await asyncio.to_thread(
-                self._desk.answer, asked.annotator, asked.candidate, asked.verdict
+                self._search_pool.answer, asked.annotator, asked.candidate, asked.verdict
             )
         except ServiceError as err:
             return await self._desk_page(annotator, message=err.message, http_status=400)
@@ -169,7 +175,7 @@ class _Pages:
     async def undo(self, request: Request) -> Response:
         annotator = _annotator(request)
         if annotator is not None:
-            await asyncio.to_thread(self._desk.undo, annotator)
+            await asyncio.to_thread(self._search_pool.undo, annotator)
         return _to_desk()
 
     async def leave(self) -> Response:
@@ -180,7 +186,7 @@ class _Pages:
     async def _desk_page(
         self, annotator: str, *, message: str = "", http_status: int = 200
     ) -> Response:
-        state = await asyncio.to_thread(self._desk.next, annotator)
+        state = await asyncio.to_thread(self._search_pool.next, annotator)
         shown = state.model_dump(mode="json")
         width = _shown_width(state.task.original_png) if state.task else _SHOWN_PIXELS
         return page(
@@ -222,7 +228,7 @@ def _to_desk() -> RedirectResponse:
 
 
 def _shown_width(png: bytes) -> int:
-    """Pixels on the screen: whole multiples keep the picture crisp."""
+    """Pixels on the screen: whole multiples keep the image crisp."""
     width = max(1, int.from_bytes(png[16:20]))  # of the PNG's header
     return width * max(1, _SHOWN_PIXELS // width)
 

@@ -19,15 +19,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.gateway.access.authorizer import Guard
-from candor.gateway.access.request_context import HEADERS, Caller, caller_of
+from candor.gateway.access.authorizer import Authorizer
+from candor.gateway.access.request_context import HEADERS, RequestContext, request_context_of
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import Observer
+from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.service import validation
 from candor.gateway.service.service import CandorService
-from candor.gateway.transport.rest.errors import refusal
-from candor.gateway.transport.rest.middleware import RestGuard, SecurityHeaders, add_login
+from candor.gateway.transport.rest.errors import error_response
+from candor.gateway.transport.rest.middleware import (
+    AuthorizationMiddleware,
+    SecurityHeaders,
+    add_login,
+)
 from candor.gateway.transport.rest.request_body import BodyBudget, ClientGone, read_payload
 from candor.gateway.transport.rest.streaming import (
     MEDIA_TYPE,
@@ -54,7 +58,7 @@ _UNPARSED: tuple[type[BaseModel], ...] = (  # models the framework does not see 
     api.ExplainProgress,
 )
 
-Verb = Callable[[Any, Caller], Coroutine[Any, Any, BaseModel]]
+Verb = Callable[[Any, RequestContext], Coroutine[Any, Any, BaseModel]]
 
 
 class _Violation(BaseModel):
@@ -109,22 +113,22 @@ class RestDoor:
     def __init__(
         self,
         service: CandorService,
-        observer: Observer,
+        observer: RequestLog,
         is_ready: Callable[[], bool],
         settings: Settings,
     ) -> None:
         self._service = service
-        self._observer = observer
+        self._request_log = observer
         self._is_ready = is_ready
         self._body_seconds = settings.body_seconds
         self._heartbeat_seconds = settings.heartbeat_seconds
 
     async def predict(self, request: Request) -> Response:
-        """What is this picture?"""
+        """What is this image?"""
         return await self._verb("predict", self._service.predict, request)
 
     async def explain(self, request: Request) -> Response:
-        """This picture changed by RMSE rho so that the network says the target."""
+        """This image changed by RMSE rho so that the network says the target."""
         return await self._verb("explain", self._service.explain, request)
 
     async def explain_stream(self, request: Request) -> Response:
@@ -132,7 +136,7 @@ class RestDoor:
         return _Streamed(self._send_events, request)
 
     async def probe(self, request: Request) -> Response:
-        """How little must this picture change before the network errs or knows nothing?"""
+        """How little must this image change before the network errs or knows nothing?"""
         return await self._verb("probe", self._service.probe, request)
 
     async def compare(self, request: Request) -> Response:
@@ -162,22 +166,22 @@ class RestDoor:
         if self._is_ready():
             return Response('{"status":"ready"}', media_type="application/json")
         error = ServiceError(ErrorCode.MODEL_NOT_READY, "not ready", retry_seconds=1.0)
-        return refusal(error, request)
+        return error_response(error, request)
 
     async def _verb(self, verb: str, serve: Verb, request: Request) -> Response:
         request_id = request.state.request_id
         call = request_log.Call(verb, request_id)
         try:
-            with self._observer.watch(call, request.headers):
-                caller = rest_caller(request)
+            with self._request_log.watch(call, request.headers):
+                request_context = rest_request_context(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                answer = await unless_gone(request, serve(payload, caller))
+                answer = await unless_gone(request, serve(payload, request_context))
                 call.note(answer)
                 # In a thread: explanations with tensors make tens of megabytes of base64.
                 body = await asyncio.to_thread(answer.model_dump_json)
         except ServiceError as err:
-            return refusal(err, request)
+            return error_response(err, request)
         except ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
         return Response(body, media_type="application/json")
@@ -187,10 +191,10 @@ class RestDoor:
     ) -> Response:
         call = request_log.Call(verb, request.state.request_id, model)
         try:
-            with self._observer.watch(call, request.headers):
+            with self._request_log.watch(call, request.headers):
                 body = get().model_dump_json()
         except ServiceError as err:
-            return refusal(err, request)
+            return error_response(err, request)
         return Response(body, media_type="application/json")
 
     async def _send_events(self, request: Request, send: Send) -> None:
@@ -198,14 +202,16 @@ class RestDoor:
         call = request_log.Call("explain_stream", request.state.request_id)
         stream = _Opened(send)
         try:
-            with self._observer.watch(call, request.headers):
-                caller = rest_caller(request)
+            with self._request_log.watch(call, request.headers):
+                request_context = rest_request_context(request)
                 payload = await read_payload(request, self._body_seconds)
                 call.model = validation.requested_model(payload)
-                await unless_gone(request, self._pass_events(payload, caller, call, stream))
+                await unless_gone(
+                    request, self._pass_events(payload, request_context, call, stream)
+                )
         except ServiceError as err:
             if not stream.is_open:
-                await refusal(err, request)(request.scope, request.receive, send)
+                await error_response(err, request)(request.scope, request.receive, send)
                 return
             await stream.write(encode_error(err, call.request_id))
         except ClientGone:
@@ -213,9 +219,13 @@ class RestDoor:
         await stream.close()
 
     async def _pass_events(
-        self, payload: Any, caller: Caller, call: request_log.Call, stream: "_Opened"
+        self,
+        payload: Any,
+        request_context: RequestContext,
+        call: request_log.Call,
+        stream: "_Opened",
     ) -> None:
-        events = self._service.explain_stream(payload, caller)
+        events = self._service.explain_stream(payload, request_context)
         async with aclosing(with_heartbeats(events, self._heartbeat_seconds)) as passed:
             async for event in passed:
                 if event is not None and event.result is not None:
@@ -256,9 +266,9 @@ class _Opened:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def rest_caller(request: Request) -> Caller:
+def rest_request_context(request: Request) -> RequestContext:
     """Who asks, from the headers."""
-    return caller_of(request.state.request_id, dict(request.headers), None)
+    return request_context_of(request.state.request_id, dict(request.headers), None)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -285,15 +295,15 @@ async def _framework_refusal(request: Request, err: Exception) -> Response:
     """An unknown path or method, in our error body."""
     http_status = err.status_code if isinstance(err, HTTPException) else 500
     error = ServiceError(ErrorCode.INVALID_INPUT, f"{request.method} {request.url.path}: {err}")
-    return refusal(error, request, http_status)
+    return error_response(error, request, http_status)
 
 
 def make_app(
     service: CandorService,
-    observer: Observer,
+    observer: RequestLog,
     is_ready: Callable[[], bool],
     settings: Settings,
-    guard: Guard,
+    authorizer: Authorizer,
 ) -> FastAPI:
     """The whole REST application."""
     described = "/openapi.json" if settings.docs else None
@@ -310,9 +320,9 @@ def make_app(
     app.add_api_route("/healthz/live", door.live, methods=["GET"])
     app.add_api_route("/healthz/ready", door.ready, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _framework_refusal)
-    add_login(app, guard)
+    add_login(app, authorizer)
     app.add_middleware(BodyBudget, max_bytes=settings.body_bytes)
-    app.add_middleware(RestGuard, guard=guard, observer=observer)
+    app.add_middleware(AuthorizationMiddleware, authorizer=authorizer, observer=observer)
     app.add_middleware(_RequestId)
     app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -13,7 +13,9 @@ from candor.rpc import status
 _OPEN_INFERENCE = "/v2"
 
 
-def refusal(error: ServiceError, request: Request, http_status: int | None = None) -> Response:
+def error_response(
+    error: ServiceError, request: Request, http_status: int | None = None
+) -> Response:
     """The one error body; ``http_status`` where the code's own does not fit."""
     usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
     return Response(

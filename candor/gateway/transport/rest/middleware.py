@@ -12,10 +12,10 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
-from candor.gateway.access.authorizer import Credentials, Guard, rule_of_path
+from candor.gateway.access.authorizer import Authorizer, Credentials, rule_of_path
 from candor.gateway.access.request_context import named_tenant, tenant_of_key
-from candor.gateway.observability.request_log import Observer
-from candor.gateway.transport.rest.errors import refusal
+from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.request_body import read_form
 from candor.gateway.web.assets import page
 
@@ -68,13 +68,13 @@ class SecurityHeaders:
         return await self._app(scope, receive, send_guarded)
 
 
-class RestGuard:
+class AuthorizationMiddleware:
     """Lets through whom the guard admits; everybody else hears why not."""
 
-    def __init__(self, app: ASGIApp, guard: Guard, observer: Observer) -> None:
+    def __init__(self, app: ASGIApp, authorizer: Authorizer, observer: RequestLog) -> None:
         self._app = app
-        self._guard = guard
-        self._observer = observer
+        self._authorizer = authorizer
+        self._request_log = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,17 +82,19 @@ class RestGuard:
         request = Request(scope)
         try:
             _check_site(request)
-            identity = await self._guard.admit(rule_of_path(scope["path"]), _credentials(request))
+            identity = await self._authorizer.admit(
+                rule_of_path(scope["path"]), _credentials(request)
+            )
         except ServiceError as err:
-            self._observer.refused(request.state.request_id, request.headers, err)
+            self._request_log.refused(request.state.request_id, request.headers, err)
             return await _turned_away(request, err)(scope, receive, send)
         tenant_of_key.set(None if identity is None else identity.tenant)
         return await self._app(scope, receive, send)
 
 
-def add_login(app: FastAPI, guard: Guard) -> None:
+def add_login(app: FastAPI, authorizer: Authorizer) -> None:
     """The page at `/login` where a person enters a key, and `/logout`."""
-    pages = _LoginPages(guard)
+    pages = _LoginPages(authorizer)
     for path, endpoint, method in (
         (LOGIN, pages.show, "GET"),
         (LOGIN, pages.enter, "POST"),
@@ -104,11 +106,11 @@ def add_login(app: FastAPI, guard: Guard) -> None:
 
 
 class _LoginPages:
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
 
     async def show(self, request: Request) -> Response:
-        if not self._guard.needs_keys:
+        if not self._authorizer.needs_keys:
             return _see_other("/")
         return _login_page(request.query_params.get("next", "/"))
 
@@ -117,7 +119,7 @@ class _LoginPages:
         fields = await read_form(request, _MAX_BODY_BYTES)
         key, then = fields.get("key", "").strip(), fields.get("next", "/")
         try:
-            await self._guard.identify(Credentials(session=key))
+            await self._authorizer.identify(Credentials(session=key))
         except ServiceError as err:
             return _login_page(then, err.message, 401)
         response = _see_other(_own_path(then))
@@ -168,7 +170,7 @@ def _turned_away(request: Request, error: ServiceError) -> Response:
         return _see_other(f"{LOGIN}?next={quote(request.url.path, safe='')}")
     if is_page and error.code is ErrorCode.PERMISSION_DENIED:
         return _login_page(request.url.path, f"This key will not do. {error.message}", 403)
-    return refusal(error, request)
+    return error_response(error, request)
 
 
 def _login_page(then: str, message: str = "", http_status: int = 200) -> Response:

@@ -17,7 +17,7 @@ from candor.contracts.api import Base64Bytes
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import Observer
+from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.service import validation
 from candor.gateway.service.open_inference import (
     EXTENSIONS,
@@ -27,8 +27,8 @@ from candor.gateway.service.open_inference import (
     Tensor,
     tensor_of,
 )
-from candor.gateway.transport.rest.endpoints import REFUSALS, rest_caller, unless_gone
-from candor.gateway.transport.rest.errors import refusal
+from candor.gateway.transport.rest.endpoints import REFUSALS, rest_request_context, unless_gone
+from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.request_body import ClientGone, parse_json, read_body
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -77,7 +77,7 @@ class _Bytes(BaseModel):
 def add_open_inference(
     app: FastAPI,
     protocol: OpenInference,
-    observer: Observer,
+    observer: RequestLog,
     is_ready: Callable[[], bool],
     settings: Settings,
 ) -> None:
@@ -118,12 +118,12 @@ class _Door:
     def __init__(
         self,
         protocol: OpenInference,
-        observer: Observer,
+        observer: RequestLog,
         is_ready: Callable[[], bool],
         settings: Settings,
     ) -> None:
         self._protocol = protocol
-        self._observer = observer
+        self._request_log = observer
         self._is_ready = is_ready
         self._body_seconds = settings.body_seconds
         self._version = settings.build_version
@@ -158,7 +158,7 @@ class _Door:
         return await self._watched("get_model", model, request, tell())
 
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
-        """The strongest classes of every picture."""
+        """The strongest classes of every image."""
         return await self._watched(
             "predict_many", model, request, self._infer(request, model, version)
         )
@@ -174,7 +174,7 @@ class _Door:
         return await self._watched("explain_many", model, request, work)
 
     async def _infer(self, request: Request, model: str, version: str) -> Response:
-        caller = rest_caller(request)
+        request_context = rest_request_context(request)
         content = await read_body(request, self._body_seconds)
         length = _header_length(request, len(content))
         body = await asyncio.to_thread(_parsed_body, content[:length])
@@ -186,11 +186,11 @@ class _Door:
             inputs=tensors,
             outputs=[output.name for output in body.outputs],
         )
-        answer = await unless_gone(request, self._protocol.infer(asked, caller))
+        answer = await unless_gone(request, self._protocol.infer(asked, request_context))
         head: dict[str, Any] = {
             "model_name": answer.model.name,
             "model_version": answer.model.version,
-            "id": body.id or caller.request_id,
+            "id": body.id or request_context.request_id,
         }
         return _infer_response(head, answer.outputs, _binary_names(body, answer.outputs))
 
@@ -200,10 +200,10 @@ class _Door:
         model: str,
         serve: Callable[..., Coroutine[Any, Any, dict[str, Any]]],
     ) -> Response:
-        caller = rest_caller(request)
+        request_context = rest_request_context(request)
         content = await read_body(request, self._body_seconds)
         body = await asyncio.to_thread(parse_json, content)
-        answer = await unless_gone(request, serve(model, body, caller))
+        answer = await unless_gone(request, serve(model, body, request_context))
         # In a thread: explanations are megabytes.
         return await asyncio.to_thread(_json, answer)
 
@@ -211,18 +211,18 @@ class _Door:
         if self._is_ready():
             return _json(answer)
         error = ServiceError(ErrorCode.MODEL_NOT_READY, "not ready", retry_seconds=1.0)
-        return refusal(error, request)
+        return error_response(error, request)
 
     async def _watched(
         self, verb: str, model: str, request: Request, work: Coroutine[Any, Any, Response]
     ) -> Response:
         try:
-            with self._observer.watch(
+            with self._request_log.watch(
                 request_log.Call(verb, request.state.request_id, model), request.headers
             ):
                 return await work
         except ServiceError as err:
-            return refusal(err, request)
+            return error_response(err, request)
         except ClientGone:
             return Response(status_code=_CLIENT_GONE_STATUS)
 

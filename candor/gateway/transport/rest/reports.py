@@ -16,12 +16,16 @@ from candor.contracts.reports import (
     Report,
     ReportFile,
 )
-from candor.gateway.access.request_context import Caller
+from candor.gateway.access.request_context import RequestContext
 from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import Observer
-from candor.gateway.service.reports import ReportDesk
-from candor.gateway.transport.rest.endpoints import HEADER_PARAMETERS, REFUSALS, rest_caller
-from candor.gateway.transport.rest.errors import refusal
+from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.service.reports import ReportService
+from candor.gateway.transport.rest.endpoints import (
+    HEADER_PARAMETERS,
+    REFUSALS,
+    rest_request_context,
+)
+from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.request_body import read_payload, require_json
 
 _MEDIA_TYPES = {
@@ -40,9 +44,11 @@ _FILE_HEADERS = {
 }
 
 
-def add_reports(app: FastAPI, desk: ReportDesk, observer: Observer, *, body_seconds: float) -> None:
+def add_reports(
+    app: FastAPI, search_pool: ReportService, observer: RequestLog, *, body_seconds: float
+) -> None:
     """Adds `/v1/reports`; ``body_seconds`` is the longest a client may take to send its body."""
-    door = _ReportDoor(desk, observer, body_seconds)
+    door = _ReportDoor(search_pool, observer, body_seconds)
     schema = CreateReportRequest.model_json_schema()
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     described = {"requestBody": body, "parameters": HEADER_PARAMETERS}
@@ -70,18 +76,20 @@ def add_reports(app: FastAPI, desk: ReportDesk, observer: Observer, *, body_seco
 class _ReportDoor:
     """The endpoints over one `ReportDesk`."""
 
-    def __init__(self, desk: ReportDesk, observer: Observer, body_seconds: float) -> None:
-        self._desk = desk
-        self._observer = observer
+    def __init__(
+        self, search_pool: ReportService, observer: RequestLog, body_seconds: float
+    ) -> None:
+        self._search_pool = search_pool
+        self._request_log = observer
         self._body_seconds = body_seconds
 
     async def create(self, request: Request) -> Response:
         """Ask for a report; answers at once with the queued job."""
 
-        async def create(caller: Caller) -> Report:
+        async def create(request_context: RequestContext) -> Report:
             require_json(request)
             payload = await read_payload(request, self._body_seconds)
-            return await self._desk.create(payload, caller)
+            return await self._search_pool.create(payload, request_context)
 
         return await self._answered("create_report", request, create)
 
@@ -89,33 +97,39 @@ class _ReportDoor:
         """Jobs, the newest first."""
         payload = dict(request.query_params)
         return await self._answered(
-            "list_reports", request, lambda caller: self._desk.list(payload, caller)
+            "list_reports",
+            request,
+            lambda request_context: self._search_pool.list(payload, request_context),
         )
 
     async def get(self, request: Request, report: str) -> Response:
         """Where a job stands; `done` once it has ended."""
         name = NAME_PREFIX + report
         return await self._answered(
-            "get_report", request, lambda caller: self._desk.get(name, caller)
+            "get_report",
+            request,
+            lambda request_context: self._search_pool.get(name, request_context),
         )
 
     async def cancel(self, request: Request, report: str) -> Response:
         """Stop a job: a queued one at once, a running one within a few network evaluations."""
         name = NAME_PREFIX + report
         return await self._answered(
-            "cancel_report", request, lambda caller: self._desk.cancel(name, caller)
+            "cancel_report",
+            request,
+            lambda request_context: self._search_pool.cancel(name, request_context),
         )
 
     async def download(self, request: Request, report: str, file: str) -> Response:
         """One file of a report that succeeded."""
         try:
             call = request_log.Call("download_report", request.state.request_id)
-            with self._observer.watch(call, request.headers):
-                found, path = await self._desk.file(
-                    NAME_PREFIX + report, file, rest_caller(request)
+            with self._request_log.watch(call, request.headers):
+                found, path = await self._search_pool.file(
+                    NAME_PREFIX + report, file, rest_request_context(request)
                 )
         except ServiceError as err:
-            return refusal(err, request)
+            return error_response(err, request)
         return FileResponse(
             path,
             media_type=_MEDIA_TYPES.get(path.suffix),
@@ -125,14 +139,14 @@ class _ReportDoor:
         )
 
     async def _answered(
-        self, verb: str, request: Request, serve: Callable[[Caller], Awaitable[BaseModel]]
+        self, verb: str, request: Request, serve: Callable[[RequestContext], Awaitable[BaseModel]]
     ) -> Response:
         call = request_log.Call(verb, request.state.request_id)
         try:
-            with self._observer.watch(call, request.headers):
-                body = (await serve(rest_caller(request))).model_dump_json()
+            with self._request_log.watch(call, request.headers):
+                body = (await serve(rest_request_context(request))).model_dump_json()
         except ServiceError as err:
-            return refusal(err, request)
+            return error_response(err, request)
         return Response(body, media_type="application/json")
 
 

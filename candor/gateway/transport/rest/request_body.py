@@ -182,7 +182,7 @@ def _bad_body(description: str) -> ServiceError:
 
 
 async def _from_multipart(headers: Headers, body: bytes) -> Any:
-    """Part `image` is the encoded picture, part `request` the other fields as JSON."""
+    """Part `image` is the encoded image, part `request` the other fields as JSON."""
 
     async def whole_body() -> AsyncGenerator[bytes, None]:
         yield body

@@ -75,14 +75,14 @@ class CandorServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Predict(self, request, context):
-        """What is this picture?
+        """What is this image?
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Show me this picture changed by RMSE rho so that the network says `target`.
+        """Show me this image changed by RMSE rho so that the network says `target`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +96,7 @@ class CandorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Probe(self, request, context):
-        """How little must this picture change before the network errs (attack) or knows no more than a
+        """How little must this image change before the network errs (attack) or knows no more than a
         random classifier (BTR)?
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,7 +104,7 @@ class CandorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Compare(self, request, context):
-        """Do other explanations of this picture agree with the adversarial one, and do they hold still?
+        """Do other explanations of this image agree with the adversarial one, and do they hold still?
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

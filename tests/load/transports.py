@@ -17,7 +17,7 @@ from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 _TIMEOUT_SECONDS = 120.0
 
 
-class Door(Protocol):
+class Transport(Protocol):
     """What a user needs."""
 
     def predict(self, request: api.PredictRequest) -> api.PredictResponse: ...
@@ -30,14 +30,14 @@ class Door(Protocol):
     def close(self) -> None: ...
 
 
-class GrpcDoor(CandorClient):
+class GrpcTransport(CandorClient):
     """The typed client; a refusal shall show, so it does not try again."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address, timeout_seconds=_TIMEOUT_SECONDS, max_attempts=1)
 
 
-class RestDoor:
+class RestTransport:
     """JSON in, JSON or server-sent events out."""
 
     def __init__(self, url: str) -> None:
