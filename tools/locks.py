@@ -25,6 +25,7 @@ _GATEWAY_SOURCES = (
     "candor/contracts",
     "candor/rpc",
     "candor/store",
+    "candor/terms.py",
     "candor/tracing.py",
 )
 # The worker image is installed from source, like a developer's environment.

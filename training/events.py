@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from candor.contracts.worker import Goal
 from candor.search.batch import plan_goal, run_searches
+from candor.terms import Goal
 from training.loop import Progress
 
 _STEPS_BETWEEN = 10

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from candor.contracts import limits
-from candor.contracts.api import SearchStatus
-from candor.contracts.worker import Goal
+from candor import terms
 from candor.search.batch import plan_goal, run_searches
 from candor.search.goals import goal_code, output_condition
 from candor.search.state import rmse
+from candor.terms import Goal, SearchStatus
 
 # Rounding to 8 bits may undo the goal, which the search met by a hair: the perturbation is drawn
 # out by the first of these factors that still meets it after rounding.
@@ -42,8 +41,8 @@ def overly_confident(
     pixels: Tensor,
     labels: Tensor,
     *,
-    steps: int = limits.DEFAULT_STEPS,
-    solver: str = limits.DEFAULT_SOLVER,
+    steps: int = terms.DEFAULT_STEPS,
+    solver: str = terms.DEFAULT_SOLVER,
     seed: int = 0,
     batch_size: int = 64,
     report: Callable[[int, int], None] = lambda finished, image_steps: None,

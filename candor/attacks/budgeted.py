@@ -21,8 +21,8 @@ from candor.attacks.verification import (
     score_gradients,
     to_length,
 )
-from candor.contracts.worker import Goal
 from candor.search.state import rmse
+from candor.terms import Goal
 
 PGD_STEP_SHARE = 2.5  # step length is this times eps over the number of steps (Madry et al.)
 LABEL_TRIALS = 20  # random directions at the boundary, one estimate of the hard-label attack

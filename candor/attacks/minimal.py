@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from candor.attacks.verification import Candidates, goal_margin, holds, score_gradients, to_length
-from candor.contracts.worker import Goal
 from candor.search.goals import log_odds
 from candor.search.state import rmse
+from candor.terms import Goal
 
 DDN_FIRST_NORM = 1.0
 DDN_NORM_CHANGE = 0.05

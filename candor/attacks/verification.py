@@ -14,9 +14,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from candor.contracts.worker import Goal
 from candor.search.goals import goal_code, output_condition
 from candor.search.state import rmse
+from candor.terms import Goal
 
 _BISECTIONS = 14  # the segment is known to 1/16384 of its length
 # A point on the boundary may fall back over it when it is evaluated alone.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from candor.contracts import limits
+from candor import terms
 from candor.contracts.api import Seed, Steps
 from candor.contracts.card import Digest
 
@@ -58,7 +58,7 @@ class Budget(Frozen):
         explanation_images: explained images.
     """
 
-    steps: Steps = limits.DEFAULT_STEPS
+    steps: Steps = terms.DEFAULT_STEPS
     descent_steps: Positive = 100
     descent_images: Count = 100
     autoattack_images: Count = 10

@@ -16,11 +16,10 @@ from candor.attacks import budgeted, minimal
 from candor.attacks.verification import Candidates, holds, tighten, verify
 from candor.audit.ledger import Row
 from candor.audit.plan import Budget, image_seed
-from candor.contracts.api import SearchStatus
 from candor.contracts.card import ModelCard
-from candor.contracts.worker import Goal
 from candor.search.batch import plan_goal, run_searches
 from candor.search.solvers import SOLVERS
+from candor.terms import Goal, SearchStatus
 
 EPS_L2 = (0.25, 0.5, 1.0)  # of AutoAttack, PGD and FGSM; 0.5 is RobustBench's
 SQUARE_EPS_L2 = 1.0

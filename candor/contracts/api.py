@@ -18,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
+from candor import terms
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
+from candor.terms import SearchStatus
 
 
 def _from_base64(value: Any) -> Any:
@@ -63,12 +65,6 @@ class Method(StrEnum):
     LIME = "lime"
     INTEGRATED_GRADIENTS = "integrated_gradients"
     GRADIENT = "gradient"
-
-
-class SearchStatus(StrEnum):
-    FOUND = "found"
-    UNRESOLVED = "unresolved"
-    ALREADY_WRONG = "already_wrong"
 
 
 class _Message(BaseModel):
@@ -116,11 +112,11 @@ class PredictRequest(_Message):
 
 def _explain_steps(validated: dict[str, Any]) -> int:
     """Those of the solver, which is validated before; any where that was refused."""
-    return limits.default_steps(validated.get("solver", ""), explains=True)
+    return terms.default_steps(validated.get("solver", ""), explains=True)
 
 
 def _probe_steps(validated: dict[str, Any]) -> int:
-    return limits.default_steps(validated.get("solver", ""), explains=False)
+    return terms.default_steps(validated.get("solver", ""), explains=False)
 
 
 class ExplainRequest(_Message):
@@ -129,7 +125,7 @@ class ExplainRequest(_Message):
     targets: Annotated[tuple[ClassRef, ...], Field(min_length=1, max_length=limits.MAX_TARGETS)]
     rhos: Annotated[tuple[Rho, ...], Field(max_length=limits.MAX_RHOS)] = ()
     direction: Direction = Direction.FOR
-    solver: str = limits.DEFAULT_SOLVER
+    solver: str = terms.DEFAULT_SOLVER
     steps: Steps = Field(default_factory=_explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
@@ -144,7 +140,7 @@ class ProbeRequest(_Message):
     image: ImageInput
     label: ClassRef | None = None
     goals: Annotated[tuple[ProbeGoal, ...], Field(min_length=1, max_length=2)] = tuple(ProbeGoal)
-    solver: str = limits.DEFAULT_SOLVER
+    solver: str = terms.DEFAULT_SOLVER
     steps: Steps = Field(default_factory=_probe_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
@@ -158,7 +154,7 @@ class CompareRequest(_Message):
     image: ImageInput
     target: ClassRef | None = None
     rho: Rho | None = None
-    solver: str = limits.DEFAULT_SOLVER
+    solver: str = terms.DEFAULT_SOLVER
     steps: Steps = Field(default_factory=_explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import Probability, Rmse, Seed, Steps
 from candor.contracts.card import MetricCard
@@ -91,8 +92,8 @@ class CreateReportRequest(_Message):
 
     @model_validator(mode="after")
     def _has_a_solver(self) -> Self:
-        if self.attacks and not set(self.attacks) & set(limits.SOLVERS):
-            allowed = ", ".join(limits.SOLVERS)
+        if self.attacks and not set(self.attacks) & set(terms.SOLVERS):
+            allowed = ", ".join(terms.SOLVERS)
             got = ", ".join(self.attacks)
             raise ValueError(f"attacks: got {got}, allowed with at least one of {allowed}")
         return self

@@ -19,24 +19,15 @@ compare call   item: `CompareItem` + arrays ``image``, ``perturbed``, ``explanat
                float32
 """
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from candor import terms
 from candor.contracts import limits
-from candor.contracts.api import Correlation, Method, Probability, Rho, SearchStatus, Seed, Steps
+from candor.contracts.api import Correlation, Method, Probability, Rho, Seed, Steps
 from candor.contracts.card import ModelCard
-
-
-class Goal(StrEnum):
-    """What a search is after; III-A1, III-A2 and III-H."""
-
-    ATTACK = "attack"
-    BTR = "btr"
-    EXPLAIN_FOR = "explain_for"
-    EXPLAIN_AGAINST = "explain_against"
-    CONFIDENT = "confident"
+from candor.terms import Goal, SearchStatus
 
 
 class _Meta(BaseModel):
@@ -67,9 +58,9 @@ class SearchItem(_Meta):
     goal: Goal
     target: Annotated[int, Field(ge=0)]
     rho: Rho = 1.0
-    step_count: Steps = limits.DEFAULT_STEPS
+    step_count: Steps = terms.DEFAULT_STEPS
     seed: Seed = 0
-    solver: str = limits.DEFAULT_SOLVER
+    solver: str = terms.DEFAULT_SOLVER
     step: Annotated[int, Field(ge=0)] = 0
     chunk_steps: Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
 

@@ -7,12 +7,12 @@ from itertools import compress
 import torch
 from torch import Tensor, nn
 
-from candor.contracts import limits
-from candor.contracts.worker import Goal
+from candor import terms
 from candor.search.goals import goal_code, is_explanation, output_condition
 from candor.search.result import SearchResult, finish, join_results
 from candor.search.solvers import SOLVERS
 from candor.search.state import SearchState, begin, concatenate
+from candor.terms import Goal
 
 _ROUND_STEPS = 3  # searches enter and leave the batch this often
 
@@ -44,7 +44,7 @@ def plan_goal(
     goal: Goal,
     targets: Tensor,
     *,
-    steps: int = limits.DEFAULT_STEPS,
+    steps: int = terms.DEFAULT_STEPS,
     rho: float = 1.0,
     seed: int = 0,
 ) -> SearchPlan:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from candor.contracts.worker import Goal
 from candor.search.goals import (
     ascent_sign,
     gap_to_goal,
@@ -17,6 +16,7 @@ from candor.search.goals import (
 )
 from candor.search.state import SearchState, rmse
 from candor.search.steps import advance_by, is_already_wrong, without_zeros
+from candor.terms import Goal
 
 _SCOUTED = 4  # classes an attack looks at before it sets off
 _ANEW, _CREEPING, _SIDEWAYS, _LAST = range(1, 5)  # parts of an attack after the first start

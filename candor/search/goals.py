@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from candor.contracts.limits import CONFIDENT_MARGIN
-from candor.contracts.worker import Goal
+from candor.terms import CONFIDENT_MARGIN, Goal
 
 # A batch holds its goals as the position in this tuple.
 GOALS = tuple(Goal)

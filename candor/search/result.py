@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from candor.contracts.api import SearchStatus
 from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
 from candor.search.state import SearchState, rmse
+from candor.terms import SearchStatus
 
 # A point on the boundary may fall back over it when it is evaluated in another batch or precision;
 # it is moved outward by these factors until it holds.

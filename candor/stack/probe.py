@@ -15,13 +15,8 @@ import numpy as np
 
 from candor.contracts import wire
 from candor.contracts.card import ModelCard
-from candor.contracts.worker import (
-    ANSWER_ADAPTER,
-    Goal,
-    ItemError,
-    PredictItem,
-    SearchItem,
-)
+from candor.contracts.worker import ANSWER_ADAPTER, ItemError, PredictItem, SearchItem
+from candor.terms import Goal
 
 _ARCHIVES_DIR = Path(__file__).resolve().parents[2] / "build" / "archives"
 _BOUNDARY = "candor-probe"

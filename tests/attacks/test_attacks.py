@@ -11,9 +11,9 @@ from candor.attacks import budgeted, minimal
 from candor.attacks.verification import Candidates, Status, tighten, verify
 from candor.audit.plan import Budget
 from candor.audit.stages import ATTACK_STAGES, Batch, Subject, solver_stage
-from candor.contracts.worker import Goal
 from candor.search.solvers import SOLVERS
 from candor.search.state import rmse
+from candor.terms import Goal
 from tests.fixtures.audit import SHAPE, TINY, card
 from tests.search.linear import LinearClassifier, nearest_rmse
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from candor.attacks import budgeted, minimal
-from candor.contracts.worker import Goal
+from candor.terms import Goal
 from tests.fixtures.audit import CLASSES, grey_images, small_network
 
 with warnings.catch_warnings():

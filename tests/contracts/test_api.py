@@ -6,6 +6,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import (
     ClassRef,
@@ -81,8 +82,8 @@ def test_steps_not_named_are_those_of_the_solver(solver, explains, radius):
 
 def test_defaults_are_those_of_the_contract():
     request = ExplainRequest.model_validate({"image": IMAGE, "targets": [{"name": "cat"}]})
-    assert request.solver == limits.DEFAULT_SOLVER
-    assert request.steps == limits.default_steps(request.solver, explains=True)
+    assert request.solver == terms.DEFAULT_SOLVER
+    assert request.steps == terms.default_steps(request.solver, explains=True)
     assert (request.rhos, request.seed, request.top_k) == ((), 0, limits.DEFAULT_TOP_K)
     probe = ProbeRequest.model_validate({"image": IMAGE})
     assert probe.goals == (ProbeGoal.ATTACK, ProbeGoal.BTR)

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from candor.contracts import wire
-from candor.contracts.api import SearchStatus
 from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard
 from candor.contracts.worker import (
     ITEM_ADAPTER,
     CompareAnswer,
     CompareItem,
     DescribeAnswer,
-    Goal,
     ItemError,
     PredictAnswer,
     SearchEnd,
@@ -26,6 +24,7 @@ from candor.contracts.worker import (
     SearchProgress,
 )
 from candor.gateway.workers.protocol import WorkerDied, WorkerFault, WorkerUnavailable
+from candor.terms import Goal, SearchStatus
 
 SHAPE = (3, 8, 6)  # height and width differ, so a swap of the two shows
 CLASSES = ("cat", "dog", "frog", "ship", "truck")

@@ -11,15 +11,15 @@ from prometheus_client import Histogram
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
-from candor.contracts.api import ModelRef, SearchStatus
+from candor.contracts.api import ModelRef
 from candor.contracts.errors import ServiceError
 from candor.contracts.reports import CreateReportRequest, ReportState
-from candor.contracts.worker import Goal
 from candor.gateway.observability import metrics as measured
 from candor.gateway.observability.metrics import Metrics, start_exposition
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.store.engine import open_store
 from candor.store.reports import Reports
+from candor.terms import Goal, SearchStatus
 from tests.gateway.linear_worker import CARD
 from tests.gateway.servers import Servers, opened, running, until
 

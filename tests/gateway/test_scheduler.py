@@ -12,7 +12,7 @@ import pytest
 from candor.contracts import wire
 from candor.contracts.api import InputSpec, Method
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import CompareItem, Goal, SearchItem
+from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.scheduling.chunk_sizer import MAX_CHUNK_STEPS, ChunkClock
 from candor.gateway.scheduling.dispatcher import SearchScheduler
@@ -20,6 +20,7 @@ from candor.gateway.scheduling.jobs import Search, SearchResult, ServiceClass
 from candor.gateway.scheduling.policy import POISONED_DEATHS, SearchQueue
 from candor.gateway.service.models import searches_a_call
 from candor.gateway.workers.protocol import MAX_CALL_BYTES, WorkerFault
+from candor.terms import Goal
 from tests.gateway.linear_worker import DEADLY_SEED, POISON_SEED, SHAPE, LinearBackend
 
 T = TypeVar("T")

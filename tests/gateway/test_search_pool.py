@@ -11,12 +11,13 @@ import pytest
 
 from candor.contracts.api import Method
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import CompareItem, Goal, SearchItem
+from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.dispatcher import SearchScheduler
 from candor.gateway.service.cache import ResultCache, key_maker
 from candor.gateway.service.concurrency import ConcurrencyLimiter
 from candor.gateway.service.search_pool import Found, SearchPool, Terms
+from candor.terms import Goal
 from tests.gateway.linear_worker import POISON_SEED, SHAPE, LinearBackend
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from candor import tracing
-from candor.contracts.worker import Goal
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
+from candor.terms import Goal
 from candor.tracing import NO_TRACING, Tracing, start_tracing
 from tests.gateway.servers import Servers, opened, until
 

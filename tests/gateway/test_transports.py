@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
 
+from candor import terms
 from candor.client.sync import CandorClient
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
@@ -138,7 +139,7 @@ def test_probe_defaults_to_the_predicted_class_and_both_goals(servers: Servers, 
     assert response.label.index == predicted == response.predictions_before[0].index
     attack, btr = response.results
     assert (attack.goal, btr.goal) == (api.ProbeGoal.ATTACK, api.ProbeGoal.BTR)
-    assert attack.status is btr.status is api.SearchStatus.FOUND
+    assert attack.status is btr.status is terms.SearchStatus.FOUND
     assert attack.falls_to.index != predicted
     assert attack.radius > 0
     assert attack.lower_bound is None
@@ -244,7 +245,7 @@ def test_models_are_listed_and_described(servers: Servers) -> None:
     assert details.classes == CLASSES
     assert (details.input.channels, details.input.height, details.input.width) == SHAPE
     assert details.metrics[0].value == CARD.metrics[0].value
-    assert details.solvers == limits.SOLVERS
+    assert details.solvers == terms.SOLVERS
     rest = servers.rest.get("/v1/models/linear").json()
     assert rest["classes"] == list(CLASSES)
     assert servers.rest.get("/v1/models").json()["models"][0]["is_default"] is True

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from candor import terms
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
@@ -405,7 +406,10 @@ def test_a_drain_waits_for_callers_not_for_shadows(rival: Servers) -> None:
 
 
 def result(
-    delta: float, gain: float, status: api.SearchStatus = api.SearchStatus.FOUND, rmse: float = 0.05
+    delta: float,
+    gain: float,
+    status: terms.SearchStatus = terms.SearchStatus.FOUND,
+    rmse: float = 0.05,
 ) -> SearchResult:
     """Of a grey image: class 0 goes from one half to one half and ``gain``."""
     picture = np.full(SHAPE, 0.5 + delta, np.float32)
@@ -415,7 +419,7 @@ def result(
         rmse=rmse,
         steps=3,
         solver="fast",
-        lower_bound=rmse if status is api.SearchStatus.UNRESOLVED else None,
+        lower_bound=rmse if status is terms.SearchStatus.UNRESOLVED else None,
     )
     return SearchResult(
         end=end, image=picture, logits_before=np.zeros(2, np.float32), logits_after=after
@@ -446,8 +450,8 @@ def test_radii_agree_within_their_factor(rmse: float, agrees: bool) -> None:
 
 def test_probes_that_end_differently_disagree() -> None:
     found = result(0.1, 0.1)
-    wrong = result(0.0, 0.0, api.SearchStatus.ALREADY_WRONG, rmse=0.0)
-    unresolved = result(0.1, 0.1, api.SearchStatus.UNRESOLVED)
+    wrong = result(0.0, 0.0, terms.SearchStatus.ALREADY_WRONG, rmse=0.0)
+    unresolved = result(0.1, 0.1, terms.SearchStatus.UNRESOLVED)
     assert compare_radii(found, wrong) == (False, {})
     assert compare_radii(found, unresolved) == (False, {})
     assert compare_radii(wrong, wrong) == (True, {})

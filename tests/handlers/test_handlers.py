@@ -19,7 +19,6 @@ from candor.contracts.worker import (
     CompareItem,
     DescribeAnswer,
     DescribeItem,
-    Goal,
     ItemError,
     PredictAnswer,
     PredictItem,
@@ -28,6 +27,7 @@ from candor.contracts.worker import (
     SearchProgress,
 )
 from candor.runtime import chunks
+from candor.terms import Goal
 from handlers import loading, predict_handler, search_handler
 from handlers.search_handler import SearchHandler
 

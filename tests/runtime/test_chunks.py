@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from candor.contracts import limits, wire
-from candor.contracts.worker import Goal, SearchEnd, SearchItem, SearchProgress
+from candor import terms
+from candor.contracts import wire
+from candor.contracts.worker import SearchEnd, SearchItem, SearchProgress
 from candor.models.folder import LoadedModel, load_model
 from candor.runtime.chunks import advance_items, check_image, check_item, predict_logits
 from candor.search.solvers import SOLVERS
+from candor.terms import Goal
 
 STEPS = 12
 
@@ -50,7 +52,7 @@ def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int], **change
 
 
 @pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.EXPLAIN_FOR])
-@pytest.mark.parametrize("solver", limits.SOLVERS)
+@pytest.mark.parametrize("solver", terms.SOLVERS)
 def test_travelling_search_ends_with_the_same_bits(
     model: LoadedModel, pictures: np.ndarray, solver: str, goal: Goal
 ) -> None:
@@ -117,7 +119,7 @@ def test_search_that_goes_on_needs_its_state(model: LoadedModel, pictures: np.nd
 def test_search_travels_with_what_its_solver_needs(
     model: LoadedModel, pictures: np.ndarray
 ) -> None:
-    for solver in limits.SOLVERS:
+    for solver in terms.SOLVERS:
         item = _item(2, solver=solver, chunk_steps=2)
         ((_, arrays),) = advance_items(model.network, [(item, {"image": pictures[0]})])
         assert set(arrays) == {"numbers", *SOLVERS[solver].images}
@@ -150,5 +152,5 @@ def test_prediction_of_a_batch_is_that_of_each(model: LoadedModel, pictures: np.
 
 
 def test_contract_names_exactly_the_solvers_there_are() -> None:
-    assert set(limits.SOLVERS) == set(SOLVERS)
-    assert limits.DEFAULT_SOLVER in SOLVERS
+    assert set(terms.SOLVERS) == set(SOLVERS)
+    assert terms.DEFAULT_SOLVER in SOLVERS

@@ -9,8 +9,6 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from candor.contracts.api import SearchStatus
-from candor.contracts.worker import Goal
 from candor.runtime.compiled import (
     Bfloat16Network,
     FixedBatchNetwork,
@@ -18,6 +16,7 @@ from candor.runtime.compiled import (
     keep_compiled,
 )
 from candor.search.batch import plan_goal, run_searches
+from candor.terms import Goal, SearchStatus
 from tests.search.linear import LinearClassifier
 
 SHAPE = (3, 8, 6)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from candor.contracts.worker import Goal
 from candor.runtime.compiled import FixedBatchNetwork
 from candor.runtime.threads import in_shares, share_count, share_size
 from candor.search import paper
 from candor.search.goals import goal_code
 from candor.search.state import SearchState, begin
+from candor.terms import Goal
 from tests.search.linear import LinearClassifier
 
 SHAPE = (3, 8, 6)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from candor.contracts.worker import Goal
 from candor.search.goals import GOALS, goal_code
 from candor.search.state import SearchState, begin
+from candor.terms import Goal
 
 SHAPE = (3, 8, 6)  # H != W on purpose
 

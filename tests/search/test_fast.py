@@ -7,15 +7,14 @@ import torch
 from scipy import optimize
 from torch import nn
 
-from candor.contracts import limits
-from candor.contracts.api import SearchStatus
-from candor.contracts.worker import Goal
+from candor import terms
 from candor.search import fast
 from candor.search.batch import plan_goal, run_searches
 from candor.search.fast import drawn_to_sphere, nearest_in_half_space
 from candor.search.goals import gap_to_goal, goal_code, output_condition
 from candor.search.result import SearchResult, finish
 from candor.search.state import SearchState, rmse
+from candor.terms import Goal, SearchStatus
 from tests.search.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
 
 STEPS = 24
@@ -37,7 +36,7 @@ def _run(
     network: nn.Module, images: torch.Tensor, goal: Goal, targets: torch.Tensor
 ) -> SearchResult:
     explains = goal in (Goal.EXPLAIN_FOR, Goal.EXPLAIN_AGAINST)
-    steps = limits.default_steps("fast", explains=explains)
+    steps = terms.default_steps("fast", explains=explains)
     return run_searches(
         network, images, plan_goal(goal, targets, steps=steps, rho=0.1), solver="fast"
     )
@@ -166,8 +165,8 @@ def test_other_radii_end_early_and_lose_nothing_by_it(goal: Goal) -> None:
     images = grey_images(8)
     labels = network(images).argmax(1)
     result = _run(network, images, goal, labels)
-    assert bool((result.steps < limits.FAST_RADIUS_STEPS).all()), result.steps
-    longer = plan_goal(goal, labels, steps=4 * limits.FAST_RADIUS_STEPS)
+    assert bool((result.steps < terms.FAST_RADIUS_STEPS).all()), result.steps
+    longer = plan_goal(goal, labels, steps=4 * terms.FAST_RADIUS_STEPS)
     patient = run_searches(network, images, longer, solver="fast")
     assert bool((result.rmse <= 1.005 * patient.rmse).all()), result.rmse / patient.rmse
 

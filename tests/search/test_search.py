@@ -5,14 +5,13 @@ import math
 import pytest
 import torch
 
-from candor.contracts.api import SearchStatus
-from candor.contracts.worker import Goal
 from candor.search import paper
 from candor.search.batch import SearchPlan, plan_goal, run_searches
 from candor.search.goals import goal_code, output_condition
 from candor.search.result import draw_to_rho, finish
 from candor.search.state import SearchState, begin, rmse
 from candor.search.steps import is_already_wrong
+from candor.terms import Goal, SearchStatus
 from tests.search.linear import SHAPE, LinearClassifier, grey_images, mixed_state, nearest_rmse
 
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from candor.contracts.api import SearchStatus
-from candor.contracts.worker import Goal
 from candor.search.batch import plan_goal, run_searches
+from candor.terms import Goal, SearchStatus
 from tests.fixtures.audit import small_data, small_network
 from tools.bench.baseline import plain_network, plain_radii
 

@@ -8,13 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from candor.contracts import limits
-from candor.contracts.api import SearchStatus
-from candor.contracts.worker import Goal
+from candor import terms
 from candor.data.cifar10 import load_cifar10
 from candor.robustness.ara import accuracy_robustness_area, naive_accuracy, paired_difference
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
+from candor.terms import Goal, SearchStatus
 from tools.bench.baseline import RADIUS_STEPS, plain_network, plain_radii
 from tools.bench.inputs import ROBUST, SHAPE, released_network, test_images
 from tools.bench.table import Options, Row
@@ -63,7 +62,7 @@ def measure(options: Options) -> list[Row]:
 
 def _fast(network: nn.Module, images: Tensor, labels: Tensor, goal: Goal) -> _Searched:
     started = time.perf_counter()
-    plan = plan_goal(goal, labels, steps=limits.FAST_RADIUS_STEPS)
+    plan = plan_goal(goal, labels, steps=terms.FAST_RADIUS_STEPS)
     result = run_searches(network, images, plan, solver="fast", batch_size=_BATCH)
     seconds = time.perf_counter() - started
     unresolved = np.array([status is SearchStatus.UNRESOLVED for status in result.statuses])

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from candor.contracts.worker import Goal
 from candor.nets.activations import HalfHuberReLU
 from candor.search.goals import goal_code, log_odds, output_condition
+from candor.terms import Goal
 
 EXPLANATION_STEPS = 35
 RADIUS_STEPS = 450

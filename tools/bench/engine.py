@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from candor.contracts.worker import Goal
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.search import paper
 from candor.search.goals import goal_code
 from candor.search.state import SearchState, begin
+from candor.terms import Goal
 from tools.bench.baseline import (
     fastest_threads,
     on_threads,

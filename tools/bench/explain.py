@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor, nn
 
-from candor.contracts import limits
-from candor.contracts.worker import Goal
+from candor import terms
 from candor.runtime.compiled import compile_network
 from candor.search.batch import plan_goal, run_searches
 from candor.search.result import draw_to_rho
+from candor.terms import Goal
 from tools.bench.baseline import (
     EXPLANATION_STEPS,
     fastest_threads,
@@ -71,7 +71,7 @@ def _both(
     plain: nn.Module, compiled: nn.Module, image: Tensor, target: Tensor, threads: int
 ) -> _Turn:
     """``threads``: of the plain loop."""
-    plan = plan_goal(Goal.EXPLAIN_FOR, target, steps=limits.FAST_EXPLAIN_STEPS, rho=_RHO)
+    plan = plan_goal(Goal.EXPLAIN_FOR, target, steps=terms.FAST_EXPLAIN_STEPS, rho=_RHO)
     started = time.perf_counter()
     ours = run_searches(compiled, image, plan, solver="fast", batch_size=1).images
     with on_threads(threads):
@@ -93,7 +93,7 @@ def _time_row(seconds: list[tuple[float, float]]) -> Row:
         goal=f">= {_SPEED_GOAL:g} x faster than {EXPLANATION_STEPS} plain steps",
         is_met=ratio >= _SPEED_GOAL,
         n=len(seconds),
-        detail=f"{limits.FAST_EXPLAIN_STEPS} steps; ratios {_quartiles(theirs / ours, '.2f')}",
+        detail=f"{terms.FAST_EXPLAIN_STEPS} steps; ratios {_quartiles(theirs / ours, '.2f')}",
     )
 
 

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from candor.contracts import wire
-from candor.contracts.worker import ITEM_ADAPTER, Goal, SearchEnd, SearchItem
+from candor.contracts.worker import ITEM_ADAPTER, SearchEnd, SearchItem
 from candor.nets.architectures import NetworkSpec, build_network
 from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.chunks import advance_items
+from candor.terms import Goal
 from tools.bench.engine import interleaved
 from tools.bench.table import Options, Row
 

@@ -7,13 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from candor.contracts import limits
-from candor.contracts.api import SearchStatus
-from candor.contracts.worker import Goal
+from candor import terms
 from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
+from candor.terms import Goal, SearchStatus
 from tools.bench.inputs import ROBUST, SHAPE, correct_images, released_network
 from tools.bench.table import Options, Row
 
@@ -35,8 +34,8 @@ def measure(options: Options) -> list[Row]:
         compiled = compile_network(network, share_sizes(_BATCH, torch.device("cpu"))[1:], SHAPE)
         images, labels = correct_images(options, compiled, options.image_count)
         for goal in goals:
-            ours = _radii(compiled, images, labels, goal, "fast", limits.FAST_RADIUS_STEPS)
-            theirs = _radii(compiled, images, labels, goal, "paper", limits.DEFAULT_STEPS)
+            ours = _radii(compiled, images, labels, goal, "fast", terms.FAST_RADIUS_STEPS)
+            theirs = _radii(compiled, images, labels, goal, "paper", terms.DEFAULT_STEPS)
             rows += _rows(f"3 {goal} radius, {name}", *ours, *theirs)
     return rows
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
-from candor.contracts.worker import Goal
 from candor.data.cifar10 import load_cifar10
 from candor.models.folder import load_model
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
@@ -30,6 +29,7 @@ from candor.runtime.compiled import compile_network, share_sizes
 from candor.search.batch import plan_goal, run_searches
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
 from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
+from candor.terms import Goal
 from tools.bench.inputs import SHAPE
 from tools.bench.table import Options, Row
 

@@ -21,11 +21,10 @@ from candor.audit.plan import Budget
 from candor.audit.report.schema import Example, ExplanationQuality, Faithfulness, Overlap
 from candor.audit.sections.summary import Evidence, share
 from candor.audit.stages import Batch, Subject
-from candor.contracts.limits import DEFAULT_SOLVER
-from candor.contracts.worker import Goal
 from candor.explainers.overlap import energy_share, rank_correlation
 from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
 from candor.search.batch import plan_goal, run_searches
+from candor.terms import DEFAULT_SOLVER, Goal
 
 INFIDELITY_SAMPLES = 50
 INFIDELITY_NOISE = 0.02

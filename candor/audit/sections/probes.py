@@ -15,7 +15,7 @@ from candor.attacks.verification import directions_like, goal_margin, holds, sco
 from candor.audit.ledger import Row
 from candor.audit.plan import Budget
 from candor.audit.stages import Batch, Subject
-from candor.contracts.worker import Goal
+from candor.terms import Goal
 
 PANEL_EPS_L2 = 1.0
 BUDGETS_L2 = (0.25, 0.5, 1.0, 2.0, 4.0)

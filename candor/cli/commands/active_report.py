@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from candor import terms
 from candor.cli.commands.measure import ara
 from candor.cli.options import DataDir, DataName
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
-from candor.contracts.api import SearchStatus
+from candor.terms import SearchStatus
 
 if TYPE_CHECKING:
     from candor.robustness.paired import Difference
@@ -30,8 +31,8 @@ def active_report(
     data_dir: DataDir = None,
     images: Annotated[int, typer.Option(min=2, help="Test images, drawn by the seed.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
-    solver: Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")] = limits.DEFAULT_SOLVER,
-    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = limits.DEFAULT_STEPS,
+    solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = terms.DEFAULT_SOLVER,
+    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = terms.DEFAULT_STEPS,
     out: Annotated[
         Path, typer.Option(help="Folder for the report and each model's `candor ara`.")
     ] = Path("out/active"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from candor import terms
 from candor.cli.commands.stores import DEFAULT_STORE, StoreAddress, opened_store
 from candor.cli.options import DataDir, DataName, open_dataset
 from candor.cli.output import AsJson, clear_errors, console, print_json
@@ -32,8 +33,8 @@ def candidates(
     images: Annotated[int, typer.Option(min=1, help="Training images, drawn by the seed.")] = 1000,
     store: StoreAddress = DEFAULT_STORE,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
-    solver: Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")] = limits.DEFAULT_SOLVER,
-    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = limits.DEFAULT_STEPS,
+    solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = terms.DEFAULT_SOLVER,
+    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = terms.DEFAULT_STEPS,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     as_json: AsJson = False,
 ) -> None:

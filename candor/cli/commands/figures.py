@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from PIL import Image
 
+from candor import terms
 from candor.cli.output import clear_errors, console
 from candor.contracts import api, limits
 
@@ -25,7 +26,7 @@ Sources = Annotated[
 ]
 Picture = Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")]
 Models = Annotated[list[Path], typer.Option("--model", help="Model folder; one row each.")]
-Solver = Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")]
+Solver = Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder for the three files.")]
 
 _OUT = Path("out/figures")

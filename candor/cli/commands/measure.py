@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from candor import terms
 from candor.cli.options import DataDir, DataName, open_dataset
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
-from candor.contracts.api import SearchStatus
 from candor.contracts.card import MetricCard
-from candor.contracts.worker import Goal
 from candor.runtime.preparation import Compiles, compiled_for, compiling_pays
+from candor.terms import Goal, SearchStatus
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +32,7 @@ def ara(
     data_dir: DataDir = None,
     images: Annotated[int, typer.Option(min=2, help="Test images, drawn by the seed.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
-    solver: Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")] = "paper",
+    solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = "paper",
     steps: Annotated[
         int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Default: the solver's.")
     ] = None,
@@ -44,7 +44,7 @@ def ara(
 ) -> None:
     """Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals."""
     with clear_errors("ara"):
-        steps = limits.default_steps(solver, explains=False) if steps is None else steps
+        steps = terms.default_steps(solver, explains=False) if steps is None else steps
         plan = _Plan(model, data, data_dir, images, seed, solver, steps, batch_size, compiles)
         _measure(plan, out, record, as_json)
 

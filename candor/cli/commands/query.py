@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from rich.table import Table
 
+from candor import terms
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import api, limits
 from candor.contracts.errors import FieldViolation, invalid_input
@@ -33,7 +34,7 @@ TopK = Annotated[int, typer.Option(help="Classes to list.")]
 Steps = Annotated[
     int | None, typer.Option(help=f"Search steps, [1, {limits.MAX_STEPS}]; default the solver's.")
 ]
-Solver = Annotated[str, typer.Option(help=f"One of {limits.SOLVERS}.")]
+Solver = Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")]
 Seed = Annotated[int, typer.Option(help="Same request, same seed, same answer.")]
 OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the images.")]
 
@@ -82,7 +83,7 @@ def explain(
     address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
-    solver: Solver = limits.DEFAULT_SOLVER,
+    solver: Solver = terms.DEFAULT_SOLVER,
     seed: Seed = 0,
     top_k: TopK = limits.DEFAULT_TOP_K,
     out: OutDir = None,
@@ -120,7 +121,7 @@ def probe(
     address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
-    solver: Solver = limits.DEFAULT_SOLVER,
+    solver: Solver = terms.DEFAULT_SOLVER,
     seed: Seed = 0,
     top_k: TopK = limits.DEFAULT_TOP_K,
     out: OutDir = None,
@@ -162,7 +163,7 @@ def compare(
     address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
     steps: Steps = None,
-    solver: Solver = limits.DEFAULT_SOLVER,
+    solver: Solver = terms.DEFAULT_SOLVER,
     seed: Seed = 0,
     out: OutDir = None,
     as_json: AsJson = False,

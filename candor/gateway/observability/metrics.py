@@ -21,12 +21,12 @@ from prometheus_client import (
     start_http_server,
 )
 
-from candor.contracts.api import ModelRef, SearchStatus
+from candor.contracts.api import ModelRef
 from candor.contracts.errors import ErrorCode
 from candor.contracts.names import versioned
 from candor.contracts.reports import ReportState
-from candor.contracts.worker import Goal
 from candor.gateway.workers.protocol import Role
+from candor.terms import Goal, SearchStatus
 
 OTHER: Final = "other"
 # Those that are about one model, and those that are not; whoever adds a verb names it here.

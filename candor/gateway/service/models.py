@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from candor.contracts import api, limits, wire
+from candor import terms
+from candor.contracts import api, wire
 from candor.contracts.card import ModelCard
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import split_name, versioned
 from candor.contracts.worker import (
     DescribeAnswer,
     DescribeItem,
-    Goal,
     ItemError,
     PredictAnswer,
     PredictItem,
@@ -41,6 +41,7 @@ from candor.gateway.workers.protocol import (
     pauses,
 )
 from candor.images import pixels
+from candor.terms import Goal
 from candor.tracing import Tracing
 
 _STATE_IMAGES = 5  # a search's state is four arrays of an image's size, and some numbers
@@ -262,7 +263,7 @@ def _details(served: str, card: ModelCard) -> api.ModelDetails:
         input=api.InputSpec(**card.input.model_dump()),
         recommended_rho=card.recommended_rho,
         metrics=card.metrics,
-        solvers=limits.SOLVERS,
+        solvers=terms.SOLVERS,
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from candor import terms
 from candor.contracts import api
-from candor.contracts.worker import CompareItem, Goal, SearchItem
+from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.scheduling.jobs import Compared, SearchResult
 from candor.gateway.service import validation
 from candor.gateway.service.search_pool import Found, Snapshot
 from candor.images import pixels
+from candor.terms import Goal
 
 _DIRECTIONS = {
     Goal.EXPLAIN_FOR: api.Direction.FOR,
@@ -123,8 +125,8 @@ def _probe_result(
     model: api.ModelDetails,
 ) -> api.ProbeResult:
     result, end = found.result, found.result.end
-    is_found = end.status is api.SearchStatus.FOUND
-    is_unresolved = end.status is api.SearchStatus.UNRESOLVED
+    is_found = end.status is terms.SearchStatus.FOUND
+    is_unresolved = end.status is terms.SearchStatus.UNRESOLVED
     return api.ProbeResult(
         goal=goal,
         status=end.status,

@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from candor.contracts import api, limits
+from candor import terms
+from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import CompareItem, Goal, SearchItem
+from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.quotas import Quota, Quotas
 from candor.gateway.access.request_context import Priority, RequestContext, report_model
 from candor.gateway.config.settings import Settings
@@ -28,6 +29,7 @@ from candor.gateway.service.shadow import Answered, Shadows
 from candor.gateway.workers.counted import CountedBackend
 from candor.gateway.workers.protocol import RESTART_SECONDS, WorkerBackend
 from candor.images import pixels
+from candor.terms import Goal
 from candor.tracing import NO_TRACING, Tracing
 
 _EXPLAIN_GOALS = {
@@ -354,7 +356,7 @@ def _compare_searches(
     make = _item_maker(request)
     return (
         make(goal=Goal.EXPLAIN_FOR, target=target, rho=request.rho or model.recommended_rho),
-        make(goal=Goal.EXPLAIN_AGAINST, target=target, rho=limits.IMPERCEPTIBLE_RMSE),
+        make(goal=Goal.EXPLAIN_AGAINST, target=target, rho=terms.IMPERCEPTIBLE_RMSE),
     )
 
 

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from candor.contracts.api import SearchStatus
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import SearchItem
 from candor.gateway.access.request_context import Priority
@@ -23,6 +22,7 @@ from candor.gateway.service.models import Served, ServedModels
 from candor.gateway.service.responses import softmax
 from candor.gateway.service.search_pool import Found, Terms
 from candor.images import pixels
+from candor.terms import SearchStatus
 
 GAIN_TOLERANCE = 0.1  # of the target's confidence: explanations that differ by more disagree
 RADIUS_FACTOR = 2.0  # radii that differ by more disagree

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import ClassRef, ImageInput, ModelDetails
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
@@ -272,7 +273,7 @@ def _pair_violations(fields: Mapping[str, Any]) -> Iterator[FieldViolation]:
 
 
 def _solver_violations(fields: Mapping[str, Any], model: ModelDetails) -> Iterator[FieldViolation]:
-    solver = fields.get("solver", limits.DEFAULT_SOLVER)
+    solver = fields.get("solver", terms.DEFAULT_SOLVER)
     if isinstance(solver, str) and solver not in model.solvers:
         yield FieldViolation("solver", f"got {shown(solver)}, allowed {', '.join(model.solvers)}")
 

@@ -1,0 +1,55 @@
+"""The words of the method that every room shares: goals, ends of a search, solvers, step counts.
+
+Sections are those of arXiv 1906.02896.
+"""
+
+from enum import StrEnum
+
+
+class Goal(StrEnum):
+    """What a search looks for.
+
+    Attributes:
+        ATTACK: the smallest perturbation after which another class than the label leads (III-A1).
+        BTR: the smallest after which the label is no more likely than chance, 1/V (III-A2).
+        EXPLAIN_FOR: an image within rho that makes the target more likely (IV).
+        EXPLAIN_AGAINST: an image within rho that makes the target less likely (IV).
+        CONFIDENT: an image whose wrong class leads by `CONFIDENT_MARGIN` (III-H).
+    """
+
+    ATTACK = "attack"
+    BTR = "btr"
+    EXPLAIN_FOR = "explain_for"
+    EXPLAIN_AGAINST = "explain_against"
+    CONFIDENT = "confident"
+
+
+class SearchStatus(StrEnum):
+    """How a search ended.
+
+    Attributes:
+        FOUND: the goal holds at the reported image.
+        UNRESOLVED: it never held; the largest RMSE visited is a lower bound of the radius.
+        ALREADY_WRONG: it held for the unchanged image.
+    """
+
+    FOUND = "found"
+    UNRESOLVED = "unresolved"
+    ALREADY_WRONG = "already_wrong"
+
+
+SOLVERS = ("paper", "fast")
+DEFAULT_SOLVER = "paper"
+DEFAULT_STEPS = 450  # N of Algorithm 1
+FAST_EXPLAIN_STEPS = 8
+FAST_RADIUS_STEPS = 52  # at most: most radii are settled sooner
+
+IMPERCEPTIBLE_RMSE = 0.01  # IV-B: "virtually imperceptible" on CIFAR-10
+CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead
+
+
+def default_steps(solver: str, *, explains: bool) -> int:
+    """Steps of a search that names none: of an explanation, or of a radius."""
+    if solver != "fast":
+        return DEFAULT_STEPS
+    return FAST_EXPLAIN_STEPS if explains else FAST_RADIUS_STEPS
