@@ -83,12 +83,13 @@ type: $(READY) ## Types, strict
 	$(BIN)/mypy
 
 .PHONY: proto
-proto: $(READY) ## Generate candor/rpc/pb from proto/
+proto: $(READY) ## Generate stubs and descriptions from proto/
 	$(BIN)/python -m tools.generate_pb
 
 .PHONY: check-proto
-check-proto: $(READY) ## Fail where candor/rpc/pb is not what proto/ generates
+check-proto: $(READY) ## Fail where stubs, descriptions or pydantic models differ from proto/
 	$(BIN)/python -m tools.generate_pb --check
+	$(BIN)/python -m tools.contract_drift
 
 .PHONY: locks
 locks: $(READY) ## Derive the images' lock files from requirements.lock

@@ -1,14 +1,17 @@
-"""What annotators are asked and answer over the annotation API (III-H)."""
+"""Requests and responses of the annotation API (III-H), which only REST offers.
+
+No proto describes these messages, so their descriptions stand here.
+"""
 
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from candor.contracts.api import Base64Bytes
 from candor.contracts.limits import MAX_ANNOTATOR_CHARS, MAX_CANDIDATE
+from candor.contracts.messages import Message
 
-# One line of printable text; blanks around it are cut off.
 AnnotatorName = Annotated[
     str,
     StringConstraints(
@@ -17,8 +20,20 @@ AnnotatorName = Annotated[
         max_length=MAX_ANNOTATOR_CHARS,
         pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$",
     ),
+    Field(
+        description="Name of the annotator: one line of printable text, 1 to "
+        f"{MAX_ANNOTATOR_CHARS} characters; blanks around it are removed."
+    ),
 ]
-CandidateId = Annotated[int, Field(ge=1, le=MAX_CANDIDATE)]
+CandidateId = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_CANDIDATE,
+        description=f"Number of the candidate in the store, [1, {MAX_CANDIDATE}].",
+    ),
+]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Verdict(StrEnum):
@@ -29,49 +44,50 @@ class Verdict(StrEnum):
     CHANGED = "changed"
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AnnotatorRequest(_Message):
-    """Who asks; a name that is new is remembered."""
+class AnnotatorRequest(Message):
+    """Names the annotator; a new name is stored."""
 
     annotator: AnnotatorName
 
 
-class AnswerRequest(_Message):
-    """A verdict on one candidate; the same again changes nothing, another one replaces it."""
+class AnswerRequest(Message):
+    """A verdict on one candidate; it replaces an earlier verdict of the same annotator."""
 
     annotator: AnnotatorName
     candidate: CandidateId
-    verdict: Annotated[Verdict, WithJsonSchema({"type": "string", "enum": list(Verdict)})]
+    verdict: Annotated[
+        Verdict,
+        WithJsonSchema({"type": "string", "enum": list(Verdict)}),
+        Field(description="Whether the changed image still shows the original class."),
+    ]
 
 
-class AnnotationTask(_Message):
-    """A candidate lent to one annotator.
+class AnnotationTask(Message):
+    """A candidate that is lent to one annotator."""
 
-    Attributes:
-        candidate: its number in the store.
-        label: name of the original's class.
-        original_png, adversarial_png: same size, 8 bits a channel.
-    """
-
-    candidate: int
-    label: str
-    original_png: Base64Bytes
-    adversarial_png: Base64Bytes
+    candidate: CandidateId
+    label: Annotated[str, Field(description="Name of the original image's class.")]
+    original_png: Annotated[Base64Bytes, Field(description="PNG of the original image, 8 bits.")]
+    adversarial_png: Annotated[
+        Base64Bytes, Field(description="PNG of the changed image, 8 bits, of the same size.")
+    ]
 
 
-class AnnotationState(_Message):
-    """Where an annotator stands; every answer counted here is on disk.
+class AnnotationState(Message):
+    """What an annotator has done and does next; every answer counted here is on disk."""
 
-    Attributes:
-        task: what to judge next; None where nothing waits for this annotator.
-        answered: verdicts of this annotator.
-        waiting: candidates this annotator may still be given, ``task`` included.
-    """
-
-    annotator: str
-    task: AnnotationTask | None
-    answered: int
-    waiting: int
+    annotator: AnnotatorName
+    task: Annotated[
+        AnnotationTask | None,
+        Field(description="The candidate to judge next; null if none waits for this annotator."),
+    ]
+    answered: Annotated[
+        Count, Field(description="Number of this annotator's verdicts, at least 0.")
+    ]
+    waiting: Annotated[
+        Count,
+        Field(
+            description="Number of candidates that this annotator may still receive, `task` "
+            "included, at least 0."
+        ),
+    ]

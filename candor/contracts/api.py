@@ -1,6 +1,7 @@
-"""Requests and responses of the service, as both doors and the client see them.
+"""Requests and responses of the service, as both transports and the client see them.
 
-Fields mean what ``proto/candor/v1/candor.proto`` says of them; JSON carries bytes as base64.
+The descriptions of the messages and of their fields, with units and ranges, are the comments of
+``proto/candor/v1/candor.proto``; JSON carries bytes as base64.
 """
 
 import base64
@@ -9,9 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     WithJsonSchema,
@@ -21,6 +20,7 @@ from pydantic import (
 from candor import terms
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
+from candor.contracts.messages import Message, described
 from candor.terms import SearchStatus
 
 
@@ -47,18 +47,25 @@ Steps = Annotated[int, Field(ge=1, le=limits.MAX_STEPS)]
 Seed = Annotated[int, Field(ge=0, le=limits.MAX_SEED)]
 TimeoutSeconds = Annotated[float, Field(gt=0.0, le=limits.MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
 TopK = Annotated[int, Field(ge=1, le=limits.MAX_TOP_K)]
+ClassIndex = Annotated[int, Field(ge=0)]
+StepsTaken = Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
+Pixels = Annotated[int, Field(ge=1)]
+Solver = Annotated[str, Field(examples=list(terms.SOLVERS))]
 
 
+@described()
 class Direction(StrEnum):
     FOR = "for"
     AGAINST = "against"
 
 
+@described("Goal")
 class ProbeGoal(StrEnum):
     ATTACK = "attack"
     BTR = "btr"
 
 
+@described()
 class Method(StrEnum):
     EXPLANATION = "explanation"
     GRAD_CAM = "grad_cam"
@@ -67,19 +74,15 @@ class Method(StrEnum):
     GRADIENT = "gradient"
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class TensorInput(_Message):
-    """(C, H, W) float32 in [0, 1], little endian, row-major."""
+class TensorInput(Message):
+    proto_name = "Tensor"
 
     shape: Annotated[tuple[int, ...], Field(min_length=3, max_length=3)]
     data: Base64Bytes
 
 
-class ImageInput(_Message):
-    """An image: encoded bytes (PNG, JPEG, WebP) or a raw tensor, exactly one."""
+class ImageInput(Message):
+    proto_name = "Image"
 
     encoded: Base64Bytes | None = None
     tensor: TensorInput | None = None
@@ -91,10 +94,8 @@ class ImageInput(_Message):
         return self
 
 
-class ClassRef(_Message):
-    """A class by index or by name, exactly one."""
-
-    index: Annotated[int, Field(ge=0)] | None = None
+class ClassRef(Message):
+    index: ClassIndex | None = None
     name: str | None = None
 
     @model_validator(mode="after")
@@ -104,14 +105,14 @@ class ClassRef(_Message):
         return self
 
 
-class PredictRequest(_Message):
+class PredictRequest(Message):
     model: str = ""
     image: ImageInput
     top_k: TopK = limits.DEFAULT_TOP_K
 
 
 def _explain_steps(validated: dict[str, Any]) -> int:
-    """Those of the solver, which is validated before; any where that was refused."""
+    """Default steps of the solver, which is validated first; any if that was rejected."""
     return terms.default_steps(validated.get("solver", ""), explains=True)
 
 
@@ -119,13 +120,13 @@ def _probe_steps(validated: dict[str, Any]) -> int:
     return terms.default_steps(validated.get("solver", ""), explains=False)
 
 
-class ExplainRequest(_Message):
+class ExplainRequest(Message):
     model: str = ""
     image: ImageInput
     targets: Annotated[tuple[ClassRef, ...], Field(min_length=1, max_length=limits.MAX_TARGETS)]
     rhos: Annotated[tuple[Rho, ...], Field(max_length=limits.MAX_RHOS)] = ()
     direction: Direction = Direction.FOR
-    solver: str = terms.DEFAULT_SOLVER
+    solver: Solver = terms.DEFAULT_SOLVER
     steps: Steps = Field(default_factory=_explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
@@ -135,12 +136,12 @@ class ExplainRequest(_Message):
     no_cache: bool = False
 
 
-class ProbeRequest(_Message):
+class ProbeRequest(Message):
     model: str = ""
     image: ImageInput
     label: ClassRef | None = None
     goals: Annotated[tuple[ProbeGoal, ...], Field(min_length=1, max_length=2)] = tuple(ProbeGoal)
-    solver: str = terms.DEFAULT_SOLVER
+    solver: Solver = terms.DEFAULT_SOLVER
     steps: Steps = Field(default_factory=_probe_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
@@ -149,12 +150,12 @@ class ProbeRequest(_Message):
     no_cache: bool = False
 
 
-class CompareRequest(_Message):
+class CompareRequest(Message):
     model: str = ""
     image: ImageInput
     target: ClassRef | None = None
     rho: Rho | None = None
-    solver: str = terms.DEFAULT_SOLVER
+    solver: Solver = terms.DEFAULT_SOLVER
     steps: Steps = Field(default_factory=_explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
@@ -162,44 +163,44 @@ class CompareRequest(_Message):
     no_cache: bool = False
 
 
-class ModelRef(_Message):
+class ModelRef(Message):
     name: str
     version: str
     weights_digest: str
 
 
-class ClassConfidence(_Message):
-    index: int
+class ClassConfidence(Message):
+    index: ClassIndex
     name: str
     confidence: Probability
 
 
-class PredictResponse(_Message):
+class PredictResponse(Message):
     predictions: tuple[ClassConfidence, ...]
     model: ModelRef
     request_id: str
 
 
-class Explanation(_Message):
+class Explanation(Message):
     target: ClassConfidence
     direction: Direction
-    rho: float
+    rho: Rho
     rmse: Rmse
     confidence_before: Probability
     confidence_after: Probability
     predicted_before: ClassConfidence
     predicted_after: ClassConfidence
     predictions_after: tuple[ClassConfidence, ...]
-    steps: int
+    steps: StepsTaken
     status: SearchStatus
-    solver: str
+    solver: Solver
     image_png: Base64Bytes
     image_tensor: TensorInput | None = None
     is_partial: bool
     from_cache: bool
 
 
-class ExplainResponse(_Message):
+class ExplainResponse(Message):
     explanations: tuple[Explanation, ...]
     predictions_before: tuple[ClassConfidence, ...]
     input_png: Base64Bytes
@@ -207,38 +208,36 @@ class ExplainResponse(_Message):
     request_id: str
 
 
-class ExplainProgress(_Message):
-    index: int
-    step: int
-    step_count: int
+class ExplainProgress(Message):
+    index: Annotated[int, Field(ge=0)]
+    step: StepsTaken
+    step_count: Steps
     best_confidence: Probability | None
     best_rmse: Rmse | None
-    queue_position: int
+    queue_position: Annotated[int, Field(ge=0)]
     preview_png: Base64Bytes
 
 
-class ExplainStreamResponse(_Message):
-    """One message of a stream: progress, or the answer that ends it."""
-
+class ExplainStreamResponse(Message):
     progress: ExplainProgress | None = None
     result: ExplainResponse | None = None
 
 
-class ProbeResult(_Message):
+class ProbeResult(Message):
     goal: ProbeGoal
     status: SearchStatus
     radius: Rmse | None
     lower_bound: Rmse | None
     falls_to: ClassConfidence
     label_confidence_after: Probability
-    steps: int
-    solver: str
+    steps: StepsTaken
+    solver: Solver
     image_png: Base64Bytes
     is_partial: bool
     from_cache: bool
 
 
-class ProbeResponse(_Message):
+class ProbeResponse(Message):
     results: tuple[ProbeResult, ...]
     label: ClassConfidence
     predictions_before: tuple[ClassConfidence, ...]
@@ -246,15 +245,13 @@ class ProbeResponse(_Message):
     request_id: str
 
 
-class SaliencyMap(_Message):
-    """(H, W) float32, little endian, row-major."""
-
-    height: int
-    width: int
+class SaliencyMap(Message):
+    height: Pixels
+    width: Pixels
     data: Base64Bytes
 
 
-class Perturbation(_Message):
+class Perturbation(Message):
     rmse: Rmse
     confidence_before: Probability
     confidence_after: Probability
@@ -262,7 +259,7 @@ class Perturbation(_Message):
     image_png: Base64Bytes
 
 
-class MethodResult(_Message):
+class MethodResult(Message):
     method: Method
     saliency: SaliencyMap
     overlay_png: Base64Bytes
@@ -272,7 +269,7 @@ class MethodResult(_Message):
     cosine: Correlation
 
 
-class CompareResponse(_Message):
+class CompareResponse(Message):
     explanation: Explanation
     perturbation: Perturbation
     methods: tuple[MethodResult, ...]
@@ -283,30 +280,34 @@ class CompareResponse(_Message):
     request_id: str
 
 
-class ModelSummary(_Message):
+class ModelSummary(Message):
     model: ModelRef
     description: str
     is_default: bool
 
 
-class ModelList(_Message):
+class ModelList(Message):
+    proto_name = "ListModelsResponse"
+
     models: tuple[ModelSummary, ...]
 
 
-class InputSpec(_Message):
-    channels: int
-    height: int
-    width: int
+class InputSpec(Message):
+    channels: Annotated[int, Field(ge=1)]
+    height: Pixels
+    width: Pixels
     lower: float
     upper: float
 
 
-class ModelDetails(_Message):
+class ModelDetails(Message):
+    proto_name = "GetModelResponse"
+
     model: ModelRef
     description: str
     architecture: str
     classes: tuple[str, ...]
     input: InputSpec
-    recommended_rho: float
+    recommended_rho: Rho
     metrics: tuple[MetricCard, ...]
-    solvers: tuple[str, ...]
+    solvers: tuple[Solver, ...]

@@ -1,9 +1,10 @@
-"""The model card: what is known of a model besides its weights."""
+"""The model card: what is known about a model besides its weights."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from candor.contracts.messages import Message
 from candor.contracts.names import NAME_PATTERN, VERSION_PATTERN
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -17,7 +18,7 @@ class _Strict(BaseModel):
 class NetworkCard(_Strict):
     """Fields of `candor.nets.architectures.NetworkSpec`, in the same units.
 
-    Those with a default here are younger than the first cards, which lack them.
+    Fields with a default were added after the first cards, which lack them.
     """
 
     architecture: str
@@ -41,8 +42,8 @@ class InputCard(_Strict):
     upper: Annotated[float, Field(ge=1.0, le=1.0)] = 1.0
 
 
-class MetricCard(_Strict):
-    """A measured number with its 95 % interval, the images it rests on and how it was got."""
+class MetricCard(Message):
+    proto_name = "Metric"
 
     name: str
     value: float
@@ -57,10 +58,18 @@ class ModelCard(_Strict):
     """The JSON beside the weights; `candor.models.folder` alone reads and writes it.
 
     Attributes:
-        weights_sha256: of the weights file, hex.
-        recipe: how the weights came to be (configuration, history, origin); free form.
-        recommended_rho: RMSE at which explanations read well, (0, 1].
+        card_version: version of this schema.
+        name: name under which the model is served, `NAME_PATTERN`.
+        version: its version, one to three numbers separated by dots.
+        description: one sentence about the model.
+        network: how the network is built.
+        input: shape and pixel domain of one input.
+        classes: names of the classes in the order of their indices.
+        recommended_rho: RMSE at which explanations are easy to read, (0, 1].
+        recipe: how the weights were made (configuration, history, origin); free form.
+        metrics: measured numbers.
         code_version: version of Candor that wrote the weights.
+        weights_sha256: SHA-256 of the file of weights, 64 hexadecimal digits.
     """
 
     card_version: Literal[1] = 1

@@ -1,6 +1,7 @@
-"""Robustness reports as jobs: what `ReportService` is asked and answers.
+"""Requests and responses of `ReportService`: robustness reports as jobs.
 
-Fields mean what ``proto/candor/v1/reports.proto`` says of them.
+The descriptions of the messages and of their fields, with units and ranges, are the comments of
+``proto/candor/v1/reports.proto``.
 """
 
 import uuid
@@ -10,8 +11,6 @@ from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     WithJsonSchema,
@@ -22,6 +21,7 @@ from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import Probability, Rmse, Seed, Steps
 from candor.contracts.card import MetricCard
+from candor.contracts.messages import Message, described
 
 NAME_PREFIX = "reports/"
 
@@ -29,7 +29,7 @@ NAME_PREFIX = "reports/"
 def _one_of(names: tuple[str, ...]) -> Callable[[str], str]:
     def check(value: str) -> str:
         if value not in names:
-            raise ValueError(f"got {value[:60]!r}, allowed {', '.join(names)}")
+            raise ValueError(f"expected one of {', '.join(names)}, got {value[:60]!r}")
         return value
 
     return check
@@ -52,6 +52,7 @@ ReportImages = Annotated[int, Field(ge=limits.MIN_REPORT_IMAGES, le=limits.MAX_R
 ReportBatch = Annotated[int, Field(ge=1, le=limits.MAX_REPORT_BATCH)]
 
 
+@described()
 class ReportState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
@@ -61,15 +62,11 @@ class ReportState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether the job no longer changes."""
         return self not in (ReportState.QUEUED, ReportState.RUNNING)
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class CreateReportRequest(_Message):
+class CreateReportRequest(Message):
     model: str = ""
     data: DataSet = "cifar10"
     image_count: ReportImages = limits.DEFAULT_REPORT_IMAGES
@@ -85,7 +82,7 @@ class CreateReportRequest(_Message):
     idempotency_key: IdempotencyKey = ""
 
     def keyed(self) -> Self:
-        """The same with a key where it has none, so that a call repeated makes one job."""
+        """The request with an idempotency key, so that a repeated call creates one job."""
         if self.idempotency_key:
             return self
         return self.model_copy(update={"idempotency_key": uuid.uuid4().hex})
@@ -93,40 +90,38 @@ class CreateReportRequest(_Message):
     @model_validator(mode="after")
     def _has_a_solver(self) -> Self:
         if self.attacks and not set(self.attacks) & set(terms.SOLVERS):
-            allowed = ", ".join(terms.SOLVERS)
+            solvers = " or ".join(terms.SOLVERS)
             got = ", ".join(self.attacks)
-            raise ValueError(f"attacks: got {got}, allowed with at least one of {allowed}")
+            raise ValueError(f"attacks: expected {solvers} among them, got {got}")
         return self
 
 
-class ReportProgress(_Message):
+class ReportProgress(Message):
     fraction: Probability
     stage: str
-    images_done: int
-    image_count: int
+    images_done: Annotated[int, Field(ge=0)]
+    image_count: Annotated[int, Field(ge=0)]
     attack_ara: Rmse | None
     seconds_left: float | None
 
 
-class ReportFile(_Message):
+class ReportFile(Message):
     name: str
-    byte_count: int
+    byte_count: Annotated[int, Field(ge=0)]
     sha256: str
 
 
-class ReportResult(_Message):
+class ReportResult(Message):
     files: tuple[ReportFile, ...]
     metrics: tuple[MetricCard, ...]
     warnings: tuple[str, ...]
 
 
-class ReportFailure(_Message):
+class ReportFailure(Message):
     message: str
 
 
-class Report(_Message):
-    """A job; ``error`` or ``response`` once it is done, neither where it was cancelled."""
-
+class Report(Message):
     name: str
     state: ReportState
     done: bool
@@ -140,12 +135,12 @@ class Report(_Message):
     end_time: float | None
 
 
-class ListReportsRequest(_Message):
+class ListReportsRequest(Message):
     page_size: Annotated[int, Field(ge=1, le=limits.MAX_PAGE_SIZE)] = limits.DEFAULT_PAGE_SIZE
     page_token: str = ""
     state: ReportState | None = None
 
 
-class ListReportsResponse(_Message):
+class ListReportsResponse(Message):
     reports: tuple[Report, ...]
     next_page_token: str

@@ -30,7 +30,7 @@ def pack(meta: Any, arrays: Mapping[str, NDArray[Any]] | None = None) -> bytes:
     for name, array in (arrays or {}).items():
         dtype = array.dtype.name
         if dtype not in _DTYPES:
-            raise WireError(f"{name}: got dtype {dtype}, allowed {sorted(_DTYPES)}")
+            raise WireError(f"{name}: expected a dtype of {sorted(_DTYPES)}, got {dtype}")
         described.append([name, dtype, list(array.shape)])
         parts.append(np.ascontiguousarray(array, dtype=_DTYPES[dtype]).tobytes())
     header = json.dumps({"meta": meta, "arrays": described}).encode()

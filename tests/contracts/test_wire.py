@@ -53,8 +53,8 @@ def test_unpacked_arrays_are_read_only():
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float16", "complex64", "object", "bool"])
-def test_other_dtypes_are_refused_by_name(dtype):
-    with pytest.raises(WireError, match=rf"^images: got dtype {dtype}, allowed"):
+def test_other_dtypes_are_rejected_by_name(dtype):
+    with pytest.raises(WireError, match=rf"^images: expected a dtype of .*, got {dtype}$"):
         pack({}, {"images": np.zeros(2, dtype)})
 
 

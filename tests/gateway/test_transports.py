@@ -170,7 +170,7 @@ def test_probe_that_finds_nothing_has_a_bound_and_no_radius(servers: Servers, pn
     assert found.image_png == b""
 
 
-REQUESTS: list[tuple[str, api.BaseModel, dict[str, Any]]] = [
+REQUESTS: list[tuple[str, api.Message, dict[str, Any]]] = [
     ("predict", api.PredictRequest, {"top_k": 3}),
     (
         "explain",

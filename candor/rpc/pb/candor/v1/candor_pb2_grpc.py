@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class CandorServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Predictions, adversarial explanations and robustness of images.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -72,52 +73,57 @@ class CandorServiceStub:
 
 
 class CandorServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Predictions, adversarial explanations and robustness of images.
+    """
 
     def Predict(self, request, context):
-        """What is this image?
+        """Returns the most probable classes of an image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Show me this image changed by RMSE rho so that the network says `target`.
+        """Returns the image changed by at most RMSE rho so that the model's confidence in the target moves
+        in the requested direction.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainStream(self, request, context):
-        """Explain, with progress messages on the way; the last message is the answer.
+        """Explain with progress messages; the last message of the stream is the response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Probe(self, request, context):
-        """How little must this image change before the network errs (attack) or knows no more than a
-        random classifier (BTR)?
+        """Measures the smallest change after which the model errs (attack) or is no more confident than a
+        random classifier (BTR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Compare(self, request, context):
-        """Do other explanations of this image agree with the adversarial one, and do they hold still?
+        """Compares other saliency methods with the adversarial explanation and measures how stable they
+        are under an imperceptible perturbation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lists the models that are served.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Describes one model.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -169,7 +175,8 @@ def add_CandorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CandorService:
-    """Missing associated documentation comment in .proto file."""
+    """Predictions, adversarial explanations and robustness of images.
+    """
 
     @staticmethod
     def Predict(request,

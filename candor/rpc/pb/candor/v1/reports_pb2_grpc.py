@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ReportServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Robustness reports as long-running jobs.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -62,38 +63,41 @@ class ReportServiceStub:
 
 
 class ReportServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Robustness reports as long-running jobs.
+    """
 
     def CreateReport(self, request, context):
-        """Ask for a report.  Answers at once with the queued job; poll GetReport until `done`.
+        """Creates a report.  Returns the queued job at once; poll GetReport until `done`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReport(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns one job.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListReports(self, request, context):
-        """The newest first.
+        """Lists jobs, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelReport(self, request, context):
-        """A queued job is cancelled at once, a running one within a few network evaluations; one that has
-        ended stays as it is.
+        """Cancels a job: a queued one at once, a running one within a few network evaluations; a job that
+        is done stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadReport(self, request, context):
-        """One file of a report that succeeded.  The first message says what it is, the others hold it.
+        """Returns one file of a report that succeeded.  The first message describes the file, the others
+        contain it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +140,8 @@ def add_ReportServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReportService:
-    """Missing associated documentation comment in .proto file."""
+    """Robustness reports as long-running jobs.
+    """
 
     @staticmethod
     def CreateReport(request,
