@@ -38,11 +38,15 @@ serve: $(READY) ## Serve the models: gRPC on 8500, REST on 8501; Ctrl-C stops
 
 .PHONY: test
 test: $(READY) ## All tests but the slow ones, with a real TorchServe
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel"
 
 .PHONY: test-slow
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+.PHONY: test-wheel
+test-wheel: $(READY) ## The base install in a clean environment: its size, and an image explained
+	$(BIN)/python -m pytest -m wheel
 
 .PHONY: bench
 bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENCE name the folders
@@ -118,5 +122,13 @@ image-worker: ## The worker's image; also DEVICE=cpu or cuda, TORCH_INDEX_URL
 		--build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
 		-t candor-worker:$(VERSION)-$(DEVICE) .
 
+.PHONY: lint-imports
+lint-imports: $(READY) ## Who may import whom: rooms and layers
+	PYTHONPATH=. $(BIN)/lint-imports
+
+.PHONY: docs
+docs: $(READY) ## The API reference into out/docs; a broken reference fails
+	$(BIN)/python -m sphinx -W -n -b html docs out/docs
+
 .PHONY: check
-check: lint type check-proto test ## All that must hold before a change is handed in
+check: lint lint-imports type check-proto docs test test-wheel ## All that must hold; what CI runs

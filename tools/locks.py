@@ -1,16 +1,15 @@
 """``python -m tools.locks`` writes the lock file of each image from requirements.lock.
 
-The gateway's holds what its modules import and what that needs; the worker's everything but the
-development tools.  Versions are those of requirements.lock.
+An image holds what its extras in pyproject.toml ask for and what that needs: the gateway's the
+extra ``gateway``, the worker's ``all``.  Versions are those of requirements.lock.
 """
 
 import argparse
-import ast
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -18,21 +17,10 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements.lock"
-_OURS = ("candor",)
-_GATEWAY_SOURCES = (
-    "candor/gateway",
-    "candor/images",
-    "candor/contracts",
-    "candor/rpc",
-    "candor/store",
-    "candor/terms.py",
-    "candor/tracing.py",
-)
+IMAGE_EXTRAS: Mapping[str, str] = {"gateway": "gateway", "worker": "all"}
 # The worker image is installed from source, like a developer's environment.
-_BUILD_TOOLS = ("setuptools",)
-# SQLAlchemy loads its driver by the URL of the store, PyJWT its cryptography by the algorithm: no
-# import names them.
-_LOADED_BY_NAME = ("cryptography", "psycopg", "psycopg-binary")
+_ALSO: Mapping[str, tuple[str, ...]] = {"gateway": (), "worker": ("setuptools",)}
+_PROJECT = "candor"
 
 
 class LockError(Exception):
@@ -54,7 +42,7 @@ def main() -> int:
 
 
 def stale_files() -> list[Path]:
-    """Lock files that are not what requirements.lock and the imports say now."""
+    """Lock files that are not what requirements.lock and pyproject.toml say now."""
     return [
         path
         for path, text in _lock_files().items()
@@ -62,88 +50,80 @@ def stale_files() -> list[Path]:
     ]
 
 
-def locked_versions() -> dict[str, str]:
-    """Every package of requirements.lock: canonical name to version, in the file's order."""
-    lines = (line for line in LOCK.read_text().splitlines() if line and not line.startswith("#"))
-    pairs = (line.split("==") for line in lines)
-    return {str(canonicalize_name(name)): version for name, version in pairs}
+def locked_packages(path: Path = LOCK) -> list[Requirement]:
+    """The lines of a lock file: one version of one package each, for some platforms perhaps."""
+    lines = path.read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def closure(roots: Iterable[str]) -> set[str]:
-    """Canonical names of ``roots`` and of everything they need in this environment."""
-    found: set[str] = set()
-    waiting = [str(canonicalize_name(root)) for root in roots]
+def extra_requirements(extra: str) -> list[Requirement]:
+    """What the project asks for with this extra, other extras that it names resolved.
+
+    Args:
+        extra: a name under ``optional-dependencies``; empty for the base install.
+    """
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    found = list(map(Requirement, project["dependencies"]))
+    waiting = [extra] if extra else []
     while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += needs(name)
+        for asked in map(Requirement, project["optional-dependencies"][waiting.pop()]):
+            if asked.name == _PROJECT:
+                waiting += sorted(asked.extras)
+            else:
+                found.append(asked)
     return found
+
+
+def closure(roots: Iterable[Requirement]) -> set[str]:
+    """Canonical names of ``roots`` and of everything they need in this environment."""
+    found: set[tuple[str, str]] = set()
+    waiting = [pair for root in roots for pair in _named(root)]
+    while waiting:
+        pair = waiting.pop()
+        if pair not in found:
+            found.add(pair)
+            waiting += [needed for asked in _asked(*pair) for needed in _named(asked)]
+    return {name for name, _ in found}
 
 
 @cache
 def needs(name: str) -> tuple[str, ...]:
     """Canonical names of what a package asks for in this environment, extras left out."""
+    return tuple(str(canonicalize_name(asked.name)) for asked in _asked(name, ""))
+
+
+def _named(asked: Requirement) -> list[tuple[str, str]]:
+    """The package itself and once more for each of its extras that is asked for."""
+    return [(str(canonicalize_name(asked.name)), extra) for extra in ("", *sorted(asked.extras))]
+
+
+@cache
+def _asked(name: str, extra: str) -> tuple[Requirement, ...]:
     asked = map(Requirement, requires(name) or ())
-    return tuple(
-        str(canonicalize_name(requirement.name))
-        for requirement in asked
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-    )
+    return tuple(one for one in asked if not one.marker or one.marker.evaluate({"extra": extra}))
 
 
 def _lock_files() -> dict[Path, str]:
-    folder = REPOSITORY / "deploy"
     return {
-        folder / "requirements-gateway.lock": _lock_text("gateway", _gateway_roots()),
-        folder / "requirements-worker.lock": _lock_text("worker", _worker_roots()),
+        REPOSITORY / "deploy" / f"requirements-{image}.lock": _lock_text(image, extra)
+        for image, extra in IMAGE_EXTRAS.items()
     }
 
 
-def _lock_text(image: str, roots: Iterable[str]) -> str:
-    wanted = closure(roots)
-    versions = locked_versions()
-    missing = sorted(wanted - versions.keys())
+def _lock_text(image: str, extra: str) -> str:
+    wanted = closure([*extra_requirements(extra), *map(Requirement, _ALSO[image])])
+    locked = [(str(canonicalize_name(package.name)), package) for package in locked_packages()]
+    missing = sorted(wanted - {name for name, _ in locked})
     if missing:
         raise LockError(f"requirements.lock: has no {', '.join(missing)}")
-    lines = [f"{name}=={version}" for name, version in versions.items() if name in wanted]
+    lines = [_line(name, package) for name, package in locked if name in wanted]
     head = f"# Packages of the {image} image; written by `make locks`."
     return "\n".join([head, *lines, ""])
 
 
-def _gateway_roots() -> set[str]:
-    """The distributions that the gateway's modules import."""
-    modules = {name for path in _gateway_files() for name in _imported(path)}
-    distributions = _distributions()
-    outside = modules - set(sys.stdlib_module_names) - set(_OURS)
-    return {dist for name in outside for dist in distributions[name]} | set(_LOADED_BY_NAME)
-
-
-@cache
-def _distributions() -> Mapping[str, Sequence[str]]:
-    """What the environment installs each module from; read once, it takes a second."""
-    return packages_distributions()
-
-
-def _gateway_files() -> Iterator[Path]:
-    for source in _GATEWAY_SOURCES:
-        path = REPOSITORY / source
-        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
-
-
-def _imported(path: Path) -> Iterator[str]:
-    """Top-level names a module imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-
-
-def _worker_roots() -> set[str]:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    named = {Requirement(line).name for line in project["dependencies"]}
-    return named | {*_BUILD_TOOLS, *_LOADED_BY_NAME}
+def _line(name: str, package: Requirement) -> str:
+    where = f"; {package.marker}" if package.marker else ""
+    return f"{name}{package.specifier}{where}"
 
 
 if __name__ == "__main__":

