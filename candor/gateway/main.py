@@ -23,9 +23,9 @@ from candor.gateway.access.tls import Certificates
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import Metrics, start_exposition
 from candor.gateway.observability.request_log import JsonLines, RequestLog
+from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
-from candor.gateway.service.service import CandorService
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
 from candor.gateway.transport.grpc.server import GrpcServer
 from candor.gateway.transport.rest.annotations import add_annotations

@@ -20,7 +20,7 @@ from candor.contracts import api, wire
 from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
 from candor.gateway.access.request_context import RequestContext
 from candor.gateway.config.settings import Settings
-from candor.gateway.service.service import CandorService
+from candor.gateway.service.candor_service import CandorService
 from candor.gateway.workers.protocol import Role, WorkerBackend
 from handlers.envelopes import INPUT_NAME, Task, answer_rows, seal, wrong_kind
 

@@ -1,7 +1,7 @@
 """A worker of the contract in plain numpy: a linear softmax model and a real, resumable search.
 
-`LinearWorker` answers items; `LinearBackend` puts it behind the gateway's backend protocol and can
-be told to fail, to wait and to remember what it was asked.
+`LinearWorker` answers items; `LinearBackend` puts it behind the gateway's backend protocol, can be
+made to fail and to take time, and records its calls.
 """
 
 import asyncio
@@ -23,13 +23,14 @@ from candor.contracts.worker import (
     SearchItem,
     SearchProgress,
 )
+from candor.gateway.clock import MONOTONIC, Clock
 from candor.gateway.workers.protocol import WorkerDied, WorkerFault, WorkerUnavailable
 from candor.terms import Goal, SearchStatus
 
 SHAPE = (3, 8, 6)  # height and width differ, so a swap of the two shows
 CLASSES = ("cat", "dog", "frog", "ship", "truck")
 STEP_RMSE = 0.01
-POISON_SEED = 666  # a search with this seed is refused by the worker
+POISON_SEED = 666  # a search with this seed is rejected by the worker
 DEADLY_SEED = 667  # and one with this seed kills it, each time
 CARD = ModelCard(
     name="linear",
@@ -109,7 +110,7 @@ class LinearWorker:
         if item.kind == "predict":
             return _packed(PredictAnswer(), {"logits": logits_of(arrays["image"], self._weights)})
         if item.seed == POISON_SEED:
-            return _packed(ItemError(field="seed", message="got 666, allowed any other"))
+            return _packed(ItemError(field="seed", message="expected any other, got 666"))
         if item.kind == "compare":
             return _compared(item, self._weights)
         image = arrays["image"]
@@ -121,7 +122,7 @@ def _packed(meta: Any, arrays: dict[str, np.ndarray] | None = None) -> bytes:
 
 
 def _compared(item: CompareItem, weights: np.ndarray) -> bytes:
-    """The gradient for every method: a linear model's is the same wherever it is asked."""
+    """The gradient for every method: a linear model's is the same at every image."""
     saliency = np.abs(weights[item.target]).reshape(SHAPE).max(axis=0).astype(np.float32)
     scores = CompareAnswer(top_share=0.2, energy_share=0.3, rank_correlation=1.0, cosine=1.0)
     return _packed(scores, {"saliency": saliency, "perturbed_saliency": saliency})
@@ -197,21 +198,31 @@ class LinearBackend:
     """A worker in this process for each model, ``linear`` or ``linear@VERSION``.
 
     Args:
+        call_seconds: how long a search call takes, in the time of ``clock``,
+        step_seconds: and how much longer for each step of a search in it.
         worker_count: search calls computed at once; the others wait.
 
     Attributes:
         calls: the model and the role of every call.
-        delays: seconds that calls to a model take beside what they take anyway.
+        delays: seconds that calls to a model take in addition.
         broken: models whose workers answer nothing that can be read.
         failures_left: search calls to answer with WorkerUnavailable.
         call_seconds: how long a search call takes.
         search_calls: the items of every search call that was answered.
         started: set when the first search call arrives.
-        flying, most_flying: search calls now, and the most there were at once.
+        in_flight, most_in_flight: search calls now, and the most there were at once.
         death_count: times a search with `DEADLY_SEED` killed the worker.
     """
 
-    def __init__(self, call_seconds: float = 0.0, *, worker_count: int = 1) -> None:
+    def __init__(
+        self,
+        call_seconds: float = 0.0,
+        *,
+        step_seconds: float = 0.0,
+        worker_count: int = 1,
+        clock: Clock = MONOTONIC,
+    ) -> None:
+        self.clock = clock
         self._workers: dict[str, LinearWorker] = {}
         self._free = asyncio.Semaphore(worker_count)
         self.calls: list[tuple[str, str]] = []
@@ -219,28 +230,29 @@ class LinearBackend:
         self.broken: set[str] = set()
         self.failures_left = 0
         self.call_seconds = call_seconds
+        self.step_seconds = step_seconds
         self.search_calls: list[list[SearchItem | CompareItem]] = []
         self.started = threading.Event()
-        self.flying = self.most_flying = 0
+        self.in_flight = self.most_in_flight = 0
         self.death_count = 0
 
     async def call(self, model: str, role: str, items: list[bytes]) -> list[bytes]:
         self.calls.append((model, role))
-        await asyncio.sleep(self.delays.get(model, 0.0))
+        await self.clock.sleep(self.delays.get(model, 0.0))
         if model in self.broken:
             raise WorkerFault("unreadable answer")
         worker = self._worker(model)
         if role == "predict":
             return worker.answer(items)
         self.started.set()
-        self.flying += 1
-        self.most_flying = max(self.most_flying, self.flying)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             async with self._free:
-                await asyncio.sleep(self.call_seconds)
+                await self.clock.sleep(self._seconds(items))
                 return self._search(items, worker)
         finally:
-            self.flying -= 1
+            self.in_flight -= 1
 
     def hold(self, model: str, version: str) -> None:
         """This version from now on, whatever the model is called."""
@@ -251,6 +263,12 @@ class LinearBackend:
         if model not in self._workers:
             self._workers[model] = LinearWorker(card_of(version) if version else CARD)
         return self._workers[model]
+
+    def _seconds(self, items: list[bytes]) -> float:
+        if not self.step_seconds:
+            return self.call_seconds
+        steps = sum(wire.unpack(item)[0].get("chunk_steps", 0) for item in items)
+        return self.call_seconds + self.step_seconds * steps
 
     def _search(self, items: list[bytes], worker: LinearWorker) -> list[bytes]:
         if self.failures_left > 0:

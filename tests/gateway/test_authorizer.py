@@ -205,11 +205,11 @@ def test_tenant_is_that_of_the_key_whatever_the_header_says(
 ) -> None:
     servers, keys, _ = guarded
     seen = []
-    service = servers.gateway.service
-    usual = service._admitted
+    admission = servers.gateway.service.admission
+    usual = admission.admit
     monkeypatch.setattr(
-        service,
-        "_admitted",
+        admission,
+        "admit",
         lambda p, k, request_context: (
             seen.append(request_context.tenant) or usual(p, k, request_context)
         ),

@@ -1,37 +1,37 @@
 """Weighted fair shares."""
 
-from candor.gateway.scheduling.fair_share import Shares
+from candor.gateway.scheduling.fair_share import FairShares
 
 
 def test_charges_count_by_weight() -> None:
-    shares: Shares[str] = Shares()
+    shares: FairShares[str] = FairShares()
     shares.join("a")
     shares.join("b")
     shares.charge("a", 8.0, weight=4.0)
     shares.charge("b", 1.0)
-    assert (shares.had("a"), shares.had("b")) == (2.0, 1.0)
+    assert (shares.virtual_time("a"), shares.virtual_time("b")) == (2.0, 1.0)
 
 
 def test_nobody_saves_up_while_away() -> None:
-    shares: Shares[str] = Shares()
+    shares: FairShares[str] = FairShares()
     shares.join("busy")
     shares.charge("busy", 10.0)
     shares.join("new")
-    assert shares.had("new") == 10.0
+    assert shares.virtual_time("new") == 10.0
 
 
 def test_nobody_escapes_by_leaving() -> None:
-    shares: Shares[str] = Shares()
+    shares: FairShares[str] = FairShares()
     shares.join("patient")
     shares.join("greedy")
     shares.charge("greedy", 5.0)
     shares.leave("greedy")
     shares.join("greedy")
-    assert shares.had("greedy") == 5.0
+    assert shares.virtual_time("greedy") == 5.0
 
 
 def test_those_who_left_are_forgotten() -> None:
-    shares: Shares[int] = Shares()
+    shares: FairShares[int] = FairShares()
     shares.join(-1)
     for tenant in range(1000):
         shares.join(tenant)

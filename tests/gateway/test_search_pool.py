@@ -1,10 +1,8 @@
-"""Orders of searches: the cache, single flight and deadlines."""
+"""The searches of requests: the cache, shared searches and deadlines."""
 
 import asyncio
-import time
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,91 +11,87 @@ from candor.contracts.api import Method
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.observability.metrics import Metrics
-from candor.gateway.scheduling.dispatcher import SearchScheduler
+from candor.gateway.scheduling.options import SchedulerOptions
+from candor.gateway.scheduling.scheduler import SearchScheduler
 from candor.gateway.service.cache import ResultCache, key_maker
 from candor.gateway.service.concurrency import ConcurrencyLimiter
-from candor.gateway.service.search_pool import Found, SearchPool, Terms
+from candor.gateway.service.search_pool import PoolResult, SearchOptions, SearchPool
 from candor.terms import Goal
 from tests.gateway.linear_worker import POISON_SEED, SHAPE, LinearBackend
+from tests.gateway.manual_clock import ManualClock
+from tests.gateway.searches import IMAGE, explain
 
-T = TypeVar("T")
-IMAGE = np.random.default_rng(5).random(SHAPE, dtype=np.float32)
 OTHER_IMAGE = np.random.default_rng(6).random(SHAPE, dtype=np.float32)
 DIGEST = "ab" * 32
 
 
-class Room:
-    """A desk with everything behind it."""
+class Pool:
+    """A search pool with everything behind it."""
 
-    def __init__(self, *, call_seconds: float = 0.002, max_bytes: int = 10**6) -> None:
-        self.backend = LinearBackend(call_seconds)
-        self.scheduler = SearchScheduler(
-            self.backend, "linear", value_count=3072, chunk_seconds=0.02
-        )
+    def __init__(
+        self, clock: ManualClock, *, call_seconds: float = 0.002, max_bytes: int = 10**6
+    ) -> None:
+        self.clock = clock
+        self.backend = LinearBackend(call_seconds, clock=clock)
+        options = SchedulerOptions(value_count=3072, chunk_seconds=0.02)
+        self.scheduler = SearchScheduler(self.backend, "linear", options, clock=clock)
         self.cache = ResultCache(max_bytes)
-        self.metrics = Metrics(["linear"])
-        self.search_pool = SearchPool(self.scheduler, self.cache, self.metrics, "linear")
+        self.search_pool = SearchPool(self.scheduler, self.cache, Metrics(["linear"]), "linear")
         self.limiter = ConcurrencyLimiter(100)
 
-    async def ask(
-        self, items: list[SearchItem], terms: Terms | None = None, image: np.ndarray = IMAGE
-    ) -> list[Found]:
+    async def results(
+        self,
+        items: list[SearchItem],
+        options: SearchOptions | None = None,
+        image: np.ndarray = IMAGE,
+    ) -> list[PoolResult]:
         slot = self.limiter.take()
         try:
-            with self.search_pool.order(items, image, terms or Terms(), slot, DIGEST) as order:
-                return await order.results()
+            with self.search_pool.group(
+                items, image, options or SearchOptions(), slot, DIGEST
+            ) as group:
+                return await group.results()
         finally:
             slot.drop()
 
-    def begun(self) -> int:
-        """Searches that ever began."""
+    async def results_within(
+        self, seconds: float, items: list[SearchItem], **options: Any
+    ) -> list[PoolResult]:
+        deadline = self.clock.now() + seconds
+        return await self.results(items, SearchOptions(deadline=deadline, **options))
+
+    def started_count(self) -> int:
+        """Searches that ever started."""
         return sum(item.step == 0 for call in self.backend.search_calls for item in call)
-
-
-def run(scenario: Coroutine[Any, Any, T]) -> T:
-    async def bounded() -> T:
-        return await asyncio.wait_for(scenario, 20)
-
-    return asyncio.run(bounded())
-
-
-def explain(steps: int = 30, target: int = 1, rho: float = 0.04, seed: int = 0) -> SearchItem:
-    return SearchItem(
-        goal=Goal.EXPLAIN_FOR, target=target, rho=rho, step_count=steps, seed=seed, chunk_steps=1
-    )
-
-
-async def hurried(room: Room, items: list[SearchItem], seconds: float, **terms: Any) -> list[Found]:
-    return await room.ask(items, Terms(deadline=time.monotonic() + seconds, **terms))
 
 
 # --- cache -------------------------------------------------------------------------------------
 
 
-def test_equal_search_is_answered_from_the_cache_and_marked() -> None:
+def test_equal_search_is_answered_from_the_cache_and_marked(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room()
-        (first,) = await room.ask([explain()])
-        calls = len(room.backend.search_calls)
-        (second,) = await room.ask([explain()])
-        assert len(room.backend.search_calls) == calls
+        pool = Pool(clock)
+        (first,) = await pool.results([explain()])
+        calls = len(pool.backend.search_calls)
+        (second,) = await pool.results([explain()])
+        assert len(pool.backend.search_calls) == calls
         assert (first.from_cache, second.from_cache) == (False, True)
-        np.testing.assert_array_equal(first.result.image, second.result.image)
-        await room.scheduler.close()
+        np.testing.assert_array_equal(first.outcome.image, second.outcome.image)
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_sweep_computes_only_the_pairs_that_are_new() -> None:
+def test_sweep_computes_only_the_pairs_that_are_new(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room()
-        await room.ask([explain(rho=0.02)])
-        found = await room.ask([explain(rho=rho) for rho in (0.01, 0.02, 0.03)])
+        pool = Pool(clock)
+        await pool.results([explain(rho=0.02)])
+        found = await pool.results([explain(rho=rho) for rho in (0.01, 0.02, 0.03)])
         assert [one.from_cache for one in found] == [False, True, False]
-        assert room.begun() == 3
-        await room.scheduler.close()
+        assert pool.started_count() == 3
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
 def test_key_depends_on_everything_that_decides_the_outcome() -> None:
@@ -122,257 +116,252 @@ def test_key_depends_on_everything_that_decides_the_outcome() -> None:
     assert key_maker(IMAGE, DIGEST)(moved) in keys
 
 
-def test_no_cache_neither_reads_nor_fills_nor_shares() -> None:
+def test_no_cache_neither_reads_nor_fills_nor_shares(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room()
-        alone = Terms(uses_cache=False)
-        await asyncio.gather(*(room.ask([explain()], alone) for _ in range(2)))
-        assert room.begun() == 2
-        (found,) = await room.ask([explain()])
+        pool = Pool(clock)
+        alone = SearchOptions(uses_cache=False)
+        await asyncio.gather(*(pool.results([explain()], alone) for _ in range(2)))
+        assert pool.started_count() == 2
+        (found,) = await pool.results([explain()])
         assert not found.from_cache
-        (again,) = await room.ask([explain()], alone)
+        (again,) = await pool.results([explain()], alone)
         assert not again.from_cache
-        await room.scheduler.close()
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_cache_stays_within_its_bytes_and_drops_the_least_used() -> None:
+def test_cache_stays_within_its_bytes_and_drops_the_least_used(clock: ManualClock) -> None:
     async def scenario() -> None:
         (size,) = [await byte_count_of_one()]
-        room = Room(max_bytes=2 * size)
+        pool = Pool(clock, max_bytes=2 * size)
         for target in (0, 1):
-            await room.ask([explain(target=target)])
-        await room.ask([explain(target=0)])  # used again, so 1 is the oldest
-        await room.ask([explain(target=2)])
-        assert room.cache.byte_count == 2 * size
-        found = [(await room.ask([explain(target=target)]))[0] for target in (0, 2, 1)]
+            await pool.results([explain(target=target)])
+        await pool.results([explain(target=0)])  # used again, so 1 is the oldest
+        await pool.results([explain(target=2)])
+        assert pool.cache.byte_count == 2 * size
+        found = [(await pool.results([explain(target=target)]))[0] for target in (0, 2, 1)]
         assert [one.from_cache for one in found] == [True, True, False]
-        await room.scheduler.close()
+        await pool.scheduler.close()
 
     async def byte_count_of_one() -> int:
-        room = Room()
-        await room.ask([explain()])
-        await room.scheduler.close()
-        return room.cache.byte_count
+        pool = Pool(clock)
+        await pool.results([explain()])
+        await pool.scheduler.close()
+        return pool.cache.byte_count
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_cache_of_zero_bytes_keeps_nothing() -> None:
+def test_cache_of_zero_bytes_keeps_nothing(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(max_bytes=0)
+        pool = Pool(clock, max_bytes=0)
         for _ in range(2):
-            (found,) = await room.ask([explain()])
+            (found,) = await pool.results([explain()])
             assert not found.from_cache
-        assert room.cache.byte_count == 0
-        await room.scheduler.close()
+        assert pool.cache.byte_count == 0
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_failed_search_is_not_kept() -> None:
+def test_failed_search_is_not_kept(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room()
+        pool = Pool(clock)
         for _ in range(2):
             with pytest.raises(ServiceError, match="666"):
-                await room.ask([explain(seed=POISON_SEED)])
-        assert room.begun() == 2
-        assert room.search_pool.shared_count == room.cache.byte_count == 0
-        await room.scheduler.close()
+                await pool.results([explain(seed=POISON_SEED)])
+        assert pool.started_count() == 2
+        assert pool.search_pool.shared_count == pool.cache.byte_count == 0
+        await pool.scheduler.close()
 
-    run(scenario())
-
-
-# --- single flight -----------------------------------------------------------------------------
+    clock.run(scenario())
 
 
-def test_equal_searches_under_way_are_one() -> None:
+# --- shared searches -----------------------------------------------------------------------------
+
+
+def test_equal_searches_in_progress_are_one(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room()
-        found = await asyncio.gather(*(room.ask([explain(), explain()]) for _ in range(5)))
-        assert room.begun() == 1
-        assert len({id(one.result) for order in found for one in order}) == 1
-        assert not any(one.from_cache for order in found for one in order)
-        await room.scheduler.close()
+        pool = Pool(clock)
+        found = await asyncio.gather(*(pool.results([explain(), explain()]) for _ in range(5)))
+        assert pool.started_count() == 1
+        assert len({id(one.outcome) for results in found for one in results}) == 1
+        assert not any(one.from_cache for results in found for one in results)
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_who_leaves_ends_no_search_that_others_wait_for() -> None:
+def test_cancelled_request_ends_no_search_that_others_wait_for(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(call_seconds=0.005)
-        staying = asyncio.create_task(room.ask([explain(400)]))
-        leaving = [asyncio.create_task(room.ask([explain(400)])) for _ in range(3)]
-        while not room.backend.search_calls:
-            await asyncio.sleep(0.001)
+        pool = Pool(clock, call_seconds=0.005)
+        staying = asyncio.create_task(pool.results([explain(400)]))
+        leaving = [asyncio.create_task(pool.results([explain(400)])) for _ in range(3)]
+        await clock.until(lambda: bool(pool.backend.search_calls))
         for task in leaving:
             task.cancel()
         (found,) = await staying
-        assert found.result.end.steps == 400
-        assert room.begun() == 1
-        assert room.limiter.taken == 0
-        await room.scheduler.close()
+        assert found.outcome.end.steps == 400
+        assert pool.started_count() == 1
+        assert pool.limiter.taken == 0
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_when_all_have_left_the_search_ends_and_the_next_begins_anew() -> None:
+def test_without_requests_the_search_ends_and_the_next_starts_anew(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(call_seconds=0.005)
-        tasks = [asyncio.create_task(room.ask([explain(2000)])) for _ in range(3)]
-        while not room.backend.search_calls:
-            await asyncio.sleep(0.001)
+        pool = Pool(clock, call_seconds=0.005)
+        tasks = [asyncio.create_task(pool.results([explain(2000)])) for _ in range(3)]
+        await clock.until(lambda: bool(pool.backend.search_calls))
         for task in tasks:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await tasks[0]
-        assert room.search_pool.shared_count == 0
-        await asyncio.sleep(0.05)
-        assert room.scheduler.search_count == 0
-        await room.ask([explain(30)])
-        assert room.begun() == 2
-        await room.scheduler.close()
+        assert pool.search_pool.shared_count == 0
+        await clock.advance(0.05)
+        assert pool.scheduler.search_count == 0
+        await pool.results([explain(30)])
+        assert pool.started_count() == 2
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_slot_is_free_only_when_the_chunk_of_a_cancelled_order_is_back() -> None:
+def test_slot_of_a_cancelled_group_is_free_only_when_its_chunk_is_back(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(call_seconds=0.05)
-        task = asyncio.create_task(room.ask([explain(2000)]))
-        while not room.backend.flying:
-            await asyncio.sleep(0.001)
+        pool = Pool(clock, call_seconds=0.05)
+        task = asyncio.create_task(pool.results([explain(2000)]))
+        await clock.until(lambda: bool(pool.backend.in_flight))
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        assert room.limiter.taken == 1
-        while room.backend.flying:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.01)
-        assert room.limiter.taken == 0
-        await room.scheduler.close()
+        assert pool.limiter.taken == 1
+        await clock.until(lambda: not pool.backend.in_flight)
+        await clock.advance(0.01)
+        assert pool.limiter.taken == 0
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
 # --- deadlines ---------------------------------------------------------------------------------
 
 
-def test_deadline_brings_the_best_so_far_in_time_and_marked() -> None:
+def test_deadline_brings_the_best_so_far_in_time_and_marked(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(call_seconds=0.01)
-        await room.ask([explain(40, seed=9)])  # the clock has seen a chunk
-        started = time.monotonic()
-        found = await hurried(room, [explain(2000), explain(2000, target=2)], 0.6)
-        assert time.monotonic() - started < 0.6
+        pool = Pool(clock, call_seconds=0.01)
+        await pool.results([explain(40, seed=9)])  # a chunk has been measured
+        started = clock.now()
+        found = await pool.results_within(0.3, [explain(2000), explain(2000, target=2)])
+        assert clock.now() - started < 0.3
         for one in found:
-            assert one.result.is_partial
-            assert 0 < one.result.end.steps < 2000
-            assert 0 < one.result.end.rmse <= 0.04
-        await asyncio.sleep(0.05)
-        assert room.scheduler.search_count == room.limiter.taken == 0
-        size = room.cache.byte_count
-        (again,) = await hurried(room, [explain(2000)], 0.6)
+            assert one.outcome.is_partial
+            assert 0 < one.outcome.end.steps < 2000
+            assert 0 < one.outcome.end.rmse <= 0.04
+        await clock.advance(0.05)
+        assert pool.scheduler.search_count == pool.limiter.taken == 0
+        size = pool.cache.byte_count
+        (again,) = await pool.results_within(0.3, [explain(2000)])
         assert not again.from_cache  # a partial result is never kept
-        assert room.cache.byte_count == size
-        await room.scheduler.close()
+        assert pool.cache.byte_count == size
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_deadline_of_one_does_not_end_the_search_of_another() -> None:
+def test_deadline_of_one_does_not_end_the_search_of_another(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(call_seconds=0.01)
-        patient = asyncio.create_task(room.ask([explain(2000)]))
-        await asyncio.sleep(0.03)
-        (hasty,) = await hurried(room, [explain(2000)], 0.3)
+        pool = Pool(clock, call_seconds=0.01)
+        patient = asyncio.create_task(pool.results([explain(2000)]))
+        await clock.advance(0.03)
+        (hasty,) = await pool.results_within(0.3, [explain(2000)])
         (whole,) = await patient
-        assert hasty.result.is_partial
-        assert whole.result.end.steps == 2000
-        assert room.begun() == 1
-        await room.scheduler.close()
+        assert hasty.outcome.is_partial
+        assert whole.outcome.end.steps == 2000
+        assert pool.started_count() == 1
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_what_finishes_before_the_deadline_is_whole() -> None:
+def test_result_before_the_deadline_is_whole(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room()
-        found = await hurried(room, [explain(30), explain(30, target=2)], 10.0)
-        assert not any(one.result.is_partial for one in found)
-        await room.scheduler.close()
+        pool = Pool(clock)
+        found = await pool.results_within(10.0, [explain(30), explain(30, target=2)])
+        assert not any(one.outcome.is_partial for one in found)
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
 @pytest.mark.parametrize(
-    ("terms", "what"),
+    ("options", "what"),
     [({}, "a first result"), ({"allows_partial": False}, "the whole result")],
     ids=["partial", "all or nothing"],
 )
-def test_deadline_that_cannot_be_met_is_refused_on_arrival(
-    terms: dict[str, Any], what: str
+def test_deadline_that_cannot_be_met_is_rejected_on_arrival(
+    clock: ManualClock, options: dict[str, Any], what: str
 ) -> None:
     async def scenario() -> ServiceError:
-        room = Room()
+        pool = Pool(clock)
         with pytest.raises(ServiceError) as caught:
-            await hurried(room, [explain(2000)], 0.001, **terms)
-        assert not room.backend.search_calls
-        assert room.scheduler.search_count == 0
-        await room.scheduler.close()
+            await pool.results_within(0.001, [explain(2000)], **options)
+        assert not pool.backend.search_calls
+        assert pool.scheduler.search_count == 0
+        await pool.scheduler.close()
         return caught.value
 
-    error = run(scenario())
+    error = clock.run(scenario())
     assert error.code is ErrorCode.TIMEOUT
     assert what in error.message
     assert "takes about" in error.message
 
 
-def test_all_or_nothing_is_refused_where_a_partial_answer_would_do() -> None:
+def test_whole_result_is_rejected_where_a_partial_one_would_be_in_time(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(call_seconds=0.01)
-        await room.ask([explain(40, seed=9)])
+        pool = Pool(clock, call_seconds=0.01)
+        await pool.results([explain(40, seed=9)])
         with pytest.raises(ServiceError, match="the whole result"):
-            await hurried(room, [explain(2000)], 0.5, allows_partial=False)
-        (found,) = await hurried(room, [explain(2000)], 0.5)
-        assert found.result.is_partial
-        await room.scheduler.close()
+            await pool.results_within(0.5, [explain(2000)], allows_partial=False)
+        (found,) = await pool.results_within(0.5, [explain(2000)])
+        assert found.outcome.is_partial
+        await pool.scheduler.close()
 
-    run(scenario())
+    clock.run(scenario())
 
 
-def test_cached_results_need_no_time() -> None:
+def test_cached_results_need_no_time(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room()
-        await room.ask([explain()])
-        (found,) = await hurried(room, [explain()], 1e-6)
+        pool = Pool(clock)
+        await pool.results([explain()])
+        (found,) = await pool.results_within(1e-6, [explain()])
         assert found.from_cache
-        await room.scheduler.close()
+        await pool.scheduler.close()
 
-    run(scenario())
-
-
-# --- errands -----------------------------------------------------------------------------------
+    clock.run(scenario())
 
 
-def test_a_comparison_left_alone_holds_its_slot_until_the_worker_is_back() -> None:
+# --- saliency jobs -----------------------------------------------------------------------------
+
+
+def test_cancelled_comparison_holds_its_slot_until_the_worker_is_back(clock: ManualClock) -> None:
     async def scenario() -> None:
-        room = Room(call_seconds=0.05)
-        slot = room.limiter.take()
+        pool = Pool(clock, call_seconds=0.05)
+        slot = pool.limiter.take()
         item = CompareItem(method=Method.GRADIENT, target=1)
-        asking = room.search_pool.compare([item, item], {"image": IMAGE}, Terms(), slot)
+        asking = pool.search_pool.saliencies([item, item], {"image": IMAGE}, SearchOptions(), slot)
         working = asyncio.create_task(asking)
-        while not room.backend.flying:
-            await asyncio.sleep(0.001)
+        await clock.until(lambda: bool(pool.backend.in_flight))
         working.cancel()
         with suppress(asyncio.CancelledError):
             await working
         slot.drop()
-        assert room.limiter.taken == 1
-        await room.limiter.wait_until_idle()
-        assert room.backend.flying == 0
-        assert room.scheduler.search_count == 0
-        assert len(room.backend.search_calls) == 1
+        assert pool.limiter.taken == 1
+        await pool.limiter.wait_until_idle()
+        assert pool.backend.in_flight == 0
+        assert pool.scheduler.search_count == 0
+        assert len(pool.backend.search_calls) == 1
 
-    run(scenario())
+    clock.run(scenario())

@@ -1,4 +1,4 @@
-"""Progress, deadlines, the cache and tenants as both doors show them."""
+"""Progress, deadlines, the cache and tenants as both transports show them."""
 
 import base64
 import io
@@ -17,6 +17,7 @@ from PIL import Image
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.gateway.scheduling.scheduler import SearchScheduler
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from tests.gateway.linear_worker import SHAPE
 from tests.gateway.servers import Servers, opened, until
@@ -57,11 +58,15 @@ def is_searching(servers: Servers) -> bool:
     return any(call[0].step_count == LONG_STEPS for call in servers.backend.search_calls)
 
 
+def scheduler_of(servers: Servers) -> SearchScheduler:
+    return servers.gateway.service.models.known["linear"].search_pool.scheduler
+
+
 def assert_all_stops(servers: Servers) -> None:
-    """No work, no slot and no search is left a moment after the caller has gone."""
+    """No work, no slot and no search is left a moment after the client has gone."""
     service = servers.gateway.service
-    scheduler = service.models.known["linear"].search_pool.scheduler
-    until(lambda: scheduler.search_count == 0 and service._limiter.taken == 0)
+    scheduler = scheduler_of(servers)
+    until(lambda: scheduler.search_count == 0 and service.admission.in_progress == 0)
     assert service.models.known["linear"].search_pool.shared_count == 0
 
 
@@ -75,10 +80,10 @@ def test_grpc_stream_shows_progress_and_ends_with_the_answer_of_explain(
     *progress, last = slow_servers.client.explain_stream(asked, request_id="same")
     assert last.result == slow_servers.client.explain(asked, request_id="same")
     assert last.progress is None
-    told = [event.progress for event in progress]
-    assert all(one is not None and one.step_count == 300 for one in told)
-    assert {one.index for one in told} == {0, 1}
-    first = [one for one in told if one.index == 0]
+    reported = [event.progress for event in progress]
+    assert all(one is not None and one.step_count == 300 for one in reported)
+    assert {one.index for one in reported} == {0, 1}
+    first = [one for one in reported if one.index == 0]
     steps = [one.step for one in first]
     assert steps == sorted(set(steps))
     assert steps[0] == 0
@@ -120,22 +125,22 @@ def test_rest_stream_is_the_same_as_events_with_heartbeats(
     assert streamed == found.model_copy(update={"from_cache": False})
 
 
-def test_queue_position_is_told_until_the_search_begins(slow_servers: Servers, png: bytes) -> None:
-    scheduler = slow_servers.gateway.service.models.known["linear"].search_pool.scheduler
-    scheduler._max_batch = 1
-    slow_servers.backend.call_seconds = 0.25  # longer than the pause between two progress events
-    blocking = slow_servers.stub.Explain.future(
-        pb.ExplainRequest(image=pb.Image(encoded=png), targets=[pb.ClassRef(index=1)], steps=20)
-    )
-    until(lambda: scheduler.search_count == 1)
-    events = slow_servers.client.explain_stream(request(png, steps=20, seed=1))
-    positions = [event.progress.queue_position for event in events if event.progress]
-    assert positions[0] == 1
-    assert positions[-1] == 0
-    blocking.result(timeout=20)
+def test_queue_position_is_reported_until_the_search_starts(png: bytes) -> None:
+    for servers in opened(progress_seconds=0.1, chunk_seconds=0.05, max_batch=1):
+        scheduler = scheduler_of(servers)
+        servers.backend.call_seconds = 0.25  # longer than the pause between two progress events
+        blocking = servers.stub.Explain.future(
+            pb.ExplainRequest(image=pb.Image(encoded=png), targets=[pb.ClassRef(index=1)], steps=20)
+        )
+        until(lambda s=scheduler: s.search_count == 1)
+        events = servers.client.explain_stream(request(png, steps=20, seed=1))
+        positions = [event.progress.queue_position for event in events if event.progress]
+        assert positions[0] == 1
+        assert positions[-1] == 0
+        blocking.result(timeout=20)
 
 
-def test_bad_stream_request_is_refused_like_any_other(servers: Servers, png: bytes) -> None:
+def test_bad_stream_request_is_rejected_like_any_other(servers: Servers, png: bytes) -> None:
     response = servers.rest.post("/v1/explain/stream", json=body(png, rhos=[-1], steps=0))
     assert response.status_code == 400
     fields = {item["field"] for item in response.json()["error"]["violations"]}
@@ -166,7 +171,7 @@ def test_failure_on_the_way_is_the_last_event(slow_servers: Servers, png: bytes)
     assert "secret" not in response.text
 
 
-def test_leaving_a_stream_ends_the_work_on_both_doors(slow_servers: Servers, png: bytes) -> None:
+def test_closing_a_stream_ends_the_work(slow_servers: Servers, png: bytes) -> None:
     events = slow_servers.client.explain_stream(request(png, steps=LONG_STEPS))
     next(events)
     until(lambda: is_searching(slow_servers))
@@ -220,8 +225,8 @@ def test_rest_timeout_brings_a_partial_answer(
     assert found["steps"] > 0
 
 
-def test_all_or_nothing_is_told_that_it_takes_longer(slow_servers: Servers, png: bytes) -> None:
-    slow_servers.client.explain(request(png, steps=60, seed=3))  # the clock has seen chunks
+def test_rejected_whole_result_says_how_long_it_takes(slow_servers: Servers, png: bytes) -> None:
+    slow_servers.client.explain(request(png, steps=60, seed=3))  # chunks have been measured
     asked = body(png, steps=LONG_STEPS, timeout_seconds=0.5, allow_partial=False)
     response = slow_servers.rest.post("/v1/explain", json=asked)
     assert response.status_code == 504
@@ -233,7 +238,7 @@ def test_all_or_nothing_is_told_that_it_takes_longer(slow_servers: Servers, png:
     assert caught.value.code is ErrorCode.TIMEOUT
 
 
-def test_impossible_deadline_is_refused_on_arrival(slow_servers: Servers, png: bytes) -> None:
+def test_impossible_deadline_is_rejected_on_arrival(slow_servers: Servers, png: bytes) -> None:
     answered = len(slow_servers.backend.search_calls)
     response = slow_servers.rest.post("/v1/explain", json=body(png, timeout_seconds=0.01))
     assert response.status_code == 504
@@ -259,9 +264,7 @@ def test_bad_timeout_header_is_named(servers: Servers, png: bytes, value: str) -
     ("field", "value"),
     [("timeout_seconds", 0), ("timeout_seconds", 1e9), ("allow_partial", "?"), ("no_cache", 7)],
 )
-def test_bad_field_of_the_terms_is_named(
-    servers: Servers, png: bytes, field: str, value: Any
-) -> None:
+def test_bad_search_option_is_named(servers: Servers, png: bytes, field: str, value: Any) -> None:
     response = servers.rest.post("/v1/explain", json=body(png, **{field: value}))
     (violation,) = response.json()["error"]["violations"]
     assert violation["field"] == field
@@ -292,14 +295,14 @@ def test_cache_hits_are_marked_and_logged(
 
 
 def test_tenant_and_priority_reach_the_scheduler(slow_servers: Servers, png: bytes) -> None:
-    scheduler = slow_servers.gateway.service.models.known["linear"].search_pool.scheduler
+    scheduler = scheduler_of(slow_servers)
     message = pb.ExplainRequest(
         image=pb.Image(encoded=png), targets=[pb.ClassRef(index=0)], steps=LONG_STEPS
     )
     headers = {"x-candor-tenant": "acme", "x-candor-priority": "report"}
     running = slow_servers.stub.Explain.future(message, metadata=tuple(headers.items()))
     until(lambda: scheduler.search_count == 1)
-    (search,) = scheduler._queue
+    (search,) = scheduler.queue
     assert (search.tenant, search.service_class.priority.name) == ("acme", "REPORT")
     running.cancel()
     assert_all_stops(slow_servers)
@@ -321,7 +324,7 @@ def test_two_hundred_cancelled_requests_leave_nothing(slow_servers: Servers, png
         )
         for number in range(200)
     ]
-    until(lambda: slow_servers.gateway.service._limiter.taken >= 150)
+    until(lambda: slow_servers.gateway.service.admission.in_progress >= 150)
     for future in futures:
         future.cancel()
     assert_all_stops(slow_servers)

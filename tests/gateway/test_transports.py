@@ -627,7 +627,7 @@ def assert_search_stops(servers: Servers, hang_up: Any) -> None:
 
 
 def test_deadline_of_the_service_is_a_timeout(fresh_servers: Servers, png: bytes) -> None:
-    fresh_servers.gateway.service._settings = fresh_servers.gateway._settings.model_copy(
+    fresh_servers.gateway.service.admission._settings = fresh_servers.gateway._settings.model_copy(
         update={"request_seconds": 0.1}
     )
     fresh_servers.backend.call_seconds = 0.05
@@ -638,7 +638,7 @@ def test_deadline_of_the_service_is_a_timeout(fresh_servers: Servers, png: bytes
 
 
 def test_crowded_gateway_turns_the_next_request_away(fresh_servers: Servers, png: bytes) -> None:
-    fresh_servers.gateway.service._limiter = ConcurrencyLimiter(1)
+    fresh_servers.gateway.service.admission._limiter = ConcurrencyLimiter(1)
     fresh_servers.backend.call_seconds = 0.02
     image = pb.Image(encoded=png)
     running = fresh_servers.stub.Explain.future(
@@ -684,7 +684,7 @@ def test_drain_finishes_what_runs_and_admits_nothing(fresh_servers: Servers, png
     draining = concurrent.futures.ThreadPoolExecutor(1).submit(
         lambda: servers.wait(servers.gateway.service.drain())
     )
-    until(lambda: servers.gateway.service._draining)
+    until(lambda: servers.gateway.service.admission.is_draining)
     error, details = refused(servers.stub.Predict, pb.PredictRequest(image=image))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert details["RetryInfo"].retry_delay.ToMilliseconds() > 0

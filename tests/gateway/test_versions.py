@@ -21,9 +21,8 @@ from candor.contracts.worker import SearchEnd
 from candor.gateway.access.request_context import Priority
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import ShadowOutcome
-from candor.gateway.scheduling.jobs import SearchResult
+from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.routing import Route
-from candor.gateway.service.service import CandorService
 from candor.gateway.service.shadow import (
     GAIN_TOLERANCE,
     MAX_IN_FLIGHT,
@@ -31,6 +30,7 @@ from candor.gateway.service.shadow import (
     compare_predictions,
     compare_radii,
 )
+from candor.gateway.workers.codec import SearchOutcome
 from candor.rpc.pb.openinference import inference_pb2, inference_pb2_grpc
 from tests.gateway.linear_worker import SHAPE, WEIGHTS, LinearBackend, card_of, logits_of
 from tests.gateway.servers import Servers, opened, until
@@ -394,7 +394,7 @@ def test_a_drain_waits_for_callers_not_for_shadows(rival: Servers) -> None:
     rival.backend.delays["linear@2.0"] = 4.0
     rival.client.explain(api.ExplainRequest(image=image(), targets=TARGETS, steps=30))
     until(lambda: ("linear@2.0", "search") in rival.backend.calls)
-    queue = rival.gateway.service.models.known["linear@2.0"].search_pool.scheduler._queue
+    queue = rival.gateway.service.models.known["linear@2.0"].search_pool.scheduler.queue
     assert [one.service_class.priority for one in queue] == [Priority.REPORT]
     started = time.monotonic()
     rival.wait(rival.gateway.service.drain())
@@ -410,7 +410,7 @@ def result(
     gain: float,
     status: terms.SearchStatus = terms.SearchStatus.FOUND,
     rmse: float = 0.05,
-) -> SearchResult:
+) -> SearchOutcome:
     """Of a grey image: class 0 goes from one half to one half and ``gain``."""
     picture = np.full(SHAPE, 0.5 + delta, np.float32)
     after = np.log([0.5 + gain, 0.5 - gain]).astype(np.float32)
@@ -421,7 +421,7 @@ def result(
         solver="fast",
         lower_bound=rmse if status is terms.SearchStatus.UNRESOLVED else None,
     )
-    return SearchResult(
+    return SearchOutcome(
         end=end, image=picture, logits_before=np.zeros(2, np.float32), logits_after=after
     )
 

@@ -1,11 +1,11 @@
-"""What searches cost in time, from what was measured."""
+"""How many steps and searches fill a chunk, from the measured cost of steps."""
 
 from collections.abc import Hashable
 
 MAX_CHUNK_STEPS = 50
 _NEW_SHARE = 0.3  # weight of the newest measurement in the average
 _FALLBACK_SECONDS = 5e-6  # of one step over one value of an image, before anything was measured
-_MOST_GROWTH = 4.0  # of a chunk's length while nobody new comes
+_MOST_GROWTH = 4.0  # of a chunk's length while no new search arrives
 # A state travels as often as a chunk is cut; of so few steps that would be a large share of its
 # cost, so the batch becomes smaller instead, down to what still fills a CPU.
 _TOO_FEW_STEPS = 2
@@ -14,19 +14,19 @@ _ENDING_STEPS = 5  # verifying takes about as long as so many steps, before one 
 _PEAK_FADES = 0.1  # how much of a peak later measurements wear off, each
 
 
-class ChunkClock:
+class ChunkSizer:
     """How many steps fill a chunk, from the measured seconds a step at each batch size.
 
     Args:
-        chunk_seconds: how long a chunk should take, all of it, that brings somebody a first
-            result.  While nobody new comes, each next chunk of a lane takes twice as long, up to
-            four times this: whoever comes waits for it, but states travel less often.
+        chunk_seconds: how long a whole chunk should take that brings a search its first result.
+            While no new search arrives, each next chunk of a service class takes twice as long, up
+            to four times this: a new search waits for it, but states travel less often.
         value_count: C*H*W of the model's images; sizes the first chunk.
     """
 
     def __init__(self, chunk_seconds: float, value_count: int) -> None:
         self._shortest = chunk_seconds
-        self._lengths: dict[Hashable, float] = {}  # of every lane's next chunk
+        self._lengths: dict[Hashable, float] = {}  # of the next chunk of every service class
         self._fallback = _FALLBACK_SECONDS * value_count
         self._step_seconds: dict[int, float] = {}
         self._chunk_peak = chunk_seconds
@@ -34,10 +34,11 @@ class ChunkClock:
 
     @property
     def has_measured(self) -> bool:
+        """Whether any chunk has been measured yet."""
         return bool(self._step_seconds)
 
     def begin(self, service_class: Hashable, batch_size: int, *, has_newcomer: bool) -> int:
-        """Steps of the chunk that begins now.  A newcomer makes every lane begin anew."""
+        """Steps of the chunk that begins now; a newcomer makes every service class start short."""
         if has_newcomer:
             self._lengths.clear()
         length = self._lengths.get(service_class, self._shortest)
@@ -45,7 +46,7 @@ class ChunkClock:
         return self._steps_in(length, batch_size)
 
     def batch_limit(self, max_batch: int) -> int:
-        """Searches to put into one chunk at most, so that it is worth its travel."""
+        """The most searches in one chunk for which its transfer is worth the cost."""
         size = max_batch
         while size > _SMALLEST_LIMIT and (
             self._steps_in(_MOST_GROWTH * self._shortest, size) <= _TOO_FEW_STEPS
@@ -54,7 +55,7 @@ class ChunkClock:
         return size
 
     def step_seconds(self, batch_size: int) -> float:
-        """Of one step of the whole batch; a size not measured takes its share of the nearest.
+        """Cost of one step of the whole batch; a size not measured takes its share of the nearest.
 
         No batch takes longer than its parts one after another, so one slow measurement of a size
         does not keep that size from ever being measured again.
@@ -66,7 +67,7 @@ class ChunkClock:
         return min(self._step_seconds[size] * batch_size / size for size in sizes)
 
     def chunk_length(self, batch_size: int) -> float:
-        """Seconds of a chunk at worst, by what was seen lately: a late answer is worth nothing."""
+        """Seconds of a chunk at worst, from recent chunks: a late answer is worth nothing."""
         planned = max(self._lengths.values(), default=self._shortest)
         return max(self._chunk_peak, planned, self.step_seconds(batch_size))
 
@@ -77,7 +78,10 @@ class ChunkClock:
     def record(
         self, batch_size: int, step_count: int, seconds: float, *, is_cut: bool = False
     ) -> None:
-        """A chunk measured; one cut short by the ends of its searches only where none is known."""
+        """Takes a measured chunk into account.
+
+        A chunk cut short by the ends of its searches counts only where no other is known.
+        """
         self._chunk_peak = _faded(self._chunk_peak, seconds)
         if step_count < 1 or (is_cut and batch_size in self._step_seconds):
             return
@@ -86,6 +90,7 @@ class ChunkClock:
         self._step_seconds[batch_size] = known + _NEW_SHARE * (measured - known)
 
     def record_ending(self, seconds: float) -> None:
+        """Takes a call into account that only verified the best so far."""
         self._ending_peak = _faded(self._ending_peak, seconds)
 
     def _steps_in(self, seconds: float, batch_size: int) -> int:

@@ -1,7 +1,7 @@
-"""Weighted fair shares: who has had least goes next.
+"""Weighted fair shares: the key with the least virtual time goes next.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1996) with the seconds known only afterwards: every
-key carries a virtual time, what it has had over its weight.
+Start-time fair queueing (Goyal, Vin and Cheng 1996), with the cost known only afterwards: every key
+carries a virtual time, the seconds charged to it over its weight.
 """
 
 from collections import Counter
@@ -11,42 +11,48 @@ from typing import Generic, TypeVar
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
-class Shares(Generic[KeyT]):
+class FairShares(Generic[KeyT]):
     """Virtual times of keys that come and go.
 
-    Nobody saves up: a key that comes back starts no earlier than the one that has had least.
-    Nobody escapes: what it has had beyond that is remembered as long as others are there.
+    A key saves nothing up while it is away: it comes back at the least virtual time of the others
+    or later.  It escapes no charge by leaving: what it has had beyond that time is remembered as
+    long as other keys are there.
     """
 
     def __init__(self) -> None:
-        self._had: dict[KeyT, float] = {}
+        self._virtual_times: dict[KeyT, float] = {}
         self._members: Counter[KeyT] = Counter()
 
-    def had(self, key: KeyT) -> float:
-        return self._had[key]
+    def virtual_time(self, key: KeyT) -> float:
+        """Seconds over weight that ``key`` has been charged; it must have joined."""
+        return self._virtual_times[key]
 
     def join(self, key: KeyT) -> None:
+        """One more member with this key."""
         if not self._members[key]:
-            self._had[key] = max(self._had.get(key, 0.0), self._floor(0.0))
+            self._virtual_times[key] = max(self._virtual_times.get(key, 0.0), self._floor(0.0))
         self._members[key] += 1
 
     def leave(self, key: KeyT) -> None:
+        """One member with this key less."""
         self._members[key] -= 1
         if self._members[key] > 0:
             return
         del self._members[key]
         floor = self._floor(float("inf"))
-        self._had = {
-            name: had for name, had in self._had.items() if name in self._members or had > floor
+        self._virtual_times = {
+            name: time
+            for name, time in self._virtual_times.items()
+            if name in self._members or time > floor
         }
 
     def charge(self, key: KeyT, seconds: float, weight: float = 1.0) -> None:
-        """A key that has left in the meantime owes nothing any more."""
-        if key in self._had:
-            self._had[key] += seconds / weight
+        """Adds ``seconds`` over ``weight``; a key that has left and is forgotten owes nothing."""
+        if key in self._virtual_times:
+            self._virtual_times[key] += seconds / weight
 
     def __len__(self) -> int:
-        return len(self._had)
+        return len(self._virtual_times)
 
     def _floor(self, default: float) -> float:
-        return min((self._had[key] for key in self._members), default=default)
+        return min((self._virtual_times[key] for key in self._members), default=default)

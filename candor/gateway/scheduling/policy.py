@@ -1,140 +1,146 @@
-"""Which searches fly next: by class, tenant and length.
+"""Whose turn it is: which jobs form the next batch, by service class, tenant and length.
 
-Every chunk is one lane's turn, and lanes take turns by weight: a lane is a class (explain, probe,
-report) and, within it, short or long searches, so a short one waits for no batch of long ones.  The
-turn is the lane's that would have had least after it, so a few turns of a heavy lane come in a row.
-Within the turn tenants share the places in compute-seconds.  A tenant's own searches go first come,
-first served, but each has its first chunk before any has its next: a first result is there early.
-Every weight is above zero, so everybody's turn comes.  An errand waits among the long searches and
-flies alone.
+Every chunk is the turn of one service class: a priority (explain, probe, report) and, within it,
+short or long searches, so that a short search waits for no batch of long ones.  Service classes
+take turns by weight: the turn goes to the one that would have had least after it, so a few turns of
+a heavy class come in a row.  Within the turn, tenants share the batch in compute-seconds.  A
+tenant's own searches go first come, first served, but each has its first chunk before any has its
+next: a first result comes early.  Every weight is above zero, so no job starves.  A saliency job
+waits among the long searches and is sent without others.
 """
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
 from candor.gateway.access.request_context import Priority
-from candor.gateway.scheduling.fair_share import Shares
+from candor.gateway.scheduling.fair_share import FairShares
 from candor.gateway.scheduling.jobs import Job, SaliencyJob, ServiceClass
+from candor.gateway.scheduling.outage import POISONED_DEATHS, is_isolated
 
-_CLASS_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
+_PRIORITY_WEIGHTS = {Priority.EXPLAIN: 8.0, Priority.PROBE: 4.0, Priority.REPORT: 1.0}
 _SHORT_FACTOR = 2.5  # two chunks in a row, which is a short search, then a long one's turn
-ISOLATED_DEATHS = 2  # a search aboard that many deaths in a row flies alone
-POISONED_DEATHS = 4  # and is given up after two more
 
 
-def _weight(service_class: ServiceClass) -> float:
-    return _CLASS_WEIGHTS[service_class.priority] * (
-        1.0 if service_class.is_long else _SHORT_FACTOR
-    )
-
-
-def _is_isolated(search: Job) -> bool:
-    return isinstance(search, SaliencyJob) or search.deaths >= ISOLATED_DEATHS
-
-
-def _place_in_line(search: Job) -> tuple[int, bool, int]:
-    """Among a tenant's own: suspects first, to clear most of them soon; then who has not begun."""
-    is_isolated = search.deaths >= ISOLATED_DEATHS
-    deaths = search.deaths if is_isolated else POISONED_DEATHS
-    return deaths, search.step > 0, search.number
-
-
-class SearchQueue:
-    """Every search of one model that is not over, and whose turn it is."""
+class JobQueue:
+    """Every job of one model that is not over, and whose turn it is."""
 
     def __init__(self) -> None:
-        self._searches: dict[int, Job] = {}
-        self._service_classes: Shares[ServiceClass] = Shares()
-        self._tenants: Shares[str] = Shares()
+        self._jobs: dict[int, Job] = {}
+        self._service_classes: FairShares[ServiceClass] = FairShares()
+        self._tenants: FairShares[str] = FairShares()
 
     def __len__(self) -> int:
-        return len(self._searches)
+        return len(self._jobs)
 
     def __iter__(self) -> Iterator[Job]:
-        return iter(self._searches.values())
+        return iter(self._jobs.values())
 
-    def add(self, search: Job) -> None:
-        self._searches[search.number] = search
-        self._service_classes.join(search.service_class)
-        self._tenants.join(search.tenant)
+    @property
+    def tenant_count(self) -> int:
+        """Tenants whose shares are remembered."""
+        return len(self._tenants)
 
-    def remove(self, search: Job) -> None:
-        """Safe to repeat."""
-        if self._searches.pop(search.number, None) is not None:
-            self._service_classes.leave(search.service_class)
-            self._tenants.leave(search.tenant)
+    def add(self, job: Job) -> None:
+        """Lets ``job`` take part; its number must be new."""
+        self._jobs[job.number] = job
+        self._service_classes.join(job.service_class)
+        self._tenants.join(job.tenant)
+
+    def remove(self, job: Job) -> None:
+        """Forgets ``job``; safe to repeat."""
+        if self._jobs.pop(job.number, None) is not None:
+            self._service_classes.leave(job.service_class)
+            self._tenants.leave(job.tenant)
 
     def next_batch(self, limit: int, seconds: float) -> list[Job]:
-        """At most ``limit`` searches for the next chunk; empty when all fly already.
+        """At most ``limit`` jobs for the next chunk; empty when all are in flight.
 
         Args:
-            seconds: what the chunk will take, about.
+            seconds: about how long the chunk will take.
         """
-        service_classes: dict[ServiceClass, list[Job]] = defaultdict(list)
-        for search in self._ready():
-            service_classes[search.service_class].append(search)
-        if not service_classes:
+        by_class: dict[ServiceClass, list[Job]] = defaultdict(list)
+        for job in self._ready():
+            by_class[job.service_class].append(job)
+        if not by_class:
             return []
-        owner = min(
-            service_classes,
-            key=lambda service_class: (
-                self._service_classes.had(service_class) + seconds / _weight(service_class)
-            ),
-        )
-        batch = self._shared_out(service_classes.pop(owner), limit, seconds / limit)
-        if _is_isolated(batch[0]):
+        owner = min(by_class, key=lambda one: self._virtual_time_after(one, seconds))
+        batch = self._share_among_tenants(by_class.pop(owner), limit, seconds / limit)
+        if _is_sent_alone(batch[0]):
             return batch[:1]
-        batch = [search for search in batch if not _is_isolated(search)]
-        return batch + self._riders(owner, service_classes, min(limit - len(batch), len(batch)))
+        batch = [job for job in batch if not _is_sent_alone(job)]
+        return batch + self._fillers(owner, by_class, min(limit - len(batch), len(batch)))
 
-    def charge(self, search: Job, seconds: float) -> None:
-        """What a chunk cost ``search``."""
-        self._service_classes.charge(search.service_class, seconds, _weight(search.service_class))
-        self._tenants.charge(search.tenant, seconds)
+    def charge(self, job: Job, seconds: float) -> None:
+        """Counts what a chunk cost ``job`` for its service class and its tenant."""
+        self._service_classes.charge(job.service_class, seconds, _weight(job.service_class))
+        self._tenants.charge(job.tenant, seconds)
 
     def count_before(self, tenant: str, service_class: ServiceClass) -> int:
-        """Searches that have their first chunk before the tenant's next one has."""
+        """Jobs that have their first chunk before the tenant's next one has."""
         return sum(
-            search.tenant == tenant and search.service_class == service_class and search.step == 0
-            for search in self._ready()
+            job.tenant == tenant and job.service_class == service_class and job.step == 0
+            for job in self._ready()
         )
 
     def positions(self, service_class: ServiceClass) -> dict[int, int]:
-        """By number: where each search of a lane that has not begun stands in line, from 1."""
+        """By number: the position in the queue, from 1, of each job that has not started."""
         waiting = (
-            search.number
-            for search in self._ready()
-            if search.service_class == service_class and search.step == 0
+            job.number
+            for job in self._ready()
+            if job.service_class == service_class and job.step == 0
         )
-        return {number: place for place, number in enumerate(waiting, start=1)}
+        return {number: position for position, number in enumerate(waiting, start=1)}
 
     def _ready(self) -> Iterator[Job]:
-        return (s for s in self._searches.values() if not s.is_in_flight and not s.future.done())
+        return (job for job in self if not job.is_in_flight and not job.future.done())
 
-    def _shared_out(self, searches: Sequence[Job], limit: int, seconds_a_place: float) -> list[Job]:
-        """Place by place to the tenant that has had least."""
-        lines: dict[str, deque[Job]] = defaultdict(deque)
-        for search in sorted(searches, key=_place_in_line):
-            lines[search.tenant].append(search)
-        had = {tenant: self._tenants.had(tenant) for tenant in lines}
+    def _virtual_time_after(self, service_class: ServiceClass, seconds: float) -> float:
+        """What a service class would have had after a chunk of ``seconds``."""
+        had = self._service_classes.virtual_time(service_class)
+        return had + seconds / _weight(service_class)
+
+    def _share_among_tenants(
+        self, jobs: Sequence[Job], limit: int, seconds_each: float
+    ) -> list[Job]:
+        """At most ``limit`` jobs, one by one from the tenant that has had least."""
+        by_tenant: dict[str, deque[Job]] = defaultdict(deque)
+        for job in sorted(jobs, key=_order_within_tenant):
+            by_tenant[job.tenant].append(job)
+        had = {tenant: self._tenants.virtual_time(tenant) for tenant in by_tenant}
         chosen: list[Job] = []
-        while lines and len(chosen) < limit:
-            tenant = min(lines, key=had.__getitem__)
-            chosen.append(lines[tenant].popleft())
-            had[tenant] += seconds_a_place
-            if not lines[tenant]:
-                del lines[tenant]
+        while by_tenant and len(chosen) < limit:
+            tenant = min(by_tenant, key=had.__getitem__)
+            chosen.append(by_tenant[tenant].popleft())
+            had[tenant] += seconds_each
+            if not by_tenant[tenant]:
+                del by_tenant[tenant]
         return chosen
 
-    def _riders(
-        self, owner: ServiceClass, others: dict[ServiceClass, list[Job]], places: int
+    def _fillers(
+        self, owner: ServiceClass, others: dict[ServiceClass, list[Job]], count: int
     ) -> list[Job]:
-        """Long searches of other lanes that fill a long batch, at most to double its size.
+        """Long searches of other service classes that fill a long batch, ``count`` at most.
 
-        A larger batch does more a second, but every place slows down those whose turn it is.
+        A larger batch does more steps a second, but every search in it slows down those whose turn
+        it is, so the caller lets them at most double its size.
         """
-        riders: list[Job] = []
-        for service_class in sorted(others, key=self._service_classes.had):
+        fillers: list[Job] = []
+        for service_class in sorted(others, key=self._service_classes.virtual_time):
             if owner.is_long and service_class.is_long:
-                riders += [s for s in others[service_class] if not _is_isolated(s)]
-        return riders[: max(0, places)]
+                fillers += [job for job in others[service_class] if not _is_sent_alone(job)]
+        return fillers[: max(0, count)]
+
+
+def _weight(service_class: ServiceClass) -> float:
+    factor = 1.0 if service_class.is_long else _SHORT_FACTOR
+    return _PRIORITY_WEIGHTS[service_class.priority] * factor
+
+
+def _is_sent_alone(job: Job) -> bool:
+    return isinstance(job, SaliencyJob) or is_isolated(job)
+
+
+def _order_within_tenant(job: Job) -> tuple[int, bool, int]:
+    """Isolated jobs first, to clear most of them soon; then those that have not started."""
+    deaths = job.deaths if is_isolated(job) else POISONED_DEATHS
+    return deaths, job.step > 0, job.number

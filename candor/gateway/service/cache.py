@@ -8,56 +8,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candor.contracts.worker import SearchItem
-from candor.gateway.scheduling.jobs import SearchResult
+from candor.gateway.workers.codec import SearchOutcome
 
 _ENTRY_BYTES = 2048  # of one entry beside its arrays, about
-_NOT_OF_THE_SEARCH = {"step", "chunk_steps"}  # where it stands, not what it is
+_PROGRESS_FIELDS = {"step", "chunk_steps"}  # how far a search is, not which search it is
 
 
 def key_maker(image: NDArray[np.float32], weights_digest: str) -> Callable[[SearchItem], bytes]:
     """SHA-256 over decoded pixels, weights and every parameter of a search of ``image``."""
-    picture = hashlib.sha256(f"{weights_digest}/{image.shape}/".encode())
-    picture.update(np.ascontiguousarray(image, dtype="<f4").tobytes())
+    image_digest = hashlib.sha256(f"{weights_digest}/{image.shape}/".encode())
+    image_digest.update(np.ascontiguousarray(image, dtype="<f4").tobytes())
 
     def key(item: SearchItem) -> bytes:
-        digest = picture.copy()
-        digest.update(item.model_dump_json(exclude=_NOT_OF_THE_SEARCH).encode())
+        digest = image_digest.copy()
+        digest.update(item.model_dump_json(exclude=_PROGRESS_FIELDS).encode())
         return digest.digest()
 
     return key
 
 
 class ResultCache:
-    """The most recently used results that fit into ``max_bytes``; 0 keeps none."""
+    """The most recently used outcomes that fit into ``max_bytes``; 0 keeps none."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._results: OrderedDict[bytes, SearchResult] = OrderedDict()
+        self._outcomes: OrderedDict[bytes, SearchOutcome] = OrderedDict()
         self._byte_count = 0
 
     @property
     def byte_count(self) -> int:
+        """Bytes in use, at most ``max_bytes``."""
         return self._byte_count
 
-    def get(self, key: bytes) -> SearchResult | None:
-        result = self._results.get(key)
-        if result is not None:
-            self._results.move_to_end(key)
-        return result
+    def get(self, key: bytes) -> SearchOutcome | None:
+        """The outcome kept under ``key``, which counts as used now."""
+        outcome = self._outcomes.get(key)
+        if outcome is not None:
+            self._outcomes.move_to_end(key)
+        return outcome
 
-    def put(self, key: bytes, result: SearchResult) -> None:
-        """Raises: ValueError: the result is partial."""
-        if result.is_partial:
-            raise ValueError("result: got a partial one, allowed whole ones")
-        size = _size(result)
-        if size > self._max_bytes or key in self._results:
+    def put(self, key: bytes, outcome: SearchOutcome) -> None:
+        """Keeps a whole outcome; drops the least recently used ones where it does not fit.
+
+        Raises:
+            ValueError: the outcome is partial.
+        """
+        if outcome.is_partial:
+            raise ValueError("outcome: expected a whole one, got a partial one")
+        size = _size(outcome)
+        if size > self._max_bytes or key in self._outcomes:
             return
-        self._results[key] = result
+        self._outcomes[key] = outcome
         self._byte_count += size
         while self._byte_count > self._max_bytes:
-            _, oldest = self._results.popitem(last=False)
+            _, oldest = self._outcomes.popitem(last=False)
             self._byte_count -= _size(oldest)
 
 
-def _size(result: SearchResult) -> int:
-    return result.byte_count + _ENTRY_BYTES
+def _size(outcome: SearchOutcome) -> int:
+    return outcome.byte_count + _ENTRY_BYTES

@@ -1,14 +1,14 @@
-"""How many requests are worked on at once."""
+"""How many requests are processed at once."""
 
 import asyncio
 
 from candor.contracts.errors import ErrorCode, ServiceError
 
-_CROWDED_SECONDS = 1.0  # when to come back to a gateway that has all the requests it can hold
+_RETRY_SECONDS = 1.0  # when to come back to a gateway that has all the requests it can hold
 
 
 class ConcurrencyLimiter:
-    """A fixed number of places, each taken until the work of its request has stopped."""
+    """A fixed number of slots, each taken until the work of its request has stopped."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -18,37 +18,46 @@ class ConcurrencyLimiter:
 
     @property
     def taken(self) -> int:
+        """Slots in use."""
         return self._taken
 
     def take(self) -> "Slot":
-        """Raises: ServiceError: OVERLOADED."""
+        """A slot for one request.
+
+        Raises:
+            ServiceError: OVERLOADED, every slot is taken.
+        """
         if self._taken >= self._limit:
-            message = f"got one request more than the {self._limit} allowed at once"
-            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=_CROWDED_SECONDS)
+            message = f"expected at most {self._limit} requests at once, got one more"
+            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=_RETRY_SECONDS)
         self._taken += 1
         self._idle.clear()
         return Slot(self)
 
     def give_back(self) -> None:
+        """One slot is free again."""
         self._taken -= 1
         if self._taken == 0:
             self._idle.set()
 
     async def wait_until_idle(self) -> None:
+        """Returns when no slot is taken."""
         await self._idle.wait()
 
 
 class Slot:
-    """One place, given back by the last of those who hold it; its request is the first."""
+    """One slot, given back by the last of its holders; its request is the first."""
 
     def __init__(self, limiter: ConcurrencyLimiter) -> None:
         self._limiter = limiter
         self._holders = 1
 
     def hold(self) -> None:
+        """One more holder."""
         self._holders += 1
 
     def drop(self) -> None:
+        """One holder less; the last one gives the slot back."""
         self._holders -= 1
         if self._holders == 0:
             self._limiter.give_back()

@@ -18,7 +18,7 @@ from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.names import split_name, versioned
 from candor.gateway.access.request_context import RequestContext
-from candor.gateway.service.service import CandorService
+from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.validation import shown
 
 AnswerT = TypeVar("AnswerT")
@@ -29,7 +29,7 @@ PLATFORM = "candor_v1"
 INPUT = "image"
 OUTPUTS = ("indices", "labels", "confidences")
 _OUTPUT_TYPES = {"indices": "INT64", "labels": "BYTES", "confidences": "FP32"}
-_DTYPES = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""Answers of the service from what workers found.
+"""Responses of the service from what workers found.
 
-Everything here computes, PNGs for the most part: call it from a thread, never on the event loop.
+Everything here computes, for the most part it encodes PNGs: call it from a thread, never on the
+event loop.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from candor import terms
 from candor.contracts import api
 from candor.contracts.worker import CompareItem, SearchItem
-from candor.gateway.scheduling.jobs import Compared, SearchResult
 from candor.gateway.service import validation
-from candor.gateway.service.search_pool import Found, Snapshot
+from candor.gateway.service.search_pool import PoolResult, Snapshot
+from candor.gateway.workers.codec import SaliencyPair, SearchOutcome
 from candor.images import pixels
 from candor.terms import Goal
 
@@ -28,15 +29,16 @@ _PREVIEW_EDGE = 96  # pixels, the longer side of a preview at most
 def explain_response(
     checked: validation.Checked[api.ExplainRequest],
     items: Sequence[SearchItem],
-    found: Sequence[Found],
+    results: Sequence[PoolResult],
     model: api.ModelDetails,
     request_id: str,
 ) -> api.ExplainResponse:
-    before = found[0].result.logits_before
+    """The explanations of ``items``, in order."""
+    before = results[0].outcome.logits_before
     request = checked.request
     explanations = [
         _explanation(checked.image, item, one, model, request.top_k, request.include_tensor)
-        for item, one in zip(items, found, strict=True)
+        for item, one in zip(items, results, strict=True)
     ]
     return api.ExplainResponse(
         explanations=tuple(explanations),
@@ -50,30 +52,30 @@ def explain_response(
 def _explanation(
     image: pixels.Pixels,
     item: SearchItem,
-    found: Found,
+    result: PoolResult,
     model: api.ModelDetails,
     top_k: int,
     includes_tensor: bool = False,
 ) -> api.Explanation:
-    result = found.result
-    before, after = softmax(result.logits_before), softmax(result.logits_after)
+    outcome = result.outcome
+    before, after = softmax(outcome.logits_before), softmax(outcome.logits_after)
     return api.Explanation(
         target=_class_confidence(item.target, after, model),
         direction=_DIRECTIONS[item.goal],
         rho=item.rho,
-        rmse=result.end.rmse,
+        rmse=outcome.end.rmse,
         confidence_before=float(before[item.target]),
         confidence_after=float(after[item.target]),
-        predicted_before=strongest(result.logits_before, model, 1)[0],
-        predicted_after=strongest(result.logits_after, model, 1)[0],
-        predictions_after=strongest(result.logits_after, model, top_k),
-        steps=result.end.steps,
-        status=result.end.status,
-        solver=result.end.solver,
-        image_png=pixels.encode_png_toward(result.image, image),
-        image_tensor=_tensor(result.image) if includes_tensor else None,
-        is_partial=result.is_partial,
-        from_cache=found.from_cache,
+        predicted_before=strongest(outcome.logits_before, model, 1)[0],
+        predicted_after=strongest(outcome.logits_after, model, 1)[0],
+        predictions_after=strongest(outcome.logits_after, model, top_k),
+        steps=outcome.end.steps,
+        status=outcome.end.status,
+        solver=outcome.end.solver,
+        image_png=pixels.encode_png_toward(outcome.image, image),
+        image_tensor=_tensor(outcome.image) if includes_tensor else None,
+        is_partial=outcome.is_partial,
+        from_cache=result.from_cache,
     )
 
 
@@ -81,11 +83,11 @@ def _tensor(image: NDArray[np.float32]) -> api.TensorInput:
     return api.TensorInput(shape=image.shape, data=image.astype("<f4").tobytes())
 
 
-def progress_event(place: int, snapshot: Snapshot) -> api.ExplainStreamResponse:
-    """What is told of one pair while its search runs."""
+def progress_event(index: int, snapshot: Snapshot) -> api.ExplainStreamResponse:
+    """The progress of one pair while its search runs."""
     image = snapshot.image
     progress = api.ExplainProgress(
-        index=place,
+        index=index,
         step=snapshot.step,
         step_count=snapshot.step_count,
         best_confidence=snapshot.best_confidence,
@@ -100,13 +102,14 @@ def probe_response(
     checked: validation.Checked[api.ProbeRequest],
     label: int,
     logits: NDArray[np.float32],
-    found: Sequence[Found],
+    results: Sequence[PoolResult],
     model: api.ModelDetails,
     request_id: str,
 ) -> api.ProbeResponse:
+    """The probes of the request's goals, in order, for class ``label``; ``logits`` (V,)."""
     probed = [
         _probe_result(goal, label, one, checked.image, model)
-        for goal, one in zip(checked.request.goals, found, strict=True)
+        for goal, one in zip(checked.request.goals, results, strict=True)
     ]
     return api.ProbeResponse(
         results=tuple(probed),
@@ -120,11 +123,11 @@ def probe_response(
 def _probe_result(
     goal: api.ProbeGoal,
     label: int,
-    found: Found,
+    result: PoolResult,
     image: pixels.Pixels,
     model: api.ModelDetails,
 ) -> api.ProbeResult:
-    result, end = found.result, found.result.end
+    outcome, end = result.outcome, result.outcome.end
     is_found = end.status is terms.SearchStatus.FOUND
     is_unresolved = end.status is terms.SearchStatus.UNRESOLVED
     return api.ProbeResult(
@@ -132,36 +135,40 @@ def _probe_result(
         status=end.status,
         radius=end.rmse if is_found else None if is_unresolved else 0.0,
         lower_bound=end.lower_bound if is_unresolved else None,
-        falls_to=strongest(result.logits_after, model, 1)[0],
-        label_confidence_after=float(softmax(result.logits_after)[label]),
+        falls_to=strongest(outcome.logits_after, model, 1)[0],
+        label_confidence_after=float(softmax(outcome.logits_after)[label]),
         steps=end.steps,
         solver=end.solver,
-        image_png=pixels.encode_png_toward(result.image, image) if is_found else b"",
-        is_partial=result.is_partial,
-        from_cache=found.from_cache,
+        image_png=pixels.encode_png_toward(outcome.image, image) if is_found else b"",
+        is_partial=outcome.is_partial,
+        from_cache=result.from_cache,
     )
 
 
 def compare_response(
     checked: validation.Checked[api.CompareRequest],
     item: SearchItem,
-    found: tuple[Found, Found],
-    compared: Sequence[tuple[CompareItem, Compared]],
+    results: tuple[PoolResult, PoolResult],
+    saliencies: Sequence[tuple[CompareItem, SaliencyPair]],
     model: api.ModelDetails,
     request_id: str,
 ) -> api.CompareResponse:
-    """``found``: the explanation that ``item`` asked for, and the perturbation."""
-    explained, perturbed = found
+    """Of the explanation that ``item`` stands for, the perturbation, and all saliencies.
+
+    Args:
+        results: the explanation and the perturbation.
+    """
+    explained, perturbed = results
     top_k = checked.request.top_k
     return api.CompareResponse(
         explanation=_explanation(checked.image, item, explained, model, top_k),
-        perturbation=_perturbation(checked.image, item.target, perturbed.result, model),
+        perturbation=_perturbation(checked.image, item.target, perturbed.outcome, model),
         methods=tuple(
-            _method_result(asked.method, one, checked.image, perturbed.result.image)
-            for asked, one in compared
+            _method_result(method.method, pair, checked.image, perturbed.outcome.image)
+            for method, pair in saliencies
         ),
-        top_share=compared[0][1].scores.top_share,
-        predictions_before=strongest(explained.result.logits_before, model, top_k),
+        top_share=saliencies[0][1].scores.top_share,
+        predictions_before=strongest(explained.outcome.logits_before, model, top_k),
         input_png=pixels.encode_png(checked.image),
         model=model.model,
         request_id=request_id,
@@ -169,29 +176,29 @@ def compare_response(
 
 
 def _perturbation(
-    image: pixels.Pixels, target: int, result: SearchResult, model: api.ModelDetails
+    image: pixels.Pixels, target: int, outcome: SearchOutcome, model: api.ModelDetails
 ) -> api.Perturbation:
     return api.Perturbation(
-        rmse=result.end.rmse,
-        confidence_before=float(softmax(result.logits_before)[target]),
-        confidence_after=float(softmax(result.logits_after)[target]),
-        predicted_after=strongest(result.logits_after, model, 1)[0],
-        image_png=pixels.encode_png_toward(result.image, image),
+        rmse=outcome.end.rmse,
+        confidence_before=float(softmax(outcome.logits_before)[target]),
+        confidence_after=float(softmax(outcome.logits_after)[target]),
+        predicted_after=strongest(outcome.logits_after, model, 1)[0],
+        image_png=pixels.encode_png_toward(outcome.image, image),
     )
 
 
 def _method_result(
-    method: api.Method, compared: Compared, image: pixels.Pixels, perturbed: pixels.Pixels
+    method: api.Method, pair: SaliencyPair, image: pixels.Pixels, perturbed: pixels.Pixels
 ) -> api.MethodResult:
-    height, width = compared.saliency.shape
-    scores = compared.scores.model_dump(include={"energy_share", "rank_correlation", "cosine"})
+    height, width = pair.saliency.shape
+    scores = pair.scores.model_dump(include={"energy_share", "rank_correlation", "cosine"})
     return api.MethodResult(
         method=method,
         saliency=api.SaliencyMap(
-            height=height, width=width, data=compared.saliency.astype("<f4").tobytes()
+            height=height, width=width, data=pair.saliency.astype("<f4").tobytes()
         ),
-        overlay_png=pixels.encode_overlay(image, compared.saliency),
-        perturbed_overlay_png=pixels.encode_overlay(perturbed, compared.perturbed_saliency),
+        overlay_png=pixels.encode_overlay(image, pair.saliency),
+        perturbed_overlay_png=pixels.encode_overlay(perturbed, pair.perturbed_saliency),
         **scores,
     )
 

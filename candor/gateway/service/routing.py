@@ -15,7 +15,8 @@ from candor.contracts.names import VERSION_PATTERN, split_name, versioned
 
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-_PLACE_BYTES = 6  # of a digest: as many as a float holds exactly
+_FRACTION_BYTES = 6  # of a digest: as many as a float holds exactly
+_FRACTION_RANGE = 2.0 ** (8 * _FRACTION_BYTES)
 
 
 class Route(BaseModel):
@@ -113,7 +114,7 @@ class Routes:
             return wanted if wanted in self._served[name] else None
         route = self._routes.get(name)
         if key and route is not None and route.canary is not None:
-            is_chosen = _place(key, f"canary of {name}") < (route.weight or 0.0)
+            is_chosen = _fraction(key, f"canary of {name}") < (route.weight or 0.0)
             return versioned(name, route.canary if is_chosen else route.primary)
         return self._primary(name)
 
@@ -123,7 +124,7 @@ class Routes:
         route = self._routes.get(name)
         if route is None or route.shadow is None or version != route.primary:
             return None
-        is_chosen = _place(key, f"shadow of {name}") < (route.shadow_share or 0.0)
+        is_chosen = _fraction(key, f"shadow of {name}") < (route.shadow_share or 0.0)
         return versioned(name, route.shadow) if is_chosen else None
 
     def _primary(self, name: str) -> str:
@@ -156,10 +157,10 @@ def request_key(tenant: str, image: bytes) -> bytes:
     return hashlib.sha256(head + hashlib.sha256(image).digest()).digest()
 
 
-def _place(key: bytes, purpose: str) -> float:
-    """Where a request stands in [0, 1), for each purpose anew.
+def _fraction(key: bytes, purpose: str) -> float:
+    """A number in [0, 1) that the request always gets, another one for each purpose.
 
     Not by version: a canary that gets a larger share keeps the images it had.
     """
     digest = hashlib.sha256(purpose.encode() + b"/" + key).digest()
-    return int.from_bytes(digest[:_PLACE_BYTES], "big") / 256**_PLACE_BYTES
+    return int.from_bytes(digest[:_FRACTION_BYTES], "big") / _FRACTION_RANGE

@@ -1,8 +1,7 @@
-"""Searches a request orders: cached, shared with equal requests, ended in time."""
+"""The searches of requests: cached, shared with equal requests, ended in time."""
 
 import asyncio
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,21 +14,22 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.observability.metrics import Metrics
-from candor.gateway.scheduling.dispatcher import SearchScheduler
-from candor.gateway.scheduling.jobs import Arrays, Compared, Job, Search, SearchResult
+from candor.gateway.scheduling.jobs import Job, Search
+from candor.gateway.scheduling.scheduler import SearchScheduler
 from candor.gateway.service.cache import ResultCache, key_maker
 from candor.gateway.service.concurrency import Slot
+from candor.gateway.workers.codec import Arrays, SaliencyPair, SearchOutcome
 
-_LOOK_SECONDS = 0.2
+_LONGEST_WAIT_SECONDS = 0.2  # between two estimates of how long the best so far takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class SearchOptions:
     """How a request wants its searches done.
 
     Attributes:
-        deadline: `time.monotonic` at which the results must be there; inf for no hurry.
-        allows_partial: at the deadline the best so far will do; else all of it or TIMEOUT.
+        deadline: when the results must be there, in the time of the scheduler's clock; inf without.
+        allows_partial: at the deadline the best so far is enough; else it is the whole or TIMEOUT.
         uses_cache: may be answered from earlier results and share a search with equal requests.
     """
 
@@ -40,10 +40,10 @@ class Terms:
     uses_cache: bool = True
 
 
-class Found(NamedTuple):
-    """A result and whether it was there before the request."""
+class PoolResult(NamedTuple):
+    """The outcome of a search, and whether an earlier request had it already."""
 
-    result: SearchResult
+    outcome: SearchOutcome
     from_cache: bool
 
 
@@ -52,7 +52,7 @@ class Snapshot(NamedTuple):
 
     Attributes:
         image: (C, H, W) float32, the best so far; None before there is one.
-        queue_position: 0 once it has begun.
+        queue_position: 0 once it has started.
     """
 
     step: int
@@ -65,7 +65,7 @@ class Snapshot(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _SharedSearch:
-    """One search and how many orders wait for it; ``key`` None where it is not shared."""
+    """One search and how many groups wait for it; ``key`` None where it is not shared."""
 
     search: Search
     key: bytes | None
@@ -73,7 +73,7 @@ class _SharedSearch:
 
 
 class SearchPool:
-    """Takes the orders of one model."""
+    """The searches of one model, for all requests."""
 
     def __init__(
         self, scheduler: SearchScheduler, cache: ResultCache, metrics: Metrics, model: str
@@ -86,88 +86,91 @@ class SearchPool:
 
     @property
     def shared_count(self) -> int:
-        """Shared searches under way."""
+        """Shared searches in progress."""
         return len(self._shared_searches)
 
     @contextmanager
-    def order(
+    def group(
         self,
         items: Sequence[SearchItem],
         image: NDArray[np.float32],
-        terms: Terms,
+        options: SearchOptions,
         slot: Slot,
         weights_digest: str,
     ) -> Iterator["SearchGroup"]:
-        """All searches of one request, under way while the context lasts.
+        """All searches of one request, in progress while the context lasts.
 
+        Args:
+            image: (C, H, W) float32 in [0, 1].
+            slot: held until no worker has a search of the group any more.
         Raises:
             ServiceError: OVERLOADED or, where the deadline cannot be met, TIMEOUT.
         """
         key_of = key_maker(image, weights_digest)
-        keys = [key_of(item) if terms.uses_cache else None for item in items]
+        keys = [key_of(item) if options.uses_cache else None for item in items]
         cached = [self._look_up(key) if key else None for key in keys]
         # Two equal pairs of one request are one search, too.
         fresh = {
             key or position: item
-            for position, (key, item, result) in enumerate(zip(keys, items, cached, strict=True))
-            if result is None and key not in self._shared_searches
+            for position, (key, item, outcome) in enumerate(zip(keys, items, cached, strict=True))
+            if outcome is None and key not in self._shared_searches
         }
-        if any(result is None for result in cached):
-            self._check_deadline(list(fresh.values()), items[0], terms)
+        if any(outcome is None for outcome in cached):
+            self._check_deadline(list(fresh.values()), items[0], options)
         self.scheduler.check_room(len(fresh))
         entries = [
-            Found(result, from_cache=True) if result else self._join(key, item, image, terms)
-            for key, item, result in zip(keys, items, cached, strict=True)
+            PoolResult(outcome, from_cache=True)
+            if outcome
+            else self._join(key, item, image, options)
+            for key, item, outcome in zip(keys, items, cached, strict=True)
         ]
-        order = SearchGroup(self.scheduler, entries, terms)
+        group = SearchGroup(self.scheduler, entries, options)
         try:
-            yield order
+            yield group
         finally:
-            for shared_search in order.shared_searches:
+            for shared_search in group.shared_searches:
                 self._leave(shared_search, slot)
 
-    async def compare(
-        self, items: Sequence[CompareItem], arrays: Arrays, terms: Terms, slot: Slot
-    ) -> list[Compared]:
-        """The saliencies of one request, each an errand, in order; neither cached nor shared.
+    async def saliencies(
+        self, items: Sequence[CompareItem], arrays: Arrays, options: SearchOptions, slot: Slot
+    ) -> list[SaliencyPair]:
+        """The saliencies of one request, each a job, in order; neither cached nor shared.
 
         Raises:
             ServiceError: OVERLOADED, or that of the first that failed.
         """
         self.scheduler.check_room(len(items))
-        saliency_jobs = [
-            self.scheduler.run(item, arrays, tenant=terms.tenant, priority=terms.priority)
+        jobs = [
+            self.scheduler.submit_saliency(
+                item, arrays, tenant=options.tenant, priority=options.priority
+            )
             for item in items
         ]
         try:
-            return await asyncio.gather(*(saliency_job.future for saliency_job in saliency_jobs))
+            return list(await asyncio.gather(*(job.future for job in jobs)))
         finally:
-            for saliency_job in saliency_jobs:
-                _end(saliency_job, slot)
+            for job in jobs:
+                _end(job, slot)
 
-    def _look_up(self, key: bytes) -> SearchResult | None:
-        result = self._cache.get(key)
-        found: Literal["hit", "shared", "miss"] = "hit" if result else "miss"
-        if result is None and key in self._shared_searches:
+    def _look_up(self, key: bytes) -> SearchOutcome | None:
+        outcome = self._cache.get(key)
+        found: Literal["hit", "shared", "miss"] = "hit" if outcome else "miss"
+        if outcome is None and key in self._shared_searches:
             found = "shared"
         self._metrics.cache_asked(self._model, found)
-        return result
-
-    def _leave(self, shared_search: _SharedSearch, slot: Slot) -> None:
-        """One waiter less; nobody left ends the search, which holds the slot until it stopped."""
-        shared_search.waiter_count -= 1
-        if shared_search.waiter_count > 0 or shared_search.search.future.done():
-            return
-        self._forget(shared_search)
-        _end(shared_search.search, slot)
+        return outcome
 
     def _join(
-        self, key: bytes | None, item: SearchItem, image: NDArray[np.float32], terms: Terms
+        self,
+        key: bytes | None,
+        item: SearchItem,
+        image: NDArray[np.float32],
+        options: SearchOptions,
     ) -> _SharedSearch:
         shared_search = self._shared_searches.get(key) if key else None
         if shared_search is None:
             search = self.scheduler.submit(
-                item, image, tenant=terms.tenant, priority=terms.priority
+                item, image, tenant=options.tenant, priority=options.priority
             )
             shared_search = _SharedSearch(search, key)
             if key is not None:
@@ -175,6 +178,14 @@ class SearchPool:
                 search.future.add_done_callback(lambda _: self._keep(shared_search))
         shared_search.waiter_count += 1
         return shared_search
+
+    def _leave(self, shared_search: _SharedSearch, slot: Slot) -> None:
+        """One group less; without any the search ends, and holds the slot until it has stopped."""
+        shared_search.waiter_count -= 1
+        if shared_search.waiter_count > 0 or shared_search.search.future.done():
+            return
+        self._forget(shared_search)
+        _end(shared_search.search, slot)
 
     def _keep(self, shared_search: _SharedSearch) -> None:
         self._forget(shared_search)
@@ -186,112 +197,118 @@ class SearchPool:
         if shared_search.key and self._shared_searches.get(shared_search.key) is shared_search:
             del self._shared_searches[shared_search.key]
 
-    def _check_deadline(self, fresh: Sequence[SearchItem], first: SearchItem, terms: Terms) -> None:
-        service_class = self.scheduler.service_class(terms.priority, first)
-        if not fresh:
-            needed = self.scheduler.ending_seconds
-        elif terms.allows_partial:
-            needed = self.scheduler.first_result_seconds(terms.tenant, service_class)
-        else:
-            needed = self.scheduler.whole_seconds(fresh, terms.tenant, service_class)
-        left = terms.deadline - time.monotonic()
+    def _check_deadline(
+        self, fresh: Sequence[SearchItem], first: SearchItem, options: SearchOptions
+    ) -> None:
+        needed = self._needed_seconds(fresh, first, options)
+        left = options.deadline - self.scheduler.clock.now()
         if left < needed:
-            what = "a first result" if terms.allows_partial else "the whole result"
+            what = "a first result" if options.allows_partial else "the whole result"
             message = (
-                f"deadline: got {max(0.0, left):.3g} seconds for the search, {what} takes about "
-                f"{needed:.3g}"
+                f"deadline: {what} takes about {needed:.3g} seconds, got {max(0.0, left):.3g} "
+                "for the search"
             )
             raise ServiceError(ErrorCode.TIMEOUT, message)
 
+    def _needed_seconds(
+        self, fresh: Sequence[SearchItem], first: SearchItem, options: SearchOptions
+    ) -> float:
+        service_class = self.scheduler.service_class(options.priority, first)
+        if not fresh:
+            return self.scheduler.ending_seconds
+        if options.allows_partial:
+            return self.scheduler.first_result_seconds(options.tenant, service_class)
+        return self.scheduler.whole_result_seconds(fresh, options.tenant, service_class)
 
-@dataclass(slots=True)
+
 class SearchGroup:
-    """The searches of one request, results and flights in the order of its items."""
+    """The searches of one request; results and snapshots are in the order of its items."""
 
-    _scheduler: SearchScheduler
-    _entries: list[Found | _SharedSearch]
-    _terms: Terms
+    def __init__(
+        self,
+        scheduler: SearchScheduler,
+        entries: Sequence[PoolResult | _SharedSearch],
+        options: SearchOptions,
+    ) -> None:
+        self._scheduler = scheduler
+        self._entries = entries
+        self._options = options
 
     @property
     def shared_searches(self) -> list[_SharedSearch]:
-        """Those of its searches that the cache did not answer."""
+        """The searches that the cache did not answer."""
         return [entry for entry in self._entries if isinstance(entry, _SharedSearch)]
 
-    async def results(self) -> list[Found]:
-        """In order.
+    async def results(self) -> list[PoolResult]:
+        """The result of every item, in order.
 
         Raises:
             ServiceError: that of a search that failed; TIMEOUT when the deadline came before
                 any search had taken a step.
         """
         await self._wait()
-        ended = await self._ended()
-        found = [
-            entry if isinstance(entry, Found) else Found(ended[id(entry)], from_cache=False)
+        outcomes = await self._outcomes()
+        results = [
+            entry
+            if isinstance(entry, PoolResult)
+            else PoolResult(outcomes[entry.search.number], from_cache=False)
             for entry in self._entries
         ]
-        if all(one.result.is_partial and one.result.end.steps == 0 for one in found):
+        if all(one.outcome.is_partial and one.outcome.end.steps == 0 for one in results):
             raise ServiceError(ErrorCode.TIMEOUT, "deadline: came before the first step")
-        return found
+        return results
 
-    def begun(self) -> set[int]:
-        """Places among the items whose search, not answered by the cache, has a first result."""
-        return {
-            place
-            for place, entry in enumerate(self._entries)
-            if isinstance(entry, _SharedSearch) and entry.search.step > 0
-        }
+    def with_progress(self) -> set[int]:
+        """Indexes of the items whose search, not answered by the cache, has a first result."""
+        return {index for index, search in self._searches() if search.step > 0}
 
     def snapshots(self) -> dict[int, Snapshot]:
-        """By place among the items: where every search stands that the cache did not answer."""
+        """By index of the item: where every search stands that the cache did not answer."""
         positions: dict[int, int] = {}
-        for service_class in {
-            shared_search.search.service_class for shared_search in self.shared_searches
-        }:
+        for service_class in {search.service_class for _, search in self._searches()}:
             positions |= self._scheduler.positions(service_class)
-        return {
-            place: _snapshot(entry.search, positions)
-            for place, entry in enumerate(self._entries)
-            if isinstance(entry, _SharedSearch)
-        }
+        return {index: _snapshot(search, positions) for index, search in self._searches()}
+
+    def _searches(self) -> Iterator[tuple[int, Search]]:
+        """Index and search of every item that the cache did not answer."""
+        for index, entry in enumerate(self._entries):
+            if isinstance(entry, _SharedSearch):
+                yield index, entry.search
 
     async def _wait(self) -> None:
-        """Until all is done, one failed, or the best so far has to be asked for."""
-        pending = {shared_search.search.future for shared_search in self.shared_searches}
-        while pending and (patience := self._patience()) > 0.0:
-            done, pending = await asyncio.wait(
-                pending,
-                # Looked at again before long: the estimate follows what the chunks take by then.
-                timeout=min(patience, _LOOK_SECONDS),
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
+        """Until all searches are done, one has failed, or it is time to request the best so far."""
+        pending = {search.future for _, search in self._searches()}
+        while pending and (seconds := self._seconds_to_wait()) > 0.0:
+            # Not for long: the estimate follows what the chunks take by then.
+            done = await self._scheduler.clock.wait(pending, min(seconds, _LONGEST_WAIT_SECONDS))
+            pending -= done
             for future in done:
                 future.result()
 
-    def _patience(self) -> float:
-        """Seconds until the best so far has to be asked for; inf to wait for the end."""
-        if not self._terms.allows_partial:
+    def _seconds_to_wait(self) -> float:
+        """Until the best so far has to be requested; inf to wait for the end of the searches."""
+        if not self._options.allows_partial:
             return math.inf
-        return self._terms.deadline - self._scheduler.ending_seconds - time.monotonic()
+        clock = self._scheduler.clock
+        return self._options.deadline - self._scheduler.ending_seconds - clock.now()
 
-    async def _ended(self) -> dict[int, SearchResult]:
-        """The result of every flight by its id; what still runs is ended where it is."""
-        endings: dict[int, asyncio.Future[SearchResult]] = {}
-        for shared_search in self.shared_searches:
-            future = shared_search.search.future
-            endings[id(shared_search)] = (
-                future if future.done() else self._scheduler.end_now(shared_search.search)
-            )
+    async def _outcomes(self) -> dict[int, SearchOutcome]:
+        """The outcome of every search by its number; what still runs is ended where it is."""
+        searches = {search.number: search for _, search in self._searches()}
+        endings = {
+            number: search.future if search.future.done() else self._scheduler.end_now(search)
+            for number, search in searches.items()
+        }
         try:
             await asyncio.gather(*endings.values())
         finally:
             for ending in endings.values():
                 ending.cancel()
-        return {place: ending.result() for place, ending in endings.items()}
+        return {number: ending.result() for number, ending in endings.items()}
 
 
 def _end(job: Job, slot: Slot) -> None:
-    """Nobody waits for it any more; the slot is held until no worker has it."""
+    """Ends a job that no request waits for; the slot is held until no worker has it."""
     job.future.cancel()
     slot.hold()
     job.when_returned(slot.drop)

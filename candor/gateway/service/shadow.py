@@ -1,13 +1,13 @@
-"""Asks another version what the primary was asked, behind everybody's back, and compares.
+"""Sends the requests of the primary version to another version, too, and compares the results.
 
-No caller waits for it, pays for it or hears of it.
+No client waits for it, is charged for it or sees it.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,12 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.observability.metrics import Metrics, ShadowMeasure, ShadowOutcome, ShadowVerb
-from candor.gateway.scheduling.jobs import SearchResult
+from candor.gateway.service.admission import AdmittedRequest
 from candor.gateway.service.concurrency import ConcurrencyLimiter, Slot
-from candor.gateway.service.models import Served, ServedModels
+from candor.gateway.service.models import ModelRegistry, ServedModel
 from candor.gateway.service.responses import softmax
-from candor.gateway.service.search_pool import Found, Terms
+from candor.gateway.service.search_pool import PoolResult, SearchOptions
+from candor.gateway.workers.codec import SearchOutcome
 from candor.images import pixels
 from candor.terms import SearchStatus
 
@@ -28,14 +29,14 @@ GAIN_TOLERANCE = 0.1  # of the target's confidence: explanations that differ by 
 RADIUS_FACTOR = 2.0  # radii that differ by more disagree
 MAX_IN_FLIGHT = 4  # requests; those beyond are skipped
 _MAX_SEARCHES = 4  # of one request: an explanation may have 64
-_SECONDS = 120.0  # for one comparison; it waits behind every caller
-# No tenant can have it: a name has no space.  So nobody's quota is charged, nobody's turn is taken.
+_SECONDS = 120.0  # for one comparison; it waits behind every request
+# No tenant can have it: a name has no space.  So no quota is charged and no tenant loses its turn.
 _TENANT = "in shadow"
 _log = logging.getLogger("gateway.shadow")
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRequest:
     """A request that its model has answered.
 
     Attributes:
@@ -43,90 +44,100 @@ class Answered:
         image: the decoded image, (C, H, W) float32 in [0, 1].
     """
 
-    model: Served
+    model: ServedModel
     key: bytes
     request_id: str
     image: pixels.Pixels
 
+    @classmethod
+    def of(cls, admitted: AdmittedRequest, image: pixels.Pixels) -> Self:
+        return cls(admitted.model, admitted.key, admitted.context.request_id, image)
+
 
 class Difference(NamedTuple):
-    """What the shadow's answer is beside the primary's; measures as in the gateway's metrics."""
+    """How the shadow's result differs from the primary's; measures as in the gateway's metrics."""
 
     agrees: bool
     measures: dict[ShadowMeasure, float]
 
 
-_Ask = Callable[[Served, Slot], Awaitable[list[Difference]]]
+_Comparison = Callable[[ServedModel, Slot], Awaitable[list[Difference]]]
 
 
 class Shadows:
-    """Comparisons under way; make and use it inside one event loop."""
+    """Comparisons in progress; make and use it inside one event loop."""
 
-    def __init__(self, models: ServedModels, metrics: Metrics) -> None:
+    def __init__(self, models: ModelRegistry, metrics: Metrics) -> None:
         self._models = models
         self._metrics = metrics
         self._limiter = ConcurrencyLimiter(MAX_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    def predicted(self, answered: Answered, logits: NDArray[np.float32]) -> None:
+    def after_prediction(self, answered: AnsweredRequest, logits: NDArray[np.float32]) -> None:
         """A prediction was answered with these logits (V,)."""
 
-        async def ask(shadow: Served, slot: Slot) -> list[Difference]:
-            other = await self._models.logits(shadow.name, answered.image)
-            return [compare_predictions(logits, other)]
+        async def compare(shadow: ServedModel, slot: Slot) -> list[Difference]:
+            return [compare_predictions(logits, await shadow.logits(answered.image))]
 
-        self._begin("predict", answered, ask)
+        self._start("predict", answered, compare)
 
-    def explained(
-        self, answered: Answered, items: Sequence[SearchItem], found: Sequence[Found]
+    def after_explanation(
+        self,
+        answered: AnsweredRequest,
+        items: Sequence[SearchItem],
+        results: Sequence[PoolResult],
     ) -> None:
-        """An explanation was answered with what was found for each item."""
-        self._begin_searches("explain", answered, items, found)
+        """An explanation was answered with one result for each item."""
+        self._start_searches("explain", answered, items, results)
 
-    def probed(
-        self, answered: Answered, items: Sequence[SearchItem], found: Sequence[Found]
+    def after_probe(
+        self,
+        answered: AnsweredRequest,
+        items: Sequence[SearchItem],
+        results: Sequence[PoolResult],
     ) -> None:
-        """The same of a probe."""
-        self._begin_searches("probe", answered, items, found)
+        """A probe was answered with one result for each item."""
+        self._start_searches("probe", answered, items, results)
 
     async def close(self) -> None:
-        """Drops every comparison under way and begins no more."""
+        """Drops every comparison in progress and starts no more."""
         self._is_closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin_searches(
+    def _start_searches(
         self,
         verb: Literal["explain", "probe"],
-        answered: Answered,
+        answered: AnsweredRequest,
         items: Sequence[SearchItem],
-        found: Sequence[Found],
+        results: Sequence[PoolResult],
     ) -> None:
-        asked, primary = items[:_MAX_SEARCHES], [one.result for one in found[:_MAX_SEARCHES]]
+        compared = items[:_MAX_SEARCHES]
+        primary = [one.outcome for one in results[:_MAX_SEARCHES]]
 
-        async def ask(shadow: Served, slot: Slot) -> list[Difference]:
-            terms = Terms(
-                tenant=_TENANT, priority=Priority.REPORT, allows_partial=False, uses_cache=False
-            )
-            digest = shadow.details.model.weights_digest
-            with shadow.search_pool.order(asked, answered.image, terms, slot, digest) as order:
-                others = [one.result for one in await order.results()]
-            trios = zip(asked, primary, others, strict=True)
+        async def compare(shadow: ServedModel, slot: Slot) -> list[Difference]:
+            others = await _search(shadow, compared, answered.image, slot)
+            pairs = zip(primary, others, strict=True)
             if verb == "probe":
-                return [compare_radii(one, other) for _, one, other in trios]
+                return [compare_radii(one, other) for one, other in pairs]
             return [
                 compare_explanations(answered.image, item.target, one, other)
-                for item, one, other in trios
+                for item, (one, other) in zip(compared, pairs, strict=True)
             ]
 
         # The best of half a search is no measure of a version.
-        self._begin(verb, answered, ask, skips=any(one.is_partial for one in primary))
+        self._start(verb, answered, compare, skips=any(one.is_partial for one in primary))
 
-    def _begin(
-        self, verb: ShadowVerb, answered: Answered, ask: _Ask, *, skips: bool = False
+    def _start(
+        self,
+        verb: ShadowVerb,
+        answered: AnsweredRequest,
+        comparison: _Comparison,
+        *,
+        skips: bool = False,
     ) -> None:
         name = self._models.routes.shadow_of(answered.model.name, answered.key)
         if name is None or self._is_closed:
@@ -134,12 +145,18 @@ class Shadows:
         if skips or self._limiter.taken >= MAX_IN_FLIGHT:
             self._metrics.shadow_ended(name, verb, "skipped")
             return
-        task = asyncio.create_task(self._compare(verb, name, answered, ask, self._limiter.take()))
+        work = self._compare(verb, name, answered, comparison, self._limiter.take())
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _compare(
-        self, verb: ShadowVerb, name: str, answered: Answered, ask: _Ask, slot: Slot
+        self,
+        verb: ShadowVerb,
+        name: str,
+        answered: AnsweredRequest,
+        comparison: _Comparison,
+        slot: Slot,
     ) -> None:
         differences: list[Difference] = []
         reason = ""
@@ -147,21 +164,21 @@ class Shadows:
             async with asyncio.timeout(_SECONDS):
                 shadow = self._models.find(name)
                 _check_comparable(answered.model, shadow)
-                differences = await ask(shadow, slot)
+                differences = await comparison(shadow, slot)
             outcome: ShadowOutcome = "agree" if all(d.agrees for d in differences) else "disagree"
-        except Exception as err:  # whatever it is, only the operator hears of it
+        except Exception as err:  # whatever it is, only the operator sees it
             has_no_room = isinstance(err, ServiceError) and err.code is ErrorCode.OVERLOADED
             outcome = "skipped" if has_no_room else "failed"
             reason = f"{type(err).__name__}: {err}"[:200]
         finally:
             slot.drop()
-        self._tell(verb, name, answered, outcome, differences, reason)
+        self._report(verb, name, answered, outcome, differences, reason)
 
-    def _tell(
+    def _report(
         self,
         verb: ShadowVerb,
         name: str,
-        answered: Answered,
+        answered: AnsweredRequest,
         outcome: ShadowOutcome,
         differences: Sequence[Difference],
         reason: str,
@@ -184,15 +201,15 @@ class Shadows:
 
 
 def compare_predictions(primary: NDArray[np.float32], shadow: NDArray[np.float32]) -> Difference:
-    """Of two logits (V,): they agree on the strongest class."""
+    """Whether two logits (V,) have the same strongest class."""
     largest = float(np.abs(softmax(primary) - softmax(shadow)).max())
     return Difference(bool(primary.argmax() == shadow.argmax()), {"confidence": largest})
 
 
 def compare_explanations(
-    image: NDArray[np.float32], target: int, primary: SearchResult, shadow: SearchResult
+    image: NDArray[np.float32], target: int, primary: SearchOutcome, shadow: SearchOutcome
 ) -> Difference:
-    """Of one image (C, H, W): the target gains as much confidence, within `GAIN_TOLERANCE`."""
+    """Whether the target of one image (C, H, W) gains as much, within `GAIN_TOLERANCE`."""
     gain = abs(_gain(primary, target) - _gain(shadow, target))
     measures: dict[ShadowMeasure, float] = {
         "gain": gain,
@@ -202,8 +219,8 @@ def compare_explanations(
     return Difference(gain <= GAIN_TOLERANCE, measures)
 
 
-def compare_radii(primary: SearchResult, shadow: SearchResult) -> Difference:
-    """Both ended alike, and where both found a radius they are within `RADIUS_FACTOR`."""
+def compare_radii(primary: SearchOutcome, shadow: SearchOutcome) -> Difference:
+    """Whether both ended alike and, where both found a radius, these are within `RADIUS_FACTOR`."""
     if primary.end.status is not shadow.end.status:
         return Difference(False, {})
     if primary.end.status is not SearchStatus.FOUND or primary.end.rmse == 0.0:
@@ -212,19 +229,30 @@ def compare_radii(primary: SearchResult, shadow: SearchResult) -> Difference:
     return Difference(1.0 / RADIUS_FACTOR <= ratio <= RADIUS_FACTOR, {"radius_ratio": ratio})
 
 
-def _gain(result: SearchResult, target: int) -> float:
-    before, after = softmax(result.logits_before), softmax(result.logits_after)
+def _gain(outcome: SearchOutcome, target: int) -> float:
+    before, after = softmax(outcome.logits_before), softmax(outcome.logits_after)
     return float(after[target] - before[target])
 
 
 def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Of two perturbations; 0 where one is nothing."""
+    """The cosine between two perturbations; 0 where one of them is zero."""
     size = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
     return float(np.vdot(first, second)) / size if size > 0.0 else 0.0
 
 
-def _check_comparable(primary: Served, shadow: Served) -> None:
-    """Raises: ValueError: one's answer means nothing to the other."""
+async def _search(
+    shadow: ServedModel, items: Sequence[SearchItem], image: pixels.Pixels, slot: Slot
+) -> list[SearchOutcome]:
+    options = SearchOptions(
+        tenant=_TENANT, priority=Priority.REPORT, allows_partial=False, uses_cache=False
+    )
+    digest = shadow.details.model.weights_digest
+    with shadow.search_pool.group(items, image, options, slot, digest) as group:
+        return [one.outcome for one in await group.results()]
+
+
+def _check_comparable(primary: ServedModel, shadow: ServedModel) -> None:
+    """Raises: ValueError: classes or input differ, so that results cannot be compared."""
     for field in ("classes", "input"):
         if getattr(primary.details, field) != getattr(shadow.details, field):
             raise ValueError(f"{field}: {shadow.name} has others than {primary.name}")

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Response
 
 from candor.contracts.api import ModelRef
 from candor.contracts.names import versioned
-from candor.gateway.service.service import CandorService
+from candor.gateway.service.candor_service import CandorService
 from candor.gateway.web.assets import page
 from candor.gateway.web.sample import sample_png
 

@@ -19,8 +19,8 @@ from candor.gateway.access.request_context import RequestContext, request_contex
 from candor.gateway.access.tls import Certificates
 from candor.gateway.observability import request_log
 from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.reports import ReportService
-from candor.gateway.service.service import CandorService
 from candor.gateway.transport.grpc.call import REQUEST_ID_KEY, abort, seconds_left, text_metadata
 from candor.gateway.transport.grpc.interceptors import AuthorizationInterceptor
 from candor.gateway.transport.grpc.open_inference import SERVICE_NAME as OPEN_INFERENCE_NAME

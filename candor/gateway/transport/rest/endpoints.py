@@ -25,7 +25,7 @@ from candor.gateway.config.settings import Settings
 from candor.gateway.observability import request_log
 from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.service import validation
-from candor.gateway.service.service import CandorService
+from candor.gateway.service.candor_service import CandorService
 from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.middleware import (
     AuthorizationMiddleware,

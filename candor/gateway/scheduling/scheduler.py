@@ -1,0 +1,195 @@
+"""Continuous batching of searches, one scheduler for each model.
+
+A search travels in chunks: the dispatcher packs a batch into one call, "advance these by k steps",
+and takes the states back.  A new search joins at the next chunk and a finished one leaves.  The
+state is kept here, so a killed worker costs one repeated chunk, a cancelled search simply gets no
+next one, any search can sit out a chunk, and the best so far is available at any time.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from candor.contracts.worker import CompareItem, SearchItem
+from candor.gateway.access.request_context import Priority
+from candor.gateway.clock import MONOTONIC, Clock
+from candor.gateway.observability.metrics import Metrics
+from candor.gateway.scheduling.chunk_sizer import ChunkSizer
+from candor.gateway.scheduling.dispatcher import Dispatcher
+from candor.gateway.scheduling.estimates import Estimates
+from candor.gateway.scheduling.jobs import Ending, Job, SaliencyJob, Search, ServiceClass
+from candor.gateway.scheduling.options import SchedulerOptions
+from candor.gateway.scheduling.policy import JobQueue
+from candor.gateway.scheduling.telemetry import OnCharge, Telemetry
+from candor.gateway.workers.codec import Arrays, SearchOutcome
+from candor.gateway.workers.protocol import WorkerBackend
+from candor.tracing import NO_TRACING, Tracing
+
+
+class SearchScheduler:
+    """Admits the searches of one model; make and use it inside one event loop.
+
+    Args:
+        clock: measures chunks and waits for workers that are away.
+        metrics: counts every search; a registry of its own where none is given.
+        tracing: makes a span of every chunk.
+        on_charge: called with every tenant's seconds of computing.
+
+    Attributes:
+        clock: deadlines of searches are in its time.
+    """
+
+    def __init__(
+        self,
+        backend: WorkerBackend,
+        model: str,
+        options: SchedulerOptions,
+        *,
+        clock: Clock = MONOTONIC,
+        metrics: Metrics | None = None,
+        tracing: Tracing = NO_TRACING,
+        on_charge: OnCharge = lambda tenant, seconds: None,
+    ) -> None:
+        self.clock = clock
+        self._model = model
+        self._options = options
+        self._queue = JobQueue()
+        sizer = ChunkSizer(options.chunk_seconds, options.value_count)
+        self._estimates = Estimates(self._queue, sizer, options)
+        self._telemetry = Telemetry(model, metrics or Metrics([model]), tracing, on_charge)
+        self._dispatcher = Dispatcher(
+            backend,
+            model,
+            options,
+            queue=self._queue,
+            sizer=sizer,
+            estimates=self._estimates,
+            telemetry=self._telemetry,
+            clock=clock,
+        )
+        self._numbers = itertools.count()
+
+    @property
+    def queue(self) -> JobQueue:
+        """Jobs that are not over, and those over that a worker still has."""
+        return self._queue
+
+    @property
+    def search_count(self) -> int:
+        """Jobs in the queue."""
+        return len(self._queue)
+
+    def check_room(self, count: int) -> None:
+        """Raises: ServiceError: OVERLOADED, ``count`` more searches would be too many."""
+        self._estimates.check_room(count, self._model)
+
+    def submit(
+        self,
+        item: SearchItem,
+        image: NDArray[np.float32],
+        *,
+        tenant: str = "",
+        priority: Priority = Priority.EXPLAIN,
+    ) -> Search:
+        """Starts a search of ``image`` (C, H, W); its future brings a SearchOutcome.
+
+        The future fails with a ServiceError.  Cancelling it ends the search with its chunk.  Call
+        `check_room` first.
+        """
+        search = Search(
+            item=item,
+            arrays={"image": image},
+            future=asyncio.get_running_loop().create_future(),
+            service_class=self.service_class(priority, item),
+            tenant=tenant,
+            number=next(self._numbers),
+            admitted=self.clock.now(),
+        )
+        self._admit(search)
+        return search
+
+    def submit_saliency(
+        self,
+        item: CompareItem,
+        arrays: Arrays,
+        *,
+        tenant: str = "",
+        priority: Priority = Priority.EXPLAIN,
+    ) -> SaliencyJob:
+        """Starts a saliency job, which takes its turn among the long searches.
+
+        Its future brings a SaliencyPair; all else is as for `submit`.
+        """
+        job = SaliencyJob(
+            item=item,
+            arrays=arrays,
+            future=asyncio.get_running_loop().create_future(),
+            service_class=ServiceClass(priority, is_long=True),
+            tenant=tenant,
+            number=next(self._numbers),
+            admitted=self.clock.now(),
+        )
+        self._admit(job)
+        return job
+
+    def end_now(self, search: Search) -> asyncio.Future[SearchOutcome]:
+        """The best of a search so far, verified, about `ending_seconds` from now.
+
+        The search itself goes on; where it ends meanwhile, its own outcome is the result.
+        """
+        ending = Ending(search, asyncio.get_running_loop().create_future())
+        self._dispatcher.end(ending)
+        return ending.future
+
+    def service_class(self, priority: Priority, item: SearchItem) -> ServiceClass:
+        """The service class of a search: its priority, and whether it is long."""
+        return ServiceClass(priority, is_long=item.step_count > self._options.short_steps)
+
+    @property
+    def ending_seconds(self) -> float:
+        """See `Estimates.ending_seconds`."""
+        return self._estimates.ending_seconds
+
+    def first_result_seconds(self, tenant: str, service_class: ServiceClass) -> float:
+        """See `Estimates.first_result_seconds`."""
+        calls = self._dispatcher.call_count
+        return self._estimates.first_result_seconds(tenant, service_class, calls)
+
+    def whole_result_seconds(
+        self, items: Sequence[SearchItem], tenant: str, service_class: ServiceClass
+    ) -> float:
+        """See `Estimates.whole_result_seconds`."""
+        calls = self._dispatcher.call_count
+        return self._estimates.whole_result_seconds(items, tenant, service_class, calls)
+
+    def positions(self, service_class: ServiceClass) -> dict[int, int]:
+        """See `JobQueue.positions`."""
+        return self._queue.positions(service_class)
+
+    async def close(self) -> None:
+        """Stops at once; searches still running fail with MODEL_NOT_READY."""
+        await self._dispatcher.close()
+
+    def _admit(self, job: Job) -> None:
+        job.future.add_done_callback(lambda _: self._settle(job))
+        self._queue.add(job)
+        self._dispatcher.wake()
+
+    def _settle(self, job: Job) -> None:
+        """Removes a job that is over once no worker has it: only then there is room for another."""
+        future = job.future
+        # Reading the exception marks it as retrieved, even if no request waits any more.
+        has_result = not future.cancelled() and future.exception() is None
+        if isinstance(job, Search):
+            if has_result:
+                self._telemetry.search_ended(job, future.result())
+            elif future.cancelled() and not job.is_answered:
+                self._telemetry.search_cancelled()
+        job.when_returned(lambda: self._remove(job))
+
+    def _remove(self, job: Job) -> None:
+        self._queue.remove(job)
+        self._dispatcher.wake()

@@ -1,0 +1,128 @@
+"""Explain: one search for each pair of a target and a rho, answered at once or as a stream."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from typing import Any, Self
+
+from candor.contracts import api
+from candor.contracts.worker import SearchItem
+from candor.gateway.access.request_context import Priority
+from candor.gateway.service import responses, validation
+from candor.gateway.service.admission import AdmittedRequest
+from candor.gateway.service.items import item_maker
+from candor.gateway.service.search_pool import PoolResult, SearchGroup, Snapshot
+from candor.gateway.service.shadow import AnsweredRequest, Shadows
+from candor.terms import Goal
+
+_GOALS = {
+    api.Direction.FOR: Goal.EXPLAIN_FOR,
+    api.Direction.AGAINST: Goal.EXPLAIN_AGAINST,
+}
+_CHECKS_PER_PAUSE = 5  # for first results, between two progress events of a pair
+
+
+async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> api.ExplainResponse:
+    """Raises: ServiceError: INVALID_INPUT, OVERLOADED, TIMEOUT, or that of a search."""
+    explanation = await _Explanation.checked_of(payload, admitted)
+    with explanation.searches() as group:
+        results = await group.results()
+    return await explanation.response(results, shadows)
+
+
+async def stream(
+    payload: Any, admitted: AdmittedRequest, shadows: Shadows, progress_seconds: float
+) -> AsyncGenerator[api.ExplainStreamResponse, None]:
+    """Progress of every pair where it changed, then the response.
+
+    Closing the generator ends the searches.
+
+    Args:
+        progress_seconds: the shortest pause between two progress events of a pair.
+    Raises:
+        ServiceError: as `respond`.
+    """
+    explanation = await _Explanation.checked_of(payload, admitted)
+    with explanation.searches() as group:
+        working = asyncio.ensure_future(group.results())
+        try:
+            async with aclosing(_progress(group, working, progress_seconds)) as events:
+                async for event in events:
+                    yield event
+            results = await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+    yield api.ExplainStreamResponse(result=await explanation.response(results, shadows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Explanation:
+    """A checked request and its searches: targets in order, for each target its rhos in order."""
+
+    checked: validation.Checked[api.ExplainRequest]
+    items: Sequence[SearchItem]
+    admitted: AdmittedRequest
+
+    @classmethod
+    async def checked_of(cls, payload: Any, admitted: AdmittedRequest) -> Self:
+        details = admitted.model.details
+        checked = await validation.check(api.ExplainRequest, payload, details)
+        return cls(checked, _items(checked, details), admitted)
+
+    def searches(self) -> AbstractContextManager[SearchGroup]:
+        options = self.admitted.search_options(self.checked.request, Priority.EXPLAIN)
+        return self.admitted.searches(self.items, self.checked.image, options)
+
+    async def response(
+        self, results: Sequence[PoolResult], shadows: Shadows
+    ) -> api.ExplainResponse:
+        # In a thread: 64 PNGs take longer than a chunk of everybody else's searches.
+        response = await asyncio.to_thread(
+            responses.explain_response,
+            self.checked,
+            self.items,
+            results,
+            self.admitted.model.details,
+            self.admitted.context.request_id,
+        )
+        answered = AnsweredRequest.of(self.admitted, self.checked.image)
+        shadows.after_explanation(answered, self.items, results)
+        return response
+
+
+def _items(
+    checked: validation.Checked[api.ExplainRequest], model: api.ModelDetails
+) -> list[SearchItem]:
+    request = checked.request
+    targets = [checked.classes[f"targets.{index}"] for index in range(len(request.targets))]
+    rhos = request.rhos or (model.recommended_rho,)
+    make = item_maker(request)
+    goal = _GOALS[request.direction]
+    return [make(goal=goal, target=target, rho=rho) for target in targets for rho in rhos]
+
+
+async def _progress(
+    group: SearchGroup, working: "asyncio.Future[list[PoolResult]]", pause: float
+) -> AsyncGenerator[api.ExplainStreamResponse, None]:
+    """Events until the work is done; a pair's first result does not wait for the pause to end."""
+    reported: dict[int, tuple[int, int]] = {}
+    with_progress: set[int] = set()
+    for is_due in itertools.cycle([True, *[False] * (_CHECKS_PER_PAUSE - 1)]):
+        if working.done():
+            return
+        firsts = group.with_progress() - with_progress
+        for index, snapshot in (group.snapshots() if is_due or firsts else {}).items():
+            is_wanted = is_due or index in firsts
+            if is_wanted and reported.get(index) != _state(snapshot) and not working.done():
+                reported[index] = _state(snapshot)
+                yield await asyncio.to_thread(responses.progress_event, index, snapshot)
+        with_progress |= firsts
+        await asyncio.wait({working}, timeout=pause / _CHECKS_PER_PAUSE)
+
+
+def _state(snapshot: Snapshot) -> tuple[int, int]:
+    """What has to change before a pair is reported again."""
+    return snapshot.step, snapshot.queue_position
