@@ -89,7 +89,7 @@ def test_waiting_ends_with_the_files_and_what_matters(
     [
         (("create", "--images", 1), "image_count: got 1"),
         (("create", "--attacks", "magic"), "attacks.0: got 'magic'"),
-        (("create", "--name", "other"), "model: got 'other', available linear"),
+        (("create", "--name", "other"), "model: expected one of linear, got 'other'"),
         (("show", "reports/0"), "name: got 'reports/0'"),
     ],
 )

@@ -174,7 +174,7 @@ def test_what_is_no_image_is_told_and_the_console_goes_on(page: Page) -> None:
 
 def test_a_link_to_no_class_is_told(page: Page) -> None:
     page.evaluate("location.hash = 'model=linear&target=99&rho=0.05&picture=sample'")
-    expect(page.get_by_role("alert")).to_contain_text("targets.0.index: got 99")
+    expect(page.get_by_role("alert")).to_contain_text("targets.0.index: expected [0, 4], got 99")
 
 
 def test_everything_goes_by_keyboard(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Routes alone: who gets which version, and what cannot be routed."""
+"""Routes: which request gets which version, and which settings are rejected."""
 
 import hashlib
 from typing import Any
@@ -66,7 +66,7 @@ def test_a_version_named_is_never_exchanged() -> None:
     routed = routes(canary="2.0", weight=1.0)
     assert routed.find("linear", KEYS[0]) == "linear@2.0"
     assert routed.find("linear@1.2", KEYS[0]) == "linear@1.2"
-    assert routed.find("linear") == "linear@1.2", "without a picture: the primary"
+    assert routed.find("linear") == "linear@1.2", "without an image: the primary"
 
 
 def test_shadow_follows_the_primary_alone_and_independently_of_the_canary() -> None:
@@ -87,28 +87,36 @@ def test_shadow_follows_the_primary_alone_and_independently_of_the_canary() -> N
 @pytest.mark.parametrize(
     ("models", "route", "message"),
     [
-        (MODELS, {"primary": "9"}, r"routes.linear.primary: got '9', allowed .*linear@1.2"),
+        (MODELS, {"primary": "9"}, r"routes.linear.primary: expected .*linear@1.2.*, got '9'"),
         (
             MODELS,
             {"primary": "1.2", "canary": "9", "weight": 0.1},
-            r"routes.linear.canary: got '9'",
+            r"routes.linear.canary: expected .*, got '9'",
         ),
-        (MODELS, {"primary": "1.2", "canary": "1.3"}, "canary, weight: got one, allowed both"),
-        (MODELS, {"primary": "1.2", "weight": 0.1}, "canary, weight: got one, allowed both"),
-        (MODELS, {"primary": "1.2", "shadow": "1.3"}, "shadow, shadow_share: got one"),
+        (
+            MODELS,
+            {"primary": "1.2", "canary": "1.3"},
+            "canary, weight: expected both or none",
+        ),
+        (
+            MODELS,
+            {"primary": "1.2", "weight": 0.1},
+            "canary, weight: expected both or none",
+        ),
+        (MODELS, {"primary": "1.2", "shadow": "1.3"}, "shadow, shadow_share: expected both"),
         (
             MODELS,
             {"primary": "1.2", "shadow": "1.2", "shadow_share": 1},
-            "shadow: got '1.2', the pr",
+            "shadow: expected another .*, got '1.2'",
         ),
         (MODELS, {"primary": "1.2", "canary": "1.3", "weight": 1.5}, "weight"),
         (MODELS, {"primary": "1.2", "canary": "1.3", "weight": float("nan")}, "weight"),
         (MODELS, {"primary": "latest"}, "primary"),
         (MODELS, {"primary": "1.2", "cannary": "1.3"}, "cannary"),
         (MODELS, {"canary": "1.2", "weight": 0.1}, "primary"),
-        (("linear",), {"primary": "1.2"}, r"routes.linear.primary: got '1.2', .*\(none\)"),
-        (("linear", "linear@1.2"), None, "models: got linear beside linear@1.2"),
-        (("linear@1.2", "linear@1.2"), None, "models: got one of .* twice"),
+        (("linear",), {"primary": "1.2"}, r"routes.linear.primary: .*\(none\), got '1.2'"),
+        (("linear", "linear@1.2"), None, "models: expected .*, got linear beside linear@1.2"),
+        (("linear@1.2", "linear@1.2"), None, "models: expected each once, got one of .* twice"),
         (("Linear",), None, "models"),
         (("linear@new",), None, "models"),
         ((), None, "models"),

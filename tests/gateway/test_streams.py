@@ -268,7 +268,7 @@ def test_bad_search_option_is_named(servers: Servers, png: bytes, field: str, va
     response = servers.rest.post("/v1/explain", json=body(png, **{field: value}))
     (violation,) = response.json()["error"]["violations"]
     assert violation["field"] == field
-    assert "allowed" in violation["description"]
+    assert "expected" in violation["description"]
 
 
 # --- cache and tenants -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Several versions of a model through both real doors: named, canaried, compared in the shadow."""
+"""Several versions of a model through both transports: by name, as canary and as shadow."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ from tests.gateway.servers import Servers, opened, until
 
 MODELS = ("linear@1.3", "linear@1.2", "linear@2.0")  # the primary is not the first
 TARGETS = (api.ClassRef(index=0),)
-PICTURES = np.random.default_rng(11).random((40, *SHAPE), dtype=np.float32)
+IMAGES = np.random.default_rng(11).random((40, *SHAPE), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def shadowed(shadow: str, share: float = 1.0, **settings: Any) -> Iterator[Serve
 
 @pytest.fixture(scope="module")
 def twin() -> Iterator[Servers]:
-    """The shadow is the primary over again."""
+    """The shadow holds the same network as the primary."""
     yield from shadowed("1.3")
 
 
@@ -65,7 +65,7 @@ def rival() -> Iterator[Servers]:
 
 
 def image(place: int = 0) -> api.ImageInput:
-    data = PICTURES[place].astype("<f4").tobytes()
+    data = IMAGES[place].astype("<f4").tobytes()
     return api.ImageInput(tensor=api.TensorInput(shape=SHAPE, data=data))
 
 
@@ -74,7 +74,7 @@ def predicted(servers: Servers, place: int = 0, model: str = "") -> api.PredictR
 
 
 def as_json(place: int) -> dict[str, Any]:
-    data = base64.b64encode(PICTURES[place].astype("<f4").tobytes()).decode()
+    data = base64.b64encode(IMAGES[place].astype("<f4").tobytes()).decode()
     return {"tensor": {"shape": SHAPE, "data": data}}
 
 
@@ -111,7 +111,7 @@ def test_a_version_named_answers_and_says_so(versions: Servers, version: str) ->
     answer = predicted(versions, model=f"linear@{version}")
     assert (answer.model.name, answer.model.version) == ("linear", version)
     assert answer.model.weights_digest == card_of(version).weights_sha256
-    strongest = int(logits_of(PICTURES[0], WEIGHTS[version]).argmax())
+    strongest = int(logits_of(IMAGES[0], WEIGHTS[version]).argmax())
     assert answer.predictions[0].index == strongest
     details = versions.rest.get(f"/v1/models/linear@{version}").json()
     assert details["model"]["version"] == version
@@ -128,11 +128,11 @@ def test_versions_are_listed_and_the_primary_is_the_default(versions: Servers) -
     ]
 
 
-def test_an_unknown_version_is_refused_with_those_there_are(versions: Servers) -> None:
+def test_an_unknown_version_is_rejected_with_the_known_ones(versions: Servers) -> None:
     with pytest.raises(ServiceError) as caught:
         predicted(versions, model="linear@9")
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
-    assert str(caught.value) == f"model: got 'linear@9', available {', '.join(MODELS)}"
+    assert str(caught.value) == f"model: expected one of {', '.join(MODELS)}, got 'linear@9'"
     assert (
         versions.rest.post(
             "/v1/predict", json={"image": as_json(0), "model": "linear@9"}
@@ -141,19 +141,19 @@ def test_an_unknown_version_is_refused_with_those_there_are(versions: Servers) -
     )
 
 
-def test_a_model_of_one_version_may_be_asked_for_by_it(servers: Servers) -> None:
+def test_a_model_with_one_version_may_be_named_with_it(servers: Servers) -> None:
     assert predicted(servers, model="linear@1.2").model.version == "1.2"
-    with pytest.raises(ServiceError, match=r"model: got 'linear@1', available linear@1\.2"):
+    with pytest.raises(ServiceError, match=r"model: expected one of linear@1\.2, got 'linear@1'"):
         predicted(servers, model="linear@1")
 
 
 # --- canary -----------------------------------------------------------------------------------
 
 
-def test_a_image_stays_with_one_version_whatever_is_asked(versions: Servers) -> None:
-    first = [predicted(versions, place).model.version for place in range(len(PICTURES))]
+def test_an_image_stays_with_one_version_for_every_verb(versions: Servers) -> None:
+    first = [predicted(versions, place).model.version for place in range(len(IMAGES))]
     assert {"1.2", "2.0"} == set(first)
-    assert [predicted(versions, place).model.version for place in range(len(PICTURES))] == first
+    assert [predicted(versions, place).model.version for place in range(len(IMAGES))] == first
     for place in range(6):
         explain = api.ExplainRequest(image=image(place), targets=TARGETS, steps=5)
         probe = api.ProbeRequest(image=image(place), steps=5)
@@ -209,7 +209,7 @@ def service_of(backend: LinearBackend, **route: Any) -> CandorService:
     return CandorService(backend, Settings(models=MODELS, routes=routes))
 
 
-def test_a_start_waits_for_no_version_that_answers_nobody() -> None:
+def test_a_start_waits_for_no_version_that_requests_do_not_need() -> None:
     async def scenario() -> None:
         backend = LinearBackend()
         backend.broken |= {"linear@1.3", "linear@2.0"}
@@ -242,7 +242,7 @@ def test_a_start_waits_for_the_canary() -> None:
     asyncio.run(scenario())
 
 
-def test_a_worker_with_another_version_answers_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_with_another_version_gets_no_requests(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         backend = LinearBackend()
         backend.hold("linear@1.2", "2.0")
@@ -259,14 +259,14 @@ def test_a_worker_with_another_version_answers_nobody(caplog: pytest.LogCaptureF
 # --- Open Inference Protocol --------------------------------------------------------------------
 
 
-def test_open_inference_serves_versions_on_both_doors(versions: Servers) -> None:
+def test_open_inference_serves_versions_on_both_transports(versions: Servers) -> None:
     told = versions.rest.get("/v2/models/linear").json()
     assert told["versions"] == ["1.3", "1.2", "2.0"]
     tensor = {
         "name": "image",
         "datatype": "FP32",
         "shape": [2, *SHAPE],
-        "data": PICTURES[:2].ravel().tolist(),
+        "data": IMAGES[:2].ravel().tolist(),
     }
     stub = inference_pb2_grpc.GRPCInferenceServiceStub(versions.channel)
     for version in told["versions"]:
@@ -276,16 +276,16 @@ def test_open_inference_serves_versions_on_both_doors(versions: Servers) -> None
         assert (answer["model_name"], answer["model_version"]) == ("linear", version)
         request = inference_pb2.ModelInferRequest(model_name="linear", model_version=version)
         sent = request.inputs.add(name="image", datatype="FP32", shape=[2, *SHAPE])
-        sent.contents.fp32_contents.extend(PICTURES[:2].ravel().tolist())
+        sent.contents.fp32_contents.extend(IMAGES[:2].ravel().tolist())
         response = stub.ModelInfer(request)
         assert (response.model_name, response.model_version) == ("linear", version)
         assert list(response.outputs[0].contents.int64_contents) == answer["outputs"][0]["data"]
     refused = versions.rest.get("/v2/models/linear/versions/9")
     assert refused.status_code == 404
-    assert refused.json()["error"] == "version: got '9', available 1.3, 1.2, 2.0"
+    assert refused.json()["error"] == "version: expected one of 1.3, 1.2, 2.0, got '9'"
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name="linear@1.2", version="2.0"))
-    assert caught.value.details() == "version: got '2.0', available 1.2"
+    assert caught.value.details() == "version: expected one of 1.2, got '2.0'"
 
 
 def test_a_batch_has_one_version_that_of_its_first_image(versions: Servers) -> None:
@@ -313,16 +313,16 @@ def test_a_report_is_of_the_primary_unless_it_names_a_version(tmp_path: Path) ->
             )
             assert made.request.model == f"linear@{found}"
             assert made.request.undefended == (f"linear@{found}" if wanted else "")
-        with pytest.raises(ServiceError, match="model: got 'linear@9', available linear@1.3"):
+        with pytest.raises(ServiceError, match="model: expected one of linear@1.3, .*'linear@9'"):
             servers.client.create_report(CreateReportRequest(model="linear@9"))
-        with pytest.raises(ServiceError, match="independent: got 'cubic', allowed linear@1.3"):
+        with pytest.raises(ServiceError, match="independent: expected one of linear@1.3"):
             servers.client.create_report(CreateReportRequest(independent="cubic"))
 
 
 # --- shadow -----------------------------------------------------------------------------------
 
 
-def ask_everything(servers: Servers, place: int = 0) -> None:
+def send_every_verb(servers: Servers, place: int = 0) -> None:
     predicted(servers, place)
     servers.client.explain(api.ExplainRequest(image=image(place), targets=TARGETS, steps=30))
     servers.client.probe(api.ProbeRequest(image=image(place), steps=30))
@@ -332,7 +332,7 @@ def test_the_same_network_agrees_with_itself(
     twin: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="gateway.shadow"):
-        ask_everything(twin)
+        send_every_verb(twin)
         for verb in ("predict", "explain", "probe"):
             until(lambda verb=verb: counted(twin, verb, "agree", "linear@1.3") == 1)
     lines = {record.fields["verb"]: record.fields for record in caplog.records}
@@ -345,8 +345,8 @@ def test_the_same_network_agrees_with_itself(
     assert lines["explain"]["request_id"]
 
 
-def test_another_network_disagrees_and_no_caller_notices(rival: Servers) -> None:
-    ask_everything(rival)
+def test_another_network_disagrees_and_no_client_notices(rival: Servers) -> None:
+    send_every_verb(rival)
     until(lambda: counted(rival, "predict", "disagree") == 1)
     until(lambda: counted(rival, "explain", "disagree") == 1)
     until(lambda: counted(rival, "probe", "disagree") == 1)
@@ -370,7 +370,7 @@ def test_the_shadow_is_neither_charged_nor_cached(rival: Servers) -> None:
         assert named.explanations[0].from_cache is False
 
 
-def test_a_slow_shadow_delays_nobody_and_is_bounded(rival: Servers) -> None:
+def test_a_slow_shadow_delays_no_request_and_is_bounded(rival: Servers) -> None:
     rival.backend.delays["linear@2.0"] = 0.5
     started = time.monotonic()
     for place in range(MAX_IN_FLIGHT + 3):
@@ -380,9 +380,9 @@ def test_a_slow_shadow_delays_nobody_and_is_bounded(rival: Servers) -> None:
     until(lambda: compared(rival, "predict") == MAX_IN_FLIGHT)
 
 
-def test_a_broken_shadow_is_counted_and_harms_nobody(rival: Servers) -> None:
+def test_a_broken_shadow_is_counted_and_harms_no_request(rival: Servers) -> None:
     rival.backend.broken.add("linear@2.0")
-    ask_everything(rival)
+    send_every_verb(rival)
     for verb in ("predict", "explain", "probe"):
         until(lambda verb=verb: counted(rival, verb, "failed") == 1)
     checks = rival.backend.calls.count(("linear@1.2", "search"))
@@ -390,7 +390,7 @@ def test_a_broken_shadow_is_counted_and_harms_nobody(rival: Servers) -> None:
     assert rival.rest.get("/healthz/ready").status_code == 200
 
 
-def test_a_drain_waits_for_callers_not_for_shadows(rival: Servers) -> None:
+def test_a_drain_waits_for_requests_not_for_shadows(rival: Servers) -> None:
     rival.backend.delays["linear@2.0"] = 4.0
     rival.client.explain(api.ExplainRequest(image=image(), targets=TARGETS, steps=30))
     until(lambda: ("linear@2.0", "search") in rival.backend.calls)
@@ -412,7 +412,7 @@ def result(
     rmse: float = 0.05,
 ) -> SearchOutcome:
     """Of a grey image: class 0 goes from one half to one half and ``gain``."""
-    picture = np.full(SHAPE, 0.5 + delta, np.float32)
+    image = np.full(SHAPE, 0.5 + delta, np.float32)
     after = np.log([0.5 + gain, 0.5 - gain]).astype(np.float32)
     end = SearchEnd(
         status=status,
@@ -422,7 +422,7 @@ def result(
         lower_bound=rmse if status is terms.SearchStatus.UNRESOLVED else None,
     )
     return SearchOutcome(
-        end=end, image=picture, logits_before=np.zeros(2, np.float32), logits_after=after
+        end=end, image=image, logits_before=np.zeros(2, np.float32), logits_after=after
     )
 
 

@@ -46,7 +46,7 @@ def test_each_version_answers_from_workers_of_its_own(
         version = name.partition("@")[2] or "1.0"
         assert (answer.model.name, answer.model.version) == ("tiny", version)
     with pytest.raises(
-        ServiceError, match=r"got 'tiny@2', available tiny@1\.0, tiny@1\.1"
+        ServiceError, match=r"expected one of tiny@1\.0, tiny@1\.1, got 'tiny@2'"
     ) as caught:
         client.predict(api.PredictRequest(image=images[0], model="tiny@2"))
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol (v2) and KServe's v1, free of any transport, over the service.
+"""The Open Inference Protocol (v2) and KServe's v1 over the service, independent of the transport.
 
-Both bring several images a request; each is a request of
-the service, so limits, deadlines and errors are the same as through the other paths.
+A request of either has several images; each of them becomes a request of the service, so limits,
+deadlines and errors are the same as on the other paths.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from candor.gateway.access.request_context import RequestContext
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.validation import shown
 
-AnswerT = TypeVar("AnswerT")
+ResponseT = TypeVar("ResponseT")
 
 SERVER_NAME = "candor"
 EXTENSIONS = ("binary_tensor_data",)
@@ -54,12 +54,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferRequest:
-    """A request of either door.
+    """An infer request of either transport.
 
     Attributes:
         version: empty for the primary, or the canary by its share.
         top_k: None for the default.
-        outputs: names of those wanted; empty for all.
+        outputs: names of the wanted ones; empty for all.
     """
 
     model: str
@@ -71,14 +71,17 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferAnswer:
-    """Outputs in the order they were asked for, and the model that gave them."""
+    """Outputs in the order of the request, and the model that computed them."""
 
     model: api.ModelRef
     outputs: tuple[Tensor, ...]
 
 
 def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: str) -> Tensor:
-    """A tensor of flat or nested values, or of raw bytes.
+    """A tensor from flat or nested values, or from raw bytes.
+
+    Args:
+        field: path of the tensor in its request, for messages.
 
     Raises:
         ServiceError: INVALID_INPUT: another datatype than BYTES or FP32, or not as many values as
@@ -92,17 +95,19 @@ def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: 
             is_raw = isinstance(data, bytes)
             values = np.frombuffer(data, "<f4") if is_raw else np.asarray(data, "<f4").ravel()
         else:
-            raise _bad(f"{field}.datatype", f"got {shown(datatype)}, allowed BYTES, FP32")
+            raise _bad(f"{field}.datatype", f"expected BYTES or FP32, got {shown(datatype)}")
     except (ValueError, TypeError, OverflowError, struct.error) as err:
-        raise _bad(f"{field}.data", f"got values that are no {datatype} of this shape") from err
+        raise _bad(
+            f"{field}.data", f"expected {datatype} values of this shape, got others"
+        ) from err
     if len(values) != count:
-        raise _bad(f"{field}.data", f"got {len(values)} values, allowed {count} (shape)")
+        raise _bad(f"{field}.data", f"expected {count} values (shape), got {len(values)}")
     return Tensor(name, datatype, tuple(shape), values)
 
 
 def _count(shape: Sequence[int], field: str) -> int:
     if len(shape) > 8 or any(not 0 <= size <= limits.MAX_BODY_BYTES for size in shape):
-        raise _bad(f"{field}.shape", f"got {shown(list(shape))}, allowed sizes of 0 and more")
+        raise _bad(f"{field}.shape", f"expected sizes of 0 or more, got {shown(list(shape))}")
     return math.prod(shape)
 
 
@@ -125,7 +130,7 @@ class OpenInference:
         self._service = service
 
     def metadata(self, model: str, version: str) -> dict[str, Any]:
-        """As ModelMetadata and `GET /v2/models/{model}` tell it.
+        """The metadata of ModelMetadata and `GET /v2/models/{model}`.
 
         Raises:
             ServiceError: MODEL_NOT_FOUND, MODEL_NOT_READY.
@@ -153,7 +158,7 @@ class OpenInference:
         }
 
     def details(self, model: str, version: str) -> api.ModelDetails:
-        """Of one version, or of the primary where none is named.
+        """One version of a model, or the primary where ``version`` is empty.
 
         Raises:
             ServiceError: MODEL_NOT_FOUND, MODEL_NOT_READY.
@@ -161,14 +166,14 @@ class OpenInference:
         return self._service.get_model(self._exact(model, version))
 
     def _exact(self, model: str, version: str) -> str:
-        """``model``, with the version where one is named beside it."""
+        """``model`` as NAME@VERSION where ``version`` is not empty."""
         if not version:
             return model
         named = self._service.get_model(model).model
         is_exact = split_name(model)[1] != ""
         known = (named.version,) if is_exact else self._service.models.versions_beside(named)
         if version not in known:
-            description = f"got {shown(version)}, available {', '.join(known)}"
+            description = f"expected one of {', '.join(known)}, got {shown(version)}"
             raise ServiceError(
                 ErrorCode.MODEL_NOT_FOUND,
                 f"version: {description}",
@@ -180,64 +185,69 @@ class OpenInference:
         """The strongest classes of every image."""
         unknown = sorted(set(request.outputs) - set(OUTPUTS))
         if unknown:
-            raise _bad("outputs", f"got {shown(unknown[0])}, allowed {', '.join(OUTPUTS)}")
-        asked = {"model": self._exact(request.model, request.version)}
+            raise _bad("outputs", f"expected some of {', '.join(OUTPUTS)}, got {shown(unknown[0])}")
+        fields = {"model": self._exact(request.model, request.version)}
         if request.top_k is not None:
-            asked["top_k"] = request.top_k
-        payloads = [{**asked, "image": image} for image in _images(request.inputs)]
-        answered = await self._all("inputs.0", self._service.predict, payloads, request_context)
-        outputs = _outputs([answer.predictions for answer in answered])
+            fields["top_k"] = request.top_k
+        payloads = [{**fields, "image": image} for image in _images(request.inputs)]
+        answers = await self._all("inputs.0", self._service.predict, payloads, request_context)
+        outputs = _outputs([answer.predictions for answer in answers])
         wanted = request.outputs or OUTPUTS
-        return InferAnswer(answered[0].model, tuple(outputs[name] for name in wanted))
+        return InferAnswer(answers[0].model, tuple(outputs[name] for name in wanted))
 
     async def predict(
         self, model: str, body: Any, request_context: RequestContext
     ) -> dict[str, Any]:
-        """KServe v1: the strongest classes of every instance."""
+        """The strongest classes of every instance, for KServe v1."""
         payloads = _instances(model, body)
-        answered = await self._all("instances", self._service.predict, payloads, request_context)
+        answers = await self._all("instances", self._service.predict, payloads, request_context)
         return {
             "predictions": [
-                [one.model_dump(mode="json") for one in answer.predictions] for answer in answered
+                [one.model_dump(mode="json") for one in answer.predictions] for answer in answers
             ]
         }
 
     async def explain(
         self, model: str, body: Any, request_context: RequestContext
     ) -> dict[str, Any]:
-        """KServe v1: every instance is an `ExplainRequest`, every explanation its answer."""
+        """One `ExplainResponse` for every instance, an `ExplainRequest`, for KServe v1."""
         payloads = _instances(model, body)
-        answered = await self._all("instances", self._service.explain, payloads, request_context)
-        return {"explanations": [answer.model_dump(mode="json") for answer in answered]}
+        answers = await self._all("instances", self._service.explain, payloads, request_context)
+        return {"explanations": [answer.model_dump(mode="json") for answer in answers]}
 
     async def _all(
         self,
         field: str,
-        serve: Callable[[Any, RequestContext], Awaitable[AnswerT]],
+        call: Callable[[Any, RequestContext], Awaitable[ResponseT]],
         payloads: Sequence[dict[str, Any]],
         request_context: RequestContext,
-    ) -> list[AnswerT]:
-        """All answers in order, of one version; the first refusal ends the rest and says where."""
-        served = await self._service.route(payloads[0], request_context)
-        payloads = [{**payload, "model": served} for payload in payloads]
+    ) -> list[ResponseT]:
+        """All responses in order, of one version.
+
+        The first error ends the other calls; its violations name the place in the request.
+        """
+        name = await self._service.route(payloads[0], request_context)
+        payloads = [{**payload, "model": name} for payload in payloads]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(_named(f"{field}.{place}", serve(payload, request_context)))
-                    for place, payload in enumerate(payloads)
+                    group.create_task(
+                        _with_path(f"{field}.{index}", call(payload, request_context))
+                    )
+                    for index, payload in enumerate(payloads)
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
 
-async def _named(place: str, answering: Awaitable[AnswerT]) -> AnswerT:
+async def _with_path(path: str, response: Awaitable[ResponseT]) -> ResponseT:
     try:
-        return await answering
+        return await response
     except ServiceError as err:
         if not err.violations:
             raise
-        violations = [FieldViolation(f"{place}.{v.field}", v.description) for v in err.violations]
+        violations = [FieldViolation(f"{path}.{v.field}", v.description) for v in err.violations]
         message = "; ".join(f"{v.field}: {v.description}" for v in violations)
         raise ServiceError(
             err.code, message, violations=violations, retry_seconds=err.retry_seconds
@@ -247,7 +257,7 @@ async def _named(place: str, answering: Awaitable[AnswerT]) -> AnswerT:
 def _images(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
     if len(inputs) != 1 or inputs[0].name != INPUT:
         got = ", ".join(shown(one.name) for one in inputs[:5]) or "none"
-        raise _bad("inputs", f"got {got}, allowed one named {INPUT}")
+        raise _bad("inputs", f"expected one input named {INPUT}, got {got}")
     tensor = inputs[0]
     if tensor.datatype == "BYTES":
         images: list[dict[str, Any]] = [{"encoded": value} for value in tensor.values]
@@ -259,7 +269,9 @@ def _images(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
 
 def _planes(tensor: Tensor) -> list[dict[str, Any]]:
     if len(tensor.shape) not in (3, 4):
-        raise _bad("inputs.0.shape", f"got {list(tensor.shape)}, allowed [N, C, H, W] or [C, H, W]")
+        raise _bad(
+            "inputs.0.shape", f"expected [N, C, H, W] or [C, H, W], got {list(tensor.shape)}"
+        )
     shape = tensor.shape[-3:]
     count = tensor.shape[0] if len(tensor.shape) == 4 else 1
     _check_count("inputs.0.shape", count)
@@ -268,17 +280,17 @@ def _planes(tensor: Tensor) -> list[dict[str, Any]]:
 
 
 def _instances(model: str, body: Any) -> list[dict[str, Any]]:
-    """An instance has the fields of a request; ``b64`` stands for an encoded image."""
+    """Requests of the service; ``b64`` of an instance stands for an encoded image."""
     instances = body.get("instances") if isinstance(body, Mapping) else None
     if not isinstance(instances, list):
-        raise _bad("instances", f"got {shown(instances)}, allowed a list")
+        raise _bad("instances", f"expected a list, got {shown(instances)}")
     _check_count("instances", len(instances))
-    return [_instance(model, place, one) for place, one in enumerate(instances)]
+    return [_instance(model, index, one) for index, one in enumerate(instances)]
 
 
-def _instance(model: str, place: int, instance: Any) -> dict[str, Any]:
+def _instance(model: str, index: int, instance: Any) -> dict[str, Any]:
     if not isinstance(instance, Mapping):
-        raise _bad(f"instances.{place}", f"got {shown(instance)}, allowed an object")
+        raise _bad(f"instances.{index}", f"expected an object, got {shown(instance)}")
     fields = dict(instance)
     if "b64" in fields:
         fields["image"] = {"encoded": fields.pop("b64")}
@@ -287,7 +299,7 @@ def _instance(model: str, place: int, instance: Any) -> dict[str, Any]:
 
 def _check_count(field: str, count: int) -> None:
     if not 1 <= count <= limits.MAX_INSTANCES:
-        raise _bad(field, f"got {count} images, allowed [1, {limits.MAX_INSTANCES}]")
+        raise _bad(field, f"expected [1, {limits.MAX_INSTANCES}] images, got {count}")
 
 
 def _outputs(predictions: Sequence[Sequence[api.ClassConfidence]]) -> dict[str, Tensor]:

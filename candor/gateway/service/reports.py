@@ -1,6 +1,6 @@
-"""The verbs of `ReportService`, the same for either door.
+"""The verbs of `ReportService`, the same for both transports.
 
-Everything here asks the store, in a thread; what workers compute is read from their folder.
+Everything here queries the store, in a thread; finished files are read from the workers' folder.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from candor.store.reports import Reports
 
 
 class ReportService:
-    """Takes and shows report jobs.
+    """Creates and shows report jobs.
 
     Args:
-        routes: what may be audited; a name without a version stands for the primary.
-        folder: of the workers, a folder a report inside.
+        routes: models that may be audited; a name without a version stands for the primary.
+        folder: of the workers, with a folder for each report.
     """
 
     def __init__(self, reports: Reports, routes: Routes, folder: Path) -> None:
@@ -49,35 +49,47 @@ class ReportService:
             raise validation.unknown_model(
                 wanted, self._routes.models, payload, CreateReportRequest
             )
-        asked = validation.parsed(CreateReportRequest, payload)
-        others, unknown = _other_models(asked, self._routes)
-        violations = [*unknown, *await self._bad_comparison(asked, request_context)]
+        request = validation.parsed(CreateReportRequest, payload)
+        others, unknown = _other_models(request, self._routes)
+        violations = [*unknown, *await self._bad_comparison(request, request_context)]
         if violations:
             raise invalid_input(violations)
-        request = asked.model_copy(update={"model": name, **others})
+        request = request.model_copy(update={"model": name, **others})
         return await asyncio.to_thread(self._reports.create, request, tenant=request_context.tenant)
 
     async def get(self, name: str, request_context: RequestContext) -> Report:
-        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        """A report job of the tenant.
+
+        Raises:
+            ServiceError: REPORT_NOT_FOUND.
+        """
         return await asyncio.to_thread(self._reports.get, name, tenant=request_context.tenant)
 
     async def list(self, payload: Any, request_context: RequestContext) -> ListReportsResponse:
-        """Raises: ServiceError: INVALID_INPUT."""
+        """A page of the tenant's report jobs.
+
+        Raises:
+            ServiceError: INVALID_INPUT.
+        """
         request = validation.parsed(ListReportsRequest, payload)
         return await asyncio.to_thread(self._reports.list, request, tenant=request_context.tenant)
 
     async def cancel(self, name: str, request_context: RequestContext) -> Report:
-        """Raises: ServiceError: REPORT_NOT_FOUND."""
+        """The report job, cancelled unless it had ended.
+
+        Raises:
+            ServiceError: REPORT_NOT_FOUND.
+        """
         return await asyncio.to_thread(self._reports.cancel, name, tenant=request_context.tenant)
 
     async def counts(self) -> Mapping[ReportState, int]:
-        """Jobs of all tenants by state."""
+        """Report jobs of all tenants by state."""
         return await asyncio.to_thread(self._reports.counts)
 
     async def file(
         self, name: str, file_name: str, request_context: RequestContext
     ) -> tuple[ReportFile, Path]:
-        """A file of a report that succeeded, and where it is.
+        """A file of a report that succeeded, and its path.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND: no such report or file, or it is not in the folder.
@@ -87,7 +99,7 @@ class ReportService:
         found = next((file for file in files if file.name == file_name), None)
         if found is None:
             names = ", ".join(file.name for file in files) or f"none while it is {report.state}"
-            raise _no_file(f"got {validation.shown(file_name)}, allowed {names}")
+            raise _no_file(f"expected one of {names}, got {validation.shown(file_name)}")
         path = self._folder / report.name.removeprefix(NAME_PREFIX) / found.name
         if not await asyncio.to_thread(path.is_file):
             raise _no_file(f"{found.name} is no longer in the gateway's folder of reports")
@@ -104,7 +116,9 @@ class ReportService:
             state = "no report of this store"
         if state == ReportState.SUCCEEDED:
             return ()
-        text = f"got {validation.shown(request.compare)} ({state}), allowed one that succeeded"
+        text = (
+            f"expected a report that succeeded, got {validation.shown(request.compare)} ({state})"
+        )
         return (FieldViolation("compare", text),)
 
 
@@ -117,7 +131,7 @@ def _other_models(
         wanted = getattr(request, field)
         name = routes.find(wanted) if wanted else ""
         if name is None:
-            text = f"got {validation.shown(wanted)}, allowed {', '.join(routes.models)}"
+            text = f"expected one of {', '.join(routes.models)}, got {validation.shown(wanted)}"
             violations.append(FieldViolation(field, text))
         else:
             found[field] = name

@@ -1,8 +1,8 @@
 """Which version of a model answers a request.
 
-A request that names a version gets it.  One that names only the model gets the primary, or the
-canary by a share of images: who sends the same image again, or asks another verb about it, sees
-the same version.
+A request that names a version gets it.  A request that names only the model gets the primary or,
+for a share of the images, the canary.  The same image of the same tenant always gets the same
+version, whatever the verb.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _FRACTION_RANGE = 2.0 ** (8 * _FRACTION_BYTES)
 
 
 class Route(BaseModel):
-    """What the versions of one model are for."""
+    """The roles of the versions of one model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,90 +37,92 @@ class Route(BaseModel):
         for role, share in (("canary", "weight"), ("shadow", "shadow_share")):
             version = getattr(self, role)
             if (version is None) != (getattr(self, share) is None):
-                raise ValueError(f"{role}, {share}: got one, allowed both or none")
+                raise ValueError(f"{role}, {share}: expected both or none, got one")
             if version == self.primary:
-                raise ValueError(f"{role}: got {version!r}, the primary, allowed another version")
+                raise ValueError(
+                    f"{role}: expected another version than the primary, got {version!r}"
+                )
         return self
 
     @property
     def versions(self) -> dict[str, str]:
-        """By what they do."""
+        """The versions by role."""
         roles = {"primary": self.primary, "canary": self.canary, "shadow": self.shadow}
         return {role: version for role, version in roles.items() if version is not None}
 
 
 class Routes:
-    """Every model with its versions.  Without a route the first version served is the primary.
+    """Every model with its versions.  Without a route the first version is the primary.
 
     Args:
         models: as they are served, ``NAME`` or ``NAME@VERSION``; the first is of the default model.
         routes: by ``NAME``.
     Raises:
-        ValueError: what is served or routed contradicts itself; names every contradiction.
+        ValueError: models or routes contradict themselves; names every contradiction.
     """
 
     def __init__(self, models: Sequence[str], routes: Mapping[str, Route]) -> None:
         self.models = tuple(models)
         self._routes = dict(routes)
-        self._served: dict[str, list[str]] = {}
-        for served in models:
-            self._served.setdefault(split_name(served)[0], []).append(served)
-        problems = [*self._contradictions(), *self._misrouted()]
+        self._served_names: dict[str, list[str]] = {}
+        for served_name in models:
+            self._served_names.setdefault(split_name(served_name)[0], []).append(served_name)
+        problems = [*self._contradictions(), *self._unknown_versions()]
         if problems:
             raise ValueError("; ".join(problems))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Models without their versions, the default first."""
-        return tuple(self._served)
+        return tuple(self._served_names)
 
     @property
     def answering(self) -> tuple[str, ...]:
-        """Served names that requests without a version come to; the service needs them all."""
+        """Served names that answer requests without a version; the service needs them all."""
         canaries = [
             versioned(name, route.canary)
             for name, route in self._routes.items()
             if route.canary is not None and route.weight
         ]
-        return (*map(self._primary, self._served), *canaries)
+        return (*map(self._primary, self._served_names), *canaries)
 
     @property
     def primaries(self) -> dict[str, str]:
-        """Served names by what a request may call them without a version; empty for the default."""
-        found = {name: self._primary(name) for name in self._served}
-        return {"": found[self.names[0]], **found}
+        """Served names by the name of a request without a version; empty for the default."""
+        primaries = {name: self._primary(name) for name in self._served_names}
+        return {"": primaries[self.names[0]], **primaries}
 
     def versions_of(self, name: str) -> tuple[str, ...]:
-        """Served names of one model; empty where there is none."""
-        return tuple(self._served.get(name, ()))
+        """Served names of one model; empty where it is unknown."""
+        return tuple(self._served_names.get(name, ()))
 
     def needs_image(self, wanted: str) -> bool:
-        """Whether `find` or `shadow_of` will ask for the key of a request for ``wanted``."""
+        """Whether `find` or `shadow_of` need the key of a request for ``wanted``."""
         route = self._routes.get(split_name(wanted or self.names[0])[0])
         return route is not None and (route.canary is not None or route.shadow is not None)
 
     def find(self, wanted: str, key: bytes = b"") -> str | None:
-        """The served name that answers a request for ``wanted``, None where there is no such.
+        """The served name that answers a request for ``wanted``, None where it is unknown.
 
         Args:
             wanted: ``NAME``, ``NAME@VERSION``, or empty for the default model.
-            key: of the request, see `request_key`; empty to ask for the primary.
+            key: of the request, see `request_key`; empty for the primary.
         """
         wanted = wanted or self.names[0]
         name, _ = split_name(wanted)
-        if name not in self._served:
+        if name not in self._served_names:
             return None
         if wanted != name:
-            return wanted if wanted in self._served[name] else None
+            return wanted if wanted in self._served_names[name] else None
         route = self._routes.get(name)
         if key and route is not None and route.canary is not None:
             is_chosen = _fraction(key, f"canary of {name}") < (route.weight or 0.0)
             return versioned(name, route.canary if is_chosen else route.primary)
         return self._primary(name)
 
-    def shadow_of(self, served: str, key: bytes) -> str | None:
-        """The version to compare this answer of ``served`` with, if any."""
-        name, version = split_name(served)
+    def shadow_of(self, served_name: str, key: bytes) -> str | None:
+        """The served name to compare this response of ``served_name`` with, if any."""
+        name, version = split_name(served_name)
         route = self._routes.get(name)
         if route is None or route.shadow is None or version != route.primary:
             return None
@@ -129,30 +131,33 @@ class Routes:
 
     def _primary(self, name: str) -> str:
         route = self._routes.get(name)
-        return versioned(name, route.primary) if route else self._served[name][0]
+        return versioned(name, route.primary) if route else self._served_names[name][0]
 
     def _contradictions(self) -> Iterator[str]:
-        for name, served in self._served.items():
-            if len(served) != len(set(served)):
-                yield f"models: got one of {', '.join(served)} twice, allowed each once"
-            if name in served and len(set(served)) > 1:
-                others = ", ".join(one for one in served if one != name)
-                yield f"models: got {name} beside {others}, allowed one without version or all with"
+        for name, served_names in self._served_names.items():
+            if len(served_names) != len(set(served_names)):
+                yield f"models: expected each once, got one of {', '.join(served_names)} twice"
+            if name in served_names and len(set(served_names)) > 1:
+                others = ", ".join(one for one in served_names if one != name)
+                yield (
+                    "models: expected one without a version or all with one, got"
+                    f" {name} beside {others}"
+                )
 
-    def _misrouted(self) -> Iterator[str]:
+    def _unknown_versions(self) -> Iterator[str]:
         for name, route in self._routes.items():
-            served = self._served.get(name, [])
+            served_names = self._served_names.get(name, [])
             for role, version in route.versions.items():
-                if versioned(name, version) not in served:
-                    known = ", ".join(one for one in served if one != name)
+                if versioned(name, version) not in served_names:
+                    known = ", ".join(one for one in served_names if one != name)
                     yield (
-                        f"routes.{name}.{role}: got {version!r}, allowed versions in models"
-                        f" ({known or 'none'})"
+                        f"routes.{name}.{role}: expected a version in models"
+                        f" ({known or 'none'}), got {version!r}"
                     )
 
 
 def request_key(tenant: str, image: bytes) -> bytes:
-    """SHA-256 over who asks and the image as it was sent."""
+    """SHA-256 over the tenant and the image as it was sent."""
     head = f"{len(tenant)}/{tenant}/".encode()
     return hashlib.sha256(head + hashlib.sha256(image).digest()).digest()
 

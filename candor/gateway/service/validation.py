@@ -1,6 +1,7 @@
-"""A raw request against the contract: every bad field is found before one is reported.
+"""Checks a request against the contract; all bad fields are reported at once.
 
-A request is a plain mapping, the same from either door.
+A request is a plain mapping, the same from both transports.  Here, and nowhere later on its way, an
+image is decoded and its pixel range is checked.
 """
 
 import asyncio
@@ -21,23 +22,23 @@ from candor.images import pixels
 RequestT = TypeVar("RequestT", bound=BaseModel)
 PartT = TypeVar("PartT", bound=BaseModel)
 
-_MAX_VIOLATIONS = 64  # of one answer; a hostile request could hold a million
-_MAX_VALUES = 1000  # keys and entries of one request; the largest that makes sense has about 200
-_RANGES = {
-    "allow_partial": "true, false",
-    "attacks_only": "true, false",
+_MAX_VIOLATIONS = 64  # in one response; a hostile request could hold a million
+_MAX_VALUES = 1000  # keys and entries of one request; the largest useful one has about 200
+_EXPECTED = {
+    "allow_partial": "true or false",
+    "attacks_only": "true or false",
     "batch_size": f"[1, {limits.MAX_REPORT_BATCH}]",
-    "direction": "for, against",
+    "direction": "for or against",
     "goals": "one or both of attack, btr",
     "idempotency_key": f"at most {limits.MAX_KEY_CHARS} printable ASCII characters",
     "image": "an object with encoded or tensor",
     "image_count": f"[{limits.MIN_REPORT_IMAGES}, {limits.MAX_REPORT_IMAGES}]",
-    "include_tensor": "true, false",
+    "include_tensor": "true or false",
     "index": "a class index, 0 or more",
     "label": "an object with index or name",
-    "no_cache": "true, false",
+    "no_cache": "true or false",
     "page_size": f"[1, {limits.MAX_PAGE_SIZE}]",
-    "quick": "true, false",
+    "quick": "true or false",
     "rho": "RMSE in (0, 1]",
     "rhos": "RMSE in (0, 1]",
     "seed": f"[0, {limits.MAX_SEED}]",
@@ -48,14 +49,14 @@ _RANGES = {
     "timeout_seconds": f"(0, {limits.MAX_TIMEOUT_SECONDS:g}]",
     "top_k": f"[1, {limits.MAX_TOP_K}]",
 }
-_OVERSIZED = FieldViolation("request", f"got more values than allowed, {_MAX_VALUES}")
+_OVERSIZED = FieldViolation("request", f"expected at most {_MAX_VALUES} values, got more")
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Checked(Generic[RequestT]):
-    """A request in which nothing is wrong.
+    """A request without violations, and what was read from it.
 
     Attributes:
         image: the decoded image, (C, H, W) float32 in [0, 1].
@@ -68,13 +69,13 @@ class Checked(Generic[RequestT]):
 
 
 def requested_model(payload: Any) -> str:
-    """The name asked for, empty for the default (also where the field itself is bad)."""
+    """The model that a request names, empty for the default (also where the field is bad)."""
     name = payload.get("model", "") if isinstance(payload, Mapping) else ""
     return name if isinstance(name, str) else ""
 
 
 def sent_image(payload: Any) -> bytes:
-    """The image of a request as it was sent, not decoded yet; empty where it is bad."""
+    """The image of a request as it was sent, not decoded; empty where it is bad."""
     if not isinstance(payload, Mapping) or is_oversized(payload):
         return b""
     image = _part(ImageInput, payload.get("image"))
@@ -88,8 +89,12 @@ def sent_image(payload: Any) -> bytes:
 def unknown_model(
     name: str, available: tuple[str, ...], payload: Any = None, kind: type[BaseModel] | None = None
 ) -> ServiceError:
-    """MODEL_NOT_FOUND, with whatever else can be seen to be wrong without a model."""
-    description = f"got {_repr.repr(name)}, available {', '.join(available)}"
+    """MODEL_NOT_FOUND, with all other violations that can be found without a model.
+
+    Args:
+        kind: model of the request; None to look for no other violation.
+    """
+    description = f"expected one of {', '.join(available)}, got {_repr.repr(name)}"
     violations = [FieldViolation("model", description)]
     if kind is not None and not is_oversized(payload):
         violations += _parse(kind, payload)[1]
@@ -99,7 +104,7 @@ def unknown_model(
 
 
 def parsed(kind: type[RequestT], payload: Any) -> RequestT:
-    """The request without a look at a model, or every violation at once.
+    """The request, checked without a model, or every violation at once.
 
     Raises:
         ServiceError: INVALID_INPUT.
@@ -110,7 +115,7 @@ def parsed(kind: type[RequestT], payload: Any) -> RequestT:
 
 
 def parsed_loosely(kind: type[PartT], payload: Any) -> PartT:
-    """The same for what may have many values, such as a tensor."""
+    """The same for a part that may have many values, such as a tensor."""
     request, violations = _parse(kind, payload)
     if request is None:
         raise invalid_input(violations[:_MAX_VIOLATIONS])
@@ -119,6 +124,9 @@ def parsed_loosely(kind: type[PartT], payload: Any) -> PartT:
 
 async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Checked[RequestT]:
     """The request with its image and classes, or every violation at once.
+
+    Args:
+        model: whose input and classes decide what is valid.
 
     Raises:
         ServiceError: INVALID_INPUT.
@@ -144,16 +152,21 @@ def _without_repeats(violations: list[FieldViolation]) -> list[FieldViolation]:
 
 def _parse(kind: type[RequestT], payload: Any) -> tuple[RequestT | None, list[FieldViolation]]:
     if not isinstance(payload, Mapping):
-        return None, [FieldViolation("request", f"got {type(payload).__name__}, allowed an object")]
+        return None, [
+            FieldViolation("request", f"expected an object, got {type(payload).__name__}")
+        ]
     try:
         return kind.model_validate(payload), []
     except ValidationError as err:
         errors = err.errors(include_url=False)
-        return None, [_violation(error) for error in errors if not _is_echo(error)]
+        return None, [_violation(error) for error in errors if not _is_consequence(error)]
 
 
 def is_oversized(payload: Any) -> bool:
-    """More keys and entries than any request needs: each could become an error of its own."""
+    """Whether there are more keys and entries than any request needs.
+
+    Each of them could become an error of its own.
+    """
     pending, count = [payload], 0
     while pending and count <= _MAX_VALUES:
         value = pending.pop()
@@ -165,11 +178,11 @@ def is_oversized(payload: Any) -> bool:
     return count > _MAX_VALUES
 
 
-def _is_echo(error: Any) -> bool:
-    """What pydantic says of a field only because another one, reported already, is bad.
+def _is_consequence(error: Any) -> bool:
+    """Whether pydantic reports a field only because another one, reported already, is bad.
 
-    It calls a list too short when its bad entries leave it empty, and misses a default that is made
-    from the other fields.
+    It calls a list too short when its bad entries leave it empty, and reports a missing default
+    that is made from the other fields.
     """
     if error["type"] == "default_factory_not_called":
         return True
@@ -179,7 +192,7 @@ def _is_echo(error: Any) -> bool:
 
 
 def _part(kind: type[PartT], value: Any) -> PartT | None:
-    """One part on its own; None where `_parse` reports it."""
+    """One part of a request; None where `_parse` reports it."""
     try:
         return kind.model_validate(value)
     except ValidationError:
@@ -200,10 +213,10 @@ def _description(error: Any) -> str:
     if kind == "value_error":
         return str(error["ctx"]["error"])
     if kind in ("too_long", "too_short"):
-        return f"got {len(error['input'])} entries, allowed {_length_range(error['ctx'])}"
+        return f"expected {_length_range(error['ctx'])}, got {len(error['input'])} entries"
     names = [step for step in error["loc"] if isinstance(step, str)]
-    allowed = _RANGES.get(names[-1] if names else "", error["msg"])
-    return f"got {shown(error['input'])}, allowed {allowed}"
+    expected = _EXPECTED.get(names[-1] if names else "", error["msg"])
+    return f"expected {expected}, got {shown(error['input'])}"
 
 
 def _length_range(context: Any) -> str:
@@ -253,10 +266,12 @@ def _class_index(reference: ClassRef, model: ModelDetails) -> int | None:
 
 def _unknown_class(path: str, reference: ClassRef, model: ModelDetails) -> FieldViolation:
     if reference.index is not None:
-        allowed = f"[0, {len(model.classes) - 1}]"
-        return FieldViolation(f"{path}.index", f"got {shown(reference.index)}, allowed {allowed}")
-    allowed = ", ".join(model.classes[:20]) + (", ..." if len(model.classes) > 20 else "")
-    return FieldViolation(f"{path}.name", f"got {shown(reference.name)}, allowed {allowed}")
+        expected = f"[0, {len(model.classes) - 1}]"
+        return FieldViolation(f"{path}.index", f"expected {expected}, got {shown(reference.index)}")
+    expected = ", ".join(model.classes[:20]) + (", ..." if len(model.classes) > 20 else "")
+    return FieldViolation(
+        f"{path}.name", f"expected one of {expected}, got {shown(reference.name)}"
+    )
 
 
 def _pair_violations(fields: Mapping[str, Any]) -> Iterator[FieldViolation]:
@@ -267,15 +282,17 @@ def _pair_violations(fields: Mapping[str, Any]) -> Iterator[FieldViolation]:
     if pairs > limits.MAX_EXPLANATIONS:
         yield FieldViolation(
             "rhos",
-            f"got {len(targets)} targets x {len(rhos)} rhos = {pairs} explanations, "
-            f"allowed {limits.MAX_EXPLANATIONS}",
+            f"expected at most {limits.MAX_EXPLANATIONS} explanations, "
+            f"got {len(targets)} targets x {len(rhos)} rhos = {pairs}",
         )
 
 
 def _solver_violations(fields: Mapping[str, Any], model: ModelDetails) -> Iterator[FieldViolation]:
     solver = fields.get("solver", terms.DEFAULT_SOLVER)
     if isinstance(solver, str) and solver not in model.solvers:
-        yield FieldViolation("solver", f"got {shown(solver)}, allowed {', '.join(model.solvers)}")
+        yield FieldViolation(
+            "solver", f"expected one of {', '.join(model.solvers)}, got {shown(solver)}"
+        )
 
 
 async def _image(

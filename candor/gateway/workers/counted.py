@@ -1,4 +1,4 @@
-"""A backend whose failed calls are counted."""
+"""A backend that counts the calls that fail."""
 
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.workers.protocol import (
@@ -11,13 +11,14 @@ from candor.gateway.workers.protocol import (
 
 
 class CountedBackend:
-    """Passes every call on to ``backend``."""
+    """Passes every call on to ``backend`` and counts its failures in ``metrics``."""
 
     def __init__(self, backend: WorkerBackend, metrics: Metrics) -> None:
         self._backend = backend
         self._metrics = metrics
 
     async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
+        """See `WorkerBackend.call`."""
         try:
             return await self._backend.call(model, role, items)
         except WorkerDied:

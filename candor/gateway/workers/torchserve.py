@@ -14,15 +14,21 @@ from candor.gateway.workers.protocol import (
 )
 from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
 
-# TorchServe says RESOURCE_EXHAUSTED "Worker died." for a killed worker, INTERNAL for a model it
-# does not know yet or a full queue, CANCELLED for a broken stream; only these are ours to fix.
+# TorchServe returns RESOURCE_EXHAUSTED "Worker died." for a killed worker, INTERNAL for a model it
+# does not know yet or a full queue, CANCELLED for a broken stream.  These here are faults of the
+# gateway or the handler, which a repeated call would meet again.
 _PERMANENT = (StatusCode.INVALID_ARGUMENT, StatusCode.UNIMPLEMENTED, StatusCode.UNAUTHENTICATED)
-# Under way when the worker was killed, or when it took longer than a call may.
+# The call was under way when the worker was killed, or it took longer than a call may.
 _DEATHS = (StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEEDED)
 
 
 class TorchServeBackend:
-    """One channel to one TorchServe; make it inside the event loop that uses it."""
+    """One channel to one TorchServe; make it inside the event loop that uses it.
+
+    Args:
+        address: HOST:PORT of its gRPC inference API.
+        call_seconds: how long one call may take.
+    """
 
     def __init__(self, address: str, call_seconds: float) -> None:
         options = [
@@ -65,8 +71,8 @@ def _answers(prediction: bytes, count: int) -> list[bytes]:
     try:
         answers = wire.unpack_list(prediction)
     except wire.WireError as err:
-        # TorchServe hands out its own error texts as predictions with status OK.
-        raise WorkerFault(f"not a list of answers: {prediction[:100]!r}") from err
+        # TorchServe returns its own error texts as predictions with status OK.
+        raise WorkerFault(f"expected a list of answers, got {prediction[:100]!r}") from err
     if len(answers) != count:
-        raise WorkerFault(f"got {len(answers)} answers to {count} items")
+        raise WorkerFault(f"expected {count} answers, got {len(answers)}")
     return answers
