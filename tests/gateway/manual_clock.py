@@ -13,7 +13,7 @@ _REAL_SECONDS = 10.0  # that a scenario may take at most
 
 
 class ManualClock:
-    """Implements `candor.gateway.clock.Clock`; whoever sleeps is woken in order of time.
+    """Implements `candor.gateway.clock.Clock`; tasks that sleep are woken in order of time.
 
     `run` runs a scenario in an event loop of its own.  Whenever no task can go on, the clock jumps
     to the next moment for which a task waits.
@@ -107,6 +107,6 @@ class _IdleSelector(selectors.DefaultSelector):
         self._when_idle = when_idle
 
     def select(self, timeout: float | None = None) -> Any:
-        # The loop asks to wait only when no callback is ready.
+        # The loop waits only when no callback is ready.
         is_idle = timeout is None or timeout > 0
         return super().select(0 if is_idle and self._when_idle() else timeout)

@@ -32,7 +32,7 @@ def test_chunks_grow_until_a_newcomer_gets_a_short_one() -> None:
     assert [sizer.begin("long", 8, has_newcomer=has) for has in comers] == [5, 10, 20, 20, 5, 10]
     assert sizer.begin("short", 8, has_newcomer=True) == 5
     assert sizer.begin("short", 8, has_newcomer=False) == 10
-    assert sizer.begin("long", 8, has_newcomer=False) == 5  # whoever comes next waits no longer
+    assert sizer.begin("long", 8, has_newcomer=False) == 5  # the next newcomer waits no longer
 
 
 def test_batch_shrinks_until_its_chunk_is_worth_the_transfer() -> None:

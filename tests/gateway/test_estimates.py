@@ -36,7 +36,7 @@ def test_estimates_grow_with_what_is_ahead(clock: ManualClock) -> None:
         service_class = scheduler.service_class(Priority.EXPLAIN, item)
         assert (
             scheduler.whole_result_seconds([item], "a", service_class) < 1.0
-        )  # nothing measured, no refusal
+        )  # nothing is measured, so nothing is rejected
         await outcome_of(scheduler, explain(60))
         idle = scheduler.first_result_seconds("a", service_class)
         assert scheduler.whole_result_seconds([item], "a", service_class) > 2 * idle

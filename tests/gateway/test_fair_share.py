@@ -12,7 +12,7 @@ def test_charges_count_by_weight() -> None:
     assert (shares.virtual_time("a"), shares.virtual_time("b")) == (2.0, 1.0)
 
 
-def test_nobody_saves_up_while_away() -> None:
+def test_key_saves_nothing_up_while_away() -> None:
     shares: FairShares[str] = FairShares()
     shares.join("busy")
     shares.charge("busy", 10.0)
@@ -20,7 +20,7 @@ def test_nobody_saves_up_while_away() -> None:
     assert shares.virtual_time("new") == 10.0
 
 
-def test_nobody_escapes_by_leaving() -> None:
+def test_key_escapes_no_charge_by_leaving() -> None:
     shares: FairShares[str] = FairShares()
     shares.join("patient")
     shares.join("greedy")
@@ -30,7 +30,7 @@ def test_nobody_escapes_by_leaving() -> None:
     assert shares.virtual_time("greedy") == 5.0
 
 
-def test_those_who_left_are_forgotten() -> None:
+def test_keys_that_left_are_forgotten() -> None:
     shares: FairShares[int] = FairShares()
     shares.join(-1)
     for tenant in range(1000):

@@ -12,7 +12,7 @@ from tests.gateway.searches import explain, outcome_of, scheduler_of
 
 
 def steps_of(calls: list[list[SearchItem]], target: int) -> int:
-    """Image-steps asked for with this target, which stands for who asked."""
+    """Steps requested for this target, which stands for the client."""
     return sum(item.chunk_steps for call in calls for item in call if item.target == target)
 
 
@@ -81,7 +81,7 @@ def test_short_search_shares_no_batch_with_long_ones_and_starves_none(clock: Man
     assert all(len({item.target for item in call}) == 1 for call in calls)
     lone = [call for call in calls if call[0].target == 1]
     assert sum(call[0].step == 0 for call in lone) == 60
-    assert len(calls) > len(lone)  # a stream of short ones starves nobody
+    assert len(calls) > len(lone)  # a stream of short ones starves no long one
 
 
 def test_short_search_takes_its_few_chunks_in_a_row(clock: ManualClock) -> None:

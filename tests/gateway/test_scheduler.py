@@ -100,10 +100,10 @@ def test_several_workers_compute_at_once_and_change_no_result(clock: ManualClock
         await scheduler.close()
         return results, backend.most_in_flight, max(len(call) for call in backend.search_calls)
 
-    alone, one_flying, whole_batch = clock.run(scenario(1))
-    spread, three_flying, third_of_it = clock.run(scenario(3))
-    assert (one_flying, whole_batch) == (1, 6)
-    assert (three_flying, third_of_it) == (3, 2)
+    alone, one_call, whole_batch = clock.run(scenario(1))
+    spread, three_calls, third_of_it = clock.run(scenario(3))
+    assert (one_call, whole_batch) == (1, 6)
+    assert (three_calls, third_of_it) == (3, 2)
     for expected, got in zip(alone, spread, strict=True):
         np.testing.assert_array_equal(got.image, expected.image)
 
@@ -121,10 +121,10 @@ def test_rejected_item_harms_no_other_of_its_batch(clock: ManualClock) -> None:
         assert len(backend.search_calls[0]) == 3
         return outcomes
 
-    first, refused, last = clock.run(scenario())
-    assert isinstance(refused, ServiceError)
-    assert refused.code is ErrorCode.INVALID_INPUT
-    assert refused.violations[0].field == "seed"
+    first, rejected, last = clock.run(scenario())
+    assert isinstance(rejected, ServiceError)
+    assert rejected.code is ErrorCode.INVALID_INPUT
+    assert rejected.violations[0].field == "seed"
     assert first.end.steps == last.end.steps == 12
 
 
@@ -178,7 +178,7 @@ def test_cancelled_search_makes_room_only_when_its_chunk_is_back(clock: ManualCl
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert scheduler.search_count == 1  # the waiting ones have gone, the flying one has not
+        assert scheduler.search_count == 1  # the waiting ones have gone, the one in flight has not
         await clock.until(lambda: not backend.in_flight)
         await clock.advance(0.01)
         assert scheduler.search_count == 0

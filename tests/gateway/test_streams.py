@@ -76,9 +76,9 @@ def assert_all_stops(servers: Servers) -> None:
 def test_grpc_stream_shows_progress_and_ends_with_the_answer_of_explain(
     slow_servers: Servers, png: bytes
 ) -> None:
-    asked = request(png, steps=300, targets=[{"index": 0}, {"index": 2}], no_cache=True)
-    *progress, last = slow_servers.client.explain_stream(asked, request_id="same")
-    assert last.result == slow_servers.client.explain(asked, request_id="same")
+    sent = request(png, steps=300, targets=[{"index": 0}, {"index": 2}], no_cache=True)
+    *progress, last = slow_servers.client.explain_stream(sent, request_id="same")
+    assert last.result == slow_servers.client.explain(sent, request_id="same")
     assert last.progress is None
     reported = [event.progress for event in progress]
     assert all(one is not None and one.step_count == 300 for one in reported)
@@ -98,19 +98,19 @@ def test_first_result_waits_for_no_pause(png: bytes) -> None:
     pause = 3.0
     for servers in opened(progress_seconds=pause, chunk_seconds=0.05):
         servers.backend.call_seconds = 0.1  # 2000 steps are 40 calls or more
-        begun = time.monotonic()
+        started = time.monotonic()
         for event in servers.client.explain_stream(request(png, steps=LONG_STEPS)):
             if event.progress is not None and event.progress.step > 0:
                 break
-        assert time.monotonic() - begun < pause
+        assert time.monotonic() - started < pause
 
 
 def test_rest_stream_is_the_same_as_events_with_heartbeats(
     slow_servers: Servers, png: bytes
 ) -> None:
-    asked = body(png, steps=300)
+    sent = body(png, steps=300)
     response = slow_servers.rest.post(
-        "/v1/explain/stream", json=asked, headers={"x-request-id": "same"}
+        "/v1/explain/stream", json=sent, headers={"x-request-id": "same"}
     )
     assert response.headers["content-type"] == "text/event-stream"
     assert response.headers["x-request-id"] == "same"
@@ -178,8 +178,8 @@ def test_closing_a_stream_ends_the_work(slow_servers: Servers, png: bytes) -> No
     events.close()
     assert_all_stops(slow_servers)
     slow_servers.backend.search_calls.clear()
-    asked = body(png, steps=LONG_STEPS)
-    with slow_servers.rest.stream("POST", "/v1/explain/stream", json=asked) as response:
+    sent = body(png, steps=LONG_STEPS)
+    with slow_servers.rest.stream("POST", "/v1/explain/stream", json=sent) as response:
         next(response.iter_lines())
         until(lambda: is_searching(slow_servers))
     assert_all_stops(slow_servers)
@@ -227,8 +227,8 @@ def test_rest_timeout_brings_a_partial_answer(
 
 def test_rejected_whole_result_says_how_long_it_takes(slow_servers: Servers, png: bytes) -> None:
     slow_servers.client.explain(request(png, steps=60, seed=3))  # chunks have been measured
-    asked = body(png, steps=LONG_STEPS, timeout_seconds=0.5, allow_partial=False)
-    response = slow_servers.rest.post("/v1/explain", json=asked)
+    sent = body(png, steps=LONG_STEPS, timeout_seconds=0.5, allow_partial=False)
+    response = slow_servers.rest.post("/v1/explain", json=sent)
     assert response.status_code == 504
     assert "the whole result takes about" in response.json()["error"]["message"]
     with pytest.raises(ServiceError) as caught:

@@ -118,8 +118,8 @@ def test_a_version_named_answers_and_says_so(versions: Servers, version: str) ->
 
 
 def test_versions_are_listed_and_the_primary_is_the_default(versions: Servers) -> None:
-    told = [(one.model.version, one.is_default) for one in versions.client.list_models().models]
-    assert told == [("1.2", True), ("1.3", False), ("2.0", False)]
+    listed = [(one.model.version, one.is_default) for one in versions.client.list_models().models]
+    assert listed == [("1.2", True), ("1.3", False), ("2.0", False)]
     assert versions.client.get_model().model.version == "1.2"
     page = versions.rest.get("/").text
     assert [name for name in ("linear", *MODELS) if f"<option>{name}</option>" in page] == [
@@ -172,8 +172,8 @@ def test_requests_count_for_the_version_that_answered(
     after = {model: requests_of(versions, model) for model in MODELS}
     for model in MODELS:
         assert after[model] - before[model] == answers.count(model.partition("@")[2])
-    told = [record.fields["model"] for record in caplog.records]
-    assert told == [f"linear@{version}" for version in answers]
+    logged = [record.fields["model"] for record in caplog.records]
+    assert logged == [f"linear@{version}" for version in answers]
 
 
 def test_a_failing_canary_counts_for_itself() -> None:
@@ -260,8 +260,8 @@ def test_a_worker_with_another_version_gets_no_requests(caplog: pytest.LogCaptur
 
 
 def test_open_inference_serves_versions_on_both_transports(versions: Servers) -> None:
-    told = versions.rest.get("/v2/models/linear").json()
-    assert told["versions"] == ["1.3", "1.2", "2.0"]
+    metadata = versions.rest.get("/v2/models/linear").json()
+    assert metadata["versions"] == ["1.3", "1.2", "2.0"]
     tensor = {
         "name": "image",
         "datatype": "FP32",
@@ -269,7 +269,7 @@ def test_open_inference_serves_versions_on_both_transports(versions: Servers) ->
         "data": IMAGES[:2].ravel().tolist(),
     }
     stub = inference_pb2_grpc.GRPCInferenceServiceStub(versions.channel)
-    for version in told["versions"]:
+    for version in metadata["versions"]:
         path = f"/v2/models/linear/versions/{version}"
         assert versions.rest.get(f"{path}/ready").json()["ready"] is True
         answer = versions.rest.post(f"{path}/infer", json={"inputs": [tensor]}).json()
@@ -280,9 +280,9 @@ def test_open_inference_serves_versions_on_both_transports(versions: Servers) ->
         response = stub.ModelInfer(request)
         assert (response.model_name, response.model_version) == ("linear", version)
         assert list(response.outputs[0].contents.int64_contents) == answer["outputs"][0]["data"]
-    refused = versions.rest.get("/v2/models/linear/versions/9")
-    assert refused.status_code == 404
-    assert refused.json()["error"] == "version: expected one of 1.3, 1.2, 2.0, got '9'"
+    rejected = versions.rest.get("/v2/models/linear/versions/9")
+    assert rejected.status_code == 404
+    assert rejected.json()["error"] == "version: expected one of 1.3, 1.2, 2.0, got '9'"
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name="linear@1.2", version="2.0"))
     assert caught.value.details() == "version: expected one of 1.2, got '2.0'"

@@ -141,7 +141,7 @@ class Dispatcher:
     async def _send_chunk(self, batch: list[Job]) -> None:
         try:
             chunk = self._sized(batch)
-            begun = self._clock.now()
+            started_at = self._clock.now()
             items = [job.packed(chunk.steps) for job in batch]
             with self._telemetry.span(batch, chunk.steps):
                 answers = await self._call(items)
@@ -152,7 +152,7 @@ class Dispatcher:
         except Exception as err:
             _fail(batch, err)
         else:
-            self._take_chunk(chunk, answers, self._clock.now() - begun)
+            self._take_chunk(chunk, answers, self._clock.now() - started_at)
         finally:
             for job in batch:
                 job.mark_returned()
@@ -187,7 +187,7 @@ class Dispatcher:
 
     async def _send_endings(self, endings: list[Ending]) -> None:
         """A call of its own that takes no step: it is back soon and delays the others little."""
-        begun = self._clock.now()
+        started_at = self._clock.now()
         searches = [ending.search for ending in endings]
         try:
             with self._telemetry.span(searches, 0):
@@ -198,7 +198,7 @@ class Dispatcher:
         except Exception as err:
             _fail(endings, err)
         else:
-            self._sizer.record_ending(self._clock.now() - begun)
+            self._sizer.record_ending(self._clock.now() - started_at)
             for ending, answer in zip(endings, answers, strict=True):
                 self._take_ending(ending, answer)
 

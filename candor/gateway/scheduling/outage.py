@@ -59,5 +59,5 @@ def count_death(batch: Sequence[Job]) -> None:
 
 
 def is_isolated(job: Job) -> bool:
-    """Whether ``job`` is suspected of killing workers, and so is sent without others."""
+    """Whether ``job`` may be what kills the workers, and so is sent without others."""
     return job.deaths >= ISOLATED_DEATHS
