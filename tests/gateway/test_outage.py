@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.gateway.scheduling.outage import POISONED_DEATHS
+from candor.gateway.scheduling.outage import POISONED_DEATHS, Outage
 from candor.gateway.workers.codec import SearchOutcome
 from tests.gateway.linear_worker import DEADLY_SEED, LinearBackend
 from tests.gateway.manual_clock import ManualClock
@@ -82,3 +82,26 @@ def test_poisoned_search_fails_and_no_other_with_it(clock: ManualClock) -> None:
     assert poisoned.code is ErrorCode.SEARCH_FAILED
     assert poisoned.retry_seconds is None
     assert backend.death_count == POISONED_DEATHS
+
+
+def test_outage_pauses_longer_and_longer_until_it_is_time_to_give_up(clock: ManualClock) -> None:
+    async def scenario() -> list[float]:
+        outage = Outage(clock, give_up_seconds=3.0)
+        assert outage.pause_seconds == 0.0
+        pauses = []
+        while outage.go_on():
+            pauses.append(outage.pause_seconds)
+            await clock.advance(outage.pause_seconds)
+        return pauses
+
+    assert clock.run(scenario()) == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0])
+
+
+def test_outage_that_has_ended_begins_anew(clock: ManualClock) -> None:
+    outage = Outage(clock, give_up_seconds=0.15)
+    assert outage.go_on()
+    assert not outage.go_on()  # 0.2 seconds from now would be too late
+    outage.end()
+    assert outage.pause_seconds == 0.0
+    assert outage.go_on()
+    assert outage.pause_seconds == pytest.approx(0.1)

@@ -271,6 +271,20 @@ def test_deadline_brings_the_best_so_far_in_time_and_marked(clock: ManualClock) 
     clock.run(scenario())
 
 
+def test_equal_pairs_at_the_deadline_cost_one_call_for_the_best_so_far(clock: ManualClock) -> None:
+    async def scenario() -> list[SearchItem]:
+        pool = Pool(clock, call_seconds=0.01)
+        await pool.results([explain(40, seed=9)])
+        first, second = await pool.results_within(0.2, [explain(2000), explain(2000)])
+        assert first.outcome is second.outcome
+        assert first.outcome.is_partial
+        await pool.scheduler.close()
+        return [item for call in pool.backend.search_calls for item in call]
+
+    items = clock.run(scenario())
+    assert sum(item.chunk_steps == 0 for item in items) == 1
+
+
 def test_deadline_of_one_does_not_end_the_search_of_another(clock: ManualClock) -> None:
     async def scenario() -> None:
         pool = Pool(clock, call_seconds=0.01)

@@ -39,6 +39,7 @@ class _Chunk:
 
     @property
     def is_of_searches(self) -> bool:
+        """Whether it advances searches, and is not a saliency job."""
         return not isinstance(self.batch[0], SaliencyJob)
 
 

@@ -51,6 +51,7 @@ class AnsweredRequest:
 
     @classmethod
     def of(cls, admitted: AdmittedRequest, image: pixels.Pixels) -> Self:
+        """The answered request of ``admitted`` with its decoded image."""
         return cls(admitted.model, admitted.key, admitted.context.request_id, image)
 
 

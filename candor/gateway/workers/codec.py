@@ -42,6 +42,7 @@ class SearchOutcome:
 
     @property
     def byte_count(self) -> int:
+        """Bytes of all arrays."""
         return self.image.nbytes + self.logits_before.nbytes + self.logits_after.nbytes
 
 

@@ -42,6 +42,7 @@ class TorchServeBackend:
         self._call_seconds = call_seconds
 
     async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
+        """See `WorkerBackend.call`."""
         # Metadata does not reach a handler, the input map does.
         trace = {key: value.encode() for key, value in tracing.to_send().items()}
         request = inference_pb2.PredictionsRequest(
@@ -55,6 +56,7 @@ class TorchServeBackend:
         return _answers(response.prediction, len(items))
 
     async def close(self) -> None:
+        """Closes the channel; calls in flight fail."""
         await self._channel.close()
 
 
