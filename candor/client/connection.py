@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
+from candor.contracts import headers
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.gateway.access.request_context import TENANT_KEY
 from candor.rpc import status
 
 OPTIONS = [
@@ -64,9 +64,9 @@ class Connection:
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
         key = self.key or os.environ.get(KEY_VARIABLE, "")
         sent = (
-            ("x-request-id", request_id),
-            (TENANT_KEY, self.tenant),
-            ("authorization", f"Bearer {key}" if key else ""),
+            (headers.REQUEST_ID, request_id),
+            (headers.TENANT, self.tenant),
+            (headers.AUTHORIZATION, f"Bearer {key}" if key else ""),
         )
         return tuple((name, value) for name, value in sent if value)
 

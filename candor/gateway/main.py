@@ -1,4 +1,4 @@
-"""The gateway process: both doors over one service in one event loop."""
+"""The gateway process: gRPC and REST over one service in one event loop."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,6 @@ from http.server import HTTPServer
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,29 +25,25 @@ from candor.gateway.observability.request_log import JsonLines, RequestLog
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
-from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
 from candor.gateway.transport.grpc.server import GrpcServer
-from candor.gateway.transport.rest.annotations import add_annotations
-from candor.gateway.transport.rest.endpoints import make_app
+from candor.gateway.transport.parts import Parts
+from candor.gateway.transport.rest.app import make_app
 from candor.gateway.transport.rest.health import make_health_app
 from candor.gateway.transport.rest.http_protocol import protocol_with
-from candor.gateway.transport.rest.open_inference import add_open_inference
-from candor.gateway.transport.rest.reports import add_reports
-from candor.gateway.web.assets import add_assets
-from candor.gateway.web.console import add_console
 from candor.gateway.workers.protocol import WorkerBackend
 from candor.gateway.workers.torchserve import TorchServeBackend
+from candor.store.annotations import Annotations
 from candor.store.engine import Store, StoreError, open_store
 from candor.store.reports import Reports
 from candor.tracing import NO_TRACING, Tracing, start_tracing
 
 _STARTING_PAUSE_SECONDS = 0.5  # between two checks of readiness before the first good one
-_LAST_ANSWERS_SECONDS = 5.0  # for answers already computed to reach their callers
+_LAST_RESPONSES_SECONDS = 5.0  # for responses that are already computed to reach their clients
 _log = logging.getLogger("gateway.main")
 
 
 class _QuietServer(uvicorn.Server):
-    """Uvicorn that leaves signals to us: both doors have to drain together."""
+    """Uvicorn that leaves signals to us: both transports have to drain together."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -56,15 +51,15 @@ class _QuietServer(uvicorn.Server):
 
 
 class Gateway:
-    """Both doors and the watch over readiness.
+    """Both transports over one service, and the regular check of readiness.
 
     Attributes:
-        metrics: what is counted; told at ``metrics_port`` where the settings name one.
-        grpc_port, rest_port, metrics_port, health_port: where the doors really listen, known once
-            started.
+        metrics: what is counted; exposed at ``metrics_port`` if the settings name one.
+        grpc_port, rest_port, metrics_port, health_port: where the servers listen, known once
+            they have started.
 
     Raises:
-        KeyFileError, OSError: on making it, keys or certificates cannot be used.
+        KeyFileError, OSError: on construction, if keys or certificates cannot be used.
     """
 
     def __init__(
@@ -76,25 +71,21 @@ class Gateway:
         self.metrics = Metrics(settings.models, settings.metric_tenants, primaries)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
-        observer = RequestLog(self.metrics, tracing)
-        self._certificates = Certificates(settings) if settings.tls_cert else None
-        quotas = Quotas(settings.quota, settings.tenant_quotas)
-        authorizer = Authorizer(settings, quotas)
-        self.service = CandorService(backend, settings, self.metrics, tracing, quotas)
         self._store = open_store(settings.store_url) if settings.store_url else None
-        self._reports = reports = _report_service(self._store, settings)
-        protocol = OpenInference(self.service)
-        self._grpc = self._grpc_door(observer, authorizer, protocol, reports)
-        self._socket = _listen(settings.host, settings.rest_port)
-        app = self._rest_app(observer, authorizer, protocol, reports)
-        self._rest = _http_server(app, settings.header_seconds, self._certificates)
-        self._health = self._health_door()
+        self._parts = self._make_parts(backend, tracing)
+        self.service = self._parts.service
+        self._certificates = Certificates(settings) if settings.tls_cert else None
+        self._grpc = GrpcServer(self._parts, self._certificates)
         self.grpc_port = self._grpc.port
+        self._socket = _listen(settings.host, settings.rest_port)
         self.rest_port = int(self._socket.getsockname()[1])
+        app = make_app(self._parts, grpc_port=self.grpc_port)
+        self._rest = _http_server(app, settings.header_seconds, self._certificates)
+        self._health = self._health_server()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Opens both doors at once; until the models answer, they say so."""
+        """Opens both transports at once; they report that they are not ready until models are."""
         self._start_exposition()
         await self._grpc.start()
         self._http_tasks = [asyncio.create_task(self._rest.serve(sockets=[self._socket]))]
@@ -106,14 +97,14 @@ class Gateway:
         _log.info("gRPC on port %d, REST on port %d", self.grpc_port, self.rest_port)
 
     async def stop(self) -> None:
-        """NOT_SERVING first, so that traffic turns away; then drain, then close."""
+        """NOT_SERVING first, so that load balancers send no more requests; then drain and close."""
         self._set_ready(False)
         await self._grpc.announce_drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.service.drain()
-        await self._grpc.stop(_LAST_ANSWERS_SECONDS)
+        await self._grpc.stop(_LAST_RESPONSES_SECONDS)
         self._rest.should_exit = True
         if self._health is not None:
             self._health[0].should_exit = True
@@ -124,50 +115,22 @@ class Gateway:
         if self._store is not None:
             self._store.close()
 
-    def _grpc_door(
-        self,
-        observer: RequestLog,
-        authorizer: Authorizer,
-        protocol: OpenInference,
-        reports: ReportService | None,
-    ) -> GrpcServer:
-        settings = self._settings
-        return GrpcServer(
-            self.service,
-            observer,
-            f"{settings.host}:{settings.grpc_port}",
-            authorizer,
-            open_inference=OpenInferenceServicer(
-                protocol, observer, lambda: self._is_ready, settings.build_version
-            ),
-            certificates=self._certificates,
-            reports=reports,
-            reflects=settings.reflection,
+    def _make_parts(self, backend: WorkerBackend, tracing: Tracing) -> Parts:
+        settings, store = self._settings, self._store
+        quotas = Quotas(settings.quota, settings.tenant_quotas)
+        service = CandorService(backend, settings, self.metrics, tracing, quotas)
+        return Parts(
+            settings=settings,
+            service=service,
+            open_inference=OpenInference(service),
+            authorizer=Authorizer(settings, quotas),
+            request_log=RequestLog(self.metrics, tracing),
+            is_ready=lambda: self._is_ready,
+            reports=None if store is None else _report_service(store, settings),
+            annotations=None if store is None else _annotations(store, settings),
         )
 
-    def _rest_app(
-        self,
-        observer: RequestLog,
-        authorizer: Authorizer,
-        protocol: OpenInference,
-        reports: ReportService | None,
-    ) -> FastAPI:
-        settings = self._settings
-        app = make_app(self.service, observer, lambda: self._is_ready, settings, authorizer)
-        add_open_inference(app, protocol, observer, lambda: self._is_ready, settings)
-        _add_store(app, self._store, reports, observer, settings)
-        add_console(
-            app,
-            self.service,
-            grpc_port=self._grpc.port,
-            has_annotations=self._store is not None,
-            has_docs=settings.docs,
-            needs_keys=authorizer.needs_keys,
-        )
-        add_assets(app)
-        return app
-
-    def _health_door(self) -> tuple[uvicorn.Server, socket.socket] | None:
+    def _health_server(self) -> tuple[uvicorn.Server, socket.socket] | None:
         settings = self._settings
         if settings.health_port is None:
             return None
@@ -203,15 +166,15 @@ class Gateway:
 
     async def _count_reports(self) -> None:
         try:
-            if self._reports is not None:
-                self.metrics.set_jobs(await self._reports.counts())
+            if self._parts.reports is not None:
+                self.metrics.set_jobs(await self._parts.reports.counts())
         except SQLAlchemyError:  # the store may come back
             _log.exception("report jobs not counted")
 
     async def _check(self) -> bool:
         try:
             return await self.service.ready()
-        except Exception:  # the watch must outlive whatever a worker answers
+        except Exception:  # the check must continue after any failure of a worker
             _log.exception("check of readiness failed")
             return False
 
@@ -224,40 +187,26 @@ def _http_server(
         http=protocol_with(header_seconds),
         ws="none",
         log_config=None,
-        access_log=False,  # ours has the request id and the error code
+        access_log=False,  # the request log has the request id and the error code too
         server_header=False,
-        # A connection's later requests could else inherit what an earlier one set.
+        # Otherwise later requests of a connection could inherit what an earlier one set.
         reset_contextvars=True,
-        timeout_graceful_shutdown=int(_LAST_ANSWERS_SECONDS),
+        timeout_graceful_shutdown=int(_LAST_RESPONSES_SECONDS),
         ssl_context_factory=(lambda *_: certificates.context) if certificates else None,
     )
     return _QuietServer(config)
 
 
-def _report_service(store: Store | None, settings: Settings) -> ReportService | None:
-    if store is None:
-        return None
+def _report_service(store: Store, settings: Settings) -> ReportService:
     return ReportService(Reports(store), settings.make_routes(), settings.reports_dir)
 
 
-def _add_store(
-    app: FastAPI,
-    store: Store | None,
-    reports: ReportService | None,
-    observer: RequestLog,
-    settings: Settings,
-) -> None:
-    """What needs a store joins the REST door where one is configured."""
-    if store is None or reports is None:
-        return
-    add_annotations(
-        app,
+def _annotations(store: Store, settings: Settings) -> Annotations:
+    return Annotations(
         store,
-        observer,
         annotators_per_image=settings.annotators_per_image,
         lease_seconds=settings.lease_seconds,
     )
-    add_reports(app, reports, observer, body_seconds=settings.body_seconds)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -265,7 +214,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
-    listener.listen()  # callers wait in line for the moment until the server takes over
+    listener.listen()  # connections wait here until the server accepts them
     return listener
 
 

@@ -110,7 +110,7 @@ def test_only_json_is_taken_so_that_other_sites_must_ask_first(rest: httpx.Clien
     body = '{"annotator": "mallory"}'
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         response = rest.post("/v1/annotations:next", content=body, headers={"content-type": kind})
-        assert "allowed application/json" in refused(response)["request"]
+        assert "expected content type application/json" in refused(response)["request"]
 
 
 def test_api_is_described(rest: httpx.Client) -> None:

@@ -19,15 +19,18 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from fastapi import FastAPI
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import ValidationError
 
-from candor.gateway.access.authorizer import Anybody, rule_of_method, rule_of_path
 from candor.gateway.access.keys import Scope, add_key, revoke_key
 from candor.gateway.access.quotas import Quota
+from candor.gateway.access.rules import Access, DeclaredPath, rule_of_method, rule_of_path
 from candor.gateway.config.settings import Settings
+from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
+from candor.gateway.transport.grpc.servicers import CandorServicer, ReportServicer
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from candor.rpc.pb.openinference import inference_pb2
@@ -131,7 +134,9 @@ def test_rest_answers_403_and_names_the_scope_that_is_missing(guarded: Any, png:
     response = servers.rest.post("/v1/explain", json=body, headers=bearer(keys["predict"]))
     assert response.status_code == 403
     assert "insufficient_scope" in response.headers["www-authenticate"]
-    assert response.json()["error"]["message"] == "scope: got predict of 'predict', needs explain"
+    assert (
+        response.json()["error"]["message"] == "scope: expected explain, got predict of 'predict'"
+    )
     for name in ("explain", "admin"):
         answer = servers.rest.post("/v1/explain", json=body, headers=bearer(keys[name]))
         assert answer.status_code == 200, answer.text
@@ -252,7 +257,7 @@ def test_report_jobs_need_their_scope_on_both_doors(guarded: Any) -> None:
     for name in ("predict", "explain", "annotate"):
         response = servers.rest.get("/v1/reports", headers=bearer(keys[name]))
         assert response.status_code == 403
-        assert response.json()["error"]["message"].endswith("needs report")
+        assert response.json()["error"]["message"].startswith("scope: expected report")
         metadata = tuple(bearer(keys[name]).items())
         code, _ = grpc_error(stub.CreateReport, request, metadata=metadata)
         assert code is grpc.StatusCode.PERMISSION_DENIED
@@ -264,26 +269,83 @@ def test_report_jobs_need_their_scope_on_both_doors(guarded: Any) -> None:
     assert response.status_code == 404, "of another tenant"
 
 
-def test_no_path_and_no_method_is_forgotten(guarded: Any) -> None:
-    """What no rule names is for admins: a route that is, shows here."""
-    servers = guarded[0]
-    meant_for_admins = {rule_of_path("/metrics"), rule_of_method("/candor.v1.Other/Do")}
-    assert meant_for_admins == {Scope.ADMIN}
-    app = servers.gateway._rest.config.app
-    for path in {getattr(route, "path", "") for route in app.routes} - {"/docs/oauth2-redirect"}:
-        assert rule_of_path(path.replace("{", "").replace("}", "")) is not Scope.ADMIN, path
-    for file in (pb.DESCRIPTOR, reports_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR):
+# --- rules -------------------------------------------------------------------------------------
+
+PUBLIC_PATHS = {
+    *("/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready"),
+    *("/login", "/logout", "/pages/sample.png", "/pages/{name}"),
+}
+
+
+def application(servers: Servers) -> FastAPI:
+    return servers.gateway._rest.config.app
+
+
+def test_every_path_declares_who_may_call_it(guarded: Any) -> None:
+    routes = application(guarded[0]).routes
+    assert all(isinstance(route, DeclaredPath) for route in routes)
+    public = {route.path for route in routes if route.rule is Access.PUBLIC}
+    assert public == PUBLIC_PATHS
+    assert Scope.ADMIN not in {route.rule for route in routes}
+
+
+def test_every_grpc_method_declares_who_may_call_it() -> None:
+    for servicer, file in (
+        (CandorServicer, pb.DESCRIPTOR),
+        (ReportServicer, reports_pb2.DESCRIPTOR),
+        (OpenInferenceServicer, inference_pb2.DESCRIPTOR),
+    ):
         for service in file.services_by_name.values():
-            for method in service.methods:
-                assert rule_of_method(f"/{service.full_name}/{method.name}") is not Scope.ADMIN
+            for name in service.methods_by_name:
+                assert rule_of_method(getattr(servicer, name)) is not Scope.ADMIN, name
+
+
+@pytest.mark.parametrize("needs_keys", [True, False])
+def test_openapi_shows_the_scope_of_every_path(
+    guarded: Any, servers: Servers, needs_keys: bool
+) -> None:
+    """A gateway without keys describes them as optional."""
+    app = application(guarded[0] if needs_keys else servers)
+    schema = app.openapi()
+    assert schema["components"]["securitySchemes"].keys() == {"bearer", "session"}
+    described = [route for route in app.routes if route.include_in_schema]
+    assert len(described) > 15
+    for route in described:
+        scopes = [route.rule.value] if isinstance(route.rule, Scope) else []
+        expected = [{"bearer": scopes}, {"session": scopes}, *([] if needs_keys else [{}])]
+        (method,) = route.methods
+        operation = schema["paths"][route.path][method.lower()]
+        assert operation["security"] == ([] if route.rule is Access.PUBLIC else expected)
+        assert all(scope in operation["description"] for scope in scopes)
+
+
+def test_what_declares_nothing_is_for_administrators(guarded: Any) -> None:
+    servers, keys, _ = guarded
+    assert rule_of_path(application(servers).routes, "GET", "/metrics") is Scope.ADMIN
+    assert rule_of_method(lambda request, context: None) is Scope.ADMIN
+    for name, http_status in (("predict", 403), ("admin", 404)):
+        response = servers.rest.get("/nowhere", headers=bearer(keys[name]))
+        assert response.status_code == http_status
 
 
 @pytest.mark.parametrize(
     "path", ["//v1/predict", "/v1/predict/", "/V1/predict", "/v1/predict\n", "/v1/../v1/models"]
 )
-def test_other_spellings_of_a_path_do_not_slip_through(path: str) -> None:
-    assert rule_of_path(path) is Scope.ADMIN
-    assert rule_of_path("/healthz/ready") is Anybody.OPEN
+def test_other_spellings_of_a_path_do_not_slip_through(servers: Servers, path: str) -> None:
+    routes = application(servers).routes
+    assert rule_of_path(routes, "POST", path) is Scope.ADMIN
+    assert rule_of_path(routes, "GET", "/healthz/ready") is Access.PUBLIC
+
+
+def test_rule_is_that_of_the_path_which_serves_the_request(servers: Servers) -> None:
+    routes = application(servers).routes
+    for method, path, rule in (
+        ("GET", "/v1/models/linear", Access.ANY_KEY),
+        ("POST", "/v1/models/linear:predict", Scope.PREDICT),
+        ("POST", "/v1/models/linear:explain", Scope.EXPLAIN),
+        ("DELETE", "/v1/predict", Scope.PREDICT),
+    ):
+        assert rule_of_path(routes, method, path) is rule
 
 
 # --- tokens ------------------------------------------------------------------------------------
@@ -297,7 +359,7 @@ def test_token_of_the_issuer_is_believed(
     assert servers.rest.post("/v1/predict", json=picture(png), headers=headers).status_code == 200
     body = {**picture(png), "targets": [{"index": 0}]}
     response = servers.rest.post("/v1/explain", json=body, headers=headers)
-    assert response.json()["error"]["message"] == "scope: got predict of 'user-7', needs explain"
+    assert response.json()["error"]["message"] == "scope: expected explain, got predict of 'user-7'"
     listed = bearer(token(signing_keys["rsa"], scope=["explain", 7], tenant=None))
     assert servers.rest.post("/v1/explain", json=body, headers=listed).status_code == 200
 
@@ -322,7 +384,7 @@ def test_token_with_a_wrong_claim_is_refused(
     headers = bearer(token(signing_keys["rsa"], **changes))
     response = guarded[0].rest.get("/v1/models", headers=headers)
     assert response.status_code == 401
-    assert "token refused" in response.json()["error"]["message"]
+    assert "token rejected" in response.json()["error"]["message"]
 
 
 def test_token_signed_otherwise_is_refused(guarded: Any, signing_keys: dict[str, Any]) -> None:
@@ -455,7 +517,7 @@ def test_page_that_the_key_does_not_open_says_so(guarded: Any) -> None:
     headers = {"accept": "text/html", "cookie": f"candor_key={keys['predict']}"}
     response = servers.rest.get("/annotate", headers=headers)
     assert response.status_code == 403
-    assert "needs annotate" in response.text
+    assert "expected annotate" in response.text
     assert "<form" in response.text
 
 

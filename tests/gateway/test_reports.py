@@ -410,7 +410,7 @@ def test_unknown_model_is_refused_by_name(servers: Servers) -> None:
 def test_only_json_begins_a_report_so_that_other_sites_must_ask_first(servers: Servers) -> None:
     headers = {"content-type": "text/plain"}
     error = refused(servers.rest.post("/v1/reports", content=b"{}", headers=headers), 400)
-    assert "allowed application/json" in error["message"]
+    assert "expected content type application/json" in error["message"]
 
 
 @pytest.mark.parametrize("name", ["reports/0", "reports/", "x", "reports/../../etc"])

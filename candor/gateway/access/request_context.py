@@ -1,4 +1,4 @@
-"""Who asks and how long they wait."""
+"""What the transport knows of a request: tenant, priority, deadline."""
 
 import math
 import re
@@ -8,23 +8,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from candor.contracts import headers as names
 from candor.contracts import limits
 from candor.contracts.errors import FieldViolation, invalid_input
 
-TENANT_KEY = "x-candor-tenant"
-PRIORITY_KEY = "x-candor-priority"
-TIMEOUT_KEY = "x-candor-timeout"
-HEADERS = {
-    TENANT_KEY: "Who shares the workers fairly with others; a key's own tenant goes before it.",
-    PRIORITY_KEY: "`report` steps behind interactive requests.",
-    TIMEOUT_KEY: "Seconds the request may take, like `timeout_seconds`.",
-}
 MAX_TENANT_CHARS = 64
-# Set by the guard for the rest of a request's task; None where nobody needs a key.
+# Set by the authorizer for the rest of a request's task; None in a gateway that needs no keys.
 tenant_of_key: ContextVar[str | None] = ContextVar("tenant_of_key", default=None)
-# Set by whoever watches a request; told the name of the model that works on it.
+# Set by the request log for the rest of a request's task; called with the name of the model that
+# serves the request once that is decided.
 report_model: ContextVar[Callable[[str], None]] = ContextVar(
-    "tell_model", default=lambda name: None
+    "report_model", default=lambda name: None
 )
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
@@ -42,9 +36,9 @@ class RequestContext:
     """What the transport knows of a request.
 
     Attributes:
-        tenant: who shares fairly with others; empty is a tenant like any other.
-        is_report: work nobody sits in front of.
-        deadline: `time.monotonic` at which nobody waits any more; inf without one.
+        tenant: shares the workers fairly with others; the empty name is a tenant like any other.
+        is_report: background work, for which no person waits.
+        deadline: `time.monotonic` after which the client no longer waits; inf without one.
         arrived: `time.monotonic` of the request's arrival.
     """
 
@@ -61,22 +55,22 @@ class RequestContext:
 def request_context_of(
     request_id: str, headers: dict[str, str], seconds_left: float | None
 ) -> RequestContext:
-    """The caller of a request with these headers or metadata, keys in lower case.
+    """The context of a request with these headers or metadata, keys in lower case.
 
-    The tenant is that of the key it came with; only where nobody needs one the headers name it.
+    The tenant is that of the client's key; the headers name it only where no keys are needed.
 
     Args:
-        seconds_left: of a deadline that the transport itself carries, None without one.
+        seconds_left: until the deadline that the transport itself carries, None without one.
     Raises:
         ServiceError: INVALID_INPUT.
     """
-    given = [_timeout(headers[TIMEOUT_KEY])] if TIMEOUT_KEY in headers else []
+    given = [_timeout(headers[names.TIMEOUT])] if names.TIMEOUT in headers else []
     if seconds_left is not None:
         given.append(seconds_left)
-    priority = headers.get(PRIORITY_KEY, "")
+    priority = headers.get(names.PRIORITY, "")
     if priority not in ("", "report"):
         raise invalid_input(
-            [FieldViolation(PRIORITY_KEY, f"got {priority[:60]!r}, allowed report")]
+            [FieldViolation(names.PRIORITY, f"expected report, got {priority[:60]!r}")]
         )
     arrived = time.monotonic()
     tenant = tenant_of_key.get()
@@ -90,7 +84,7 @@ def request_context_of(
 
 
 def named_tenant(headers: Mapping[str, str]) -> str:
-    return _UNPRINTABLE.sub("", headers.get(TENANT_KEY, ""))[:MAX_TENANT_CHARS]
+    return _UNPRINTABLE.sub("", headers.get(names.TENANT, ""))[:MAX_TENANT_CHARS]
 
 
 def _timeout(value: str) -> float:
@@ -99,6 +93,7 @@ def _timeout(value: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0.0 < seconds <= limits.MAX_TIMEOUT_SECONDS:
-        allowed = f"seconds in (0, {limits.MAX_TIMEOUT_SECONDS:g}]"
-        raise invalid_input([FieldViolation(TIMEOUT_KEY, f"got {value[:60]!r}, allowed {allowed}")])
+        expected = f"seconds in (0, {limits.MAX_TIMEOUT_SECONDS:g}]"
+        description = f"expected {expected}, got {value[:60]!r}"
+        raise invalid_input([FieldViolation(names.TIMEOUT, description)])
     return seconds

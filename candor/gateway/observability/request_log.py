@@ -1,4 +1,4 @@
-"""One JSON log line, one count and one span a request; what a caller hears of our own mistakes."""
+"""One JSON log line, one count and one span per request; internal errors become fixed messages."""
 
 import asyncio
 import json
@@ -31,8 +31,8 @@ _requests = logging.getLogger("gateway.requests")
 _faults = logging.getLogger("gateway.faults")
 
 
-def request_id(sent: str | None) -> str:
-    """The caller's own id, cut to 128 printable characters; a new one where nothing is left."""
+def usable_request_id(sent: str | None) -> str:
+    """The client's own id, cut to 128 printable characters; a new one if nothing is left."""
     cleaned = _UNPRINTABLE.sub("", sent or "")[:MAX_REQUEST_ID_CHARS]
     return cleaned or uuid.uuid4().hex
 
@@ -54,13 +54,13 @@ class JsonLines(logging.Formatter):
 
 
 @dataclass(slots=True)
-class Call:
-    """One request as its log line tells it; filled in as things become known.
+class LogEntry:
+    """What the log line of one request says; filled in as it becomes known.
 
     Attributes:
         verb: one of `candor.gateway.observability.metrics.VERBS`.
-        model: what was asked for, and from when it is known what works on it.
-        cached_count: explanations or probes that the cache answered.
+        model: the requested model; later the one that serves the request.
+        cached_count: explanations or probes that came from the cache.
         partial_count: those that the deadline cut short.
     """
 
@@ -71,24 +71,25 @@ class Call:
     partial_count: int = 0
 
     def __post_init__(self) -> None:
-        assert self.verb in VERBS, f"verb: got {self.verb!r}, allowed {VERBS}"
+        assert self.verb in VERBS, f"verb: expected one of {VERBS}, got {self.verb!r}"
 
     def set_model(self, name: str) -> None:
         self.model = name
 
-    def note(self, answer: BaseModel) -> None:
-        """What the log line tells of an answer."""
-        parts = getattr(answer, "explanations", getattr(answer, "results", ()))
+    def note(self, response: BaseModel) -> None:
+        """Counts the parts of a response, or of the result that an event of a stream carries."""
+        whole = getattr(response, "result", response)
+        parts = getattr(whole, "explanations", getattr(whole, "results", ()))
         self.cached_count = sum(part.from_cache for part in parts)
         self.partial_count = sum(part.is_partial for part in parts)
 
 
 class RequestLog:
-    """Watches the requests of all doors.
+    """Logs, counts and traces the requests of all transports.
 
     Args:
-        metrics: counts them.
-        tracing: makes a span of each, below the caller's own.
+        metrics: counts the requests.
+        tracing: makes a span of each request, below the client's own.
     """
 
     def __init__(self, metrics: Metrics, tracing: Tracing = NO_TRACING) -> None:
@@ -96,22 +97,22 @@ class RequestLog:
         self._tracer = tracing.tracer
 
     @contextmanager
-    def watch(self, call: Call, headers: Mapping[str, str]) -> Iterator[None]:
-        """Tells of the call when it ends; every exception leaves as a ServiceError.
+    def watch(self, entry: LogEntry, headers: Mapping[str, str]) -> Iterator[None]:
+        """Logs the request when it ends; every exception leaves as a ServiceError.
 
-        Of an exception nobody expected the caller hears a fixed sentence and the request id, the
-        log the traceback.
+        For an unexpected exception the client gets a fixed message with the request id, and the
+        log gets the traceback.
 
         Args:
             headers: or metadata, keys in lower case.
         """
         started, code = time.perf_counter(), "OK"
         span = self._tracer.start_span(
-            call.verb, context=tracing.received(headers), kind=SpanKind.SERVER
+            entry.verb, context=tracing.received(headers), kind=SpanKind.SERVER
         )
         # Never detached: a request has a task of its own, and a stream may be closed in another.
         context.attach(trace.set_span_in_context(span))
-        report_model.set(call.set_model)
+        report_model.set(entry.set_model)
         try:
             yield
         except ServiceError as err:
@@ -120,9 +121,9 @@ class RequestLog:
         except (asyncio.CancelledError, GeneratorExit):  # the latter ends a stream
             code = "CANCELLED"
             raise
-        except OperationalError as err:  # its disk is full or the database away: both may pass
+        except OperationalError as err:  # the disk is full or the database down: both may pass
             code = ErrorCode.MODEL_NOT_READY.value
-            _tell_fault(call)
+            _log_fault(entry)
             raise ServiceError(
                 ErrorCode.MODEL_NOT_READY,
                 "store: does not answer or is full; nothing was changed",
@@ -130,28 +131,28 @@ class RequestLog:
             ) from err
         except Exception as err:
             code = ErrorCode.INTERNAL.value
-            _tell_fault(call)
-            message = f"internal error, see the log for request {call.request_id}"
+            _log_fault(entry)
+            message = f"internal error, see the log for request {entry.request_id}"
             raise ServiceError(ErrorCode.INTERNAL, message) from err
         finally:
-            self._ended(call, code, time.perf_counter() - started, span)
+            self._ended(entry, code, time.perf_counter() - started, span)
 
-    def refused(self, request_id: str, headers: Mapping[str, str], error: ServiceError) -> None:
-        """Tells of a request that was turned away before anything looked into it."""
-        with suppress(ServiceError), self.watch(Call("refused", request_id), headers):
+    def rejected(self, request_id: str, headers: Mapping[str, str], error: ServiceError) -> None:
+        """Logs a request that was rejected before its content was read."""
+        with suppress(ServiceError), self.watch(LogEntry("refused", request_id), headers):
             raise error
 
-    def _ended(self, call: Call, code: str, seconds: float, span: Span) -> None:
-        self._metrics.request_ended(call.verb, call.model, code, seconds)
+    def _ended(self, entry: LogEntry, code: str, seconds: float, span: Span) -> None:
+        self._metrics.request_ended(entry.verb, entry.model, code, seconds)
         line: dict[str, str | int | float] = {
-            "request_id": call.request_id,
-            "verb": call.verb,
-            # The requested name is the caller's text: cut it, JSON escapes the rest.
-            "model": call.model[:64],
+            "request_id": entry.request_id,
+            "verb": entry.verb,
+            # The requested name is the client's text: cut it, JSON escapes the rest.
+            "model": entry.model[:64],
             "code": code,
             "seconds": round(seconds, 6),
-            "cached": call.cached_count,
-            "partial": call.partial_count,
+            "cached": entry.cached_count,
+            "partial": entry.partial_count,
         }
         _end_span(span, line)
         if span.get_span_context().is_valid:
@@ -159,9 +160,9 @@ class RequestLog:
         _requests.info("request", extra={"fields": line})
 
 
-def _tell_fault(call: Call) -> None:
-    fields = {"request_id": call.request_id}
-    _faults.exception("request %s", call.request_id, extra={"fields": fields})
+def _log_fault(entry: LogEntry) -> None:
+    fields = {"request_id": entry.request_id}
+    _faults.exception("request %s", entry.request_id, extra={"fields": fields})
 
 
 def _end_span(span: Span, line: Mapping[str, str | int | float]) -> None:

@@ -1,4 +1,4 @@
-"""What every page of the gateway shares: templates, safe headers, styles and scripts."""
+"""What every page of the gateway shares: templates, security headers, styles and scripts."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,8 @@ from fastapi import FastAPI, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse
+
+from candor.gateway.access.rules import Access, add_page
 
 _FOLDER = Path(__file__).parent / "pages"
 _ASSETS = frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in (".css", ".js"))
@@ -23,16 +25,14 @@ _TEMPLATES = Environment(
 
 
 def page(template: str, *, http_status: int = 200, **values: Any) -> Response:
-    """A page that runs scripts and styles of ours only."""
+    """A page that may load only our own scripts and styles."""
     html = _TEMPLATES.get_template(template).render(values)
     return HTMLResponse(html, status_code=http_status, headers=_HEADERS)
 
 
 def add_assets(app: FastAPI) -> None:
     """Styles and scripts under `/pages/`."""
-    app.add_api_route(
-        "/pages/{name}", _asset, methods=["GET"], include_in_schema=False, response_model=None
-    )
+    add_page(app, "GET", "/pages/{name}", _asset, Access.PUBLIC)
 
 
 async def _asset(name: str) -> Response:

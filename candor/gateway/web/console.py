@@ -1,6 +1,6 @@
-"""The console at `/`: a page over the REST door.
+"""The console at `/`: a page over the REST API.
 
-The server renders what it knows, the script asks the same endpoints as any other client.
+The server renders what it knows; the script calls the same endpoints as any other client.
 """
 
 from collections import Counter
@@ -10,6 +10,7 @@ from fastapi import FastAPI, Response
 
 from candor.contracts.api import ModelRef
 from candor.contracts.names import versioned
+from candor.gateway.access.rules import Access, add_page
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.web.assets import page
 from candor.gateway.web.sample import sample_png
@@ -29,9 +30,9 @@ def add_console(
     """Adds the page and its sample image.
 
     Args:
-        grpc_port: told in the lines to copy.
+        grpc_port: shown in the commands to copy.
         has_annotations, has_docs: whether there are such pages to link to.
-        needs_keys: the lines to copy take one from the environment's CANDOR_KEY.
+        needs_keys: the commands to copy take a key from the environment's CANDOR_KEY.
     """
     sample = sample_png()
 
@@ -49,14 +50,12 @@ def add_console(
     async def sample_image() -> Response:
         return Response(sample, media_type="image/png", headers={"cache-control": "no-cache"})
 
-    for path, endpoint in (("/", console), (SAMPLE, sample_image)):
-        app.add_api_route(
-            path, endpoint, methods=["GET"], include_in_schema=False, response_model=None
-        )
+    add_page(app, "GET", "/", console, Access.ANY_KEY)
+    add_page(app, "GET", SAMPLE, sample_image, Access.PUBLIC)
 
 
 def _choices(models: Sequence[ModelRef]) -> list[str]:
-    """Every name, and each version of those that have several."""
+    """Every model name, and each version of those that have several."""
     counts = Counter(model.name for model in models)
     exact = [versioned(model.name, model.version) for model in models if counts[model.name] > 1]
     return [*counts, *exact]

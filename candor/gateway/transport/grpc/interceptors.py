@@ -1,7 +1,7 @@
-"""What stands before the gRPC door: keys, and bytes that are no message."""
+"""What runs before every gRPC method: authorization, and rejection of malformed messages."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -9,53 +9,65 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from candor.contracts import headers
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from candor.gateway.access.authorizer import Authorizer, Credentials, rule_of_method
+from candor.gateway.access.authorizer import Authorizer, Credentials
+from candor.gateway.access.keys import Scope
 from candor.gateway.access.request_context import named_tenant, tenant_of_key
-from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import RequestLog
-from candor.gateway.transport.grpc.call import REQUEST_ID_KEY, abort, text_metadata
+from candor.gateway.access.rules import Rule, rule_of_method
+from candor.gateway.observability.request_log import RequestLog, usable_request_id
+from candor.gateway.transport.grpc.call import Context, abort, request_id_of, text_metadata
 
-_UNREADABLE = object()
+_MALFORMED = object()
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class AuthorizationInterceptor(aio.ServerInterceptor):
-    """Lets through whom the guard admits.  A call's handler runs in the task of its interceptor."""
+    """Lets only admitted calls through.  A call's handler runs in the task of its interceptor.
 
-    def __init__(self, authorizer: Authorizer, observer: RequestLog) -> None:
+    Args:
+        services: rules of whole services that other libraries implement, by full name; the methods
+            of our servicers carry their own.
+    """
+
+    def __init__(
+        self, authorizer: Authorizer, request_log: RequestLog, services: Mapping[str, Rule]
+    ) -> None:
         self._authorizer = authorizer
-        self._request_log = observer
+        self._request_log = request_log
+        self._services = services
 
     async def intercept_service(
         self, continuation: _Continuation, details: grpc.HandlerCallDetails
     ) -> Any:
         metadata = text_metadata(details.invocation_metadata)
         credentials = Credentials(
-            authorization=metadata.get("authorization", ""), tenant=named_tenant(metadata)
+            authorization=metadata.get(headers.AUTHORIZATION, ""), tenant=named_tenant(metadata)
         )
+        handler = await continuation(details)
         try:
-            identity = await self._authorizer.admit(rule_of_method(details.method), credentials)
+            rule = self.rule_of(details.method, handler)
+            identity = await self._authorizer.admit(rule, credentials)
         except ServiceError as err:
-            request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
-            self._request_log.refused(request_id, metadata, err)
-            return await _refusing(continuation, details, err, request_id)
+            request_id = usable_request_id(metadata.get(headers.REQUEST_ID))
+            self._request_log.rejected(request_id, metadata, err)
+            return _rejecting(handler, err, request_id)
         tenant_of_key.set(None if identity is None else identity.tenant)
-        return _checking(await continuation(details), self._request_log)
+        return _checking(handler, self._request_log)
+
+    def rule_of(self, path: str, handler: Any) -> Rule:
+        """The rule of the method at ``/SERVICE/METHOD``, which ``handler`` calls."""
+        service = path.strip("/").rpartition("/")[0]
+        method = None if handler is None else handler.unary_unary or handler.unary_stream
+        return rule_of_method(method, self._services.get(service, Scope.ADMIN))
 
 
-async def _refusing(
-    continuation: _Continuation,
-    details: grpc.HandlerCallDetails,
-    error: ServiceError,
-    request_id: str,
-) -> Any:
-    """A handler in the shape of the real one that reads nothing and says ``error``."""
+def _rejecting(real: Any, error: ServiceError, request_id: str) -> Any:
+    """A handler in the shape of the real one that reads nothing and returns ``error``."""
 
-    async def refuse(_: Any, context: "aio.ServicerContext[Any, Any]") -> None:
+    async def reject(_: Any, context: Context) -> None:
         await abort(context, error, request_id)
 
-    real = await continuation(details)
     if real is None:
         return None
     kinds = {
@@ -64,13 +76,13 @@ async def _refusing(
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }
-    return kinds[real.request_streaming, real.response_streaming](refuse)
+    return kinds[real.request_streaming, real.response_streaming](reject)
 
 
-def _checking(handler: Any, observer: RequestLog) -> Any:
-    """The handler for whom bytes that are no message are the caller's mistake.
+def _checking(handler: Any, request_log: RequestLog) -> Any:
+    """The handler that reports bytes which are no message as invalid input.
 
-    The library would tell the caller our exception, and the log a traceback each time.
+    The library would show the client our exception, and write a traceback to the log each time.
     """
     if handler is None or handler.request_streaming:
         return handler
@@ -79,31 +91,30 @@ def _checking(handler: Any, observer: RequestLog) -> Any:
         try:
             return handler.request_deserializer(data)
         except DecodeError:
-            return _UNREADABLE
+            return _MALFORMED
 
-    async def answer(request: Any, context: Any) -> Any:
-        await _check(request, context, observer)
+    async def respond(request: Any, context: Context) -> Any:
+        await _check(request, context, request_log)
         return await handler.unary_unary(request, context)
 
-    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-        await _check(request, context, observer)
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        await _check(request, context, request_log)
         async with aclosing(handler.unary_stream(request, context)) as messages:
             async for message in messages:
                 yield message
 
     if not handler.response_streaming:
-        return handler._replace(request_deserializer=read, unary_unary=answer)
+        return handler._replace(request_deserializer=read, unary_unary=respond)
     if inspect.isasyncgenfunction(handler.unary_stream):
         return handler._replace(request_deserializer=read, unary_stream=stream)
     return handler
 
 
-async def _check(
-    request: Any, context: "aio.ServicerContext[Any, Any]", observer: RequestLog
-) -> None:
-    if request is _UNREADABLE:
-        error = invalid_input([FieldViolation("request", "got bytes that are no such message")])
-        metadata = text_metadata(context.invocation_metadata())
-        request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
-        observer.refused(request_id, metadata, error)
-        await abort(context, error, request_id)
+async def _check(request: Any, context: Context, request_log: RequestLog) -> None:
+    if request is not _MALFORMED:
+        return
+    description = "expected a message of this method, got other bytes"
+    error = invalid_input([FieldViolation("request", description)])
+    request_id = request_id_of(context)
+    request_log.rejected(request_id, text_metadata(context.invocation_metadata()), error)
+    await abort(context, error, request_id)

@@ -1,14 +1,12 @@
 """`inference.GRPCInferenceService`, the Open Inference Protocol over gRPC."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from google.protobuf.message import Message
-from grpc import aio
-
-from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
-from candor.gateway.access.request_context import RequestContext, request_context_of
-from candor.gateway.observability import request_log
+from candor.contracts.errors import FieldViolation, invalid_input
+from candor.gateway.access.keys import Scope
+from candor.gateway.access.request_context import RequestContext
+from candor.gateway.access.rules import Access, requires
 from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.service.open_inference import (
     EXTENSIONS,
@@ -18,94 +16,84 @@ from candor.gateway.service.open_inference import (
     Tensor,
     tensor_of,
 )
-from candor.gateway.transport.grpc.call import REQUEST_ID_KEY, abort, seconds_left, text_metadata
-from candor.rpc import convert
+from candor.gateway.transport.grpc.call import Context, Servicer, unary
 from candor.rpc.pb.openinference import inference_pb2 as pb
 from candor.rpc.pb.openinference import inference_pb2_grpc
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _CONTENTS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "INT64": "int64_contents"}
-Context: TypeAlias = aio.ServicerContext
 
 
-class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """The standard's service over one `OpenInference`."""
+class OpenInferenceServicer(Servicer, inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """The service of the standard over one `OpenInference`."""
 
     def __init__(
         self,
         protocol: OpenInference,
-        observer: RequestLog,
+        request_log: RequestLog,
         is_ready: Callable[[], bool],
         build_version: str,
     ) -> None:
+        super().__init__(request_log)
         self._protocol = protocol
-        self._request_log = observer
         self._is_ready = is_ready
         self._build_version = build_version
 
-    async def ServerLive(self, request: Message, context: Context) -> Message:
+    @requires(Access.PUBLIC)
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: Context
+    ) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: Message, context: Context) -> Message:
+    @requires(Access.PUBLIC)
+    async def ServerReady(
+        self, request: pb.ServerReadyRequest, context: Context
+    ) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self._is_ready())
 
-    async def ServerMetadata(self, request: Message, context: Context) -> Message:
+    @requires(Access.ANY_KEY)
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(
             name=SERVER_NAME, version=self._build_version, extensions=EXTENSIONS
         )
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> Message:
-        async def ready(request_context: RequestContext) -> Message:
-            self._protocol.details(request.name, request.version)
-            return pb.ModelReadyResponse(ready=self._is_ready())
+    @unary("get_model", Access.ANY_KEY, pb.ModelReadyResponse, model_field="name")
+    async def ModelReady(
+        self, request: pb.ModelReadyRequest, context: RequestContext
+    ) -> Mapping[str, Any]:
+        self._protocol.details(request.name, request.version)
+        return {"ready": self._is_ready()}
 
-        return await self._watched("get_model", request.name, context, ready)
+    @unary("get_model", Access.ANY_KEY, pb.ModelMetadataResponse, model_field="name")
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: RequestContext
+    ) -> Mapping[str, Any]:
+        return self._protocol.metadata(request.name, request.version)
 
-    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> Message:
-        async def tell(request_context: RequestContext) -> Message:
-            told = self._protocol.metadata(request.name, request.version)
-            return convert.to_message(told, pb.ModelMetadataResponse())
-
-        return await self._watched("get_model", request.name, context, tell)
-
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> Message:
-        async def infer(request_context: RequestContext) -> Message:
-            asked = InferRequest(
-                model=request.model_name,
-                version=request.model_version,
-                top_k=_parameter(request, "top_k"),
-                inputs=_tensors(request),
-                outputs=[output.name for output in request.outputs],
-            )
-            answer = await self._protocol.infer(asked, request_context)
-            response = pb.ModelInferResponse(
-                model_name=answer.model.name,
-                model_version=answer.model.version,
-                id=request.id or request_context.request_id,
-            )
-            _add_outputs(response, answer.outputs, is_raw=bool(request.raw_input_contents))
-            return response
-
-        return await self._watched("predict_many", request.model_name, context, infer)
-
-    async def _watched(
-        self,
-        verb: str,
-        model: str,
-        context: Context,
-        serve: Callable[[RequestContext], Awaitable[Message]],
-    ) -> Message:
-        metadata = text_metadata(context.invocation_metadata())
-        request_id = request_log.request_id(metadata.get(REQUEST_ID_KEY))
-        try:
-            with self._request_log.watch(request_log.Call(verb, request_id, model), metadata):
-                response = await serve(
-                    request_context_of(request_id, metadata, seconds_left(context))
-                )
-        except ServiceError as err:
-            await abort(context, err, request_id)
-        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+    @unary("predict_many", Scope.PREDICT, pb.ModelInferResponse, model_field="model_name")
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: RequestContext
+    ) -> pb.ModelInferResponse:
+        inferred = await self._protocol.infer(_infer_request(request), context)
+        response = pb.ModelInferResponse(
+            model_name=inferred.model.name,
+            model_version=inferred.model.version,
+            id=request.id or context.request_id,
+        )
+        _add_outputs(response, inferred.outputs, is_raw=bool(request.raw_input_contents))
         return response
+
+
+def _infer_request(request: pb.ModelInferRequest) -> InferRequest:
+    return InferRequest(
+        model=request.model_name,
+        version=request.model_version,
+        top_k=_parameter(request, "top_k"),
+        inputs=_tensors(request),
+        outputs=[output.name for output in request.outputs],
+    )
 
 
 def _parameter(request: pb.ModelInferRequest, name: str) -> Any:
@@ -119,22 +107,25 @@ def _parameter(request: pb.ModelInferRequest, name: str) -> Any:
 def _tensors(request: pb.ModelInferRequest) -> list[Tensor]:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        description = f"got {len(raw)} for {len(request.inputs)} inputs, allowed as many or none"
+        expected = f"none or one for each of {len(request.inputs)} inputs"
+        description = f"expected {expected}, got {len(raw)}"
         raise invalid_input([FieldViolation("raw_input_contents", description)])
     tensors = []
-    for place, one in enumerate(request.inputs):
+    for index, one in enumerate(request.inputs):
         field = _CONTENTS.get(one.datatype, "bytes_contents")
-        data = raw[place] if raw else getattr(one.contents, field)
-        tensors.append(tensor_of(one.name, one.datatype, tuple(one.shape), data, f"inputs.{place}"))
+        data = raw[index] if raw else getattr(one.contents, field)
+        tensors.append(tensor_of(one.name, one.datatype, tuple(one.shape), data, f"inputs.{index}"))
     return tensors
 
 
 def _add_outputs(
     response: pb.ModelInferResponse, outputs: Sequence[Tensor], *, is_raw: bool
 ) -> None:
-    for one in outputs:
-        tensor = response.outputs.add(name=one.name, datatype=one.datatype, shape=one.shape)
+    for output in outputs:
+        tensor = response.outputs.add(
+            name=output.name, datatype=output.datatype, shape=output.shape
+        )
         if is_raw:
-            response.raw_output_contents.append(one.raw())
+            response.raw_output_contents.append(output.raw())
         else:
-            getattr(tensor.contents, _CONTENTS[one.datatype]).extend(one.values)
+            getattr(tensor.contents, _CONTENTS[output.datatype]).extend(output.values)

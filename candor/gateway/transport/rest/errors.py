@@ -1,8 +1,9 @@
-"""Refusals over HTTP: one error body for every path."""
+"""Error responses over HTTP: one error body for every path."""
 
 import json
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +17,7 @@ _OPEN_INFERENCE = "/v2"
 def error_response(
     error: ServiceError, request: Request, http_status: int | None = None
 ) -> Response:
-    """The one error body; ``http_status`` where the code's own does not fit."""
+    """The error body of ``error``; ``http_status`` replaces that of its code."""
     usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
     return Response(
         # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
@@ -27,16 +28,23 @@ def error_response(
     )
 
 
+async def framework_error(request: Request, err: Exception) -> Response:
+    """An unknown path or method, with the same error body."""
+    http_status = err.status_code if isinstance(err, HTTPException) else 500
+    error = ServiceError(ErrorCode.INVALID_INPUT, f"{request.method} {request.url.path}: {err}")
+    return error_response(error, request, http_status)
+
+
 def _body(error: ServiceError, request: Request) -> dict[str, Any]:
     body, path = status.to_json_body(error, request.state.request_id), request.url.path
     if path == _OPEN_INFERENCE or path.startswith(f"{_OPEN_INFERENCE}/"):
-        # The Open Inference Protocol wants its errors as one text.
+        # The Open Inference Protocol defines an error as one text.
         return {"error": error.message, "details": body["error"]}
     return body
 
 
 def _challenge(error: ServiceError) -> dict[str, str]:
-    """RFC 6750, section 3: how to come back with a key that will do."""
+    """RFC 6750, section 3: which credentials the client needs."""
     if error.code is ErrorCode.UNAUTHENTICATED:
         return {"www-authenticate": 'Bearer realm="candor"'}
     if error.code is ErrorCode.PERMISSION_DENIED:

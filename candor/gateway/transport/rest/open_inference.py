@@ -1,38 +1,39 @@
 """`/v2` (Open Inference Protocol) and KServe's `/v1/models/{model}:predict` and `:explain`.
 
-Tensors travel as JSON, or behind it as bytes (the extension
-``binary_tensor_data``): then the header ``Inference-Header-Content-Length`` says where they begin.
+Tensors travel as JSON, or as bytes behind it (the extension ``binary_tensor_data``); then the
+header ``Inference-Header-Content-Length`` says where the bytes begin.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
 
 from candor.contracts import limits
 from candor.contracts.api import Base64Bytes
-from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
-from candor.gateway.config.settings import Settings
-from candor.gateway.observability import request_log
-from candor.gateway.observability.request_log import RequestLog
+from candor.contracts.errors import FieldViolation, invalid_input
+from candor.gateway.access.keys import Scope
+from candor.gateway.access.rules import Access, Rule
 from candor.gateway.service import validation
 from candor.gateway.service.open_inference import (
     EXTENSIONS,
     SERVER_NAME,
+    InferAnswer,
     InferRequest,
-    OpenInference,
     Tensor,
     tensor_of,
 )
-from candor.gateway.transport.rest.endpoints import REFUSALS, rest_request_context, unless_gone
-from candor.gateway.transport.rest.errors import error_response
-from candor.gateway.transport.rest.request_body import ClientGone, parse_json, read_body
+from candor.gateway.transport.parts import Parts
+from candor.gateway.transport.rest.call import RestCall, RestCalls
+from candor.gateway.transport.rest.health import not_ready_response
+from candor.gateway.transport.rest.openapi import add_operation, reference, request_body
+from candor.gateway.transport.rest.request_body import parse_json
 
 HEADER_LENGTH = "inference-header-content-length"
-_CLIENT_GONE_STATUS = 499
 
 
 class _Part(BaseModel):
@@ -51,7 +52,7 @@ class InferInput(_Part):
 
 
 class InferOutput(_Part):
-    """One output asked for."""
+    """One requested output."""
 
     name: str
 
@@ -74,157 +75,115 @@ class _Bytes(BaseModel):
     values: list[Base64Bytes]
 
 
-def add_open_inference(
-    app: FastAPI,
-    protocol: OpenInference,
-    observer: RequestLog,
-    is_ready: Callable[[], bool],
-    settings: Settings,
-) -> None:
-    """Adds both protocols' paths."""
-    door = _Door(protocol, observer, is_ready, settings)
-    gets: tuple[tuple[str, Callable[..., Any]], ...] = (
-        ("/v2", door.server),
-        ("/v2/health/live", door.live),
-        ("/v2/health/ready", door.ready),
-        ("/v2/models/{model}", door.model),
-        ("/v2/models/{model}/ready", door.model_ready),
-        ("/v2/models/{model}/versions/{version}", door.model),
-        ("/v2/models/{model}/versions/{version}/ready", door.model_ready),
+def add_open_inference(app: FastAPI, parts: Parts, calls: RestCalls) -> None:
+    """Adds the paths of both protocols."""
+    endpoints = _Endpoints(parts, calls)
+    gets: tuple[tuple[str, Callable[..., Any], Rule], ...] = (
+        ("/v2", endpoints.server, Access.ANY_KEY),
+        ("/v2/health/live", endpoints.live, Access.PUBLIC),
+        ("/v2/health/ready", endpoints.ready, Access.PUBLIC),
+        ("/v2/models/{model}", endpoints.model, Access.ANY_KEY),
+        ("/v2/models/{model}/ready", endpoints.model_ready, Access.ANY_KEY),
+        ("/v2/models/{model}/versions/{version}", endpoints.model, Access.ANY_KEY),
+        ("/v2/models/{model}/versions/{version}/ready", endpoints.model_ready, Access.ANY_KEY),
     )
-    for path, endpoint in gets:
-        app.add_api_route(path, endpoint, methods=["GET"], response_model=None, responses=REFUSALS)
-    posts: tuple[tuple[str, Callable[..., Any], type[BaseModel]], ...] = (
-        ("/v2/models/{model}/infer", door.infer, InferBody),
-        ("/v2/models/{model}/versions/{version}/infer", door.infer, InferBody),
-        ("/v1/models/{model}:predict", door.predict, InstancesBody),
-        ("/v1/models/{model}:explain", door.explain, InstancesBody),
+    for path, endpoint, rule in gets:
+        add_operation(app, "GET", path, endpoint, rule)
+    infer, instances = reference(app, InferBody), reference(app, InstancesBody)
+    posts: tuple[tuple[str, Callable[..., Any], Rule, dict[str, Any]], ...] = (
+        ("/v2/models/{model}/infer", endpoints.infer, Scope.PREDICT, infer),
+        ("/v2/models/{model}/versions/{version}/infer", endpoints.infer, Scope.PREDICT, infer),
+        ("/v1/models/{model}:predict", endpoints.predict, Scope.PREDICT, instances),
+        ("/v1/models/{model}:explain", endpoints.explain, Scope.EXPLAIN, instances),
     )
-    app.state.unparsed += [InferBody, InstancesBody]
-    for path, endpoint, body in posts:
-        reference = {"$ref": f"#/components/schemas/{body.__name__}"}
-        schema = {"application/json": {"schema": reference}}
-        app.add_api_route(
-            path,
-            endpoint,
-            methods=["POST"],
-            response_model=None,
-            responses=REFUSALS,
-            openapi_extra={"requestBody": {"required": True, "content": schema}},
-        )
+    for path, endpoint, rule, schema in posts:
+        body = {"requestBody": request_body({"application/json": schema})}
+        add_operation(app, "POST", path, endpoint, rule, openapi_extra=body)
 
 
-class _Door:
-    def __init__(
-        self,
-        protocol: OpenInference,
-        observer: RequestLog,
-        is_ready: Callable[[], bool],
-        settings: Settings,
-    ) -> None:
-        self._protocol = protocol
-        self._request_log = observer
-        self._is_ready = is_ready
-        self._body_seconds = settings.body_seconds
-        self._version = settings.build_version
+class _Endpoints:
+    def __init__(self, parts: Parts, calls: RestCalls) -> None:
+        self._protocol = parts.open_inference
+        self._calls = calls
+        self._is_ready = parts.is_ready
+        self._version = parts.settings.build_version
 
     async def server(self) -> dict[str, Any]:
         """Name, version and extensions of this server."""
         return {"name": SERVER_NAME, "version": self._version, "extensions": EXTENSIONS}
 
     async def live(self) -> dict[str, bool]:
-        """The process answers."""
+        """The process is running."""
         return {"live": True}
 
     async def ready(self, request: Request) -> Response:
-        """Every model answered a real prediction and a real search step lately."""
+        """Every model has just made a real prediction and a real search step."""
         return self._readiness(request, {"ready": True})
 
     async def model(self, request: Request, model: str, version: str = "") -> Response:
         """Inputs and outputs of a model."""
 
-        async def tell() -> Response:
-            return _json(self._protocol.metadata(model, version))
+        async def metadata(call: RestCall) -> Mapping[str, Any]:
+            return self._protocol.metadata(model, version)
 
-        return await self._watched("get_model", model, request, tell())
+        return await self._calls.respond("get_model", request, metadata, model=model)
 
     async def model_ready(self, request: Request, model: str, version: str = "") -> Response:
-        """The model answered lately."""
+        """The model has just served a real request."""
 
-        async def tell() -> Response:
+        async def readiness(call: RestCall) -> Response:
             self._protocol.details(model, version)
             return self._readiness(request, {"name": model, "ready": True})
 
-        return await self._watched("get_model", model, request, tell())
+        return await self._calls.respond("get_model", request, readiness, model=model)
 
     async def infer(self, request: Request, model: str, version: str = "") -> Response:
         """The strongest classes of every image."""
-        return await self._watched(
-            "predict_many", model, request, self._infer(request, model, version)
-        )
+
+        async def infer(call: RestCall) -> Response:
+            content = await call.body()
+            length = _header_length(request, len(content))
+            body = await asyncio.to_thread(_parsed_body, content[:length])
+            tensors = await asyncio.to_thread(_tensors, body.inputs, content[length:])
+            wanted = _infer_request(model, version, body, tensors)
+            inferred = await call.unless_gone(self._protocol.infer(wanted, call.context))
+            return _infer_response(body, inferred, call.context.request_id)
+
+        return await self._calls.respond("predict_many", request, infer, model=model)
 
     async def predict(self, request: Request, model: str) -> Response:
         """KServe v1: the strongest classes of every instance."""
-        work = self._instances(request, model, self._protocol.predict)
-        return await self._watched("predict_many", model, request, work)
+        work = self._instances(model, self._protocol.predict)
+        return await self._calls.respond("predict_many", request, work, model=model)
 
     async def explain(self, request: Request, model: str) -> Response:
         """KServe v1: explanations of every instance."""
-        work = self._instances(request, model, self._protocol.explain)
-        return await self._watched("explain_many", model, request, work)
+        work = self._instances(model, self._protocol.explain)
+        return await self._calls.respond("explain_many", request, work, model=model)
 
-    async def _infer(self, request: Request, model: str, version: str) -> Response:
-        request_context = rest_request_context(request)
-        content = await read_body(request, self._body_seconds)
-        length = _header_length(request, len(content))
-        body = await asyncio.to_thread(_parsed_body, content[:length])
-        tensors = await asyncio.to_thread(_tensors, body.inputs, content[length:])
-        asked = InferRequest(
-            model=model,
-            version=version,
-            top_k=body.parameters.get("top_k"),
-            inputs=tensors,
-            outputs=[output.name for output in body.outputs],
-        )
-        answer = await unless_gone(request, self._protocol.infer(asked, request_context))
-        head: dict[str, Any] = {
-            "model_name": answer.model.name,
-            "model_version": answer.model.version,
-            "id": body.id or request_context.request_id,
-        }
-        return _infer_response(head, answer.outputs, _binary_names(body, answer.outputs))
+    def _instances(
+        self, model: str, serve: Callable[..., Coroutine[Any, Any, dict[str, Any]]]
+    ) -> Callable[[RestCall], Awaitable[Mapping[str, Any]]]:
+        async def work(call: RestCall) -> Mapping[str, Any]:
+            body = await asyncio.to_thread(parse_json, await call.body())
+            return await call.unless_gone(serve(model, body, call.context))
 
-    async def _instances(
-        self,
-        request: Request,
-        model: str,
-        serve: Callable[..., Coroutine[Any, Any, dict[str, Any]]],
-    ) -> Response:
-        request_context = rest_request_context(request)
-        content = await read_body(request, self._body_seconds)
-        body = await asyncio.to_thread(parse_json, content)
-        answer = await unless_gone(request, serve(model, body, request_context))
-        # In a thread: explanations are megabytes.
-        return await asyncio.to_thread(_json, answer)
+        return work
 
-    def _readiness(self, request: Request, answer: dict[str, Any]) -> Response:
-        if self._is_ready():
-            return _json(answer)
-        error = ServiceError(ErrorCode.MODEL_NOT_READY, "not ready", retry_seconds=1.0)
-        return error_response(error, request)
+    def _readiness(self, request: Request, content: dict[str, Any]) -> Response:
+        return JSONResponse(content) if self._is_ready() else not_ready_response(request)
 
-    async def _watched(
-        self, verb: str, model: str, request: Request, work: Coroutine[Any, Any, Response]
-    ) -> Response:
-        try:
-            with self._request_log.watch(
-                request_log.Call(verb, request.state.request_id, model), request.headers
-            ):
-                return await work
-        except ServiceError as err:
-            return error_response(err, request)
-        except ClientGone:
-            return Response(status_code=_CLIENT_GONE_STATUS)
+
+def _infer_request(
+    model: str, version: str, body: InferBody, tensors: Sequence[Tensor]
+) -> InferRequest:
+    return InferRequest(
+        model=model,
+        version=version,
+        top_k=body.parameters.get("top_k"),
+        inputs=tensors,
+        outputs=[output.name for output in body.outputs],
+    )
 
 
 def _header_length(request: Request, body_length: int) -> int:
@@ -232,27 +191,27 @@ def _header_length(request: Request, body_length: int) -> int:
     if given is None:
         return body_length
     if not given.isascii() or not given.isdigit() or int(given[:12]) > body_length:
-        description = f"got {given[:20]!r}, allowed at most the body's {body_length} bytes"
+        description = f"expected at most the body's {body_length} bytes, got {given[:20]!r}"
         raise invalid_input([FieldViolation(HEADER_LENGTH, description)])
     return int(given[:12])
 
 
 def _parsed_body(content: bytes) -> InferBody:
     payload = parse_json(content)
-    # Numbers of a tensor are many; all else is not.
+    # Only the numbers of a tensor may be many.
     return validation.parsed_loosely(InferBody, payload)
 
 
 def _tensors(inputs: Sequence[InferInput], binary: bytes) -> list[Tensor]:
     tensors, offset = [], 0
-    for place, one in enumerate(inputs):
-        field = f"inputs.{place}"
+    for index, one in enumerate(inputs):
+        field = f"inputs.{index}"
         size = one.parameters.get("binary_data_size")
         data: Any = one.data
         if size is not None:
             if not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
                 description = (
-                    f"got {validation.shown(size)}, allowed at most {len(binary) - offset}"
+                    f"expected at most {len(binary) - offset}, got {validation.shown(size)}"
                 )
                 raise invalid_input([FieldViolation(f"{field}.parameters", description)])
             data, offset = binary[offset : offset + size], offset + size
@@ -270,23 +229,18 @@ def _binary_names(body: InferBody, outputs: Sequence[Tensor]) -> set[str]:
     return {one.name for one in outputs if wanted.get(one.name, usual)}
 
 
-def _infer_response(
-    head: Mapping[str, Any], outputs: Sequence[Tensor], binary: set[str]
-) -> Response:
-    described, parts = [], []
-    for one in outputs:
-        tensor: dict[str, Any] = {
-            "name": one.name,
-            "shape": list(one.shape),
-            "datatype": one.datatype,
-        }
-        if one.name in binary:
-            parts.append(one.raw())
-            tensor["parameters"] = {"binary_data_size": len(parts[-1])}
-        else:
-            tensor["data"] = _listed(one)
-        described.append(tensor)
-    text = json.dumps({**head, "outputs": described}).encode()
+def _infer_response(body: InferBody, inferred: InferAnswer, request_id: str) -> Response:
+    binary = _binary_names(body, inferred.outputs)
+    parts = [output.raw() for output in inferred.outputs if output.name in binary]
+    head = {
+        "model_name": inferred.model.name,
+        "model_version": inferred.model.version,
+        "id": body.id or request_id,
+        "outputs": [
+            _described(output, is_binary=output.name in binary) for output in inferred.outputs
+        ],
+    }
+    text = json.dumps(head).encode()
     if not parts:
         return Response(text, media_type="application/json")
     return Response(
@@ -296,11 +250,15 @@ def _infer_response(
     )
 
 
+def _described(output: Tensor, *, is_binary: bool) -> dict[str, Any]:
+    """An output tensor with its values, or with the number of bytes they take behind the JSON."""
+    tensor = {"name": output.name, "shape": list(output.shape), "datatype": output.datatype}
+    if is_binary:
+        return {**tensor, "parameters": {"binary_data_size": len(output.raw())}}
+    return {**tensor, "data": _listed(output)}
+
+
 def _listed(tensor: Tensor) -> list[Any]:
     if tensor.datatype == "BYTES":
         return [bytes(value).decode() for value in tensor.values]
     return [value.item() for value in tensor.values]  # type: ignore[union-attr]
-
-
-def _json(answer: Mapping[str, Any]) -> Response:
-    return Response(json.dumps(answer), media_type="application/json")

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -15,16 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts import limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.gateway.web.forms import read_small_body
 
-# A body above the limit is read to its end, unseen, so that the client hears the refusal instead
+# A body above the limit is read and discarded, so that the client gets the error response instead
 # of a broken connection; up to this many bytes.
 _MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
-_SMALL_BODY_SECONDS = 10.0
-_MAX_FORM_FIELDS = 8
 
 
 class BodyTooLarge(ServiceError):
-    """INVALID_INPUT for which HTTP has a status of its own, 413."""
+    """INVALID_INPUT with the HTTP status 413."""
 
     def __init__(self) -> None:
         violation = FieldViolation("request", f"body above {limits.MAX_BODY_BYTES} bytes")
@@ -33,14 +31,14 @@ class BodyTooLarge(ServiceError):
 
 
 class ClientGone(asyncio.CancelledError):
-    """The caller closed the connection; nobody waits for the answer."""
+    """The client closed the connection and no longer waits for the response."""
 
 
 class BodyBudget:
-    """Bounds the memory of all bodies that are held at once, before the one that is too much.
+    """Bounds the memory of all bodies that are held at once.
 
     Args:
-        max_bytes: of bodies received so far by requests that are not answered yet.
+        max_bytes: of the bodies received so far by requests without a response.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -68,7 +66,7 @@ class BodyBudget:
 
 
 def _too_many_bodies(max_bytes: int) -> ServiceError:
-    message = f"bodies of all requests: got more than {max_bytes} bytes at once"
+    message = f"bodies of all requests: expected at most {max_bytes} bytes at once, got more"
     return ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=1.0)
 
 
@@ -79,11 +77,11 @@ class _MemoryParser(MultiPartParser):
 
 
 async def read_payload(request: Request, body_seconds: float) -> Any:
-    """The fields of a request, as JSON or multipart/form-data brought them.
+    """The fields of a request that was sent as JSON or multipart/form-data.
 
     Raises:
-        ServiceError: INVALID_INPUT; TIMEOUT where the body took longer than ``body_seconds``.
-        ClientGone: nobody waits any more.
+        ServiceError: INVALID_INPUT; TIMEOUT if the body took longer than ``body_seconds``.
+        ClientGone: the client closed the connection.
     """
     body = await read_body(request, body_seconds)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -92,7 +90,7 @@ async def read_payload(request: Request, body_seconds: float) -> Any:
 
 
 async def read_body(request: Request, body_seconds: float) -> bytes:
-    """The whole body, as `read_payload` raises."""
+    """The whole body; raises as `read_payload` does."""
     try:
         async with asyncio.timeout(body_seconds):
             return await _received(request)
@@ -120,61 +118,46 @@ async def _received(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-async def read_small_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body of a request that has little to say, as the pages send it.
+async def read_small_json(request: Request, max_bytes: int) -> Any:
+    """The JSON body of a request that a page sends.
 
     Raises:
-        ServiceError: INVALID_INPUT: it is too long or comes too slowly.
+        ServiceError: INVALID_INPUT: the body is not JSON, is too long or arrives too slowly.
+        ClientGone: the client closed the connection.
     """
-    body = b""
+    require_json(request)
     try:
-        async with asyncio.timeout(_SMALL_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise _bad_body(f"body above {max_bytes} bytes")
-    except TimeoutError as err:
-        raise _bad_body(f"body not received in {_SMALL_BODY_SECONDS:g} seconds") from err
+        return parse_json(await read_small_body(request, max_bytes))
     except ClientDisconnect as err:
         raise ClientGone from err
-    return body
-
-
-async def read_form(request: Request, max_bytes: int) -> dict[str, str]:
-    """The fields of a page's form; none where it cannot be read: then each is told as missing."""
-    try:
-        body = await read_small_body(request, max_bytes)
-        return dict(parse_qsl(body.decode(), max_num_fields=_MAX_FORM_FIELDS))
-    except (ClientGone, ServiceError, ValueError):
-        return {}
 
 
 def require_json(request: Request) -> None:
-    """Raises: ServiceError: INVALID_INPUT: the body is said to be something else.
+    """Raises: ServiceError: INVALID_INPUT: the request declares another content type.
 
-    A page of another site can send any body but not this type without asking us first.
+    The browser asks this server for permission before a page of another site may send this type.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
-        raise _bad_body(f"got content type {kind[:60]!r}, allowed application/json")
+        raise _bad_body(f"expected content type application/json, got {kind[:60]!r}")
 
 
 def parse_json(body: bytes | str) -> Any:
-    """JSON as the standard has it: NaN and infinities are refused.
+    """Parses JSON strictly by the standard: NaN and infinities are rejected.
 
     Raises:
         ServiceError: INVALID_INPUT.
     """
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(body, parse_constant=_reject_constant)
     except RecursionError as err:
         raise _bad_body("JSON nested too deeply") from err
     except ValueError as err:
         raise _bad_body(f"not JSON: {str(err)[:200]}") from err
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"got {name}, allowed finite numbers")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"expected finite numbers, got {name}")
 
 
 def _bad_body(description: str) -> ServiceError:
@@ -207,10 +190,10 @@ async def _part(value: UploadFile | str) -> bytes:
 def _merge_parts(parts: dict[str, bytes]) -> Any:
     unknown = sorted(parts.keys() - {"image", "request"})
     if unknown:
-        raise _bad_body(f"got part {unknown[0][:60]!r}, allowed image, request")
+        raise _bad_body(f"expected parts image, request, got {unknown[0][:60]!r}")
     fields = parse_json(parts.get("request", b"{}"))
     if not isinstance(fields, dict) or "image" not in parts:
-        return fields  # what is missing or of the wrong kind is told with all else that is wrong
+        return fields  # reported later together with everything else that is wrong
     if "image" in fields:
-        raise invalid_input([FieldViolation("image", "given twice, allowed once")])
+        raise invalid_input([FieldViolation("image", "expected once, got twice")])
     return {**fields, "image": {"encoded": parts["image"]}}

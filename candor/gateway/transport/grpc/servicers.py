@@ -1,0 +1,101 @@
+"""`candor.v1.CandorService` and `candor.v1.ReportService`: convert, await the service."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from google.protobuf.message import Message
+
+from candor.contracts import api, reports
+from candor.gateway.access.keys import Scope
+from candor.gateway.access.request_context import RequestContext
+from candor.gateway.access.rules import Access
+from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.service.candor_service import CandorService
+from candor.gateway.service.reports import ReportService
+from candor.gateway.transport.grpc.call import Response, Servicer, streaming, unary
+from candor.rpc.convert import given_fields
+from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+
+SERVICE_NAME = candor_pb2.DESCRIPTOR.services_by_name["CandorService"].full_name
+REPORTS_NAME = reports_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name
+_CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB that clients accept
+
+
+class CandorServicer(Servicer, candor_pb2_grpc.CandorServiceServicer):
+    """The public contract over one `CandorService`."""
+
+    def __init__(self, service: CandorService, request_log: RequestLog) -> None:
+        super().__init__(request_log)
+        self._service = service
+
+    @unary("predict", Scope.PREDICT, candor_pb2.PredictResponse)
+    async def Predict(self, request: Message, context: RequestContext) -> api.PredictResponse:
+        return await self._service.predict(given_fields(request), context)
+
+    @unary("explain", Scope.EXPLAIN, candor_pb2.ExplainResponse)
+    async def Explain(self, request: Message, context: RequestContext) -> api.ExplainResponse:
+        return await self._service.explain(given_fields(request), context)
+
+    @streaming("explain_stream", Scope.EXPLAIN, candor_pb2.ExplainStreamResponse)
+    def ExplainStream(
+        self, request: Message, context: RequestContext
+    ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
+        return self._service.explain_stream(given_fields(request), context)
+
+    @unary("probe", Scope.EXPLAIN, candor_pb2.ProbeResponse)
+    async def Probe(self, request: Message, context: RequestContext) -> api.ProbeResponse:
+        return await self._service.probe(given_fields(request), context)
+
+    @unary("compare", Scope.EXPLAIN, candor_pb2.CompareResponse)
+    async def Compare(self, request: Message, context: RequestContext) -> api.CompareResponse:
+        return await self._service.compare(given_fields(request), context)
+
+    @unary("list_models", Access.ANY_KEY, candor_pb2.ListModelsResponse)
+    async def ListModels(self, request: Message, context: RequestContext) -> api.ModelList:
+        return self._service.list_models()
+
+    @unary("get_model", Access.ANY_KEY, candor_pb2.GetModelResponse)
+    async def GetModel(
+        self, request: candor_pb2.GetModelRequest, context: RequestContext
+    ) -> api.ModelDetails:
+        return self._service.get_model(request.model)
+
+
+class ReportServicer(Servicer, reports_pb2_grpc.ReportServiceServicer):
+    """The public contract of report jobs over one `ReportService`."""
+
+    def __init__(self, report_service: ReportService, request_log: RequestLog) -> None:
+        super().__init__(request_log)
+        self._reports = report_service
+
+    @unary("create_report", Scope.REPORT, reports_pb2.Report)
+    async def CreateReport(self, request: Message, context: RequestContext) -> reports.Report:
+        return await self._reports.create(given_fields(request), context)
+
+    @unary("get_report", Scope.REPORT, reports_pb2.Report)
+    async def GetReport(
+        self, request: reports_pb2.GetReportRequest, context: RequestContext
+    ) -> reports.Report:
+        return await self._reports.get(request.name, context)
+
+    @unary("list_reports", Scope.REPORT, reports_pb2.ListReportsResponse)
+    async def ListReports(
+        self, request: Message, context: RequestContext
+    ) -> reports.ListReportsResponse:
+        return await self._reports.list(given_fields(request), context)
+
+    @unary("cancel_report", Scope.REPORT, reports_pb2.Report)
+    async def CancelReport(
+        self, request: reports_pb2.CancelReportRequest, context: RequestContext
+    ) -> reports.Report:
+        return await self._reports.cancel(request.name, context)
+
+    @streaming("download_report", Scope.REPORT, reports_pb2.DownloadReportResponse)
+    async def DownloadReport(
+        self, request: reports_pb2.DownloadReportRequest, context: RequestContext
+    ) -> AsyncGenerator[Response, None]:
+        file, path = await self._reports.file(request.name, request.file, context)
+        yield {"file": file.model_dump()}
+        with path.open("rb") as stream:
+            while chunk := await asyncio.to_thread(stream.read, _CHUNK_BYTES):
+                yield {"chunk": chunk}
