@@ -1,4 +1,4 @@
-"""How clients reach a gateway: TLS, key, deadline, when to ask again."""
+"""How clients reach a gateway: TLS, key, deadline, retries."""
 
 import os
 import random
@@ -14,7 +14,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.rpc import status
 
 OPTIONS = [
-    # 64 explanations of a large image with their tensors.
+    # Holds 64 explanations of a large image with their tensors.
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),
     ("grpc.max_metadata_size", 64 * 1024),  # error details travel as metadata
     # The default back-off grows to two minutes, far longer than a restart takes.
@@ -30,8 +30,8 @@ class Tls:
     """PEM files.
 
     Attributes:
-        ca: authorities to trust; None for those of the system.
-        cert, key: of this client, for mutual TLS.
+        ca: certificate authorities to trust; None for those of the system.
+        cert, key: certificate and key of this client, for mutual TLS.
     """
 
     ca: Path | None = None
@@ -49,10 +49,10 @@ class Connection:
 
     Attributes:
         timeout_seconds: the deadline of a call, all its attempts and pauses together.
-        tenant: who shares the workers fairly; where keys are needed, the key says it.
-        key: bearer key or token; as the variable CANDOR_KEY says where it is empty.
-        tls: None speaks plain text.
-        max_attempts: calls made for one answer while the gateway says that a retry may help.
+        tenant: shares the workers fairly with others; a gateway with keys uses the key's tenant.
+        key: bearer key or token; if empty, that of the variable CANDOR_KEY.
+        tls: None means plain text.
+        max_attempts: calls made for one response while the gateway says that a retry may help.
     """
 
     timeout_seconds: float = 600.0
@@ -76,24 +76,24 @@ class Connection:
     def pause_before(self, attempt: int, error: ServiceError, deadline: float) -> float:
         """Seconds until attempt number ``attempt`` (from 2) may be made.
 
-        What the gateway asks for (RetryInfo), or a growing pause while it cannot be reached.
+        The delay that the gateway names (RetryInfo), or a growing one while it is unreachable.
 
         Raises:
-            ServiceError: ``error``: a retry cannot help, comes too late, or was one too many.
+            ServiceError: ``error``, if a retry cannot help, comes too late or exceeds the limit.
         """
         is_away = error.code is ErrorCode.MODEL_NOT_READY
         if attempt > self.max_attempts or (error.retry_seconds is None and not is_away):
             raise error
         usual = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 2))
-        asked = usual if error.retry_seconds is None else error.retry_seconds
-        # Up to a quarter more, so that those refused together do not come back together.
-        pause = asked * random.uniform(1.0, 1.25)
+        wanted = usual if error.retry_seconds is None else error.retry_seconds
+        # Up to a quarter more, so that clients rejected together do not retry together.
+        pause = wanted * random.uniform(1.0, 1.25)
         if time.monotonic() + pause >= deadline:
             raise error
         return pause
 
 
 def service_error(err: Any) -> ServiceError:
-    """What a failed gRPC call says."""
+    """The error that a failed gRPC call reports."""
     trailing = dict(err.trailing_metadata() or ())
     return status.from_rpc_status(err.code(), err.details() or "", trailing.get(status.DETAILS_KEY))

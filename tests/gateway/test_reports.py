@@ -485,7 +485,7 @@ def test_file_that_was_changed_is_noticed_by_the_client(
 ) -> None:
     name = finished(servers, shared, folder).name
     (folder / name.removeprefix("reports/") / "report.html").write_bytes(b"else")
-    with pytest.raises(ServiceError, match="not what its digest says"):
+    with pytest.raises(ServiceError, match="expected the digest of report.html"):
         list(servers.client.download_report(name, "report.html"))
 
 
