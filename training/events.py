@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.terms import Goal
 from training.loop import Progress
@@ -70,7 +71,9 @@ class RunEvents:
         modes = {module: module.training for module in self._network.modules()}
         self._network.eval()
         try:
-            found = run_searches(self._network, images, plan, solver="paper").images
+            found = run_searches(
+                self._network, images, plan, solver="paper", execute=in_shares
+            ).images
         finally:
             for module, was_training in modes.items():
                 module.training = was_training

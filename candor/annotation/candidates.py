@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from candor import terms
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.search.goals import goal_code, output_condition
 from candor.search.state import rmse
@@ -63,7 +64,13 @@ def overly_confident(
     labels = labels.to(device)
     plan = plan_goal(Goal.CONFIDENT, labels, steps=steps, seed=seed)
     result = run_searches(
-        network, images, plan, solver=solver, batch_size=batch_size, report=report
+        network,
+        images,
+        plan,
+        solver=solver,
+        batch_size=batch_size,
+        report=report,
+        execute=in_shares,
     )
     is_found = torch.tensor([status is SearchStatus.FOUND for status in result.statuses])
     found = is_found.nonzero()[:, 0].to(device)

@@ -17,6 +17,7 @@ from candor.attacks.verification import Candidates, holds, tighten, verify
 from candor.audit.ledger import Row
 from candor.audit.plan import Budget, image_seed
 from candor.contracts.card import ModelCard
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.search.solvers import SOLVERS
 from candor.terms import Goal, SearchStatus
@@ -138,6 +139,7 @@ def solver_stage(solver: str) -> Stage:
                 solver=solver,
                 batch_size=len(batch.labels),
                 searcher=subject.searcher,
+                execute=in_shares,
             )
             is_found = [status is SearchStatus.FOUND for status in ends.statuses]
             proposed = Candidates(

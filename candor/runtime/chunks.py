@@ -1,6 +1,7 @@
-"""Searches that travel: numpy items in, numpy answers out.
+"""Searches in chunks of steps, whose state travels: numpy items in, numpy responses out.
 
-What a handler calls.  The gateway keeps the arrays between calls and does not look inside.
+A handler calls this.  The gateway keeps the arrays between two chunks and does not look inside.
+Items are checked once, by `check_item`; whoever computes them relies on that.
 """
 
 import math
@@ -15,58 +16,77 @@ from torch import Tensor, nn
 
 from candor.contracts.card import ModelCard
 from candor.contracts.worker import ItemError, SearchEnd, SearchItem, SearchProgress
+from candor.runtime.threads import in_shares
 from candor.search.goals import goal_code
 from candor.search.result import SearchResult, finish
 from candor.search.solvers import SOLVERS, Solver
-from candor.search.state import SearchState, begin
+from candor.search.state import SearchState, begin_checked
 
 Arrays = Mapping[str, NDArray[Any]]
-# A batch's field by the name that one search's array has on the wire.
-_FIELDS = {"delta": "deltas", "velocity": "velocities", "best": "best_images"}
+# What one search has to say after a chunk, and its arrays on the wire.
+Response = tuple[SearchProgress | SearchEnd, dict[str, NDArray[Any]]]
+# The name on the wire of what one search carries, by the field of the batch.
+_WIRE_NAMES = {"deltas": "delta", "velocities": "velocity", "best_images": "best"}
+_NUMBERS = "numbers"
 
 
 def check_item(card: ModelCard, item: SearchItem, arrays: Arrays) -> ItemError | None:
     """Why this item does not fit the model of ``card``, or None where it does."""
-    problem = check_target(card, item.target)
-    if problem is not None:
-        return problem
-    if item.solver not in SOLVERS:
-        return ItemError(field="solver", message=f"got {item.solver!r}, allowed {tuple(SOLVERS)}")
-    problem = check_image(card, arrays)
+    problem = check_target(card, item.target) or _check_solver(item.solver)
+    problem = problem or check_image(card, arrays)
     if problem is not None or item.step == 0:
         return problem
-    shape = (card.input.channels, card.input.height, card.input.width)
-    solver = SOLVERS[item.solver]
-    expected = dict.fromkeys(solver.images, shape) | {"numbers": (len(solver.numbers),)}
-    for name, allowed_shape in expected.items():
-        dtype = np.float64 if name == "numbers" else np.float32
-        array = arrays.get(name)
-        if array is None or array.shape != allowed_shape or array.dtype != dtype:
-            got = "nothing" if array is None else f"{array.shape} {array.dtype}"
-            allowed = f"{allowed_shape} {np.dtype(dtype)}"
-            return ItemError(field=name, message=f"got {got}, allowed {allowed}")
-    return None
+    return _check_carried(card, SOLVERS[item.solver], arrays)
 
 
 def check_target(card: ModelCard, target: int) -> ItemError | None:
     """Why the model of ``card`` has no such class, or None where it has."""
     if target < card.network.class_count:
         return None
-    allowed = f"[0, {card.network.class_count - 1}]"
-    return ItemError(field="target", message=f"got {target}, allowed {allowed}")
+    expected = f"[0, {card.network.class_count - 1}]"
+    return ItemError(field="target", message=f"expected {expected}, got {target}")
 
 
 def check_image(card: ModelCard, arrays: Arrays, name: str = "image") -> ItemError | None:
-    """Why array ``name`` does not fit the model of ``card``, or None where it does."""
-    shape = (card.input.channels, card.input.height, card.input.width)
-    image = arrays.get(name)
-    if image is None or image.shape != shape or image.dtype != np.float32:
-        got = "nothing" if image is None else f"{image.shape} {image.dtype}"
-        return ItemError(field=name, message=f"got {got}, allowed {shape} float32")
+    """Why array ``name`` does not fit the model of ``card``, or None where it does.
+
+    The only check of the pixels' range on their way to the network.
+    """
+    problem = _check_array(arrays, name, _image_shape(card), np.float32)
     # NaN fails this comparison too.
-    if not bool(((image >= 0) & (image <= 1)).all()):
-        return ItemError(field=name, message="got values outside [0, 1] or NaN, allowed [0, 1]")
-    return None
+    if problem is None and not bool(((arrays[name] >= 0) & (arrays[name] <= 1)).all()):
+        return ItemError(field=name, message="expected values in [0, 1], got others or NaN")
+    return problem
+
+
+def _check_solver(name: str) -> ItemError | None:
+    if name in SOLVERS:
+        return None
+    return ItemError(field="solver", message=f"expected one of {tuple(SOLVERS)}, got {name!r}")
+
+
+def _check_carried(card: ModelCard, solver: Solver, arrays: Arrays) -> ItemError | None:
+    """Why these are not what a search of ``solver`` carries, or None where they are."""
+    problems = [
+        _check_array(arrays, _WIRE_NAMES[name], _image_shape(card), np.float32)
+        for name in solver.carried_images
+    ]
+    problems.append(_check_array(arrays, _NUMBERS, (len(solver.carried_numbers),), np.float64))
+    return next(filter(None, problems), None)
+
+
+def _check_array(
+    arrays: Arrays, name: str, shape: tuple[int, ...], dtype: type[np.floating[Any]]
+) -> ItemError | None:
+    array = arrays.get(name)
+    if array is not None and array.shape == shape and array.dtype == dtype:
+        return None
+    got = "nothing" if array is None else f"{array.shape} {array.dtype}"
+    return ItemError(field=name, message=f"expected {shape} {np.dtype(dtype)}, got {got}")
+
+
+def _image_shape(card: ModelCard) -> tuple[int, int, int]:
+    return card.input.channels, card.input.height, card.input.width
 
 
 @torch.no_grad()
@@ -81,43 +101,56 @@ def advance_items(
     items: Sequence[tuple[SearchItem, Arrays]],
     *,
     searcher: nn.Module | None = None,
-) -> list[tuple[SearchProgress | SearchEnd, dict[str, NDArray[Any]]]]:
+) -> list[Response]:
     """Take every search ``chunk_steps`` on; those that end come back verified.
 
     Args:
         network: in evaluation mode, float32; verifies what ends.
         items: each one passed `check_item`.
-        searcher: takes the steps; the same network, possibly in low precision.
+        searcher: takes the steps; default ``network``, or the same in low precision.
     Returns:
-        One answer an item, in order; see `candor.contracts.worker`.
+        One response for each item, in order; see `candor.contracts.worker`.
     """
-    answers: dict[int, tuple[SearchProgress | SearchEnd, dict[str, NDArray[Any]]]] = {}
+    responses: dict[int, Response] = {}
     groups: dict[tuple[str, int], list[int]] = {}
     for index, (item, _) in enumerate(items):
         groups.setdefault((item.solver, item.chunk_steps), []).append(index)
-    for (solver_name, chunk_steps), indices in groups.items():
-        solver = SOLVERS[solver_name]
-        state = _state([items[index] for index in indices], solver, network)
-        state = solver.advance(searcher or network, state, chunk_steps)
-        is_done = solver.is_finished(state)
-        if chunk_steps == 0:
-            is_done = torch.ones_like(is_done)
-        if bool(is_done.any()):
-            ended = finish(network, state.select(is_done))
-            done_indices = [index for index, done in zip(indices, is_done, strict=True) if done]
-            for position, index in enumerate(done_indices):
-                answers[index] = _end(ended, position, solver_name)
-        for index, progress in zip(indices, _progress(state, solver), strict=True):
-            answers.setdefault(index, progress)
-    return [answers[index] for index in range(len(items))]
+    for (solver, chunk_steps), indices in groups.items():
+        group = [items[index] for index in indices]
+        advanced = _advanced(network, group, solver, chunk_steps, searcher or network)
+        responses |= zip(indices, advanced, strict=True)
+    return [responses[index] for index in range(len(items))]
 
 
-def _state(
+def _advanced(
+    network: nn.Module,
+    items: Sequence[tuple[SearchItem, Arrays]],
+    solver_name: str,
+    chunk_steps: int,
+    searcher: nn.Module,
+) -> list[Response]:
+    """`advance_items` for items of one solver and one number of steps."""
+    solver = SOLVERS[solver_name]
+    state = _batch_of(items, solver, network)
+    state = solver.advance(searcher, state, chunk_steps, execute=in_shares)
+    is_done = solver.is_finished(state)
+    if chunk_steps == 0:
+        is_done = torch.ones_like(is_done)
+    responses = list(_progress(state, solver))
+    if bool(is_done.any()):
+        result = finish(network, state.select(is_done))
+        done = [place for place, has_ended in enumerate(is_done.tolist()) if has_ended]
+        for position, place in enumerate(done):
+            responses[place] = _end(result, position, solver_name)
+    return responses
+
+
+def _batch_of(
     items: Sequence[tuple[SearchItem, Arrays]], solver: Solver, network: nn.Module
 ) -> SearchState:
-    """All ``items`` as one batch, each where it was left."""
+    """All ``items`` as one batch, each where its last chunk left it."""
     device = next(network.parameters()).device
-    fresh = begin(
+    fresh = begin_checked(
         _stacked([arrays["image"] for _, arrays in items], device),
         goals=torch.tensor([goal_code(item.goal) for item, _ in items], device=device),
         targets=torch.tensor([item.target for item, _ in items], device=device),
@@ -128,12 +161,7 @@ def _state(
     places = [place for place, (item, _) in enumerate(items) if item.step > 0]
     if not places:
         return fresh
-    left = [items[place][1] for place in places]
-    carried = {
-        _FIELDS[name]: _stacked([arrays[name] for arrays in left], device) for name in solver.images
-    }
-    numbers = _stacked([arrays["numbers"] for arrays in left], device)
-    carried |= dict(zip(solver.numbers, numbers.unbind(1), strict=True))
+    carried = _carried([items[place][1] for place in places], solver, device)
     rows = torch.tensor(places, device=device)
     merged = {}
     for name, values in carried.items():
@@ -143,12 +171,22 @@ def _state(
     return replace(fresh, steps=steps, **merged)
 
 
-def _progress(
-    state: SearchState, solver: Solver
-) -> Iterator[tuple[SearchProgress, dict[str, NDArray[Any]]]]:
-    """What every search of the batch says of itself, and what it takes along but the image."""
-    pictures = {name: getattr(state, _FIELDS[name]).cpu().numpy() for name in solver.images}
-    fields = [getattr(state, name).to(torch.float64) for name in solver.numbers]
+def _carried(left: Sequence[Arrays], solver: Solver, device: torch.device) -> dict[str, Tensor]:
+    """Fields of a batch, from what each search carried out of its last chunk."""
+    carried = {
+        name: _stacked([arrays[_WIRE_NAMES[name]] for arrays in left], device)
+        for name in solver.carried_images
+    }
+    numbers = _stacked([arrays[_NUMBERS] for arrays in left], device)
+    return carried | dict(zip(solver.carried_numbers, numbers.unbind(1), strict=True))
+
+
+def _progress(state: SearchState, solver: Solver) -> Iterator[Response]:
+    """How far each search of the batch is, and what it carries into its next chunk."""
+    images = {
+        _WIRE_NAMES[name]: getattr(state, name).cpu().numpy() for name in solver.carried_images
+    }
+    fields = [getattr(state, name).to(torch.float64) for name in solver.carried_numbers]
     numbers = torch.stack(fields, dim=1).cpu().numpy()
     confidences = torch.special.expit(state.best_score).tolist()
     rows = zip(state.steps.tolist(), state.best_rmse.tolist(), confidences, strict=True)
@@ -159,13 +197,12 @@ def _progress(
             best_rmse=best_rmse if has_best else None,
             best_confidence=confidence if has_best else None,
         )
-        arrays = {name: values[place] for name, values in pictures.items()}
-        yield progress, arrays | {"numbers": numbers[place]}
+        arrays = {name: values[place] for name, values in images.items()}
+        yield progress, arrays | {_NUMBERS: numbers[place]}
 
 
-def _end(
-    result: SearchResult, position: int, solver: str
-) -> tuple[SearchEnd, dict[str, NDArray[Any]]]:
+def _end(result: SearchResult, position: int, solver: str) -> Response:
+    """The end of the search at ``position`` of a verified batch."""
     lower = float(result.lower_bounds[position])
     end = SearchEnd(
         status=result.statuses[position],

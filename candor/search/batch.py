@@ -1,4 +1,4 @@
-"""Runs many searches to their ends in one batch that stays full."""
+"""Many searches run to their ends in one batch that is kept full."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from candor import terms
 from candor.search.goals import goal_code, is_explanation, output_condition
 from candor.search.result import SearchResult, finish, join_results
-from candor.search.solvers import SOLVERS
+from candor.search.solvers import SOLVERS, Solver
 from candor.search.state import SearchState, begin, concatenate
+from candor.search.steps import Executor, as_one_batch
 from candor.terms import Goal
 
-_ROUND_STEPS = 3  # searches enter and leave the batch this often
+# Called with the searches that have finished and the image-steps done so far.
+Report = Callable[[int, int], None]
+_ROUND_STEPS = 3  # searches enter and leave the batch after so many steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,13 @@ def plan_goal(
     rho: float = 1.0,
     seed: int = 0,
 ) -> SearchPlan:
-    """One search an image: same goal, ``targets`` (N,) int64, seeds count up from ``seed``."""
+    """One search for each image, all with one goal; seeds count up from ``seed``.
+
+    Args:
+        targets: (N,) int64, the label or the class to explain of each image.
+        steps: >= 1, for each search.
+        rho: RMSE in (0, 1]; used by explanations only.
+    """
     count = len(targets)
     return SearchPlan(
         image_indices=torch.arange(count),
@@ -68,64 +77,95 @@ def run_searches(
     solver: str = "paper",
     batch_size: int = 64,
     searcher: nn.Module | None = None,
-    report: Callable[[int, int], None] = lambda finished, image_steps: None,
+    report: Report = lambda finished, image_steps: None,
+    execute: Executor = as_one_batch,
 ) -> SearchResult:
-    """Every search of ``plan`` to its end; finished ones leave at once and waiting ones enter.
+    """Every search of ``plan`` to its end by a solver named in `candor.search.solvers.SOLVERS`.
 
-    An image already wrong costs its forward pass and never enters the batch.
+    Arguments, result and errors are those of `run_with`.
+
+    Raises:
+        ValueError: there is no such solver.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver: expected one of {tuple(SOLVERS)}, got {solver!r}")
+    return run_with(
+        SOLVERS[solver],
+        network,
+        images,
+        plan,
+        batch_size=batch_size,
+        searcher=searcher,
+        report=report,
+        execute=execute,
+    )
+
+
+def run_with(
+    solver: Solver,
+    network: nn.Module,
+    images: Tensor,
+    plan: SearchPlan,
+    *,
+    batch_size: int = 64,
+    searcher: nn.Module | None = None,
+    report: Report = lambda finished, image_steps: None,
+    execute: Executor = as_one_batch,
+) -> SearchResult:
+    """Every search of ``plan`` to its end; finished ones leave the batch and waiting ones enter.
+
+    An image that is wrong as it came costs one forward pass and never enters the batch.
 
     Args:
         network: in evaluation mode, float32, on the device of ``images``; verifies what ends.
         images: (N, C, H, W) float32 in [0, 1].
         searcher: takes the steps; default ``network``, or the same in low precision.
-        report: called after each round with the searches finished and the image-steps done.
+        report: called after every few steps of the batch.
+        execute: how the steps of a batch are done; `candor.runtime.threads.in_shares` does them
+            with threads of the CPU and suits compiled networks.
     Returns:
-        One entry a search, in the order of the plan.
+        One entry for each search, in the order of the plan.
     Raises:
-        ValueError: an unknown solver, or see `candor.search.state.begin`.
+        ValueError: see `candor.search.state.begin`.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver: got {solver!r}, allowed {tuple(SOLVERS)}")
-    strategy = SOLVERS[solver]
     is_wrong = _is_wrong(network, images, plan, batch_size)
     waiting = (~is_wrong).nonzero()[:, 0].tolist()
-    ends = _Ends(network, batch_size)
+    finished = _FinishedSearches(network, batch_size)
     for wrong in torch.split(is_wrong.nonzero()[:, 0], batch_size):
-        ends.add(wrong.tolist(), _begin(images, plan, wrong.tolist()))
-    running = _begin(images, plan, [])
-    inside: list[int] = []
+        finished.add(wrong.tolist(), _begin(images, plan, wrong.tolist()))
+    batch, indices = _begin(images, plan, []), list[int]()
     image_steps = 0
-    while waiting or inside:
-        entering = waiting[: batch_size - len(inside)]
+    while waiting or indices:
+        entering = waiting[: batch_size - len(indices)]
         if entering:
-            running = concatenate([running, _begin(images, plan, entering)])
-            inside += entering
+            batch = concatenate([batch, _begin(images, plan, entering)])
+            indices += entering
             waiting = waiting[len(entering) :]
-        before = int(running.steps.sum())
-        running = strategy.advance(searcher or network, running, _ROUND_STEPS)
-        image_steps += int(running.steps.sum()) - before
-        is_done = strategy.is_finished(running)
+        before = int(batch.steps.sum())
+        batch = solver.advance(searcher or network, batch, _ROUND_STEPS, execute=execute)
+        image_steps += int(batch.steps.sum()) - before
+        is_done = solver.is_finished(batch)
         if bool(is_done.any()):
-            done = is_done.tolist()
-            ends.add(list(compress(inside, done)), running.select(is_done))
-            inside = [index for index, has_ended in zip(inside, done, strict=True) if not has_ended]
-            running = running.select(~is_done)
-        report(len(plan) - len(waiting) - len(inside), image_steps)
-    return ends.joined()
+            finished.add(list(compress(indices, is_done.tolist())), batch.select(is_done))
+            indices = list(compress(indices, (~is_done).tolist()))
+            batch = batch.select(~is_done)
+        report(len(plan) - len(waiting) - len(indices), image_steps)
+    return finished.joined()
 
 
-class _Ends:
-    """Finished searches, verified a batch at a time: a few would cost as much as a full one."""
+class _FinishedSearches:
+    """Finished searches, verified a batch at a time: a few would cost as much as a full batch."""
 
     def __init__(self, network: nn.Module, batch_size: int) -> None:
         self._network = network
         self._batch_size = batch_size
-        self._order: list[int] = []
+        self._indices: list[int] = []
         self._pending: list[SearchState] = []
         self._results: list[SearchResult] = []
 
     def add(self, indices: Sequence[int], state: SearchState) -> None:
-        self._order += indices
+        """Take over the searches at ``indices`` of the plan."""
+        self._indices += indices
         self._pending.append(state)
         if sum(map(len, self._pending)) >= self._batch_size:
             self._verify()
@@ -134,7 +174,7 @@ class _Ends:
         """Every result, in the order of the plan."""
         if self._pending:
             self._verify()
-        positions = sorted(range(len(self._order)), key=self._order.__getitem__)
+        positions = sorted(range(len(self._indices)), key=self._indices.__getitem__)
         return join_results(self._results, positions)
 
     def _verify(self) -> None:
@@ -145,9 +185,9 @@ class _Ends:
 
 @torch.no_grad()
 def _is_wrong(network: nn.Module, images: Tensor, plan: SearchPlan, batch_size: int) -> Tensor:
-    """(M,) bool: the goal holds for the image as it came.  One forward pass an image.
+    """(M,) bool: the goal holds for the image as it came.  One forward pass for each image.
 
-    No explanation is ever wrong, so where there are only those nothing is asked.
+    The goal of an explanation never does, so a plan of explanations alone needs no forward pass.
     """
     if bool(is_explanation(plan.goals).all()):
         return torch.zeros(len(plan), dtype=torch.bool)

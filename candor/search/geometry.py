@@ -7,7 +7,11 @@ an L2 length or a dot product over all other axes.  An RMSE is an L2 length / sq
 import torch
 from torch import Tensor
 
+from candor.search.state import rmse
+
 _LARGEST_EXPONENT = 126  # 2^126 and 2^-126 are normal float32 numbers
+_NEWTON_STEPS = 6
+_BISECTIONS = 30
 
 
 def lengths_of(vectors: Tensor) -> Tensor:
@@ -42,3 +46,97 @@ def unit(vectors: Tensor) -> Tensor:
     scaled = vectors * per_row(torch.ldexp(torch.ones_like(largest), exponents), vectors)
     lengths = lengths_of(scaled)
     return scaled / per_row(torch.where(lengths > 0, lengths, 1.0), vectors)
+
+
+def where_row(chosen: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """(B, ...) each vector from ``left`` where ``chosen`` (B,) bool, else from ``right``."""
+    return torch.where(per_row(chosen, left), left, right)
+
+
+def resolve(vectors: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+    """Each vector as a multiple (B,) of its unit normal, and (B, ...) the part at right angles."""
+    across = dot(vectors, normals)
+    return across, vectors - per_row(across, vectors) * normals
+
+
+def boundary_jump(gaps: Tensor, gradients: Tensor, slopes: Tensor) -> Tensor:
+    """(B, ...) the shortest step to where a linearised gap is 0: -F g / |g|^2, of length |F| / |g|.
+
+    Args:
+        gaps: (B,) F.      gradients: (B, ...) g.      slopes: (B,) |g|, > 0.
+    """
+    return per_row(-gaps / slopes.square(), gradients) * gradients
+
+
+def nearest_in_half_space(images: Tensor, gradients: Tensor, reach: Tensor) -> Tensor:
+    """(B, C, H, W) smallest p with gradients . p <= reach and images + p in the box [0, 1].
+
+    p = clip(m g) with the multiplier m <= 0 that solves g . clip(m g) = reach, found by Newton's
+    method: the left side is piecewise linear and convex in m, so that it approaches from one side.
+    Where the half-space misses the box, p is the corner of the box nearest to it.
+
+    Args:
+        images, gradients: (B, C, H, W) float32.     reach: (B,) float32 <= 0.
+    """
+    multipliers = torch.zeros_like(reach)
+    low, high = -images, 1.0 - images
+    steps = torch.zeros_like(gradients)
+    for _ in range(_NEWTON_STEPS):
+        is_free = (steps >= low) & (steps <= high)
+        slopes = dot(gradients * is_free, gradients).clamp_min(1e-30)
+        reached = dot(gradients, steps.clamp(low, high))
+        multipliers = (multipliers + (reach - reached) / slopes).clamp(-1e9, 0.0)
+        steps = per_row(multipliers, gradients) * gradients
+    return steps.clamp(low, high)
+
+
+def drawn_to_sphere(images: Tensor, deltas: Tensor, radii: Tensor) -> Tensor:
+    """Scale each perturbation so that its L2 length after clipping to the box is its radius.
+
+    The scale solves  s^2 sum_free delta^2 + sum_clipped delta^2 = radius^2  for the pixels clipped
+    at the scale before; it rises to the solution and never passes it.
+
+    Args:
+        images, deltas: (B, C, H, W) float32.    radii: (B,) float32.
+    """
+    low, high = -images, 1.0 - images
+    squares = deltas.square()
+    scaled = deltas
+    # Just inside, so that rounding never takes it past the radius.
+    wanted = (radii * (1.0 - 1e-6)).square()
+    held = torch.zeros_like(radii)
+    free = squares.flatten(1).sum(dim=1)
+    for _ in range(_NEWTON_STEPS):
+        scales = ((wanted - held).clamp_min(0.0) / free.clamp_min(1e-30)).sqrt().clamp_max(1e9)
+        scaled = per_row(scales, deltas) * deltas
+        clipped = scaled.clamp(low, high)
+        is_free = clipped == scaled
+        free = (squares * is_free).flatten(1).sum(dim=1)
+        held = (clipped.square() * ~is_free).flatten(1).sum(dim=1)
+    return scaled.clamp(low, high)
+
+
+def draw_to_rho(images: Tensor, originals: Tensor, rhos: Tensor) -> Tensor:
+    """Scale each perturbation so that its RMSE after clipping is rho, never above it.
+
+    Bisection over the scale in float64, slower than `drawn_to_sphere` and exact: clipping makes the
+    RMSE a non-linear function of the scale.  A perturbation of zero stays; one that cannot reach
+    rho inside the box ends at scale 2^10.
+
+    Args:
+        images, originals: (B, C, H, W) float32 in [0, 1].      rhos: (B,) float64.
+    """
+    deltas = images - originals
+    low = torch.zeros_like(rhos)
+    high = (2.0 * rhos / rmse(images, originals).clamp_min(1e-12)).clamp(1.0, 1024.0)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        is_inside = rmse(_scaled(originals, deltas, middle), originals) <= rhos
+        low = torch.where(is_inside, middle, low)
+        high = torch.where(is_inside, high, middle)
+    return _scaled(originals, deltas, low)
+
+
+def _scaled(originals: Tensor, deltas: Tensor, scales: Tensor) -> Tensor:
+    factors = per_row(scales.to(deltas.dtype), deltas)
+    return (originals + factors * deltas).clamp(0.0, 1.0)

@@ -5,16 +5,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from candor.search.geometry import per_row, unit, where_row
 from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
 from candor.search.state import SearchState, rmse
-from candor.search.steps import advance_by, is_already_wrong, without_zeros
+from candor.search.steps import Executor, advance_by, as_one_batch, is_already_wrong, without_zeros
 
 LEARNING_RATE = 0.01  # III-A1
 MOMENTUM = 0.9
 ETA = 0.55
 
 
-def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
+def advance(
+    network: nn.Module,
+    state: SearchState,
+    steps: int,
+    *,
+    execute: Executor = as_one_batch,
+) -> SearchState:
     """Take every unfinished search of the batch ``steps`` steps on, or to its end.
 
     (arXiv 1906.02896, Algorithm 1 with the goals of Eqs. 2, 3, 4 and III-H)
@@ -35,10 +42,11 @@ def advance(network: nn.Module, state: SearchState, steps: int) -> SearchState:
             gradients are left alone.
         state: not modified.
         steps: >= 0.
+        execute: see `candor.search.steps.Executor`.
     Raises:
         ValueError: the network is in training mode, where a forward pass would move its statistics.
     """
-    return advance_by(_step, is_finished, network, state, steps)
+    return advance_by(_step, is_finished, network, state, steps, execute)
 
 
 def is_finished(state: SearchState) -> Tensor:
@@ -56,21 +64,16 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         output_condition(logits, state.goals, state.targets),
     )
     is_better = _is_better(state, is_explained, holds, distances, scores)
-    best = is_better[:, None, None, None]
-
     # Descending on the loss: minus the gradient where the score is to rise.
-    signed = gradients * -ascent_sign(state.goals)[:, None, None, None]
-    directions = torch.where(
-        holds[:, None, None, None],
-        2.0 * state.deltas,
-        ETA * _normalised(signed, state),
-    )
+    signed = gradients * per_row(-ascent_sign(state.goals), gradients)
+    towards_goal = ETA * unit(without_zeros(signed, state))
+    directions = where_row(holds, 2.0 * state.deltas, towards_goal)
     velocities = MOMENTUM * state.velocities + directions
     return replace(
         state,
         deltas=state.deltas - LEARNING_RATE * velocities,
         velocities=velocities,
-        best_images=torch.where(best, perturbed, state.best_images),
+        best_images=where_row(is_better, perturbed, state.best_images),
         best_rmse=torch.where(is_better, distances, state.best_rmse),
         best_score=torch.where(is_better, scores, state.best_score),
         largest_rmse=torch.where(
@@ -99,10 +102,3 @@ def _is_better(
     is_first = state.best_score.isnan()
     is_stronger = is_first | (sign * scores > sign * state.best_score)
     return torch.where(is_explained, ~holds & is_stronger, holds & (distances < state.best_rmse))
-
-
-def _normalised(gradients: Tensor, state: SearchState) -> Tensor:
-    """Gradients at L2 length 1; a seeded random direction where a gradient is exactly zero."""
-    gradients = without_zeros(gradients, state)
-    normalised: Tensor = gradients / gradients.flatten(1).norm(dim=1)[:, None, None, None]
-    return normalised

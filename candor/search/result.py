@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from candor.search.geometry import draw_to_rho
 from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
 from candor.search.state import SearchState, rmse
 from candor.terms import SearchStatus
@@ -13,7 +14,6 @@ from candor.terms import SearchStatus
 # A point on the boundary may fall back over it when it is evaluated in another batch or precision;
 # it is moved outward by these factors until it holds.
 _NUDGES = (1.0, 1.0005, 1.002, 1.01, 1.03)
-_BISECTIONS = 30
 _AT_RHO = 0.999  # from this share of rho on, drawing an image out to rho changes nothing
 
 
@@ -89,31 +89,6 @@ def finish(network: nn.Module, state: SearchState) -> SearchResult:
         logits_before=logits_before,
         logits_after=logits_after,
     )
-
-
-def draw_to_rho(images: Tensor, originals: Tensor, rhos: Tensor) -> Tensor:
-    """Scale each perturbation so that its RMSE after clipping is rho, never above it.
-
-    Bisection over the scale, because clipping makes the RMSE a non-linear function of it.  A
-    perturbation of zero stays; one that cannot reach rho inside the box ends at scale 2^10.
-
-    Args:
-        images, originals: (B, C, H, W) float32 in [0, 1].      rhos: (B,) float64.
-    """
-    deltas = images - originals
-    low = torch.zeros_like(rhos)
-    high = (2.0 * rhos / rmse(images, originals).clamp_min(1e-12)).clamp(1.0, 1024.0)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        is_inside = rmse(_scaled(originals, deltas, middle), originals) <= rhos
-        low = torch.where(is_inside, middle, low)
-        high = torch.where(is_inside, high, middle)
-    return _scaled(originals, deltas, low)
-
-
-def _scaled(originals: Tensor, deltas: Tensor, scales: Tensor) -> Tensor:
-    factors = scales.to(deltas.dtype)[:, None, None, None]
-    return (originals + factors * deltas).clamp(0.0, 1.0)
 
 
 def _explained(

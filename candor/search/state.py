@@ -20,8 +20,8 @@ class SearchState:
         best_rmse: (B,) float64, its RMSE; inf before there is one.
         best_score: (B,) float64, log-odds of s_t there; NaN before there is one.
         largest_rmse: (B,) float64, largest RMSE visited where the goal did not hold.
-        stalls: (B,) int64, steps since the best image last became clearly better or was to.
-        rivals: (B,) int64, class that an attack makes for; -1 for whichever is nearest.
+        stalls: (B,) int64, steps in a row that brought no clearly better image and promised none.
+        rivals: (B,) int64, the wrong class that an attack aims at; -1 before it has one.
         goals, targets: (B,) int64, see `candor.search.goals`.
         rhos: (B,) float64, RMSE an explanation may reach.
         steps, step_counts: (B,) int64, done and to do.
@@ -93,15 +93,29 @@ def begin(
         ValueError: a dtype, shape or range is wrong.
     """
     _check_images(images)
-    batch, device = len(images), images.device
+    batch = len(images)
     vectors = {"goals": goals, "targets": targets, "step_counts": step_counts, "seeds": seeds}
     for name, values in vectors.items():
         if values.shape != (batch,) or values.dtype != torch.int64:
             raise ValueError(
-                f"{name}: got {tuple(values.shape)} {values.dtype}, allowed ({batch},) int64"
+                f"{name}: expected ({batch},) int64, got {tuple(values.shape)} {values.dtype}"
             )
     if rhos.shape != (batch,) or not bool(((rhos > 0) & (rhos <= 1)).all()):
-        raise ValueError(f"rhos: got {rhos!r}, allowed ({batch},) in (0, 1]")
+        raise ValueError(f"rhos: expected ({batch},) in (0, 1], got {rhos!r}")
+    return begin_checked(images, rhos=rhos, **vectors)
+
+
+def begin_checked(
+    images: Tensor,
+    *,
+    goals: Tensor,
+    targets: Tensor,
+    rhos: Tensor,
+    step_counts: Tensor,
+    seeds: Tensor,
+) -> SearchState:
+    """`begin` for arguments that the caller has checked already, as a worker does its messages."""
+    batch, device = len(images), images.device
     return SearchState(
         images=images,
         deltas=torch.zeros_like(images),
@@ -112,20 +126,23 @@ def begin(
         largest_rmse=torch.zeros(batch, dtype=torch.float64, device=device),
         stalls=torch.zeros(batch, dtype=torch.int64, device=device),
         rivals=torch.full((batch,), -1, device=device),
+        goals=goals,
+        targets=targets,
         rhos=rhos.to(torch.float64),
         steps=torch.zeros(batch, dtype=torch.int64, device=device),
-        **vectors,
+        step_counts=step_counts,
+        seeds=seeds,
     )
 
 
 def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.dtype != torch.float32:
         raise ValueError(
-            f"images: got {tuple(images.shape)} {images.dtype}, allowed (B, C, H, W) float32"
+            f"images: expected (B, C, H, W) float32, got {tuple(images.shape)} {images.dtype}"
         )
     # NaN fails this comparison too.
     if len(images) and not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError("images: got values outside [0, 1] or NaN, allowed [0, 1]")
+        raise ValueError("images: expected values in [0, 1], got others or NaN")
 
 
 def rmse(images: Tensor, originals: Tensor) -> Tensor:

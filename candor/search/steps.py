@@ -1,17 +1,26 @@
 """What the steps of every solver have in common."""
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
-from candor.runtime.threads import in_shares
+from candor.search.geometry import lengths_of, unit
 from candor.search.goals import is_explanation
+from candor.search.seeds import derived_seed
 from candor.search.state import SearchState
 
 Step = Callable[[nn.Module, SearchState], SearchState]
+Work = Callable[[SearchState], SearchState]
+# Does the work on a batch, whole or in parts: `as_one_batch`, or with threads of the CPU
+# `candor.runtime.threads.in_shares`.  The network is the one that the work evaluates.
+Executor = Callable[[Work, nn.Module, SearchState], SearchState]
+
+
+def as_one_batch(work: Work, network: nn.Module, state: SearchState) -> SearchState:
+    """``work`` on the whole batch in the calling thread; torch may still use several inside."""
+    return work(state)
 
 
 def advance_by(
@@ -20,17 +29,18 @@ def advance_by(
     network: nn.Module,
     state: SearchState,
     steps: int,
+    execute: Executor,
 ) -> SearchState:
     """``steps`` times ``step`` over the unfinished searches of the batch, or to their end.
 
-    On the CPU the batch is shared out over threads, see `candor.runtime.threads`.
-
+    Args:
+        execute: does all of these steps, on the batch or on parts of it.
     Raises:
         ValueError: the network is in training mode, where a forward pass would move its statistics.
     """
     if network.training:
-        raise ValueError("network: got training mode, allowed evaluation mode")
-    return in_shares(partial(_advanced, step, is_finished, network, steps), network, state)
+        raise ValueError("network: expected evaluation mode, got training mode")
+    return execute(partial(_advanced, step, is_finished, network, steps), network, state)
 
 
 def _advanced(
@@ -57,16 +67,10 @@ def is_already_wrong(state: SearchState) -> Tensor:
 
 
 def without_zeros(gradients: Tensor, state: SearchState) -> Tensor:
-    """Gradients (B, C, H, W); a seeded random direction in place of one that is exactly zero."""
-    lengths = gradients.flatten(1).norm(dim=1)
-    for index in (lengths == 0).nonzero()[:, 0].tolist():
-        seed = _noise_seed(int(state.seeds[index]), int(state.steps[index]))
+    """Gradients (B, C, H, W); a seeded random direction in place of one of length zero."""
+    for index in (lengths_of(gradients) == 0).nonzero()[:, 0].tolist():
+        seed = derived_seed(int(state.seeds[index]), int(state.steps[index]))
         noise = torch.randn(gradients.shape[1:], generator=Generator().manual_seed(seed))
         position = torch.tensor(index, device=gradients.device)
-        gradients = gradients.index_put((position,), (noise / noise.norm()).to(gradients))
+        gradients = gradients.index_put((position,), unit(noise[None])[0].to(gradients))
     return gradients
-
-
-def _noise_seed(seed: int, step: int) -> int:
-    """32 bits of both: torch's CPU generator reads no more of its seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "little")

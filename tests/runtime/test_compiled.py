@@ -15,6 +15,7 @@ from candor.runtime.compiled import (
     compile_network,
     keep_compiled,
 )
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.terms import Goal, SearchStatus
 from tests.search.linear import LinearClassifier
@@ -142,7 +143,7 @@ def test_compiled_network_finds_the_same_radii() -> None:
     compiled = compile_network(network, (4,), SHAPE)
     assert isinstance(compiled, FixedBatchNetwork)
     plain = run_searches(network, images, plan)
-    fast = run_searches(compiled, images, plan, batch_size=4)
+    fast = run_searches(compiled, images, plan, batch_size=4, execute=in_shares)
     assert plain.statuses == fast.statuses
     torch.testing.assert_close(plain.rmse, fast.rmse, atol=1e-4, rtol=0)
 

@@ -53,7 +53,7 @@ def test_every_search_is_advanced_once_and_comes_back_in_its_place() -> None:
 
     seen: list[tuple[int, int, int]] = []
     network, state = Watched(SHAPE, 5).eval(), explanations(11)
-    together = paper.advance(network, state, 20)
+    together = paper.advance(network, state, 20, execute=in_shares)
     assert sorted(count for count, _, _ in seen) == [3] * 20 + [4] * 40
     assert {threads for _, _, threads in seen} == {1}, "three shares, one thread each"
     assert threading.get_ident() not in {thread for _, thread, _ in seen}
@@ -66,7 +66,7 @@ def test_every_search_is_advanced_once_and_comes_back_in_its_place() -> None:
 
 def test_a_compiled_network_leaves_the_threads_of_others_alone() -> None:
     fixed = FixedBatchNetwork(LinearClassifier(SHAPE, 5), (1, 4)).eval()
-    paper.advance(fixed, explanations(2), 3)
+    paper.advance(fixed, explanations(2), 3, execute=in_shares)
     assert torch.get_num_threads() == 3
     with torch.no_grad():
         fixed(torch.rand(4, *SHAPE))

@@ -10,7 +10,7 @@ from torch import nn
 from candor import terms
 from candor.search import fast
 from candor.search.batch import plan_goal, run_searches
-from candor.search.fast import drawn_to_sphere, nearest_in_half_space
+from candor.search.geometry import drawn_to_sphere, nearest_in_half_space
 from candor.search.goals import gap_to_goal, goal_code, output_condition
 from candor.search.result import SearchResult, finish
 from candor.search.state import SearchState, rmse

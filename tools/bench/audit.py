@@ -12,6 +12,7 @@ from candor import terms
 from candor.data.cifar10 import load_cifar10
 from candor.robustness.ara import accuracy_robustness_area, naive_accuracy, paired_difference
 from candor.runtime.compiled import compile_network, share_sizes
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.terms import Goal, SearchStatus
 from tools.bench.baseline import RADIUS_STEPS, plain_network, plain_radii
@@ -63,7 +64,9 @@ def measure(options: Options) -> list[Row]:
 def _fast(network: nn.Module, images: Tensor, labels: Tensor, goal: Goal) -> _Searched:
     started = time.perf_counter()
     plan = plan_goal(goal, labels, steps=terms.FAST_RADIUS_STEPS)
-    result = run_searches(network, images, plan, solver="fast", batch_size=_BATCH)
+    result = run_searches(
+        network, images, plan, solver="fast", batch_size=_BATCH, execute=in_shares
+    )
     seconds = time.perf_counter() - started
     unresolved = np.array([status is SearchStatus.UNRESOLVED for status in result.statuses])
     radii = np.where(unresolved, result.lower_bounds.numpy(), result.rmse.numpy())

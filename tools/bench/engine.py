@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from candor.runtime.compiled import compile_network, share_sizes
+from candor.runtime.threads import in_shares
 from candor.search import paper
 from candor.search.goals import goal_code
 from candor.search.state import SearchState, begin
@@ -58,7 +59,9 @@ def _row(
             return explain_plainly()
 
     ours, theirs = interleaved(
-        lambda: paper.advance(compiled, state, _STEPS), explain_at_its_fastest, repeats
+        lambda: paper.advance(compiled, state, _STEPS, execute=in_shares),
+        explain_at_its_fastest,
+        repeats,
     )
     image_steps = len(images) * _STEPS
     ratios = [slow / fast for fast, slow in zip(ours, theirs, strict=True)]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from candor import terms
 from candor.runtime.compiled import compile_network
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
-from candor.search.result import draw_to_rho
+from candor.search.geometry import draw_to_rho
 from candor.terms import Goal
 from tools.bench.baseline import (
     EXPLANATION_STEPS,
@@ -73,7 +74,9 @@ def _both(
     """``threads``: of the plain loop."""
     plan = plan_goal(Goal.EXPLAIN_FOR, target, steps=terms.FAST_EXPLAIN_STEPS, rho=_RHO)
     started = time.perf_counter()
-    ours = run_searches(compiled, image, plan, solver="fast", batch_size=1).images
+    ours = run_searches(
+        compiled, image, plan, solver="fast", batch_size=1, execute=in_shares
+    ).images
     with on_threads(threads):
         middle = time.perf_counter()
         theirs = plain_explanations(plain, image, target, rho=_RHO)

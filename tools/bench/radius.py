@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from candor import terms
 from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.terms import Goal, SearchStatus
@@ -72,7 +73,9 @@ def _radii(
     """(N,) RMSE, infinite where none was found, and the images evaluated."""
     counted = _Counted(network).eval()
     plan = plan_goal(goal, labels, steps=steps)
-    result = run_searches(counted, images, plan, solver=solver, batch_size=_BATCH)
+    result = run_searches(
+        counted, images, plan, solver=solver, batch_size=_BATCH, execute=in_shares
+    )
     is_found = np.array([status is SearchStatus.FOUND for status in result.statuses])
     return np.where(is_found, result.rmse.numpy(), np.inf), counted.images
 

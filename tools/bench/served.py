@@ -26,6 +26,7 @@ from candor.models.folder import load_model
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.compiled import compile_network, share_sizes
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
 from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
@@ -257,7 +258,12 @@ class _Bench:
         plan = plan_goal(Goal.EXPLAIN_FOR, self._targets[:count], steps=_STEPS, rho=_RHO)
         return _timed(
             lambda: run_searches(
-                self._network, self._images[:count], plan, solver="paper", batch_size=_CROWD
+                self._network,
+                self._images[:count],
+                plan,
+                solver="paper",
+                batch_size=_CROWD,
+                execute=in_shares,
             )
         )
 

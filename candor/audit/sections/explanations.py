@@ -23,6 +23,7 @@ from candor.audit.sections.summary import Evidence, share
 from candor.audit.stages import Batch, Subject
 from candor.explainers.overlap import energy_share, rank_correlation
 from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
+from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.terms import DEFAULT_SOLVER, Goal
 
@@ -113,7 +114,12 @@ def _explainer(
         plan = plan_goal(Goal.EXPLAIN_FOR, targets, steps=steps, rho=subject.card.recommended_rho)
         plan = replace(plan, seeds=torch.tensor(seeds))
         return run_searches(
-            subject.network, images, plan, solver=DEFAULT_SOLVER, batch_size=len(images)
+            subject.network,
+            images,
+            plan,
+            solver=DEFAULT_SOLVER,
+            batch_size=len(images),
+            execute=in_shares,
         ).images
 
     return explain

@@ -126,6 +126,7 @@ def _search(
 ) -> _Measured:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from candor.runtime.threads import in_shares
     from candor.search.batch import plan_goal, run_searches
 
     started = time.monotonic()
@@ -147,6 +148,7 @@ def _search(
             solver=plan.solver,
             batch_size=plan.batch_size,
             report=report,
+            execute=in_shares,
         )
     return _Measured(result, time.monotonic() - started, steps_done)
 
