@@ -4,7 +4,6 @@ A Parquet file in the layout of CIFAR-10's: ``img`` struct<bytes, path> with the
 ``label`` int64, the class of the original.  The schema's metadata holds ``class_names`` as JSON.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 
 from candor.data.errors import DataDamaged, DataMissing
 from candor.data.images import ImageSet
+from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
+from candor.images.pixels import MODES, levels_of
 
 _CLASS_NAMES_KEY = b"class_names"
 
@@ -116,11 +116,10 @@ def joined(data: ImageSet, extra: ImageSet) -> ImageSet:
 
 def _decode(content: bytes, shape: tuple[int, ...], place: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            array = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"))
-    except (OSError, ValueError, TypeError) as err:
-        raise DataDamaged(f"{place}: not an image: {err}") from err
-    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    if array.shape != shape:
-        raise DataDamaged(f"{place}: got {array.shape}, allowed {shape}")
-    return array
+        image = open_image(content, formats=FILE_FORMATS, limits=FILE_LIMITS)
+    except UnusableImage as err:
+        raise DataDamaged(f"{place}: {err}") from err
+    levels = levels_of(image.convert(MODES[shape[0]]))
+    if levels.shape != shape:
+        raise DataDamaged(f"{place}: expected shape {shape}, got {levels.shape}")
+    return levels

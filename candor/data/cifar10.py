@@ -1,6 +1,5 @@
 """CIFAR-10 from any of its three layouts on disk."""
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 
 from candor.data.cifar10_archives import RawImages, read_binary, read_python
 from candor.data.errors import DataDamaged, check_split, missing
 from candor.data.images import ImageSet
+from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
+from candor.images.pixels import levels_of
 
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -114,10 +114,9 @@ def _check_columns(table: pa.Table, path: Path) -> None:
 
 def _decode(content: bytes, path: Path, row: int) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            array = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, TypeError) as err:
-        raise DataDamaged(f"cifar10: {path} row {row} is not an image: {err}") from err
-    if array.shape != (32, 32, 3):
-        raise DataDamaged(f"cifar10: {path} row {row} is {array.shape}, allowed (32, 32, 3)")
-    return array.transpose(2, 0, 1)
+        levels = levels_of(open_image(content, formats=FILE_FORMATS, limits=FILE_LIMITS))
+    except UnusableImage as err:
+        raise DataDamaged(f"cifar10: {path} row {row}: {err}") from err
+    if levels.shape != SHAPE:
+        raise DataDamaged(f"cifar10: {path} row {row}: expected shape {SHAPE}, got {levels.shape}")
+    return levels

@@ -13,9 +13,9 @@ from candor.data.errors import DataDamaged, check_split, missing
 from candor.data.images import Images
 from candor.data.lazy import LazyImages
 from candor.data.photos import PhotoDecoder, View, class_folders, held_out, photos_by_class
+from candor.images.decode import FILE_FORMATS
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _SIZES = (8, 1024)
 _HELD_BYTES = 2**30  # more than this stays on disk
 _SAMPLE = 1000  # images that mean and std are computed from
@@ -85,7 +85,7 @@ def _listed(root: Path, split: str, image_size: int) -> LazyImages:
             folder=folder,
             files=files,
             view=View(image_size, image_size, image_size, image_size),
-            formats=_FORMATS,
+            formats=FILE_FORMATS,
         ),
     )
 

@@ -1,17 +1,21 @@
-"""Photographs of any size cut to squares, and trees of them by class."""
+"""Photographs of any size cut to squares, and trees of them by class.
+
+They are decoded, rotated, blended and resampled by `candor.images`, as the service does it.
+"""
 
 import hashlib
-import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from candor.data.errors import DataDamaged
+from candor.images.decode import FILE_LIMITS, UnusableImage, open_image
+from candor.images.geometry import Box, Size, crop_box, resize, scale_of_edge, whole
+from candor.images.pixels import levels_of
 
 # Of ImageNet; photographs of COCO and of users are alike enough.
 MEAN = (0.485, 0.456, 0.406)
@@ -23,10 +27,14 @@ _HELD_OUT = 5  # one of so many images is for testing where a data set does not 
 class View:
     """How a photograph becomes a square: its shorter edge is resized, then a square is cropped.
 
+    With ``test_edge`` equal to ``size`` the test view is the image that the service computes from
+    the same file.
+
     Attributes:
         size: edge of the square, pixels.
-        low_edge, high_edge: shorter edge before the crop in training, drawn from both inclusive.
-        test_edge: shorter edge before the central crop of tests.
+        low_edge, high_edge: shorter edge before the crop in training, pixels, drawn from both
+            inclusive; at least ``size``.
+        test_edge: shorter edge before the central crop of tests, pixels; at least ``size``.
     """
 
     size: int
@@ -40,13 +48,13 @@ class PhotoDecoder:
     """Decodes photographs; a `candor.data.lazy.Decoder`.
 
     Attributes:
-        name: of the data set, for errors.
-        folder: where the files are.
-        files: N paths in it.
+        name: name of the data set, for errors.
+        folder: folder of the files.
+        files: N paths relative to the folder.
         view: what is cut from each.
-        formats: names of the formats a file may have, see Pillow.
+        formats: formats that a file may have, by Pillow's names.
         boxes: (N, 4) left, top, right, bottom in pixels of the file as stored, or None for whole
-            photographs, which are turned upright as their EXIF says.
+            photographs, which are rotated as their EXIF orientation says.
     """
 
     name: str
@@ -58,88 +66,77 @@ class PhotoDecoder:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every view."""
         return 3, self.view.size, self.view.size
 
     def central(self, index: int) -> np.ndarray:
+        """The view that a network is tested on, (3, size, size) uint8."""
         return self._cut(index, self.view.test_edge, 0.5, 0.5)
 
     def drawn(self, index: int, draws: np.ndarray) -> np.ndarray:
+        """A training view, (3, size, size) uint8; edge and position follow from ``draws``."""
         low, high = self.view.low_edge, self.view.high_edge
         return self._cut(index, low + int(draws[0] * (high - low + 1)), draws[1], draws[2])
 
     def fingerprint(self, index: int) -> str:
+        """Size of the file in bytes, and the box."""
         box = [] if self.boxes is None else self.boxes[index].tolist()
         return f"{self._path(index).stat().st_size} {box}"
 
     def _cut(self, index: int, edge: int, across: float, down: float) -> np.ndarray:
-        """(3, size, size) uint8; ``across`` and ``down`` in [0, 1) place the crop.
+        """(3, size, size) uint8; ``across`` and ``down`` in [0, 1] place the crop."""
+        image = self._opened(index)
+        box, size = self._box(index, image), Size(self.view.size, self.view.size)
+        part = crop_box(box, size, scale_of_edge(box, edge), across, down)
+        return levels_of(resize(image, size, part))
 
-        Only the cropped part is resampled: the result is that of resizing the whole, up to the
-        outermost pixels, whose filter ends at the crop.
-        """
-        with self._opened(index) as image:
-            left, top, right, bottom = self._box(index, image)
-            scale = edge / min(right - left, bottom - top)
-            x, width = self._crop(right - left, scale, across)
-            y, height = self._crop(bottom - top, scale, down)
-            part = (
-                left + x,
-                top + y,
-                min(left + x + width, image.width),
-                min(top + y + height, image.height),
-            )
-            square = image.resize(
-                (self.view.size, self.view.size), Image.Resampling.BILINEAR, box=part
-            )
-        return np.asarray(square).transpose(2, 0, 1)
-
-    def _crop(self, length: float, scale: float, place: float) -> tuple[float, float]:
-        """Start and length of a crop along one axis, in pixels of the file."""
-        resized = max(self.view.size, round(length * scale))
-        start = math.floor(place * (resized - self.view.size + 1))
-        return start * length / resized, self.view.size * length / resized
-
-    def _box(self, index: int, image: Image.Image) -> tuple[float, float, float, float]:
+    def _box(self, index: int, image: Image.Image) -> Box:
         if self.boxes is None:
-            return 0.0, 0.0, float(image.width), float(image.height)
-        left, top, right, bottom = self.boxes[index].tolist()
-        if right > image.width or bottom > image.height:
+            return whole(image)
+        box = Box(*self.boxes[index].tolist())
+        if box.right > image.width or box.bottom > image.height:
             raise DataDamaged(
-                f"{self.name}: {self._path(index)} is {image.size}, allowed at least "
-                f"({right:g}, {bottom:g}), the end of a box in it"
+                f"{self.name}: {self._path(index)}: expected at least ({box.right:g}, "
+                f"{box.bottom:g}) pixels, the end of a box in it, got {image.size}"
             )
-        return left, top, right, bottom
+        return box
 
     def _path(self, index: int) -> Path:
         return self.folder / self.files[index]
 
-    @contextmanager
-    def _opened(self, index: int) -> Iterator[Image.Image]:
+    def _opened(self, index: int) -> Image.Image:
         path = self._path(index)
         try:
-            with Image.open(path, formats=self.formats) as image:
-                coloured = image if image.mode == "RGB" else image.convert("RGB")
-                coloured.load()
-                if self.boxes is None:
-                    ImageOps.exif_transpose(coloured, in_place=True)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-            wanted = " or ".join(self.formats)
-            raise DataDamaged(f"{self.name}: {path} is no {wanted} that opens: {err}") from err
-        yield coloured
+            content = read_file(path)
+            is_oriented = self.boxes is None
+            return open_image(
+                content, formats=self.formats, limits=FILE_LIMITS, is_oriented=is_oriented
+            )
+        except (OSError, UnusableImage) as err:
+            raise DataDamaged(f"{self.name}: {path}: {err}") from err
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file; of one beyond the limit only so many that it is rejected."""
+    with path.open("rb") as file:
+        return file.read(FILE_LIMITS.byte_count + 1)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders in ``folder``, sorted; hidden ones are left out."""
+    """Names of the folders in ``folder``, sorted, without hidden ones."""
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."))
 
 
 def photos_by_class(
     name: str, folder: Path, class_names: Sequence[str], suffixes: Sequence[str]
 ) -> tuple[list[str], list[int]]:
-    """Files CLASS/NAME in ``folder``, sorted, and their labels; hidden ones are left out.
+    """Files CLASS/NAME in ``folder``, sorted, and their labels, without hidden ones.
 
+    Args:
+        name: name of the data set, for errors.
+        suffixes: endings that a file may have, in lower case.
     Raises:
-        DataDamaged: a class without files, or a file of another suffix.
+        DataDamaged: a class without files, or a file of another ending.
     """
     files: list[str] = []
     labels: list[int] = []
@@ -150,14 +147,14 @@ def photos_by_class(
         for file in found:
             if not file.lower().endswith(tuple(suffixes)):
                 path = folder / class_name / file
-                raise DataDamaged(f"{name}: {path} has another ending than {tuple(suffixes)}")
+                raise DataDamaged(f"{name}: {path}: expected the ending {tuple(suffixes)}")
         files += [f"{class_name}/{file}" for file in found]
         labels += [label] * len(found)
     return files, labels
 
 
 def held_out(names: Sequence[str]) -> set[str]:
-    """A fifth of ``names`` (at least one) by hash, for testing; the same on every machine."""
+    """A fifth of ``names`` (at least one) for testing, by their SHA-256: the same everywhere."""
 
     def hash_of(name: str) -> bytes:
         return hashlib.sha256(name.encode()).digest()

@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from candor.images.pixels import encode_png
+from candor.images.encode import encode_png
 from candor.store.candidates import CandidateWriter, NewCandidate, SetKey
 from candor.store.engine import Store
 

@@ -118,7 +118,7 @@ def test_damaged_image_ends_a_run_with_its_checkpoint(tmp_path):
     bad = root / "imagenet" / "train" / data.identifiers[0]
     content = bad.read_bytes()
     bad.write_bytes(content[:100])
-    with pytest.raises(ValueError, match=f"^imagenet: .*{bad.name} is no JPEG"):
+    with pytest.raises(ValueError, match=f"^imagenet: .*{bad.name}: expected JPEG"):
         train(network_for(data), data, config, run_dir=tmp_path)
     bad.write_bytes(content)
     resumed, whole = network_for(data), network_for(data)

@@ -26,7 +26,7 @@ _RSS_LIMIT_MEGABYTES = 3000
 # Whose branches lead the search for new inputs.
 _GUIDED_BY = [
     *("PIL.ImageFile", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin"),
-    *("candor.models.folder", "candor.contracts.wire", "candor.images.pixels", "handlers"),
+    *("candor.models.folder", "candor.contracts.wire", "candor.images.decode", "handlers"),
 ]
 Decoder = Callable[[bytes], None]
 
@@ -34,14 +34,15 @@ Decoder = Callable[[bytes], None]
 def images(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
     """Encoded images, as both doors decode them."""
     from candor.contracts.api import ImageInput, InputSpec
-    from candor.images import pixels
+    from candor.images.decode import BadImage
+    from candor.images.decode import decode as decode_image
     from tools.fuzz.outcomes import images as real
 
     spec = InputSpec(channels=3, height=8, width=6, lower=0.0, upper=1.0)
 
     def decode(content: bytes) -> None:
-        with contextlib.suppress(pixels.BadImage):
-            pixels.decode(ImageInput(encoded=content), spec)
+        with contextlib.suppress(BadImage):
+            decode_image(ImageInput(encoded=content), spec)
 
     return decode, real()
 

@@ -169,7 +169,7 @@ def _rows(
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    from candor.images.pixels import encode_png
+    from candor.images.encode import encode_png
 
     return encode_png(pixels.astype(np.float32) / np.float32(255.0))
 

@@ -18,7 +18,7 @@ from candor.gateway.service.models import ModelRegistry, ServedModel
 from candor.gateway.service.routing import request_key
 from candor.gateway.service.search_pool import SearchGroup, SearchOptions
 from candor.gateway.workers.retry import RESTART_SECONDS
-from candor.images import pixels
+from candor.images.pixels import Pixels
 
 SearchRequest = api.ExplainRequest | api.ProbeRequest | api.CompareRequest
 
@@ -59,7 +59,7 @@ class AdmittedRequest:
         )
 
     def searches(
-        self, items: Sequence[SearchItem], image: pixels.Pixels, options: SearchOptions
+        self, items: Sequence[SearchItem], image: Pixels, options: SearchOptions
     ) -> AbstractContextManager[SearchGroup]:
         """The searches of ``items``, see `SearchPool.group`."""
         digest = self.model.details.model.weights_digest

@@ -13,7 +13,7 @@ from candor.gateway.service.admission import AdmittedRequest
 from candor.gateway.service.items import item_maker
 from candor.gateway.service.search_pool import PoolResult, SearchOptions
 from candor.gateway.workers.codec import Arrays
-from candor.images import pixels
+from candor.images.pixels import Pixels
 from candor.terms import Goal
 
 
@@ -29,7 +29,7 @@ class _Searched:
     perturbed: PoolResult
     again: PoolResult
 
-    def arrays(self, image: pixels.Pixels) -> Arrays:
+    def arrays(self, image: Pixels) -> Arrays:
         """Those of a compare item; ``image`` is (C, H, W) float32."""
         return {
             "image": image,
@@ -80,7 +80,7 @@ async def _target(
 async def _search(
     explain: SearchItem,
     perturb: SearchItem,
-    image: pixels.Pixels,
+    image: Pixels,
     admitted: AdmittedRequest,
     options: SearchOptions,
 ) -> _Searched:

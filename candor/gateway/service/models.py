@@ -29,7 +29,7 @@ from candor.gateway.workers.protocol import (
     WorkerUnavailable,
 )
 from candor.gateway.workers.retry import not_ready, pauses
-from candor.images import pixels
+from candor.images.pixels import Pixels
 from candor.tracing import Tracing
 
 _STATE_IMAGES = 5  # a search's state is four arrays of an image's size, and some numbers
@@ -49,7 +49,7 @@ class ServedModel:
     search_pool: SearchPool
     workers: WorkerClient
 
-    async def logits(self, image: pixels.Pixels) -> NDArray[np.float32]:
+    async def logits(self, image: Pixels) -> NDArray[np.float32]:
         """See `WorkerClient.logits`."""
         return await self.workers.logits(self.name, image)
 

@@ -16,7 +16,8 @@ from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.service import validation
 from candor.gateway.service.search_pool import PoolResult, Snapshot
 from candor.gateway.workers.codec import SaliencyPair, SearchOutcome
-from candor.images import pixels
+from candor.images import encode
+from candor.images.pixels import Pixels
 from candor.terms import Goal
 
 _DIRECTIONS = {
@@ -43,14 +44,14 @@ def explain_response(
     return api.ExplainResponse(
         explanations=tuple(explanations),
         predictions_before=strongest(before, model, checked.request.top_k),
-        input_png=pixels.encode_png(checked.image),
+        input_png=encode.encode_png(checked.image),
         model=model.model,
         request_id=request_id,
     )
 
 
 def _explanation(
-    image: pixels.Pixels,
+    image: Pixels,
     item: SearchItem,
     result: PoolResult,
     model: api.ModelDetails,
@@ -72,7 +73,7 @@ def _explanation(
         steps=outcome.end.steps,
         status=outcome.end.status,
         solver=outcome.end.solver,
-        image_png=pixels.encode_png_toward(outcome.image, image),
+        image_png=encode.encode_png_toward(outcome.image, image),
         image_tensor=_tensor(outcome.image) if includes_tensor else None,
         is_partial=outcome.is_partial,
         from_cache=result.from_cache,
@@ -93,7 +94,7 @@ def progress_event(index: int, snapshot: Snapshot) -> api.ExplainStreamResponse:
         best_confidence=snapshot.best_confidence,
         best_rmse=snapshot.best_rmse,
         queue_position=snapshot.queue_position,
-        preview_png=b"" if image is None else pixels.encode_preview(image, _PREVIEW_EDGE),
+        preview_png=b"" if image is None else encode.encode_preview(image, _PREVIEW_EDGE),
     )
     return api.ExplainStreamResponse(progress=progress)
 
@@ -124,7 +125,7 @@ def _probe_result(
     goal: api.ProbeGoal,
     label: int,
     result: PoolResult,
-    image: pixels.Pixels,
+    image: Pixels,
     model: api.ModelDetails,
 ) -> api.ProbeResult:
     outcome, end = result.outcome, result.outcome.end
@@ -139,7 +140,7 @@ def _probe_result(
         label_confidence_after=float(softmax(outcome.logits_after)[label]),
         steps=end.steps,
         solver=end.solver,
-        image_png=pixels.encode_png_toward(outcome.image, image) if is_found else b"",
+        image_png=encode.encode_png_toward(outcome.image, image) if is_found else b"",
         is_partial=outcome.is_partial,
         from_cache=result.from_cache,
     )
@@ -169,26 +170,26 @@ def compare_response(
         ),
         top_share=saliencies[0][1].scores.top_share,
         predictions_before=strongest(explained.outcome.logits_before, model, top_k),
-        input_png=pixels.encode_png(checked.image),
+        input_png=encode.encode_png(checked.image),
         model=model.model,
         request_id=request_id,
     )
 
 
 def _perturbation(
-    image: pixels.Pixels, target: int, outcome: SearchOutcome, model: api.ModelDetails
+    image: Pixels, target: int, outcome: SearchOutcome, model: api.ModelDetails
 ) -> api.Perturbation:
     return api.Perturbation(
         rmse=outcome.end.rmse,
         confidence_before=float(softmax(outcome.logits_before)[target]),
         confidence_after=float(softmax(outcome.logits_after)[target]),
         predicted_after=strongest(outcome.logits_after, model, 1)[0],
-        image_png=pixels.encode_png_toward(outcome.image, image),
+        image_png=encode.encode_png_toward(outcome.image, image),
     )
 
 
 def _method_result(
-    method: api.Method, pair: SaliencyPair, image: pixels.Pixels, perturbed: pixels.Pixels
+    method: api.Method, pair: SaliencyPair, image: Pixels, perturbed: Pixels
 ) -> api.MethodResult:
     height, width = pair.saliency.shape
     scores = pair.scores.model_dump(include={"energy_share", "rank_correlation", "cosine"})
@@ -197,8 +198,8 @@ def _method_result(
         saliency=api.SaliencyMap(
             height=height, width=width, data=pair.saliency.astype("<f4").tobytes()
         ),
-        overlay_png=pixels.encode_overlay(image, pair.saliency),
-        perturbed_overlay_png=pixels.encode_overlay(perturbed, pair.perturbed_saliency),
+        overlay_png=encode.encode_overlay(image, pair.saliency),
+        perturbed_overlay_png=encode.encode_overlay(perturbed, pair.perturbed_saliency),
         **scores,
     )
 

@@ -22,7 +22,7 @@ from candor.gateway.service.models import ModelRegistry, ServedModel
 from candor.gateway.service.responses import softmax
 from candor.gateway.service.search_pool import PoolResult, SearchOptions
 from candor.gateway.workers.codec import SearchOutcome
-from candor.images import pixels
+from candor.images.pixels import Pixels
 from candor.terms import SearchStatus
 
 GAIN_TOLERANCE = 0.1  # of the target's confidence: explanations that differ by more disagree
@@ -47,10 +47,10 @@ class AnsweredRequest:
     model: ServedModel
     key: bytes
     request_id: str
-    image: pixels.Pixels
+    image: Pixels
 
     @classmethod
-    def of(cls, admitted: AdmittedRequest, image: pixels.Pixels) -> Self:
+    def of(cls, admitted: AdmittedRequest, image: Pixels) -> Self:
         """The answered request of ``admitted`` with its decoded image."""
         return cls(admitted.model, admitted.key, admitted.context.request_id, image)
 
@@ -242,7 +242,7 @@ def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
 
 
 async def _search(
-    shadow: ServedModel, items: Sequence[SearchItem], image: pixels.Pixels, slot: Slot
+    shadow: ServedModel, items: Sequence[SearchItem], image: Pixels, slot: Slot
 ) -> list[SearchOutcome]:
     options = SearchOptions(
         tenant=_TENANT, priority=Priority.REPORT, allows_partial=False, uses_cache=False

@@ -17,7 +17,8 @@ from candor.contracts import limits
 from candor.contracts.api import ClassRef, ImageInput, ModelDetails
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.reports import ReportState
-from candor.images import pixels
+from candor.images.decode import BadImage, decode
+from candor.images.pixels import Pixels
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 PartT = TypeVar("PartT", bound=BaseModel)
@@ -64,7 +65,7 @@ class Checked(Generic[RequestT]):
     """
 
     request: RequestT
-    image: pixels.Pixels
+    image: Pixels
     classes: Mapping[str, int]
 
 
@@ -295,14 +296,12 @@ def _solver_violations(fields: Mapping[str, Any], model: ModelDetails) -> Iterat
         )
 
 
-async def _image(
-    value: Any, model: ModelDetails
-) -> tuple[pixels.Pixels | None, list[FieldViolation]]:
+async def _image(value: Any, model: ModelDetails) -> tuple[Pixels | None, list[FieldViolation]]:
     image = _part(ImageInput, value)
     if image is None:
         return None, []
     try:
         # In a thread: a large image takes longer to decode than a whole chunk of searches.
-        return await asyncio.to_thread(pixels.decode, image, model.input), []
-    except pixels.BadImage as err:
+        return await asyncio.to_thread(decode, image, model.input), []
+    except BadImage as err:
         return None, [err.violation]

@@ -1,0 +1,250 @@
+"""Image files and tensors to the pixels that a model sees.
+
+There is one implementation for serving, training, audits and the command line: the same file gives
+the same pixels everywhere.  In this order:
+
+1. limits on bytes, pixels (by the header), scans and parts, before anything is decoded;
+2. 16-bit grey is divided by 257 and rounded;
+3. transparency, as a channel, a palette entry or a colour, is blended onto white;
+4. the image is rotated as its EXIF orientation says; metadata that cannot be read is ignored;
+5. the size, see `candor.images.geometry`.
+
+Colour profiles and gamma are ignored: values are taken as sRGB, as the readers do with which public
+networks and data sets were made.  An image in another space looks slightly different to a model,
+and the same everywhere.
+
+Results lie on the 8-bit grid.  Everything here computes: call it from a thread, never on the event
+loop.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from candor.contracts import limits
+from candor.contracts.api import ImageInput, InputSpec, TensorInput
+from candor.contracts.errors import FieldViolation
+from candor.contracts.pixel_range import pixel_range_error
+from candor.images import metadata
+from candor.images.geometry import Size, fit
+from candor.images.pixels import MODES, Pixels, levels_of, to_pixels
+
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_ORIENTATION = 0x0112  # EXIF's number of the tag
+# From the orientation as stored to the upright image.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Our own limits are checked before any pixel is decoded; Pillow's would only turn the same image
+# into a warning or into an error of another kind.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """What a file may cost; each is checked before it is spent.
+
+    Attributes:
+        byte_count: size of the file.
+        pixel_count: width times height.
+        scan_count: scans of a JPEG; each costs a pass over all pixels.
+        part_count: chunks and segments, and reads of the decoder.
+    """
+
+    byte_count: int
+    pixel_count: int
+    scan_count: int
+    part_count: int
+
+
+REQUEST_LIMITS = DecodeLimits(
+    byte_count=limits.MAX_ENCODED_BYTES,
+    pixel_count=limits.MAX_PIXELS,
+    scan_count=limits.MAX_JPEG_SCANS,
+    part_count=limits.MAX_IMAGE_READS,
+)
+FILE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # by Pillow's names
+# Files of the user's own data: far above any photograph, and still bounded.
+FILE_LIMITS = DecodeLimits(
+    byte_count=2**28, pixel_count=2**28, scan_count=1000, part_count=10_000_000
+)
+
+
+class UnusableImage(ValueError):
+    """A file is not an image that can be used; the text says what was expected and what was got."""
+
+
+class BadImage(Exception):
+    """The image of a request cannot be used; carries the violation to report."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.violation = FieldViolation(field, description)
+
+
+def decode(image: ImageInput, spec: InputSpec) -> Pixels:
+    """The image of a request as the model sees it, (C, H, W) float32 in [0, 1].
+
+    Raises:
+        BadImage: too large, not an image, cut short, or a tensor of another shape or range.
+    """
+    if image.tensor is not None:
+        return _decode_tensor(image.tensor, spec)
+    try:
+        opened = open_image(
+            image.encoded or b"", formats=limits.IMAGE_FORMATS, limits=REQUEST_LIMITS
+        )
+    except UnusableImage as err:
+        raise BadImage("image.encoded", str(err)) from err
+    resized = fit(opened.convert(MODES[spec.channels]), Size(spec.height, spec.width))
+    return to_pixels(levels_of(resized))
+
+
+def open_image(
+    content: bytes,
+    *,
+    formats: tuple[str, ...],
+    limits: DecodeLimits,
+    is_oriented: bool = True,
+) -> Image.Image:
+    """An image file as opaque, upright RGB of 8 bits, in its own size.
+
+    Args:
+        formats: Pillow's names of the formats that are permitted.
+        is_oriented: whether the EXIF orientation is applied; without, pixels stay as stored.
+    Raises:
+        UnusableImage: beyond a limit, of another format, damaged or cut short.
+    """
+    expected = " or ".join(formats)
+    _check_size(content, expected, limits)
+    try:
+        file = _MeteredFile(_checked_parts(content, limits), limits.part_count)
+        with Image.open(file, formats=formats) as image:
+            _check_pixel_count(image, limits)
+            image.load()
+            opaque = _opaque(image)
+            return _upright(opaque, image) if is_oriented else opaque
+    except UnusableImage:
+        raise
+    except metadata.TooManyParts as err:
+        raise _too_many_parts(limits) from err
+    except Exception as err:  # Pillow's parsers raise nearly anything on hostile bytes
+        raise _unreadable(content, expected, err) from err
+
+
+def _decode_tensor(tensor: TensorInput, spec: InputSpec) -> Pixels:
+    expected = (spec.channels, spec.height, spec.width)
+    if tensor.shape != expected:
+        raise BadImage(
+            "image.tensor.shape", f"expected {list(expected)}, got {_shown_shape(tensor.shape)}"
+        )
+    byte_count = 4 * spec.channels * spec.height * spec.width
+    if len(tensor.data) != byte_count:
+        raise BadImage(
+            "image.tensor.data",
+            f"expected {byte_count} bytes (float32 of shape), got {len(tensor.data)}",
+        )
+    pixels = np.frombuffer(tensor.data, "<f4").reshape(expected).astype(np.float32)
+    error = pixel_range_error(pixels)
+    if error is not None:
+        raise BadImage("image.tensor.data", error)
+    return pixels
+
+
+def _shown_shape(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join(f"{size}"[:12] for size in shape) + "]"
+
+
+class _MeteredFile(io.BytesIO):
+    """Ends a decoder that reads too often: an image of a million empty parts costs seconds."""
+
+    def __init__(self, content: bytes, reads: int) -> None:
+        super().__init__(content)
+        self._reads_left = reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise metadata.TooManyParts
+        return super().read(size)
+
+
+def _check_size(content: bytes, expected: str, limits: DecodeLimits) -> None:
+    if not content:
+        raise UnusableImage(f"expected one {expected} image, got 0 bytes")
+    if len(content) > limits.byte_count:
+        raise UnusableImage(f"expected at most {limits.byte_count} bytes, got {len(content)}")
+
+
+def _checked_parts(content: bytes, limits: DecodeLimits) -> bytes:
+    """The file as the decoder may read it.
+
+    A scan of 33 bytes costs 18 ms at the largest size: 8 MiB of them would cost over an hour.
+    """
+    if content.startswith(metadata.PNG_START):
+        return metadata.without_metadata(content, limits.part_count)
+    if content.startswith(metadata.JPEG_START):
+        count = metadata.scan_count(content, limits.part_count)
+        if count > limits.scan_count:
+            raise UnusableImage(f"expected at most {limits.scan_count} scans, got {count}")
+    return content
+
+
+def _check_pixel_count(image: Image.Image, limits: DecodeLimits) -> None:
+    """By the header alone: no pixel is decoded yet."""
+    width, height = image.size
+    if width * height > limits.pixel_count:
+        raise UnusableImage(
+            f"expected at most {limits.pixel_count} pixels, got {width}x{height} = {width * height}"
+        )
+
+
+def _too_many_parts(limits: DecodeLimits) -> UnusableImage:
+    return UnusableImage(f"expected at most {limits.part_count} parts in one image, got more")
+
+
+def _unreadable(content: bytes, expected: str, err: Exception) -> UnusableImage:
+    is_truncated = "truncated" in str(err).lower()
+    reason = "truncated" if is_truncated else "damaged or of another format"
+    return UnusableImage(
+        f"expected {expected}, got {len(content)} bytes that cannot be read ({reason})"
+    )
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """RGB of 8 bits, blended onto white where the image is transparent."""
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return _from_sixteen_bits(image)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    """Divided by 257, where Pillow would clip at 255; a transparent grey becomes white."""
+    values = np.asarray(image).astype(np.float64)
+    levels = np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8)
+    if "transparency" in image.info:
+        levels[values == image.info["transparency"]] = 255
+    return Image.fromarray(levels).convert("RGB")
+
+
+def _upright(opaque: Image.Image, stored: Image.Image) -> Image.Image:
+    """``opaque`` rotated or flipped by the orientation that ``stored`` names."""
+    try:
+        method = _UPRIGHT.get(stored.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF raises nearly anything, and names no orientation
+        return opaque
+    return opaque if method is None else opaque.transpose(method)
