@@ -9,11 +9,13 @@ from typing import Any
 
 import arrows
 from docutils.nodes import Element, TextElement
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
-from sphinx.util.nodes import make_refnode
+from sphinx.util.nodes import find_pending_xref_condition, make_refnode
 
 ROOMS = ("candor", "training", "handlers")
 _UNDESCRIBED = (".pb.", ".migrations", "__main__")
@@ -34,6 +36,7 @@ _WORDS = {
     *("shutdown", "server_close", "add_secure_port"),  # methods of libraries
     *("inference.GRPCInferenceService",),
 }
+_CODE = re.compile(r"(``.*?``|`[^`]*`)", re.DOTALL)
 _LINK_OUT = re.compile(r"\[([^\]]*)\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
 _log = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ def setup(app: Sphinx) -> None:
     _import_all()
     app.connect("builder-inited", _check_arrows)
     app.connect("source-read", _without_links_out)
+    app.connect("autodoc-process-docstring", _with_plain_bars)
+    app.add_post_transform(_TypesAsText)
     app.connect("missing-reference", _resolve)
 
 
@@ -72,19 +77,44 @@ def _without_links_out(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = _LINK_OUT.sub(text, source[0])
 
 
+def _with_plain_bars(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """Docstrings write |delta| for a length; reStructuredText would take it for a substitution."""
+    text = _CODE.split("\n".join(lines))
+    text[::2] = [prose.replace("|", "\\|") for prose in text[::2]]
+    lines[:] = "".join(text).split("\n")
+
+
+class _TypesAsText(SphinxPostTransform):
+    """Types in signatures that the reference does not describe are text, without a slow search.
+
+    They come from the annotations, which mypy checks.
+    """
+
+    default_priority = 5  # before Sphinx resolves references
+
+    def run(self, **kwargs: Any) -> None:
+        described = self.env.domains.python_domain.objects
+        for node in list(self.document.findall(addnodes.pending_xref)):
+            is_type = node.get("refdomain") == "py" and node["reftype"] != "obj"
+            if is_type and node["reftarget"] not in described:
+                shown = find_pending_xref_condition(node, "resolved")
+                node.replace_self(node.children if shown is None else shown.children)
+
+
 def _resolve(
     app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement
 ) -> Element | None:
     """A reference that Sphinx did not resolve: a link, text, or None, which fails the build.
 
-    Types in signatures come from the annotations, which mypy checks: they are text.  So is what is
-    no name at all, such as a command.  Any other name must exist in the code, seen from the module
-    that mentions it.
+    What is no name at all, such as a command, is text.  Any other name must exist in the code, seen
+    from the module that mentions it.
     """
     target = node["reftarget"]
     if node.get("refdomain") != "py":
         return None
-    if node["reftype"] != "obj" or not _is_name(target):
+    if not _is_name(target):
         return content
     found = _find(target, node.get("py:module"), node.get("py:class"))
     described = _described(env.domains.python_domain, target, found)

@@ -32,8 +32,6 @@ napoleon_use_ivar = True  # else fields of a dataclass are described twice
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_default_options = {"exclude-members": "model_config, metadata"}
-# A string annotation may name a class that two rooms have; mypy says which one is meant.
-suppress_warnings = ["ref.python"]
 
 apidoc_modules = [
     {
