@@ -48,6 +48,14 @@ test-slow: $(READY) ## The tests that take minutes
 test-wheel: $(READY) ## The base install in a clean environment: its size, and an image explained
 	$(BIN)/python -m pytest -m wheel
 
+.PHONY: test-isa
+test-isa: $(READY) ## The numerical tests under every instruction set of this machine
+	$(BIN)/python -m tools.isa $(ISA)
+
+.PHONY: house
+house: $(READY) ## Counts of the tree; HOUSE="--against REV" for two of them side by side
+	$(BIN)/python -m tools.house $(HOUSE)
+
 .PHONY: bench
 bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENCE name the folders
 	$(BIN)/python -m tools.bench $(BENCH)
