@@ -19,7 +19,7 @@ from candor.terms import Goal
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    """What the searches of a comparison have found.
+    """The results of the searches of a comparison.
 
     Attributes:
         again: the explanation of the perturbed image.

@@ -79,7 +79,7 @@ class _Explanation:
     async def response(
         self, results: Sequence[PoolResult], shadows: Shadows
     ) -> api.ExplainResponse:
-        # In a thread: 64 PNGs take longer than a chunk of everybody else's searches.
+        # In a thread: 64 PNGs take longer than a chunk of the searches of other requests.
         response = await asyncio.to_thread(
             responses.explain_response,
             self.checked,

@@ -70,7 +70,7 @@ class InferRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class InferAnswer:
+class InferResponse:
     """Outputs in the order of the request, and the model that computed them."""
 
     model: api.ModelRef
@@ -181,7 +181,7 @@ class OpenInference:
             )
         return versioned(named.name, version)
 
-    async def infer(self, request: InferRequest, request_context: RequestContext) -> InferAnswer:
+    async def infer(self, request: InferRequest, request_context: RequestContext) -> InferResponse:
         """The strongest classes of every image."""
         unknown = sorted(set(request.outputs) - set(OUTPUTS))
         if unknown:
@@ -193,7 +193,7 @@ class OpenInference:
         answers = await self._all("inputs.0", self._service.predict, payloads, request_context)
         outputs = _outputs([answer.predictions for answer in answers])
         wanted = request.outputs or OUTPUTS
-        return InferAnswer(answers[0].model, tuple(outputs[name] for name in wanted))
+        return InferResponse(answers[0].model, tuple(outputs[name] for name in wanted))
 
     async def predict(
         self, model: str, body: Any, request_context: RequestContext

@@ -126,7 +126,7 @@ def _other_models(
     request: CreateReportRequest, routes: Routes
 ) -> tuple[dict[str, str], list[FieldViolation]]:
     """Served names by field, and the fields that name no model."""
-    found, violations = {}, []
+    names, violations = {}, []
     for field in ("independent", "undefended"):
         wanted = getattr(request, field)
         name = routes.find(wanted) if wanted else ""
@@ -134,8 +134,8 @@ def _other_models(
             text = f"expected one of {', '.join(routes.models)}, got {validation.shown(wanted)}"
             violations.append(FieldViolation(field, text))
         else:
-            found[field] = name
-    return found, violations
+            names[field] = name
+    return names, violations
 
 
 def _no_file(description: str) -> ServiceError:

@@ -22,8 +22,8 @@ from candor.gateway.service import validation
 from candor.gateway.service.open_inference import (
     EXTENSIONS,
     SERVER_NAME,
-    InferAnswer,
     InferRequest,
+    InferResponse,
     Tensor,
     tensor_of,
 )
@@ -229,7 +229,7 @@ def _binary_names(body: InferBody, outputs: Sequence[Tensor]) -> set[str]:
     return {one.name for one in outputs if wanted.get(one.name, usual)}
 
 
-def _infer_response(body: InferBody, inferred: InferAnswer, request_id: str) -> Response:
+def _infer_response(body: InferBody, inferred: InferResponse, request_id: str) -> Response:
     binary = _binary_names(body, inferred.outputs)
     parts = [output.raw() for output in inferred.outputs if output.name in binary]
     head = {
