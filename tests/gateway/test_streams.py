@@ -219,10 +219,10 @@ def test_rest_timeout_brings_a_partial_answer(
     response = slow_servers.rest.post(
         "/v1/explain", json=body(png, steps=LONG_STEPS, **field), headers=headers
     )
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 5.0  # a busy machine encodes the answer late
     (found,) = response.json()["explanations"]
     assert found["is_partial"]
-    assert found["steps"] > 0
+    assert 0 < found["steps"] < LONG_STEPS
 
 
 def test_rejected_whole_result_says_how_long_it_takes(slow_servers: Servers, png: bytes) -> None:
