@@ -176,7 +176,13 @@ class Dispatcher:
         steps = max(taken) if chunk.is_of_searches else 0
         self._sizer.record(len(batch), steps, seconds, is_cut=steps < chunk.steps)
         if chunk.is_of_searches:
-            self._telemetry.chunk_ended(batch, before, taken, self._clock.now(), seconds)
+            self._report(chunk, taken, seconds)
+
+    def _report(self, chunk: _Chunk, taken: Sequence[int], seconds: float) -> None:
+        self._telemetry.chunk_ended(len(chunk.batch), seconds)
+        for search, step, steps in zip(chunk.batch, chunk.before, taken, strict=True):
+            if step == 0 < steps:
+                self._telemetry.search_progressed(search, self._clock.now())
 
     def _charge(self, batch: Sequence[Job], steps: list[int], seconds: float) -> None:
         """Divides ``seconds`` of a worker among the batch by the steps each job took."""

@@ -54,15 +54,13 @@ class Telemetry:
         """A search was ended because no request waits for it."""
         self._metrics.search_cancelled(self._model)
 
-    def chunk_ended(
-        self, batch: Sequence[Job], before: Sequence[int], taken: Sequence[int], now: float,
-        seconds: float,
-    ) -> None:  # fmt: skip
-        """A chunk of searches is back: step of each before it, steps each took in it."""
-        self._metrics.chunk_ended(self._model, len(batch), seconds)
-        for search, step, steps in zip(batch, before, taken, strict=True):
-            if step == 0 < steps:
-                self._metrics.search_progressed(self._model, now - search.admitted)
+    def chunk_ended(self, search_count: int, seconds: float) -> None:
+        """A chunk of searches is back after ``seconds``."""
+        self._metrics.chunk_ended(self._model, search_count, seconds)
+
+    def search_progressed(self, search: Job, now: float) -> None:
+        """A search has taken its first steps."""
+        self._metrics.search_progressed(self._model, now - search.admitted)
 
     def charge(self, job: Job, seconds: float) -> None:
         """A job has cost its tenant ``seconds`` of computing."""
