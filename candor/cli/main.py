@@ -1,64 +1,116 @@
-"""The command `candor`.  This room may import every other; none imports it."""
+"""The command `candor`: a table of its commands, each loaded when it is used."""
 
 import typer
 
-from candor.cli.commands import (
-    active_report,
-    annotations,
-    audit,
-    candidates,
-    demo,
-    experiments,
-    export,
-    figures,
-    guideline,
-    import_released,
-    keys,
-    measure,
-    query,
-    report_worker,
-    reports,
-    serve,
-    stores,
-    train,
-    worker,
-)
+from candor.cli.lazy import Entry, LazyGroup
+
+_COMMANDS = "candor.cli.commands"
+
+
+class CandorGroup(LazyGroup):
+    """All commands, in the order of the help."""
+
+    table = {
+        "predict": Entry(f"{_COMMANDS}.query:predict", "What is this image?"),
+        "explain": Entry(
+            f"{_COMMANDS}.query:explain",
+            "Show the image changed by RMSE rho so that the network says the target.",
+        ),
+        "probe": Entry(
+            f"{_COMMANDS}.query:probe",
+            "How little must the image change before the network errs (attack, BTR)?",
+        ),
+        "compare": Entry(
+            f"{_COMMANDS}.query:compare",
+            "Hold other explanations against the adversarial one, and all of them against a "
+            "change.",
+        ),
+        "ara": Entry(
+            f"{_COMMANDS}.measure:ara",
+            "Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals.",
+        ),
+        "export": Entry(
+            f"{_COMMANDS}.export:export",
+            "Write a model as one file for other runtimes, checked and timed against torch.",
+        ),
+        "verify": Entry(
+            f"{_COMMANDS}.audit:verify",
+            "Check a report's signature and files; names what was changed, then exits with 1.",
+        ),
+        "report-worker": Entry(
+            f"{_COMMANDS}.report_worker:report_worker",
+            "Compute the report jobs of a store until SIGTERM, which gives the job back.",
+        ),
+        "train": Entry(
+            f"{_COMMANDS}.train:train",
+            "Train an experiment; the same command goes on where a stopped run left off.",
+        ),
+        "candidates": Entry(
+            f"{_COMMANDS}.candidates:candidates",
+            "Overly confident adversarial images of training data, into the store for annotators.",
+        ),
+        "active-report": Entry(
+            f"{_COMMANDS}.active_report:active_report",
+            "Did the annotations help?  Three networks pairwise on the same test images.  (IV-C)",
+        ),
+        "experiments": Entry(
+            f"{_COMMANDS}.experiments:experiments",
+            "List the experiments: accuracy (%), attack ARA and BTR ARA (RMSE) of the paper and "
+            "ours.",
+        ),
+        "serve": Entry(
+            f"{_COMMANDS}.serve:serve",
+            "Serve every model of the store until Ctrl-C; then finish what runs and stop.",
+        ),
+        "archives": Entry(
+            f"{_COMMANDS}.worker:archives",
+            "Build the TorchServe archives of every model, where they are not up to date.",
+        ),
+        "worker": Entry(
+            f"{_COMMANDS}.worker:worker",
+            "Become TorchServe with every model of the store, without the gateway.",
+        ),
+        "demo": Entry(
+            f"{_COMMANDS}.demo:demo",
+            "Start the service, explain a photograph of a cat, write the images and stop.",
+        ),
+        "import-released": Entry(
+            f"{_COMMANDS}.import_released:import_released",
+            "Turn a released checkpoint into a model folder without running any code it names.",
+        ),
+        "audit": Entry(f"{_COMMANDS}.audit:app", "Robustness reports that an auditor can sign."),
+        "reports": Entry(
+            f"{_COMMANDS}.reports:app", "Robustness reports as jobs of a running service."
+        ),
+        "annotations": Entry(f"{_COMMANDS}.annotations:app", "What annotators said."),
+        "store": Entry(f"{_COMMANDS}.stores:app", "Everything in the store as one file, and back."),
+        "figures": Entry(
+            f"{_COMMANDS}.figures:app", "Draw the paper's figures as PNG, SVG and PDF."
+        ),
+        "guideline": Entry(
+            f"{_COMMANDS}.guideline:app", "Guideline values of the paper's equations."
+        ),
+        "keys": Entry(f"{_COMMANDS}.keys:app", "Bearer keys of the service."),
+    }
 
 
 def build_app() -> typer.Typer:
+    """The command as an object; loads no command."""
     app = typer.Typer(
         name="candor",
+        cls=CandorGroup,
         help="Robust image classifiers that say why.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_show_locals=False,
     )
-    app.command()(query.predict)
-    app.command()(query.explain)
-    app.command()(query.probe)
-    app.command()(query.compare)
-    app.command()(measure.ara)
-    app.command()(export.export)
-    app.add_typer(audit.app, name="audit")
-    app.command()(audit.verify)
-    app.add_typer(reports.app, name="reports")
-    app.command("report-worker")(report_worker.report_worker)
-    app.command()(train.train)
-    app.command()(candidates.candidates)
-    app.add_typer(annotations.app, name="annotations")
-    app.command("active-report")(active_report.active_report)
-    app.add_typer(stores.app, name="store")
-    app.command()(experiments.experiments)
-    app.add_typer(figures.app, name="figures")
-    app.add_typer(guideline.app, name="guideline")
-    app.add_typer(keys.app, name="keys")
-    app.command()(serve.serve)
-    app.command()(worker.archives)
-    app.command()(worker.worker)
-    app.command()(demo.demo)
-    app.command("import-released")(import_released.import_released)
+    app.callback()(_no_options_of_its_own)
     return app
 
 
 def main() -> None:
     build_app()()
+
+
+def _no_options_of_its_own() -> None:
+    """Makes a group of the app, to which typer itself knows no command."""

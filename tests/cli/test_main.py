@@ -1,0 +1,27 @@
+"""The table of commands, and what is loaded for help."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from candor.cli.main import CandorGroup, build_app
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["serve", "--help"]])
+def test_help_is_shown_without_loading_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from candor.cli.main import build_app; "
+        f"build_app()({arguments!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: " in done.stdout
+
+
+@pytest.mark.parametrize("name", CandorGroup.table)
+def test_the_table_says_of_a_command_what_its_own_help_begins_with(name: str) -> None:
+    command = typer.main.get_command(build_app()).commands[name]
+    assert command.name == name
+    assert command.help.partition("\n\n")[0].replace("\n", " ") == CandorGroup.table[name].help
