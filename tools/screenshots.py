@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from candor.cli.main import build_app
 from candor.stack.archives import DEFAULT_MODEL
-from candor.stack.supervisor import Stack, StackConfig
+from candor.stack.config import StackConfig
+from candor.stack.supervisor import Stack
 from tests.gateway.browser import chromium, enter, page_server
 
 _REPOSITORY = Path(__file__).resolve().parents[1]

@@ -83,7 +83,7 @@ class CandorGroup(LazyGroup):
             f"{_COMMANDS}.reports:app", "Robustness reports as jobs of a running service."
         ),
         "annotations": Entry(f"{_COMMANDS}.annotations:app", "What annotators said."),
-        "store": Entry(f"{_COMMANDS}.stores:app", "Everything in the store as one file, and back."),
+        "store": Entry(f"{_COMMANDS}.store:app", "Everything in the store as one file, and back."),
         "figures": Entry(
             f"{_COMMANDS}.figures:app", "Draw the paper's figures as PNG, SVG and PDF."
         ),

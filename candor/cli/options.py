@@ -1,12 +1,12 @@
 """Options that name a data set, shared by commands."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from candor.data.images import Images
+from candor.data.images import Images
+from candor.data.registry import default_data_dir, load_dataset
 
 DataName = Annotated[str, typer.Option("--data", help="Registered data set.")]
 DataDir = Annotated[
@@ -19,8 +19,6 @@ DataDir = Annotated[
 ]
 
 
-def open_dataset(name: str, split: str, data_dir: Path | None, *, image_size: int = 0) -> "Images":
+def open_dataset(name: str, split: str, data_dir: Path | None, *, image_size: int = 0) -> Images:
     """A split of a registered data set; says where it looked and how to get what is missing."""
-    from candor.data.registry import default_data_dir, load_dataset
-
     return load_dataset(name, split, data_dir or default_data_dir(), image_size=image_size)

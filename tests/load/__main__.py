@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from candor.stack.archives import DEFAULT_MODEL
-from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
+from candor.stack.config import StackConfig, shared_search_workers
+from candor.stack.supervisor import Stack
 from tests.load.plan import PLAN, read_plan
 from tests.load.verdict import Sample, errors_of, rows_of
 from tools.reliability import COLUMNS, Row, print_table, write_section

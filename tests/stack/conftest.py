@@ -14,7 +14,8 @@ from PIL import Image
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.stack.archives import MODELS_DIR
-from candor.stack.supervisor import Stack, StackConfig
+from candor.stack.config import StackConfig
+from candor.stack.supervisor import Stack
 from tests.stack.collector import Collector, collecting
 from tests.stack.versions import ROUTES, add_version
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from candor.stack.archives import ArchiveError, archive_names, build_archives, model_folder
-from candor.stack.supervisor import StackConfig, StackError, served_models
+from candor.stack.archives import archive_names, build_archives, model_folder
+from candor.stack.config import StackConfig, served_models
+from candor.stack.errors import ArchiveError, StackError
 from tests.stack.versions import add_version
 
 

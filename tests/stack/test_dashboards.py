@@ -17,7 +17,8 @@ import yaml
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
-from candor.stack.supervisor import LOOPBACK, Stack
+from candor.stack.supervisor import Stack
+from candor.stack.torchserve import LOOPBACK
 from tests.stack.test_stack import free_port, post
 from tools import monitoring
 

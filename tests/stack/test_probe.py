@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 from candor.stack.archives import REPOSITORY, archive_names
-from candor.stack.supervisor import Stack, StackConfig
+from candor.stack.config import StackConfig
+from candor.stack.supervisor import Stack
 
 
 def test_the_probe_predicts_and_searches_on_every_worker(

@@ -18,7 +18,9 @@ from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.stack.archives import build_archives
-from candor.stack.supervisor import Stack, StackConfig, StackError
+from candor.stack.config import StackConfig
+from candor.stack.errors import StackError
+from candor.stack.supervisor import Stack
 
 _TARGETS = (api.ClassRef(name="cat"), api.ClassRef(index=5))
 _SERVE = "import typer; from candor.cli.commands.serve import serve; typer.run(serve)"

@@ -29,7 +29,8 @@ from candor.runtime.compiled import compile_network, share_sizes
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
-from candor.stack.supervisor import Stack, StackConfig, shared_search_workers
+from candor.stack.config import StackConfig, shared_search_workers
+from candor.stack.supervisor import Stack
 from candor.terms import Goal
 from tools.bench.inputs import SHAPE
 from tools.bench.table import Options, Row

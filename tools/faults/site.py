@@ -17,7 +17,8 @@ import httpx
 import psutil
 
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
-from candor.stack.supervisor import Stack, StackConfig
+from candor.stack.config import StackConfig
+from candor.stack.supervisor import Stack
 from tools.small_disk import small_disk
 
 MODELS = (DEFAULT_MODEL, PLAIN_MODEL)

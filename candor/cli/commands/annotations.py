@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from candor.cli.commands.stores import DEFAULT_STORE, StoreAddress, opened_store
 from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.contracts.annotations import Verdict
 
 if TYPE_CHECKING:

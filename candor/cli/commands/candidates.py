@@ -10,9 +10,9 @@ import numpy as np
 import typer
 
 from candor import terms
-from candor.cli.commands.stores import DEFAULT_STORE, StoreAddress, opened_store
 from candor.cli.options import DataDir, DataName, open_dataset
 from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.contracts import limits
 
 if TYPE_CHECKING:

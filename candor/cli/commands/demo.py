@@ -19,8 +19,10 @@ from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import split_name
-from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL, ArchiveError
-from candor.stack.supervisor import Stack, StackConfig, StackError
+from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
+from candor.stack.config import StackConfig
+from candor.stack.errors import ArchiveError, StackError
+from candor.stack.supervisor import Stack
 from candor.viz.images import Difference, Panel, difference, difference_sheet, scale_notes, sheet
 
 _PHOTO = ("data", "chelsea.png")  # scikit-image's photograph of a cat, 451x300, CC0

@@ -10,15 +10,12 @@ from rich.console import Console
 
 from candor.cli.commands.worker import SearchWorkers
 from candor.cli.output import AsJson, clear_errors, print_json
-from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError
-from candor.stack.supervisor import (
-    LOOPBACK,
-    REPORTS_DIR,
-    Stack,
-    StackConfig,
-    StackError,
-    shared_search_workers,
-)
+from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR
+from candor.stack.config import REPORTS_DIR, StackConfig, shared_search_workers
+from candor.stack.errors import ArchiveError, StackError
+from candor.stack.supervisor import Stack
+from candor.stack.torchserve import LOOPBACK
+from candor.store.engine import store_url
 
 _CHECK_SECONDS = 0.5
 _SEARCH_WORKERS = shared_search_workers()
@@ -92,8 +89,6 @@ def _checked_store(address: str | None, has_report_worker: bool) -> str | None:
             raise ValueError("store: got nothing, allowed with --report-worker: a path or URL")
         if not address:
             return None
-        from candor.store.engine import store_url
-
         return store_url(address).render_as_string(hide_password=False)
 
 

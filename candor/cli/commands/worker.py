@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, ArchiveError, build_archives
+from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, build_archives
+from candor.stack.errors import ArchiveError, StackError
 from candor.stack.torchserve import (
     LOOPBACK,
     SEARCH_WORKERS_VARIABLE,
     STANDARD_PORTS,
-    StackError,
     prepare_launch,
 )
 

@@ -1,0 +1,66 @@
+"""What a report job leaves in the store: the files and metrics of a report, or why it failed."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from candor.audit.errors import AuditError, BlockFailed
+from candor.audit.report.schema import Report
+from candor.audit.report.signing import MANIFEST_FILE, SIGNATURE_FILE, verify_folder
+from candor.audit.session import BadOption
+from candor.contracts.card import MetricCard
+from candor.contracts.reports import ReportFile, ReportResult
+
+_REASON_CHARS = 500
+
+
+def report_result(report: Report, out: Path) -> ReportResult:
+    """Files, metrics and warnings of the signed report in ``out``."""
+    common = {"data": report.data, "method": report.provenance.command}
+    accuracy = report.accuracy
+    metrics = [
+        MetricCard(
+            name="accuracy",
+            value=accuracy.value,
+            low=accuracy.low,
+            high=accuracy.high,
+            image_count=accuracy.image_count,
+            **common,
+        )
+    ]
+    metrics += [
+        MetricCard(
+            name=f"{area.goal}_ara",
+            value=area.value.rmse,
+            low=area.low.rmse,
+            high=area.high.rmse,
+            image_count=area.image_count,
+            **common,
+        )
+        for area in report.areas
+    ]
+    return ReportResult(
+        files=tuple(_files(out)), metrics=tuple(metrics), warnings=tuple(report.warnings)
+    )
+
+
+def failure_reason(error: Exception, name: str) -> str:
+    """One sentence for the client of job ``name``; an unexpected error names only the log."""
+    log = f"see the worker's log for {name}"
+    if isinstance(error, BlockFailed):
+        return f"{error.place}: internal error ({type(error.__cause__).__name__}), {log}"
+    if isinstance(error, BadOption | AuditError):
+        return " ".join(str(error).split())[:_REASON_CHARS]
+    if isinstance(error, MemoryError):
+        return f"the worker has too little memory, {log}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"the worker cannot read or write a file ({error.strerror}), {log}"
+    return f"internal error ({type(error).__name__}), {log}"
+
+
+def _files(out: Path) -> Iterator[ReportFile]:
+    """What is signed, and the signature."""
+    for name in (*verify_folder(out).files, MANIFEST_FILE, SIGNATURE_FILE):
+        content = (out / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        yield ReportFile(name=name, byte_count=len(content), sha256=digest)

@@ -1,0 +1,52 @@
+"""Progress of a report job as the contract states it, with the time left."""
+
+import time
+from collections.abc import Callable
+
+from candor.audit.run import Progress
+from candor.contracts.reports import ReportProgress
+
+_WAITS_FOR_SPACE = "waits for disk space"
+
+
+class JobProgress:
+    """Translates the audit's progress and estimates the seconds left from the pace so far.
+
+    Args:
+        image_count: images of the whole job.
+        send: takes every new state.
+    """
+
+    def __init__(self, image_count: int, send: Callable[[ReportProgress], None]) -> None:
+        self._image_count = image_count
+        self._send = send
+        self._first: tuple[int, float] | None = None
+        self._last: ReportProgress | None = None
+
+    def report_waiting(self) -> None:
+        """The job stands still until there is space on the disk."""
+        last = self._last or ReportProgress(
+            fraction=0.0,
+            stage="",
+            images_done=0,
+            image_count=self._image_count,
+            attack_ara=None,
+            seconds_left=None,
+        )
+        self._send(last.model_copy(update={"stage": _WAITS_FOR_SPACE, "seconds_left": None}))
+
+    def report(self, progress: Progress) -> None:
+        """What `candor.audit.session.compute` reports after every block."""
+        now = time.monotonic()
+        done_before, started = self._first = self._first or (progress.done, now)
+        gained = progress.done - done_before
+        left = (progress.total - progress.done) * (now - started) / gained if gained else None
+        self._last = ReportProgress(
+            fraction=progress.done / progress.total,
+            stage=progress.stage,
+            images_done=progress.images_done,
+            image_count=self._image_count,
+            attack_ara=progress.attack_ara,
+            seconds_left=left,
+        )
+        self._send(self._last)
