@@ -36,7 +36,9 @@ class LazyGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The group's help from the table alone; no command is loaded for it."""
-        lines = {name: TyperCommand(name, help=entry.help) for name, entry in self.table.items()}
+        lines: dict[str, Any] = {
+            name: TyperCommand(name, help=entry.help) for name, entry in self.table.items()
+        }
         listing = TyperGroup(
             name=self.name,
             commands=lines,

@@ -11,17 +11,17 @@ class CandorGroup(LazyGroup):
     """All commands, in the order of the help."""
 
     table = {
-        "predict": Entry(f"{_COMMANDS}.query:predict", "What is this image?"),
+        "predict": Entry(f"{_COMMANDS}.predict:predict", "What is this image?"),
         "explain": Entry(
-            f"{_COMMANDS}.query:explain",
+            f"{_COMMANDS}.explain:explain",
             "Show the image changed by RMSE rho so that the network says the target.",
         ),
         "probe": Entry(
-            f"{_COMMANDS}.query:probe",
+            f"{_COMMANDS}.probe:probe",
             "How little must the image change before the network errs (attack, BTR)?",
         ),
         "compare": Entry(
-            f"{_COMMANDS}.query:compare",
+            f"{_COMMANDS}.compare:compare",
             "Hold other explanations against the adversarial one, and all of them against a "
             "change.",
         ),

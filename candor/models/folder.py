@@ -96,8 +96,8 @@ def read_card(folder: Path) -> ModelCard:
         raise ArtifactError(f"{path}: {field}: {first['msg']}") from err
     if len(card.classes) != card.network.class_count:
         raise ArtifactError(
-            f"{path}: classes: got {len(card.classes)}, allowed {card.network.class_count} "
-            "(network.class_count)"
+            f"{path}: classes: expected {card.network.class_count} (network.class_count), "
+            f"got {len(card.classes)}"
         )
     if not len(card.network.mean) == len(card.network.std) == card.input.channels:
         raise ArtifactError(f"{path}: input.channels: disagrees with network.mean and network.std")

@@ -41,7 +41,7 @@ class HalfHuberReLU(nn.Module):
     def __init__(self, curvature: float = 1.0) -> None:
         super().__init__()
         if not 0.0 < curvature < float("inf"):
-            raise ValueError(f"curvature: got {curvature!r}, allowed (0, inf)")
+            raise ValueError(f"curvature: expected (0, inf), got {curvature!r}")
         self.curvature = curvature
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -44,18 +44,20 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         if self.architecture not in _ARCHITECTURES:
             raise ValueError(
-                f"architecture: got {self.architecture!r}, allowed {architecture_names()}"
+                f"architecture: expected one of {architecture_names()}, got {self.architecture!r}"
             )
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation: got {self.activation!r}, allowed {ACTIVATIONS}")
+            raise ValueError(f"activation: expected one of {ACTIVATIONS}, got {self.activation!r}")
         if self.class_count < 2:
-            raise ValueError(f"class_count: got {self.class_count}, allowed [2, inf)")
+            raise ValueError(f"class_count: expected [2, inf), got {self.class_count}")
         if self.width_factor < 1:
-            raise ValueError(f"width_factor: got {self.width_factor}, allowed [1, inf)")
+            raise ValueError(f"width_factor: expected [1, inf), got {self.width_factor}")
         if self.residual_drop not in RESIDUAL_DROPS:
-            raise ValueError(f"residual_drop: got {self.residual_drop!r}, allowed {RESIDUAL_DROPS}")
+            raise ValueError(
+                f"residual_drop: expected one of {RESIDUAL_DROPS}, got {self.residual_drop!r}"
+            )
         if not 0.0 < self.last_survival <= 1.0:
-            raise ValueError(f"last_survival: got {self.last_survival!r}, allowed (0, 1]")
+            raise ValueError(f"last_survival: expected (0, 1], got {self.last_survival!r}")
 
 
 def _resnet(

@@ -31,7 +31,7 @@ class Drop(nn.Module):
     def __init__(self, survival: float) -> None:
         super().__init__()
         if not 0.0 < survival <= 1.0:
-            raise ValueError(f"survival: got {survival!r}, allowed (0, 1]")
+            raise ValueError(f"survival: expected (0, 1], got {survival!r}")
         self.survival = survival
 
     def forward(self, residual: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std):
-            raise ValueError(f"std: got {len(std)} values, allowed {len(mean)} (one a channel)")
+            raise ValueError(f"std: expected {len(mean)} values, one a channel, got {len(std)}")
         if any(value <= 0 for value in std):
-            raise ValueError(f"std: got {list(std)!r}, allowed (0, inf)")
+            raise ValueError(f"std: expected values in (0, inf), got {list(std)!r}")
         # Not in the state dict: the card is the one place that records them.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)

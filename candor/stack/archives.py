@@ -130,12 +130,12 @@ def _names_in(folder: Path) -> list[str]:
     for one in versions:
         if not re.fullmatch(VERSION_PATTERN, one):
             raise ArchiveError(
-                f"{folder.name}: got a version {one!r}, allowed up to three numbers, like 1.2"
+                f"{folder.name}: expected a version of up to three numbers, like 1.2, got {one!r}"
             )
     if not _looks_like_model(folder):
         return [versioned(folder.name, one) for one in sorted(versions, key=version_order)]
     if versions:
-        raise ArchiveError(f"{folder.name}: got a model and folders of versions, allowed one kind")
+        raise ArchiveError(f"{folder.name}: expected a model or folders of versions, got both")
     return [folder.name]
 
 

@@ -67,7 +67,7 @@ def served_models(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...
         default = DEFAULT_MODEL if has_default else split_name(wanted[0])[0]
     first = [name for name in wanted if _is_one_of(name, (default,))]
     if not first:
-        raise StackError(f"default model: got {default!r}, allowed {', '.join(names)}")
+        raise StackError(f"default model: expected one of {', '.join(names)}, got {default!r}")
     return (*first, *(name for name in wanted if name not in first))
 
 

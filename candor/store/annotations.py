@@ -129,7 +129,7 @@ class Annotations:
             known = set(session.scalars(select(Annotator.name)))
             unknown = sorted(set(annotators) - known)
             if unknown:
-                raise ValueError(f"annotator: got {unknown[0]!r}, allowed {sorted(known)}")
+                raise ValueError(f"annotator: expected one of {sorted(known)}, got {unknown[0]!r}")
             judged = select(Assignment).join(Assignment.annotator).order_by(Assignment.id)
             judged = judged.where(Assignment.verdict.is_not(None))
             if annotators:
@@ -183,7 +183,7 @@ class Annotations:
         if kept is not None:
             return
         if session.get(Candidate, candidate) is None:
-            raise _refused(f"got {candidate}, allowed a candidate of this store")
+            raise _refused(f"expected a candidate of this store, got {candidate}")
         self._forget_expired(session)
         if not self._take_slot(session, who, candidate, verdict=verdict.value, expires_at=None):
             raise _refused(f"got {candidate}, which others were given meanwhile; ask for the next")

@@ -92,13 +92,13 @@ def store_url(address: str) -> URL:
     try:
         url = make_url(address)
     except ArgumentError as err:
-        raise StoreError("store: got no URL, allowed a path, sqlite:// or postgresql://") from err
+        raise StoreError("store: expected a path, sqlite:// or postgresql://, got no URL") from err
     if url.get_backend_name() == "sqlite" and url.database:
         return url.set(drivername="sqlite", database=str(Path(url.database).absolute()))
     if url.get_backend_name() == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     shown = url.render_as_string(hide_password=True)
-    raise StoreError(f"store: got {shown}, allowed a path, sqlite:///PATH or postgresql://")
+    raise StoreError(f"store: expected a path, sqlite:///PATH or postgresql://, got {shown}")
 
 
 def insert_new(session: Session, table: type[Base], **values: object) -> bool:

@@ -165,7 +165,8 @@ def _find(session: Session, name: str, tenant: str, *, for_update: bool = False)
     job = session.scalars(wanted).one_or_none()
     if job is None:
         message = (
-            f"name: got {name[:60]!r}, allowed {NAME_PREFIX}ID of a report of this store and tenant"
+            f"name: expected {NAME_PREFIX}ID of a report of this store and tenant, "
+            f"got {name[:60]!r}"
         )
         raise ServiceError(ErrorCode.REPORT_NOT_FOUND, message)
     return job
@@ -173,8 +174,8 @@ def _find(session: Session, name: str, tenant: str, *, for_update: bool = False)
 
 def _other_request(key: str | None, job: ReportJob) -> ServiceError:
     message = (
-        f"idempotency_key: got {key!r} with other fields than when it made "
-        f"{NAME_PREFIX}{job.public_id}, allowed the same fields or another key"
+        f"idempotency_key: expected the fields that made {NAME_PREFIX}{job.public_id} or "
+        f"another key, got {key!r} with other fields"
     )
     return ServiceError(ErrorCode.CONFLICT, message)
 
@@ -182,7 +183,7 @@ def _other_request(key: str | None, job: ReportJob) -> ServiceError:
 def _place(page_token: str) -> int:
     # Longer ones are above what a column of integers holds.
     if not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
-        description = f"got {page_token[:60]!r}, allowed the next_page_token of a page"
+        description = f"expected the next_page_token of a page, got {page_token[:60]!r}"
         raise invalid_input([FieldViolation("page_token", description)])
     return int(page_token)
 

@@ -1,8 +1,8 @@
 """Everything in the store as one file, and back.
 
 A zip: ``store.json`` says what it is, one ``.jsonl`` a table refers to rows by their keys, and
-``images/ID-original.png`` and ``images/ID-adversarial.png`` are what annotators saw.  What is
-only lent is left out.
+``pictures/ID-original.png`` and ``pictures/ID-adversarial.png`` are what annotators saw.
+Candidates that are only lent are left out.
 """
 
 import json
@@ -60,7 +60,7 @@ def import_store(store: Store, path: Path) -> Transferred:
         with zipfile.ZipFile(path) as file, store.writing() as session:
             _check_size(path, file)
             if json.loads(file.read("store.json")) != _FORMAT:
-                raise StoreError(f"{path}: allowed an export of version {_FORMAT['version']}")
+                raise StoreError(f"{path}: expected an export of version {_FORMAT['version']}")
             return _import(session, file)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SQLAlchemyError) as err:
         if isinstance(err, StoreError):
@@ -69,12 +69,13 @@ def import_store(store: Store, path: Path) -> Transferred:
 
 
 def _check_size(path: Path, file: zipfile.ZipFile) -> None:
-    """By what the entries say of themselves, which zipfile never reads beyond."""
+    """By the sizes that the entries state, beyond which zipfile never reads."""
     for entry in file.infolist():
-        allowed = _MAX_TABLE_BYTES if entry.filename.endswith(".jsonl") else _MAX_IMAGE_BYTES
-        if entry.file_size > allowed:
+        largest = _MAX_TABLE_BYTES if entry.filename.endswith(".jsonl") else _MAX_IMAGE_BYTES
+        if entry.file_size > largest:
             raise StoreError(
-                f"{path}: {entry.filename[:80]}: got {entry.file_size} bytes, allowed {allowed}"
+                f"{path}: {entry.filename[:80]}: expected at most {largest} bytes, "
+                f"got {entry.file_size}"
             )
 
 
@@ -145,7 +146,7 @@ class _Rows:
     def add(self, values: dict[str, Any]) -> None:
         known = {column.key for column in inspect(self._table).columns}
         if values.keys() != known:
-            raise StoreError(f"{self._table.__tablename__}: got {sorted(values)}, allowed {known}")
+            raise StoreError(f"{self._table.__tablename__}: expected {known}, got {sorted(values)}")
         own = {name: value for name, value in values.items() if name != "id"}
         self.new_count += insert_new(self._session, self._table, **own)
         same = [getattr(self._table, name) == values[name] for name in self._key]
@@ -154,10 +155,10 @@ class _Rows:
 
 
 def _free_slot(session: Session, candidate: int) -> int:
-    """The lowest slot nobody has; merging two stores may give a candidate more than k."""
-    taken = select(Assignment.slot).where(Assignment.candidate_id == candidate)
-    limiter = set(session.scalars(taken))
-    return next(slot for slot in range(len(limiter) + 1) if slot not in limiter)
+    """The lowest free slot; merging two stores may give a candidate more than k."""
+    slots = select(Assignment.slot).where(Assignment.candidate_id == candidate)
+    taken = set(session.scalars(slots))
+    return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
 
 def _lines(file: zipfile.ZipFile, table: type[Base]) -> Iterator[dict[str, Any]]:
@@ -168,5 +169,5 @@ def _lines(file: zipfile.ZipFile, table: type[Base]) -> Iterator[dict[str, Any]]
 def _image(file: zipfile.ZipFile, candidate: int, kind: str) -> bytes:
     content = file.read(f"pictures/{int(candidate)}-{kind}.png")
     if not content.startswith(_PNG_START):
-        raise StoreError(f"images/{candidate}-{kind}.png: not a PNG")
+        raise StoreError(f"pictures/{candidate}-{kind}.png: not a PNG")
     return content

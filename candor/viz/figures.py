@@ -6,6 +6,7 @@ Figures are made without pyplot: no display, no global state.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +21,7 @@ FORMATS = ("png", "svg", "pdf")
 # Okabe and Ito's colours, told apart by most colour-blind people.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _TITLES = {"attack": "Attack", "btr": "Better than random (BTR)"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,13 +43,17 @@ class Tile:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Protocol):
     """A row of the paper: accuracy as a share, ARA in RMSE by goal."""
 
-    name: str
-    accuracy: float
-    areas: Mapping[str, float]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def accuracy(self) -> float: ...
+
+    @property
+    def areas(self) -> Mapping[str, float]: ...
 
 
 @mpl.rc_context(_STYLE)
@@ -154,31 +159,36 @@ def _common_naive(models: Sequence[Measured]) -> float:
     for model in models:
         if model.naive is None:
             raise ValueError(
-                f"source: got {model.name}, which has no curve; allowed folders of candor audit "
-                "or candor ara --out"
+                "source: expected folders of candor audit or candor ara --out, "
+                f"got {model.name}, which has no curve"
             )
     naive = [model.naive for model in models if model.naive is not None]
     if max(naive) - min(naive) > _NAIVE_TOLERANCE:
-        raise ValueError(f"source: got naive accuracies {naive}, allowed models on the same data")
+        raise ValueError(f"source: expected models on the same data, got naive accuracies {naive}")
     return naive[0]
 
 
 def _accuracy(model: Measured) -> Span:
     if model.accuracy is None:
-        raise ValueError(f"source: got {model.name}, whose card has no accuracy; run candor ara")
+        raise ValueError(
+            f"source: expected an accuracy on the card, got {model.name}: run candor ara"
+        )
     return model.accuracy
 
 
 def _area(model: Measured, goal: str) -> Span:
     if goal not in model.areas:
-        raise ValueError(f"source: got {model.name}, whose card has no {goal} ARA; run candor ara")
+        raise ValueError(
+            f"source: expected a card with a {goal} ARA, got {model.name}: run candor ara"
+        )
     return model.areas[goal]
 
 
 def _ends(span: Span) -> np.ndarray:
     """(2, 1) lengths of the error bar below and above."""
     lengths = np.array([[span.value - span.low], [span.high - span.value]])
-    return np.maximum(lengths, 0.0)
+    positive: np.ndarray = np.maximum(lengths, 0.0)
+    return positive
 
 
 def _paper_points(axes: Axes, goal: str, rows: Sequence[Point]) -> None:

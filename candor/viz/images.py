@@ -1,5 +1,6 @@
 """Images of explanations for people: crisp, labelled, with the scale written in."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,11 @@ class Panel:
     title: str
     image: Image.Image
     notes: tuple[str, ...] = ()
+
+
+def opened(encoded: bytes) -> Image.Image:
+    """An encoded image as RGB."""
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
 
 
 def difference(before: Image.Image, after: Image.Image) -> Difference:

@@ -101,13 +101,22 @@ def test_accuracy_on_real_images_is_that_of_the_card(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("export", MODEL, "--format", "tflite"), "format: got 'tflite', allowed ('onnx',)"),
+        (
+            ("export", MODEL, "--format", "tflite"),
+            "format: expected one of ('onnx',)",
+        ),
         (("export", "nowhere"), "card.json: missing"),
         (("predict", "PHOTO", "--model", "nowhere.onnx"), "nowhere.onnx: missing"),
-        (("predict", "PHOTO", "--model", MODEL, "--runtime", "x"), "allowed ('torch', 'onnx')"),
-        (("predict", "PHOTO", "--runtime", "onnx"), "runtime: got 'onnx'"),
+        (
+            ("predict", "PHOTO", "--model", MODEL, "--runtime", "x"),
+            "one of ('torch', 'onnx')",
+        ),
+        (
+            ("predict", "PHOTO", "--runtime", "onnx"),
+            "runtime: expected only with --model",
+        ),
         (("predict", "PHOTO", "--model", "PHOTO", "--runtime", "onnx"), "card.json"),
-        (("explain", "PHOTO", "--target", "cat", "--model", "a.onnx"), "allowed a model folder"),
+        (("explain", "PHOTO", "--target", "cat", "--model", "a.onnx"), "expected a model folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

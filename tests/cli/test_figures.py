@@ -79,7 +79,7 @@ def test_areas_of_models_beside_the_papers_rows(
         assert f">{label}<" in svg
     refused = _run("figures", "areas", measured[0], "--paper", "mnist", "--out", tmp_path)
     assert refused.exit_code == 1
-    assert "paper: got 'mnist'" in refused.stderr
+    assert "has rows of, got 'mnist'" in refused.stderr
 
 
 def test_grid_and_sweep_hold_every_explanation(model: Path, photo: Path, tmp_path: Path) -> None:

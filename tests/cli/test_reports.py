@@ -67,7 +67,7 @@ def test_job_is_shown_listed_and_cancelled(servers: Servers) -> None:
     assert "cancelled" in run(servers, "cancel", job["name"]).stderr
     refused = run(servers, "download", job["name"], "--out", "nowhere")
     assert refused.exit_code == 1
-    assert "cancelled, allowed one that succeeded" in refused.stderr
+    assert "expected a job that succeeded, got" in refused.stderr
 
 
 def test_waiting_ends_with_the_files_and_what_matters(
@@ -90,7 +90,7 @@ def test_waiting_ends_with_the_files_and_what_matters(
         (("create", "--images", 1), "image_count: got 1"),
         (("create", "--attacks", "magic"), "attacks.0: got 'magic'"),
         (("create", "--name", "other"), "model: expected one of linear, got 'other'"),
-        (("show", "reports/0"), "name: got 'reports/0'"),
+        (("show", "reports/0"), "of this store and tenant, got 'reports/0'"),
     ],
 )
 def test_refusal_is_one_line(servers: Servers, words: tuple[object, ...], told: str) -> None:

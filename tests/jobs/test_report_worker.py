@@ -177,7 +177,7 @@ def test_running_job_is_cancelled_and_the_next_given_back_on_sigterm(
 def test_serving_with_a_report_worker_needs_a_store() -> None:
     result = CliRunner().invoke(build_app(), ["serve", "--report-worker"])
     assert result.exit_code == 1
-    assert "store: got nothing" in result.stderr
+    assert "store: expected a path or URL" in result.stderr
 
 
 @pytest.fixture

@@ -154,5 +154,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_no_images_is_refused(model: LoadedModel) -> None:
-    with pytest.raises(ValueError, match=r"batch: got 0, allowed \[1, inf\)"):
+    with pytest.raises(ValueError, match=r"batch: expected \[1, inf\), got 0"):
         export_onnx(model, batch=0)

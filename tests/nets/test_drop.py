@@ -83,5 +83,5 @@ def test_survival_falls_linearly_to_that_of_the_last_block():
 @BOTH
 @pytest.mark.parametrize("survival", [0.0, -0.1, 1.1, float("nan")])
 def test_survival_out_of_range_is_refused(kind, survival):
-    with pytest.raises(ValueError, match="^survival: got"):
+    with pytest.raises(ValueError, match="^survival: expected"):
         kind(survival)

@@ -141,13 +141,16 @@ def test_registry_lists_its_names():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "resnet-9000"}, "^architecture: got 'resnet-9000'.*cifar-resnet44"),
-        ({"activation": "tanh"}, "^activation: got 'tanh'.*hhrelu"),
-        ({"class_count": 1}, "^class_count: got 1"),
-        ({"width_factor": 0}, "^width_factor: got 0"),
-        ({"residual_drop": "dropout"}, "^residual_drop: got 'dropout'.*shakedrop"),
-        ({"last_survival": 0.0}, "^last_survival: got 0.0"),
-        ({"last_survival": 1.5}, "^last_survival: got 1.5"),
+        (
+            {"architecture": "resnet-9000"},
+            "^architecture: expected .*cifar-resnet44.*got 'resnet-9000'",
+        ),
+        ({"activation": "tanh"}, "^activation: expected .*hhrelu.*got 'tanh'"),
+        ({"class_count": 1}, "^class_count: expected .*got 1"),
+        ({"width_factor": 0}, "^width_factor: expected .*got 0"),
+        ({"residual_drop": "dropout"}, "^residual_drop: expected .*shakedrop.*got 'dropout'"),
+        ({"last_survival": 0.0}, "^last_survival: expected .*got 0.0"),
+        ({"last_survival": 1.5}, "^last_survival: expected .*got 1.5"),
     ],
 )
 def test_bad_spec_is_refused_by_field(changes, message):
@@ -157,7 +160,7 @@ def test_bad_spec_is_refused_by_field(changes, message):
 
 @pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.2, 0.2)), ((0.5,), (0.0,))])
 def test_bad_normalisation_is_refused(mean, std):
-    with pytest.raises(ValueError, match="^std: got"):
+    with pytest.raises(ValueError, match="^std: expected"):
         Normalize(mean, std)
 
 

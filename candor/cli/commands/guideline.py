@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from candor.cli.output import AsJson, clear_errors, print_json
+from training.regularizers import output_zeroing_weight
 
 app = typer.Typer(help="Guideline values of the paper's equations.", no_args_is_help=True)
 
@@ -18,17 +19,14 @@ def guideline() -> None:
 def output_zeroing(
     classes: Annotated[int, typer.Option(help="Number of classes, V.")],
     confidence: Annotated[
-        float, typer.Option(help="Largest confidence to be learnt, s_t, in (1/V, 1).")
+        float, typer.Option(help="Largest confidence to be learned, s_t, in (1/V, 1).")
     ] = 0.8,
     as_json: AsJson = False,
 ) -> None:
     """Weight of output zeroing, k_out of Eq. 14; the experiments' key output_zeroing."""
     with clear_errors("guideline output-zeroing"):
-        from training.regularizers import output_zeroing_weight
-
         weight = output_zeroing_weight(classes, confidence=confidence)
         if as_json:
-            answer = {"classes": classes, "confidence": confidence, "output_zeroing": weight}
-            print_json(answer)
+            print_json({"classes": classes, "confidence": confidence, "output_zeroing": weight})
         else:
             typer.echo(f"{weight:.3g}")

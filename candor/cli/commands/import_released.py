@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.models.families import released
 
 
 def import_released(
@@ -18,23 +19,9 @@ def import_released(
 ) -> None:
     """Turn a released checkpoint into a model folder without running any code it names."""
     with clear_errors("import-released"):
-        from candor.models.families.released import read_released
-        from candor.models.folder import save_model
-
-        released = read_released(file)
         model_name = name or file.stem.lower().replace("_", "-")
         folder = out or Path("runs") / "released" / model_name
-        card = save_model(
-            folder,
-            name=model_name,
-            model_version="1",
-            description=f"Released by the authors of arXiv 1906.02896 as {file.name}",
-            spec=released.spec,
-            state_dict=released.state_dict,
-            input_size=(32, 32),
-            classes=released.class_names,
-            recipe=released.recipe,
-        )
+        card = released.import_released(file, folder, model_name)
         if as_json:
             print_json(card.model_dump(mode="json"))
         else:

@@ -1,4 +1,4 @@
-"""`candor keys`: bearer keys of the service."""
+"""The commands `candor keys ...`: bearer keys of the service."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.gateway.access.keys import add_key, read_keys, revoke_key
 
 KeysFile = Annotated[
     Path,
@@ -19,7 +20,7 @@ app = typer.Typer(help="Bearer keys of the service.", no_args_is_help=True)
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is called in lists and logs.")],
+    name: Annotated[str, typer.Argument(help="Name of the key in lists and logs.")],
     tenant: Annotated[str, typer.Option(help="Who shares the workers and has quotas.")],
     scope: Annotated[
         list[str],
@@ -30,8 +31,6 @@ def create(
 ) -> None:
     """Make a key and show it, this once; the file keeps its hash."""
     with clear_errors("keys create"):
-        from candor.gateway.access.keys import add_key
-
         key = add_key(file, name, tenant, scope)
     if as_json:
         print_json({"name": name, "tenant": tenant, "scopes": scope, "key": key})
@@ -43,8 +42,6 @@ def create(
 def list_(file: KeysFile = _DEFAULT_FILE, as_json: AsJson = False) -> None:
     """Show names, tenants and scopes."""
     with clear_errors("keys list"):
-        from candor.gateway.access.keys import read_keys
-
         known = [entry.identity for entry in read_keys(file)]
     if as_json:
         rows = [{"name": k.name, "tenant": k.tenant, "scopes": sorted(k.scopes)} for k in known]
@@ -58,11 +55,9 @@ def list_(file: KeysFile = _DEFAULT_FILE, as_json: AsJson = False) -> None:
 
 @app.command()
 def revoke(
-    name: Annotated[str, typer.Argument(help="As the list calls it.")],
+    name: Annotated[str, typer.Argument(help="As the list shows it.")],
     file: KeysFile = _DEFAULT_FILE,
 ) -> None:
-    """Remove a key; a running gateway refuses it from its next request on."""
+    """Remove a key; a running gateway rejects it from its next request on."""
     with clear_errors("keys revoke"):
-        from candor.gateway.access.keys import revoke_key
-
         revoke_key(file, name)

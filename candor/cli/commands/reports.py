@@ -1,37 +1,21 @@
-"""`candor reports`: report jobs of a running service."""
+"""The commands `candor reports ...`: report jobs of a running service."""
 
-import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from candor.cli.commands.query import (
-    DEFAULT_ADDRESS,
-    Address,
-    ModelName,
-    as_request,
-    service_client,
-)
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.client import DEFAULT_ADDRESS, Address, ModelName, as_request, service_client
+from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.report_output import show_report, shown_progress
 from candor.contracts import limits
-from candor.contracts.reports import (
-    CreateReportRequest,
-    ListReportsRequest,
-    Report,
-    ReportState,
-)
-
-if TYPE_CHECKING:
-    from candor.client.sync import CandorClient
+from candor.contracts.reports import CreateReportRequest, ListReportsRequest, ReportState
+from candor.jobs.remote import download_files, wait_for
 
 app = typer.Typer(help="Robustness reports as jobs of a running service.", no_args_is_help=True)
 
 JobName = Annotated[str, typer.Argument(help="reports/ID, as `create` and `list` show it.")]
 OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the report's files.")]
-
-_POLL_SECONDS = 2.0
 
 
 @app.command()
@@ -69,10 +53,11 @@ def create(
         }
         report = client.create_report(as_request(CreateReportRequest, values))
         if wait or out is not None:
-            report = _wait(client, report)
+            with shown_progress(report) as notify:
+                report = wait_for(client, report, notify)
         if out is not None:
-            _download(client, report, out)
-        _show(report, as_json)
+            download_files(client, report, out)
+        show_report(report, as_json)
 
 
 @app.command("list")
@@ -91,21 +76,21 @@ def list_(
             print_json(page.model_dump(mode="json"))
             return
         for report in page.reports:
-            _show(report, as_json)
+            show_report(report, as_json)
 
 
 @app.command()
 def show(name: JobName, address: Address = DEFAULT_ADDRESS, as_json: AsJson = False) -> None:
     """Where a job stands and what came of it."""
     with clear_errors("reports show"), service_client(address) as client:
-        _show(client.get_report(name), as_json)
+        show_report(client.get_report(name), as_json)
 
 
 @app.command()
 def cancel(name: JobName, address: Address = DEFAULT_ADDRESS, as_json: AsJson = False) -> None:
     """Stop a job; one that has ended stays as it is."""
     with clear_errors("reports cancel"), service_client(address) as client:
-        _show(client.cancel_report(name), as_json)
+        show_report(client.cancel_report(name), as_json)
 
 
 @app.command()
@@ -116,59 +101,4 @@ def download(
 ) -> None:
     """Fetch every file of a report that succeeded; `candor verify` then checks the signature."""
     with clear_errors("reports download"), service_client(address) as client:
-        _download(client, client.get_report(name), out)
-
-
-def _wait(client: "CandorClient", report: Report) -> Report:
-    from rich.status import Status
-
-    screen = console()
-    status: AbstractContextManager[Status | None] = nullcontext()
-    if screen.is_terminal:
-        status = screen.status(report.name)
-    with status as shown:
-        while not report.done:
-            time.sleep(_POLL_SECONDS)
-            report = client.get_report(report.name)
-            if shown is not None:
-                shown.update(_line(report))
-    return report
-
-
-def _download(client: "CandorClient", report: Report, out: Path) -> None:
-    if report.response is None:
-        raise ValueError(f"{report.name}: got {_line(report)}, allowed one that succeeded")
-    out.mkdir(parents=True, exist_ok=True)
-    for file in report.response.files:
-        # The service names the files: only the last part of a name is heeded.
-        partial = out / f"{Path(file.name).name}.partial"
-        with partial.open("wb") as stream:
-            stream.writelines(client.download_report(report.name, file.name))
-        partial.replace(out / Path(file.name).name)
-
-
-def _show(report: Report, as_json: bool) -> None:
-    if as_json:
-        print_json(report.model_dump(mode="json"))
-        return
-    console().print(_line(report), markup=False, soft_wrap=True)
-    result = report.response
-    for text in result.warnings if result else ():
-        console().print(f"  {text}", style="yellow", markup=False, soft_wrap=True)
-    for metric in result.metrics if result else ():
-        text = f"  {metric.name} {metric.value:.4f} [{metric.low:.4f}, {metric.high:.4f}]"
-        console().print(f"{text}, n = {metric.image_count}", markup=False, soft_wrap=True)
-
-
-def _line(report: Report) -> str:
-    words = [report.name, report.request.model, str(report.state)]
-    progress = report.progress
-    if progress is not None and not report.done:
-        words.append(f"{progress.fraction:.0%} {progress.stage}")
-        if progress.attack_ara is not None:
-            words.append(f"attack ARA so far {progress.attack_ara:.4f}")
-        if progress.seconds_left is not None:
-            words.append(f"{progress.seconds_left:.0f} s left")
-    if report.error is not None:
-        words.append(report.error.message)
-    return "  ".join(words)
+        download_files(client, client.get_report(name), out)

@@ -86,7 +86,7 @@ def _checked_store(address: str | None, has_report_worker: bool) -> str | None:
     """Absolute, since the gateway runs in another folder."""
     with clear_errors("serve"):
         if not address and has_report_worker:
-            raise ValueError("store: got nothing, allowed with --report-worker: a path or URL")
+            raise ValueError("store: expected a path or URL with --report-worker, got nothing")
         if not address:
             return None
         return store_url(address).render_as_string(hide_password=False)

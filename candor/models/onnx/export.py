@@ -30,7 +30,7 @@ def export_onnx(model: LoadedModel, *, batch: int | None = None) -> bytes:
         ValueError: ``batch`` is less than 1.
     """
     if batch is not None and batch < 1:
-        raise ValueError(f"batch: got {batch}, allowed [1, inf)")
+        raise ValueError(f"batch: expected [1, inf), got {batch}")
     proto = _graph(model, batch)
     _forget_origin(proto)
     _describe(proto, model.card)

@@ -1,0 +1,57 @@
+"""The command `candor probe`."""
+
+from typing import Annotated
+
+import typer
+
+from candor import terms
+from candor.cli.client import (
+    DEFAULT_ADDRESS,
+    Address,
+    ModelName,
+    as_request,
+    class_value,
+    image_value,
+    open_client,
+)
+from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.query_options import Image, ModelDir, OutDir, Seed, Solver, Steps, TopK
+from candor.cli.query_tables import show_probe
+from candor.contracts import api, limits
+from candor.viz.response_files import save_probe
+
+
+def probe(
+    image: Image,
+    label: Annotated[
+        str | None, typer.Option(help="True class, name or index; default what is predicted.")
+    ] = None,
+    model: ModelDir = None,
+    address: Address = DEFAULT_ADDRESS,
+    name: ModelName = "",
+    steps: Steps = None,
+    solver: Solver = terms.DEFAULT_SOLVER,
+    seed: Seed = 0,
+    top_k: TopK = limits.DEFAULT_TOP_K,
+    out: OutDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """How little must the image change before the network errs (attack, BTR)?"""
+    with clear_errors("probe"):
+        values = {
+            "model": name,
+            "image": image_value(image),
+            "label": None if label is None else class_value(label),
+            **({} if steps is None else {"steps": steps}),
+            "solver": solver,
+            "seed": seed,
+            "top_k": top_k,
+        }
+        with open_client(model, address) as client:
+            response = client.probe(as_request(api.ProbeRequest, values))
+        if out is not None:
+            save_probe(out, response)
+        if as_json:
+            print_json(response.model_dump(mode="json"))
+        else:
+            show_probe(image, response)

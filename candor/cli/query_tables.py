@@ -1,0 +1,73 @@
+"""Tables of what `predict`, `explain`, `probe` and `compare` found, for people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from candor.cli.output import console
+from candor.contracts import api
+
+
+def show_classes(title: str, classes: Sequence[api.ClassConfidence]) -> None:
+    table = Table(title=title)
+    table.add_column("class")
+    table.add_column("confidence", justify="right")
+    for entry in classes:
+        table.add_row(entry.name, f"{entry.confidence:.4f}")
+    console().print(table)
+
+
+def show_explanations(image: Path, response: api.ExplainResponse) -> None:
+    table = Table(title=f"{response.model.name} on {image}")
+    for heading in ("target", "rho", "RMSE", "before", "after", "says now", "status", "steps"):
+        table.add_column(heading)
+    for item in response.explanations:
+        table.add_row(
+            f"{'more' if item.direction is api.Direction.FOR else 'less'} {item.target.name}",
+            f"{item.rho:g}",
+            f"{item.rmse:.5f}",
+            f"{item.confidence_before:.4f}",
+            f"{item.confidence_after:.4f}",
+            f"{item.predicted_after.name} {item.predicted_after.confidence:.3f}",
+            item.status,
+            str(item.steps),
+        )
+    console().print(table)
+
+
+def show_probe(image: Path, response: api.ProbeResponse) -> None:
+    table = Table(title=f"{response.model.name} on {image}, label {response.label.name}")
+    for heading in ("goal", "status", "radius (RMSE)", "falls to", "label then", "steps"):
+        table.add_column(heading)
+    for item in response.results:
+        radius = f"> {item.lower_bound:.5f}" if item.radius is None else f"{item.radius:.5f}"
+        table.add_row(
+            item.goal,
+            item.status,
+            radius,
+            f"{item.falls_to.name} {item.falls_to.confidence:.3f}",
+            f"{item.label_confidence_after:.4f}",
+            str(item.steps),
+        )
+    console().print(table)
+
+
+def show_comparison(image: Path, response: api.CompareResponse) -> None:
+    target, moved = response.explanation.target.name, response.perturbation
+    table = Table(
+        title=f"{response.model.name} on {image}, target {target}",
+        caption=f"perturbed by RMSE {moved.rmse:.4f}: {target} "
+        f"{moved.confidence_before:.1%} -> {moved.confidence_after:.1%}",
+    )
+    share = f"AE's energy in the top {response.top_share:.0%}"
+    for heading in ("method", share, "rank correlation", "cosine"):
+        table.add_column(heading)
+    for item in response.methods:
+        table.add_row(
+            item.method,
+            f"{item.energy_share:.1%}",
+            f"{item.rank_correlation:.3f}",
+            f"{item.cosine:.3f}",
+        )
+    console().print(table)

@@ -1,0 +1,193 @@
+"""The demo: a photograph explained by two models of a running service, as images."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from candor.client.sync import CandorClient
+from candor.contracts import api
+from candor.contracts.names import split_name
+from candor.viz.images import (
+    Difference,
+    Panel,
+    difference,
+    difference_sheet,
+    opened,
+    scale_notes,
+    sheet,
+)
+
+_PHOTO = ("data", "chelsea.png")  # scikit-image's photograph of a cat, 451x300, CC0
+_PHOTO_SHOWS = "cat"
+_STEPS = 200  # reaches rho 0.1 and a little more; a newcomer should not wait for all 450
+
+
+@dataclass(frozen=True, slots=True)
+class ShownChange:
+    """An explanation ready to be shown."""
+
+    explanation: api.Explanation
+    image: Image.Image
+    difference: Difference
+
+    @property
+    def name(self) -> str:
+        return self.explanation.target.name
+
+    @property
+    def file_name(self) -> str:
+        return re.sub(r"[^\w-]+", "_", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one model says of the photograph.
+
+    Attributes:
+        before: the photograph as the model sees it.
+        changes: one a target, the same targets and rho for every model.
+        attack: how little must change before the model says something else.
+    """
+
+    response: api.ExplainResponse
+    before: Image.Image
+    changes: tuple[ShownChange, ...]
+    attack: api.ProbeResult
+
+    @property
+    def model(self) -> str:
+        return self.response.model.name
+
+    @property
+    def radius(self) -> str:
+        """RMSE of the attack; a lower bound where it did not succeed."""
+        if self.attack.radius is None:
+            return f"> {self.attack.lower_bound or 0.0:.4f}"
+        return f"{self.attack.radius:.4f}"
+
+
+def compared_models(models: Sequence[str], plain: str) -> list[str]:
+    """The default model, and the plain one where it is another model that is served."""
+    others = {split_name(name)[0] for name in models} - {split_name(models[0])[0]}
+    return [models[0], *([plain] if plain in others else [])]
+
+
+def photo() -> api.ImageInput:
+    """The photograph of a cat."""
+    return api.ImageInput(encoded=files("skimage").joinpath(*_PHOTO).read_bytes())
+
+
+def explained_views(
+    client: CandorClient, image: api.ImageInput, models: Sequence[str], target: str | None
+) -> list[View]:
+    """Every model with the same two targets: what the first one predicts, and another class.
+
+    Args:
+        models: by the name they are served under, the first decides the targets.
+        target: the other class; None for what the photograph shows, or the second likely class.
+    Raises:
+        ServiceError: the service does not know a model or the target, or cannot answer.
+    """
+    details = client.get_model(models[0])
+    likely = client.predict(api.PredictRequest(model=models[0], image=image, top_k=2)).predictions
+    wanted = target or (_PHOTO_SHOWS if _PHOTO_SHOWS in details.classes else None)
+    if wanted in (None, likely[0].name):
+        wanted = likely[1].name
+    targets = (api.ClassRef(name=likely[0].name), api.ClassRef(name=wanted))
+    return [_view(client, image, name, targets, details.recommended_rho) for name in models]
+
+
+def _view(
+    client: CandorClient,
+    image: api.ImageInput,
+    model: str,
+    targets: tuple[api.ClassRef, ...],
+    rho: float,
+) -> View:
+    response = client.explain(
+        api.ExplainRequest(model=model, image=image, targets=targets, rhos=(rho,), steps=_STEPS)
+    )
+    (attack,) = client.probe(
+        api.ProbeRequest(model=model, image=image, goals=(api.ProbeGoal.ATTACK,), steps=_STEPS)
+    ).results
+    before = opened(response.input_png)
+    changes = tuple(_shown_change(found, before) for found in response.explanations)
+    return View(response, before, changes, attack)
+
+
+def _shown_change(explanation: api.Explanation, before: Image.Image) -> ShownChange:
+    after = opened(explanation.image_png)
+    return ShownChange(explanation, after, difference(before, after))
+
+
+def write_views(out: Path, views: Sequence[View]) -> None:
+    """Every image, one composite of all and ``response.json`` into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    for kind in ("input", "explanation", "difference"):  # of an earlier run, perhaps of others
+        for stale in out.glob(f"{kind}_*.png"):
+            stale.unlink()
+    for view in views:
+        (out / f"input_{view.model}.png").write_bytes(view.response.input_png)
+        for change in view.changes:
+            name = f"{view.model}_{change.file_name}.png"
+            (out / f"explanation_{name}").write_bytes(change.explanation.image_png)
+            title = f"Change towards {change.name}"
+            difference_sheet(title, change.difference).save(out / f"difference_{name}")
+    sheet([_panels(view) for view in views]).save(out / "composite.png")
+    records = [view_record(view) for view in views]
+    (out / "response.json").write_text(json.dumps(records, indent=2) + "\n")
+
+
+def _panels(view: View) -> list[Panel]:
+    """One row of the image: what the model sees, then each explanation and its change."""
+    likely = view.response.predictions_before[0]
+    said = f"says {likely.name} {likely.confidence:.1%}"
+    falls = f"until RMSE {view.radius}: {view.attack.falls_to.name}"
+    panels = [Panel(view.model, view.before, (said, falls))]
+    for change in view.changes:
+        question = "Why" if change.name == likely.name else "What would make it"
+        signed = change.difference
+        panels += [
+            Panel(f"{question} {change.name}?", change.image, _notes(change.explanation)),
+            Panel(f"Change towards {change.name}", signed.image, scale_notes(signed)),
+        ]
+    return panels
+
+
+def _notes(explanation: api.Explanation) -> tuple[str, str]:
+    target = explanation.target.name
+    before, after = explanation.confidence_before, explanation.confidence_after
+    said = explanation.predicted_after
+    return (
+        f"{target} {before:.1%} -> {after:.1%}, RMSE {explanation.rmse:.3f}",
+        f"the model now says {said.name} {said.confidence:.1%}",
+    )
+
+
+def view_record(view: View) -> dict[str, Any]:
+    """What ``response.json`` holds of a model, JSON-able."""
+    return {
+        "model": view.response.model.model_dump(),
+        "request_id": view.response.request_id,
+        "explanations": [_explanation_record(change) for change in view.changes],
+        "attack": view.attack.model_dump(mode="json", exclude={"image_png"}),
+    }
+
+
+def _explanation_record(change: ShownChange) -> dict[str, Any]:
+    explanation = change.explanation
+    plain = ("rho", "rmse", "confidence_before", "confidence_after", "steps", "solver")
+    return {
+        "target": change.name,
+        **{name: getattr(explanation, name) for name in plain},
+        "predicted_before": explanation.predicted_before.name,
+        "predicted_after": explanation.predicted_after.name,
+        "status": explanation.status.value,
+        "difference_scale": change.difference.scale,
+    }

@@ -1,0 +1,175 @@
+"""One run of an experiment, from its configuration to the model folder."""
+
+import contextlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from candor.contracts.card import MetricCard, ModelCard
+from candor.data.images import Images
+from candor.models.folder import load_model, save_model
+from candor.nets.architectures import NetworkSpec, build_network
+from candor.robustness.ara import accuracy_interval
+from candor.runtime.allocator import keep_freed_memory
+from training.config import TrainConfig
+from training.distributed import rank
+from training.events import RunEvents
+from training.loop import Progress, TrainState
+from training.loop import train as train_network
+
+_EXPLAINED_IMAGES = 8  # training images explained in the run's TensorBoard log
+_TEST_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTarget:
+    """What a run writes.
+
+    Attributes:
+        experiment: its name, for the recipe on the card.
+        run_dir: checkpoint and log; a run there goes on where it stopped.
+        folder: model folder.
+        name: of the model, on its card.
+        note: a remark for the recipe.
+    """
+
+    experiment: str
+    run_dir: Path
+    folder: Path
+    name: str
+    note: str
+
+
+def run_experiment(
+    config: TrainConfig,
+    training_data: Images,
+    test_data: Images,
+    target: RunTarget,
+    report: Callable[[Progress], None],
+) -> ModelCard | None:
+    """Train, measure the accuracy and write the model folder.
+
+    Args:
+        report: takes the progress of every step.
+    Returns:
+        The card of the model written; None in all processes of a run but the first.
+    Raises:
+        ValueError: the model to start from is another network, or see `training.loop.train`.
+    """
+    keep_freed_memory()
+    target.run_dir.mkdir(parents=True, exist_ok=True)
+    resolved = _resolved(config, target.experiment, training_data)
+    # Else the run there keeps the one it began with.
+    if rank() == 0 and not (target.run_dir / "checkpoint.pt").exists():
+        (target.run_dir / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
+    spec = _spec(config, training_data)
+    network = _network(config, spec)
+    state = _train(network, training_data, config, target.run_dir, report)
+    if rank() > 0:
+        return None
+    recipe = {
+        **resolved,
+        "note": target.note,
+        "history": state.history,
+        "seconds": round(state.seconds, 1),
+        "data_images": len(training_data),
+    }
+    return save_model(
+        target.folder,
+        name=target.name,
+        model_version="1",
+        description=config.description or target.experiment,
+        spec=spec,
+        state_dict=network.state_dict(),
+        input_size=training_data.shape[1:],
+        classes=training_data.class_names,
+        recipe=recipe,
+        metrics=[_accuracy(network, test_data)],
+    )
+
+
+def _resolved(config: TrainConfig, experiment: str, data: Images) -> dict[str, Any]:
+    return {
+        "experiment": experiment,
+        **config.as_dict(),
+        "candor": version("candor"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "data_digest": data.digest(),
+    }
+
+
+def _network(config: TrainConfig, spec: NetworkSpec) -> nn.Module:
+    torch.manual_seed(config.seed)
+    network = build_network(spec)
+    if config.start_from:
+        network.load_state_dict(_start_weights(config.start_from, spec))
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _spec(config: TrainConfig, data: Images) -> NetworkSpec:
+    return NetworkSpec(
+        architecture=config.architecture,
+        class_count=len(data.class_names),
+        mean=data.mean,
+        std=data.std,
+        activation=config.activation,
+        curvature=config.curvature,
+        width_factor=config.width_factor,
+        residual_drop=config.residual_drop,
+        last_survival=config.last_survival,
+    )
+
+
+def _start_weights(folder: str, spec: NetworkSpec) -> dict[str, Tensor]:
+    model = load_model(Path(folder))
+    held = NetworkSpec(**model.card.network.model_dump())
+    if held != spec:
+        raise ValueError(f"start_from: expected a model with {spec}, got {folder!r} with {held}")
+    return model.network.state_dict()
+
+
+def _train(
+    network: nn.Module,
+    data: Images,
+    config: TrainConfig,
+    run_dir: Path,
+    report: Callable[[Progress], None],
+) -> TrainState:
+    shown = slice(_EXPLAINED_IMAGES)
+    events = RunEvents(run_dir / "tensorboard", network, data.images(shown), data.labels[shown])
+
+    def report_both(step: Progress) -> None:
+        report(step)
+        events(step)
+
+    with contextlib.closing(events):
+        return train_network(network, data, config, run_dir=run_dir, report=report_both)
+
+
+def _accuracy(network: nn.Module, data: Images) -> MetricCard:
+    network.eval()
+    device = next(network.parameters()).device
+    correct = 0
+    with torch.no_grad():
+        for start in range(0, len(data), _TEST_BATCH):
+            chosen = slice(start, start + _TEST_BATCH)
+            predicted = network(data.images(chosen).to(device)).argmax(1).cpu()
+            correct += int((predicted == data.labels[chosen]).sum())
+    interval = accuracy_interval(correct, len(data))
+    return MetricCard(
+        name="accuracy",
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        image_count=len(data),
+        data=data.name,
+        method="all test images",
+    )
