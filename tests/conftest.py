@@ -101,6 +101,6 @@ def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """(8, 3, 32, 32) float32 in [0, 1], the same in every run."""
     return np.random.default_rng(7).random((8, 3, 32, 32), dtype=np.float32)

@@ -1,6 +1,6 @@
 """How far annotators agree: percentage and kappas.
 
-Only candidates with verdicts of two or more annotators say anything about agreement.
+Only candidates with verdicts of two or more annotators count.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ class Agreement:
 
     Attributes:
         image_count: those candidates.
-        percent: pairs of annotators of the same candidate that said the same, in %; of two
+        percent: pairs of annotators of the same candidate with equal verdicts, in %; of two
             annotators the paper's number (IV-C).  None without any pair.
         kappa: Cohen's for two annotators, Fleiss' for more; None where chance explains all.
     """
@@ -49,7 +49,7 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementReport:
-    """What `candor annotations report` prints.
+    """The report of `candor annotations report`.
 
     Attributes:
         verdicts: how many of each, by annotator.
@@ -70,9 +70,9 @@ def report(judgements: Iterable[Judgement]) -> AgreementReport:
     """Agreement of all annotators, of each pair and within each class."""
     images: dict[int, dict[str, Verdict]] = defaultdict(dict)
     class_names: dict[int, str] = {}
-    for one in judgements:
-        images[one.candidate][one.annotator] = one.verdict
-        class_names[one.candidate] = one.class_name
+    for judgement in judgements:
+        images[judgement.candidate][judgement.annotator] = judgement.verdict
+        class_names[judgement.candidate] = judgement.class_name
     annotators = sorted({name for verdicts in images.values() for name in verdicts})
     shared = {key: verdicts for key, verdicts in images.items() if len(verdicts) > 1}
     by_class: dict[str, list[Mapping[str, Verdict]]] = defaultdict(list)
@@ -81,7 +81,7 @@ def report(judgements: Iterable[Judgement]) -> AgreementReport:
     return AgreementReport(
         image_count=len(images),
         verdicts={
-            name: dict(Counter(said[name] for said in images.values() if name in said))
+            name: dict(Counter(given[name] for given in images.values() if name in given))
             for name in annotators
         },
         kappa_name="cohen" if len(annotators) <= 2 else "fleiss",
@@ -105,7 +105,7 @@ def cohen_kappa(pairs: Sequence[tuple[Verdict, Verdict]]) -> float | None:
     Args:
         pairs: one (first, second) verdict a candidate.
     Returns:
-        None without pairs or where p_e is 1, as when both only ever said the same one thing.
+        None without pairs or where p_e is 1, as when both gave only one and the same verdict.
     """
     if not pairs:
         return None

@@ -1,4 +1,4 @@
-"""Overly confident adversarial images for annotators.  (III-H)  Imports siblings and torch."""
+"""Overly confident adversarial images for annotators.  (III-H)"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from candor.search.goals import goal_code, output_condition
 from candor.search.state import rmse
 from candor.terms import Goal, SearchStatus
 
-# Rounding to 8 bits may undo the goal, which the search met by a hair: the perturbation is drawn
-# out by the first of these factors that still meets it after rounding.
+# Rounding to 8 bits may undo the goal, which the search only just met: the perturbation is
+# stretched by the first of these factors that still meets it after rounding.
 _STRETCHES = (1.0, 1.01, 1.03, 1.1, 1.3)
 
 
@@ -23,11 +23,11 @@ class OverlyConfident:
     """Images of which the network is overly confident that they show another class.
 
     Attributes:
-        indices: (M,) int64 into the images searched; the others gave nothing.
-        pixels: (M, C, H, W) uint8; every number here is measured of these, not of what was rounded.
+        indices: (M,) int64 into the images searched; no candidate was found in the others.
+        pixels: (M, C, H, W) uint8; every number here is measured on these, after rounding.
         classes: (M,) int64, the class the network is confident of.
         margins: (M,) float32, by how much it leads the next likely class, (0.5, 1].
-        rmse: (M,) float64 to the images as they came.
+        rmse: (M,) float64 to the original images.
     """
 
     indices: Tensor
@@ -50,8 +50,8 @@ def overly_confident(
 ) -> OverlyConfident:
     """The least change that makes the network confident, by 0.5, of a wrong class.  (III-H)
 
-    Left out are images on which that failed and those it holds for as they came: nothing was
-    changed on them, so there is nothing to judge.
+    Images on which the search failed are left out, and so are those for which the goal already
+    held: they are unchanged, so there is nothing to judge.
 
     Args:
         network: in evaluation mode.

@@ -18,7 +18,14 @@ _PAIRS = (("annotated", "base"), ("control", "base"), ("annotated", "control"))
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """What `candor ara` wrote of one model: radii and correctness in the order of the images."""
+    """What `candor ara` wrote of one model.
+
+    Attributes:
+        summary: the content of ara.json.
+        indices: of the test images, in the order of the arrays.
+        correct: (N,) bool, whether the unchanged image is classified correctly.
+        radii: (N,) float64 in RMSE, by "attack_ara" and "btr_ara".
+    """
 
     summary: dict[str, Any]
     indices: list[int]
@@ -27,6 +34,7 @@ class MeasuredModel:
 
 
 def is_measured(folder: Path, model: Path, data: str, settings: dict[str, Any]) -> bool:
+    """Whether ``folder`` holds a measurement of these weights with these settings."""
     path = folder / "ara.json"
     if not path.is_file() or not (folder / "radii.parquet").is_file():
         return False
@@ -36,6 +44,7 @@ def is_measured(folder: Path, model: Path, data: str, settings: dict[str, Any]) 
 
 
 def read_measurement(folder: Path) -> MeasuredModel:
+    """The measurement that `candor ara --out` wrote."""
     summary = json.loads((folder / "ara.json").read_text())
     rows = pq.read_table(folder / "radii.parquet").to_pylist()
     by_goal = {
@@ -51,27 +60,21 @@ def read_measurement(folder: Path) -> MeasuredModel:
 
 
 def effect_report(measured: dict[str, MeasuredModel], seed: int) -> dict[str, Any]:
-    """Every model's own numbers and every pair's differences."""
+    """Every model's own numbers and every pair's differences, JSON-able.
+
+    Args:
+        measured: by "base", "annotated" and "control".
+        seed: of the resampling behind intervals and p-values.
+    Raises:
+        ValueError: the models were measured on different images.
+    """
     first = next(iter(measured.values()))
     _check_same_images(measured)
     return {
         "data": first.summary["data"],
         "data_digest": first.summary["data_digest"],
         "images": len(first.indices),
-        "models": {
-            name: {
-                "model": one.summary["model"],
-                "weights_digest": one.summary["weights_digest"],
-                "accuracy": {
-                    "value": one.summary["accuracy"],
-                    "low": one.summary["accuracy_low"],
-                    "high": one.summary["accuracy_high"],
-                },
-                "attack_ara": one.summary["attack_ara"],
-                "btr_ara": one.summary["btr_ara"],
-            }
-            for name, one in measured.items()
-        },
+        "models": {name: _model_summary(one.summary) for name, one in measured.items()},
         "differences": [
             {
                 "a": a,
@@ -83,6 +86,20 @@ def effect_report(measured: dict[str, MeasuredModel], seed: int) -> dict[str, An
             }
             for a, b in _PAIRS
         ],
+    }
+
+
+def _model_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model": summary["model"],
+        "weights_digest": summary["weights_digest"],
+        "accuracy": {
+            "value": summary["accuracy"],
+            "low": summary["accuracy_low"],
+            "high": summary["accuracy_high"],
+        },
+        "attack_ara": summary["attack_ara"],
+        "btr_ara": summary["btr_ara"],
     }
 
 

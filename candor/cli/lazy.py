@@ -18,7 +18,7 @@ class Entry(NamedTuple):
 
     Attributes:
         target: ``module:name`` of a function, or of a `typer.Typer` with commands of its own.
-        help: the first line of what the command's own help says.
+        help: the first line of the command's own help.
     """
 
     target: str
@@ -50,7 +50,7 @@ class LazyGroup(TyperGroup):
 
 
 class _Commands(UserDict[str, Any]):
-    """Commands by name, each loaded when it is first asked for."""
+    """Commands by name, each loaded when it is first used."""
 
     def __init__(self, targets: Mapping[str, str]) -> None:
         super().__init__(targets)

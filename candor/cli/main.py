@@ -82,7 +82,7 @@ class CandorGroup(LazyGroup):
         "reports": Entry(
             f"{_COMMANDS}.reports:app", "Robustness reports as jobs of a running service."
         ),
-        "annotations": Entry(f"{_COMMANDS}.annotations:app", "What annotators said."),
+        "annotations": Entry(f"{_COMMANDS}.annotations:app", "Verdicts of annotators."),
         "store": Entry(f"{_COMMANDS}.store:app", "Everything in the store as one file, and back."),
         "figures": Entry(
             f"{_COMMANDS}.figures:app", "Draw the paper's figures as PNG, SVG and PDF."

@@ -20,5 +20,5 @@ DataDir = Annotated[
 
 
 def open_dataset(name: str, split: str, data_dir: Path | None, *, image_size: int = 0) -> Images:
-    """A split of a registered data set; says where it looked and how to get what is missing."""
+    """A split of a registered data set; the error names the folder and how to get missing data."""
     return load_dataset(name, split, data_dir or default_data_dir(), image_size=image_size)

@@ -1,4 +1,4 @@
-"""How commands speak: JSON on standard output, everything else for people."""
+"""Output of commands: JSON on standard output, text for people on standard error."""
 
 import json
 import sys
@@ -11,11 +11,11 @@ from rich.console import Console
 
 from candor.contracts.errors import ServiceError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def console() -> Console:
-    """For people; standard error, so that --json alone owns standard output."""
+    """Text for people, on standard error: standard output is for --json alone."""
     return Console(stderr=True)
 
 

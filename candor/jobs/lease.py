@@ -75,7 +75,7 @@ class Lease:
         pause = min(_LONGEST_PAUSE_SECONDS, self._seconds / _RENEWALS_PER_LEASE)
         while not self._ended.wait(pause):
             try:
-                if not self._queue.keep(self._leased, self._progress):
+                if not self._queue.renew(self._leased, self._progress):
                     self.stop = Stop.CANCELLED
                 renewed = time.monotonic()
             except LeaseLost:

@@ -49,7 +49,7 @@ class Worker:
     stopping: threading.Event
 
     def run(self, *, until_idle: bool) -> None:
-        """Until ``stopping`` is set; a store that does not answer is asked again."""
+        """Until ``stopping`` is set; a store that does not answer is tried again."""
         while not self.stopping.is_set():
             try:
                 leased = self.queue.lease()
@@ -77,7 +77,7 @@ class Worker:
             self._release(leased, lease.stop or Stop.SHUTDOWN)
         except AuditBusy as err:
             _log.warning("%s: %s", leased.name, err)
-            self.queue.give_back(leased)
+            self.queue.release(leased)
             self.stopping.wait(_POLL_SECONDS)
         except Exception as err:  # a job may fail in any way, a worker must not
             _log.exception("%s: failed", leased.name)
@@ -91,7 +91,7 @@ class Worker:
             case Stop.CANCELLED:
                 self.queue.cancel(leased)
             case Stop.SHUTDOWN:
-                self.queue.give_back(leased)
+                self.queue.release(leased)
 
     def _compute(self, leased: LeasedReport, lease: Lease) -> ReportResult:
         out, request = self.reports / leased.public_id, leased.request

@@ -49,7 +49,7 @@ def save_model(
     """Write ``weights.safetensors`` and ``card.json`` into ``folder``, which is made if needed.
 
     Args:
-        spec: what `build_network` makes the network from.
+        spec: from which `build_network` builds the network.
         state_dict: its tensors.
         input_size: (height, width).
     Raises:
@@ -80,7 +80,7 @@ def save_model(
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card alone, valid in itself; the weights are not looked at.
+    """The card alone, valid in itself; the weights are not read.
 
     Raises:
         ArtifactError: no card, not JSON, a field is wrong, or fields contradict each other.
@@ -134,7 +134,7 @@ def load_model(folder: Path) -> LoadedModel:
 def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
     """Write ``metrics`` to the card, replacing those of the same name and data.
 
-    A number stays where the new one was measured on fewer images.
+    A metric stays where the new one was measured on fewer images.
     """
     card = read_card(folder)
     known = {(metric.name, metric.data): metric for metric in card.metrics}

@@ -20,7 +20,7 @@ def survival_probability(depth: float, last_survival: float) -> float:
 
 
 class Drop(nn.Module):
-    """What both have in common.
+    """Base of both kinds.
 
     Args:
         survival: probability that an image keeps the residual in a training step, (0, 1].

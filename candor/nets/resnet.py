@@ -9,7 +9,7 @@ from candor.nets.drop import Drop
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, so that everything outside the network lives on [0, 1]."""
+    """(x - mean) / std per channel, so that images outside the network are on the [0, 1] scale."""
 
     mean: Tensor
     std: Tensor
@@ -20,7 +20,7 @@ class Normalize(nn.Module):
             raise ValueError(f"std: expected {len(mean)} values, one a channel, got {len(std)}")
         if any(value <= 0 for value in std):
             raise ValueError(f"std: expected values in (0, inf), got {list(std)!r}")
-        # Not in the state dict: the card is the one place that records them.
+        # Not in the state dict: the model card records them.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
@@ -51,8 +51,8 @@ class PreActivationBlock(nn.Module):
     network begins as a shallow one (arXiv 1812.01187).
 
     Args:
-        drop: what random regularisation does to the residual, see `candor.nets.drop`; it has no
-            weights, and None leaves the residual alone.
+        drop: random regularisation of the residual, see `candor.nets.drop`, without weights; None
+            leaves the residual unchanged.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class PreActivationResNet(nn.Module):
         mean, std: per-channel normalisation on the [0, 1] scale.
         activation: factory of the activation modules.
         stem: first convolution; default 3x3, stride 1, without bias.
-        stem_pool: what follows it; default nothing.
-        normalize: what the image meets first; default per-channel by ``mean`` and ``std``.
-        drop: from the depth of a residual block, l / L in (0, 1], to what drops it; default none.
+        stem_pool: module after it; default none.
+        normalize: first module of the network; default per-channel by ``mean`` and ``std``.
+        drop: from a residual block's depth, l / L in (0, 1], to its regularisation; default none.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ from candor.stack.errors import ArchiveError
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS_DIR = REPOSITORY / "model_store"
 ARCHIVES_DIR = REPOSITORY / "build" / "archives"
-# Of the shipped store: what answers a request that names no model, and what it is compared with.
+# Of the shipped store: the model of a request that names none, and what it is compared with.
 DEFAULT_MODEL = "cifar10-robust"
 PLAIN_MODEL = "cifar10-plain"
 
@@ -39,7 +39,7 @@ _DIGEST_FILE = "inputs.sha256"
 _PACKAGES = ("candor", "torchserve", "torch-model-archiver")
 _WORKER = {
     # Seconds for one call before its worker is replaced; sooner than the gateway gives up at its
-    # `worker_call_seconds`, 30, or what waits behind a hung worker would count as its victims.
+    # `worker_call_seconds`, 30, or jobs that wait behind a hung worker would count as its victims.
     "responseTimeout": 20,
     "startupTimeout": 120,
     "maxRetryTimeoutInSec": 120,
@@ -51,7 +51,7 @@ _WORKER = {
 class Role:
     """One of the two kinds of worker of a model: its handler and TorchServe settings.
 
-    How many search workers there are is said when TorchServe starts; they share the cores (0).
+    The number of search workers is set when TorchServe starts; they share the cores (0).
     """
 
     name: str
@@ -171,7 +171,7 @@ def _digest(served: str, folder: Path, role: Role) -> str:
 
 
 def _is_built(folder: Path, role: Role, digest: str, archive: Path) -> bool:
-    """From what is there now, and undamaged since."""
+    """Whether the archive was built from these inputs and is undamaged."""
     stamp = archive / _DIGEST_FILE
     if not stamp.is_file() or stamp.read_text().strip() != digest:
         return False
@@ -184,7 +184,7 @@ def _is_built(folder: Path, role: Role, digest: str, archive: Path) -> bool:
 
 
 def _checked_version(served: str, folder: Path) -> str:
-    """The version on the card, once the folder has proved to load and to be what it is named."""
+    """The version on the card, once the folder has loaded and its card agrees with its name."""
     from candor.models.folder import load_model  # torch: seconds, needed only to build
 
     try:

@@ -19,9 +19,9 @@ class StackConfig:
 
     Attributes:
         grpc_port, rest_port: of the gateway; 0 picks a free one.
-        default_model: the one that answers when a request names none, all its versions or the one
-            to begin with as NAME@VERSION; None = `DEFAULT_MODEL`, or the first by name of a store
-            that has not got it.
+        default_model: the model of a request that names none, with all its versions or, as
+            NAME@VERSION, with that version first; None = `DEFAULT_MODEL`, or the first by name
+            where the store does not have it.
         models: the only ones to serve, all their versions; all, where the store has none of them.
         store_url: of candidates, annotations and report jobs; None = as CANDOR_STORE_URL says, or
             none.
@@ -50,12 +50,12 @@ class StackConfig:
 
 
 def shared_search_workers() -> int:
-    """Two where there are cores for both: while the states of one travel, the other computes."""
+    """Two where there are cores for both: while one waits for its states, the other computes."""
     return min(2, os.cpu_count() or 1)
 
 
 def served_models(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...]:
-    """What is to be served of the store's ``names``, the default first.
+    """The models to serve of the store's ``names``, the default first.
 
     Raises:
         StackError: the default model is not among them.
@@ -71,6 +71,6 @@ def served_models(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...
     return (*first, *(name for name in wanted if name not in first))
 
 
-def _is_one_of(served: str, models: Sequence[str]) -> bool:
-    """By its whole name, or by that of the model it is a version of."""
-    return served in models or split_name(served)[0] in models
+def _is_one_of(name: str, models: Sequence[str]) -> bool:
+    """Whether the whole name is listed, or that of the model it is a version of."""
+    return name in models or split_name(name)[0] in models

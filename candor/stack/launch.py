@@ -21,6 +21,7 @@ _FILE_SETTINGS = (
 def start_torchserve(
     config: StackConfig, models: tuple[str, ...], ports: Ports, run_dir: Path
 ) -> Process:
+    """The JVM with every model's workers, on loopback."""
     launch = prepare_launch(
         config.archives_dir,
         models,
@@ -35,6 +36,7 @@ def start_torchserve(
 def start_gateway(
     config: StackConfig, models: tuple[str, ...], ports: Ports, run_dir: Path
 ) -> Process:
+    """The gateway in front of TorchServe."""
     settings = {
         "CANDOR_HOST": config.host,
         "CANDOR_GRPC_PORT": str(ports.grpc),
@@ -70,7 +72,7 @@ def _file_settings() -> dict[str, str]:
 
 
 def _store_settings(config: StackConfig) -> dict[str, str]:
-    # As environment: a command line shows its passwords to everybody on the machine.
+    # As environment: every user of the machine can read passwords on a command line.
     settings = {"CANDOR_REPORTS_DIR": str(config.reports_dir.absolute())}
     if config.store_url is not None:
         settings["CANDOR_STORE_URL"] = config.store_url

@@ -1,7 +1,7 @@
 """``python -m candor.stack.probe``: exit code 0 where TorchServe works for every model right now.
 
-A real prediction and a real search step each: TorchServe's own ping answers also when its workers
-are gone.
+A real prediction and a real search step each: TorchServe's own ping succeeds even when its
+workers are gone.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _ITEMS = {
 
 
 class ProbeError(Exception):
-    """A worker does not work; the message names it and says what it answered."""
+    """A worker does not work; the message names it and quotes its response."""
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
     try:
         names = [_probe(path, arguments.url, arguments.seconds) for path in _archives(arguments)]
     except ProbeError as err:
-        print(f"probe_worker: {err}", file=sys.stderr)
+        print(f"candor.stack.probe: {err}", file=sys.stderr)
         return 1
     print(f"{len(names)} workers answer: {', '.join(names)}")
     return 0
@@ -47,7 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="candor.stack.probe", description=__doc__)
     parser.add_argument("--archives-dir", type=Path, default=_ARCHIVES_DIR)
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="TorchServe's inference.")
-    parser.add_argument("--seconds", type=float, default=10.0, help="Longest wait for one answer.")
+    parser.add_argument("--seconds", type=float, default=10.0, help="Longest wait for a response.")
     return parser.parse_args()
 
 
@@ -65,24 +65,24 @@ def _probe(archive: Path, url: str, seconds: float) -> str:
     item = _ITEMS[archive.name.rpartition("-")[2]]
     message = wire.pack(item.model_dump(mode="json"), {"image": grey})
     try:
-        answer = _ask(f"{url}/predictions/{archive.name}", message, seconds)
+        response = _call(f"{url}/predictions/{archive.name}", message, seconds)
     except (URLError, OSError, ValueError) as err:
         raise ProbeError(f"{archive.name}: {err}") from err
-    if isinstance(answer, ItemError):
-        raise ProbeError(f"{archive.name}: {answer.field}: {answer.message}")
+    if isinstance(response, ItemError):
+        raise ProbeError(f"{archive.name}: {response.field}: {response.message}")
     return archive.name
 
 
-def _ask(url: str, message: bytes, seconds: float) -> object:
-    """Raises: URLError, OSError, ValueError: no answer, or none that can be read."""
+def _call(url: str, message: bytes, seconds: float) -> object:
+    """Raises: URLError, OSError, ValueError: no response, or one that cannot be read."""
     request = urllib.request.Request(
         url,
         _form(wire.pack_list([message])),
         {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"},
     )
     with urllib.request.urlopen(request, timeout=seconds) as response:
-        (answer,) = wire.unpack_list(response.read())
-    return ANSWER_ADAPTER.validate_python(wire.unpack(answer)[0])
+        (packed,) = wire.unpack_list(response.read())
+    return ANSWER_ADAPTER.validate_python(wire.unpack(packed)[0])
 
 
 def _form(items: bytes) -> bytes:

@@ -53,7 +53,7 @@ class Process:
         return "".join(f"\n  {line}" for line in ("Its last lines:", *lines))
 
     def stop(self, timeout_seconds: float) -> None:
-        """Ask it to end, wait, then end whatever is left of its group."""
+        """Terminate it, wait, then kill what is left of its group."""
         try:
             self.popen.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -62,8 +62,8 @@ class Process:
             self.kill_group()
 
     def kill_group(self) -> None:
-        """Whatever it started and left behind, too."""
-        with suppress(ProcessLookupError):  # the usual case: nobody is left
+        """End the processes that it started and left behind, too."""
+        with suppress(ProcessLookupError):  # the usual case: no process is left
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
 

@@ -16,7 +16,7 @@ from candor.stack.errors import StackError
 LOOPBACK = "127.0.0.1"
 SEARCH_WORKERS_VARIABLE = "CANDOR_SEARCH_WORKERS"  # the gateway's setting and the handlers', too
 _CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
-# Threads that spin while they wait take the cores from whoever they wait for.
+# Threads that spin while they wait take the cores from the threads they wait for.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 
@@ -31,7 +31,7 @@ class TorchServePorts:
     grpc_management: int
 
 
-# TorchServe's own defaults; 7070 is where the gateway looks for it unless told otherwise.
+# TorchServe's own defaults; 7070 is where the gateway looks for it by default.
 STANDARD_PORTS = TorchServePorts(8080, 8081, 8082, 7070, 7071)
 
 
@@ -53,7 +53,7 @@ def prepare_launch(
     search_workers: int = 1,
     compiles: bool = False,
 ) -> Launch:
-    """Write TorchServe's configuration into ``run_dir`` and say how to start it.
+    """Write TorchServe's configuration into ``run_dir`` and return how to start it.
 
     Args:
         run_dir: takes everything TorchServe writes; a path short enough for sockets (107 bytes).

@@ -1,7 +1,8 @@
-"""Who judges which candidate, and what they said.
+"""Which annotator judges which candidate, and the verdicts.
 
-A candidate is lent to one annotator at a time for each of its slots.  Whoever inserts the row has
-the slot: uniqueness is the database's, so it holds for any number of threads and processes.
+A candidate is leased to one annotator at a time for each of its slots.  The annotator whose row is
+inserted first has the slot: the database guarantees uniqueness, so it holds for any number of
+threads and processes.
 """
 
 import time
@@ -22,7 +23,7 @@ DEFAULT_LEASE_SECONDS = 900.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One verdict as reports need it."""
+    """One verdict, with what a report of agreement needs."""
 
     candidate: int
     label: int
@@ -33,7 +34,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedCandidate:
-    """A candidate with a verdict or more, as training needs it; fields as in `Candidate`."""
+    """A candidate with one verdict or more, as training needs it; fields as in `Candidate`."""
 
     candidate: int
     data: str
@@ -46,11 +47,11 @@ class JudgedCandidate:
 
 
 class Annotations:
-    """The desk that lends candidates out and takes verdicts; safe to share among threads.
+    """Leases candidates to annotators and takes verdicts; safe to share among threads.
 
     Args:
         annotators_per_image: k, how many annotators see each candidate, >= 1.
-        lease_seconds: how long a candidate stays with an annotator who does not answer.
+        lease_seconds: how long a candidate is reserved for an annotator who does not answer.
         clock: seconds since 1970, UTC.
     """
 
@@ -68,31 +69,31 @@ class Annotations:
         self._clock = clock
 
     def next(self, annotator: str) -> AnnotationState:
-        """Lend this annotator a candidate, the one already lent first; most informative first.
+        """Lease this annotator a candidate: the one already leased, else the most informative.
 
         The newest model's candidates come first, and of these the least changed: where the least
         change makes the network overly confident, people most often see no change of class.
         """
         with self._store.writing() as session:
             who = self._annotator(session, annotator)
-            lent = self._lent(session, who) or self._lend(session, who)
-            return self._state(session, who, lent)
+            leased = self._renewed(session, who) or self._lease(session, who)
+            return self._state(session, who, leased)
 
     def answer(self, annotator: str, candidate: int, verdict: Verdict) -> AnnotationState:
-        """Keep a verdict; on disk when this returns.  Then as `next`.
+        """Store a verdict; on disk when this returns.  Then as `next`.
 
         Raises:
-            ServiceError: INVALID_INPUT: no such candidate, or it was not answered in time and has
-                been lent to as many others as shall see it.
+            ServiceError: INVALID_INPUT: no such candidate, or its lease ended without an
+                answer and all its slots have gone to others.
         """
         with self._store.writing() as session:
             who = self._annotator(session, annotator)
-            self._keep(session, who, candidate, verdict)
-            lent = self._lent(session, who) or self._lend(session, who)
-            return self._state(session, who, lent)
+            self._store_verdict(session, who, candidate, verdict)
+            leased = self._renewed(session, who) or self._lease(session, who)
+            return self._state(session, who, leased)
 
     def undo(self, annotator: str) -> AnnotationState:
-        """Take back this annotator's latest verdict and lend that candidate again."""
+        """Remove this annotator's latest verdict and lease that candidate again."""
         with self._store.writing() as session:
             who = self._annotator(session, annotator)
             latest = session.scalars(
@@ -106,8 +107,8 @@ class Annotations:
                 latest.expires_at = self._clock() + self._lease_seconds
                 latest.changed_at = self._clock()
                 session.flush()
-            lent = self._lent(session, who) or self._lend(session, who)
-            return self._state(session, who, lent)
+            leased = self._renewed(session, who) or self._lease(session, who)
+            return self._state(session, who, leased)
 
     def judgements(self) -> list[Judgement]:
         """Every verdict, by candidate and annotator."""
@@ -147,33 +148,35 @@ class Annotations:
         insert_new(session, Annotator, name=name, created_at=self._clock())
         return session.scalars(named).one()
 
-    def _lent(self, session: Session, who: Annotator) -> int | None:
-        """The candidate lent to ``who``, its time begun anew; after an undo that one first."""
-        lent = session.scalars(
+    def _renewed(self, session: Session, who: Annotator) -> int | None:
+        """The candidate leased to ``who``, with its lease renewed; after an undo that one first."""
+        leased = session.scalars(
             select(Assignment)
             .where(Assignment.annotator_id == who.id, Assignment.verdict.is_(None))
             .order_by(Assignment.changed_at.desc(), Assignment.id.desc())
             .limit(1)
             .with_for_update()
         ).one_or_none()
-        if lent is None:
+        if leased is None:
             return None
-        lent.expires_at = self._clock() + self._lease_seconds
-        return lent.candidate_id
+        leased.expires_at = self._clock() + self._lease_seconds
+        return leased.candidate_id
 
-    def _lend(self, session: Session, who: Annotator) -> int | None:
-        self._forget_expired(session)
+    def _lease(self, session: Session, who: Annotator) -> int | None:
+        self._delete_expired(session)
         open_to = self._open_to(who)
         wanted = select(Candidate.id).where(open_to)
         wanted = wanted.order_by(Candidate.set_id.desc(), Candidate.rmse, Candidate.id).limit(1)
-        # Another transaction may take the slot between the question and the insert: ask again.
+        # Another transaction may take the slot between the query and the insert: query again.
         while (candidate := session.scalar(wanted)) is not None:
             expires_at = self._clock() + self._lease_seconds
             if self._take_slot(session, who, candidate, verdict=None, expires_at=expires_at):
                 return candidate
         return None
 
-    def _keep(self, session: Session, who: Annotator, candidate: int, verdict: Verdict) -> None:
+    def _store_verdict(
+        self, session: Session, who: Annotator, candidate: int, verdict: Verdict
+    ) -> None:
         kept = session.scalar(
             update(Assignment)
             .where(Assignment.candidate_id == candidate, Assignment.annotator_id == who.id)
@@ -183,10 +186,12 @@ class Annotations:
         if kept is not None:
             return
         if session.get(Candidate, candidate) is None:
-            raise _refused(f"expected a candidate of this store, got {candidate}")
-        self._forget_expired(session)
+            raise _invalid_candidate(f"expected a candidate of this store, got {candidate}")
+        self._delete_expired(session)
         if not self._take_slot(session, who, candidate, verdict=verdict.value, expires_at=None):
-            raise _refused(f"got {candidate}, which others were given meanwhile; ask for the next")
+            raise _invalid_candidate(
+                f"got {candidate}, which has gone to other annotators meanwhile; ask for the next"
+            )
 
     def _take_slot(
         self,
@@ -212,11 +217,11 @@ class Annotations:
             changed_at=self._clock(),
         )
 
-    def _forget_expired(self, session: Session) -> None:
+    def _delete_expired(self, session: Session) -> None:
         expired = (
             select(Assignment.id)
             .where(Assignment.verdict.is_(None), Assignment.expires_at <= self._clock())
-            .with_for_update(skip_locked=True)  # two at once on PostgreSQL wait for nobody
+            .with_for_update(skip_locked=True)  # two at once on PostgreSQL do not wait
         )
         session.execute(delete(Assignment).where(Assignment.id.in_(expired)))
 
@@ -226,7 +231,7 @@ class Annotations:
         given = select(func.count(Assignment.id)).where(of_candidate).scalar_subquery()
         return ~given_to_who.exists() & (given < self._slot_count)
 
-    def _state(self, session: Session, who: Annotator, lent: int | None) -> AnnotationState:
+    def _state(self, session: Session, who: Annotator, leased: int | None) -> AnnotationState:
         session.flush()
         mine = Assignment.annotator_id == who.id
         counts = select(func.count(Assignment.id), func.count(Assignment.verdict)).where(mine)
@@ -234,7 +239,7 @@ class Annotations:
         open_count = session.scalar(select(func.count(Candidate.id)).where(self._open_to(who)))
         return AnnotationState(
             annotator=who.name,
-            task=None if lent is None else _task(session, lent),
+            task=None if leased is None else _task(session, leased),
             answered=answered,
             waiting=given - answered + (open_count or 0),
         )
@@ -266,7 +271,7 @@ def _judged(session: Session, candidate: int, verdicts: Sequence[Verdict]) -> Ju
 
 
 def _verdict(row: Assignment) -> Verdict:
-    assert row.verdict is not None  # the queries leave out what is only lent
+    assert row.verdict is not None  # the queries leave out candidates that are only leased
     return Verdict(row.verdict)
 
 
@@ -281,5 +286,5 @@ def _judgement(row: Assignment) -> Judgement:
     )
 
 
-def _refused(description: str) -> ServiceError:
+def _invalid_candidate(description: str) -> ServiceError:
     return invalid_input([FieldViolation("candidate", description)])

@@ -39,7 +39,7 @@ class NewCandidate:
 
 
 class CandidateWriter:
-    """One search's way into the store, which remembers how far the search has come."""
+    """Writes one search into the store, which remembers how far the search has come."""
 
     def __init__(
         self, store: Store, key: SetKey, *, model: str, data: str, class_names: Sequence[str]
@@ -70,7 +70,7 @@ class CandidateWriter:
             return session.scalar(select(func.count(Candidate.id)).where(mine)) or 0
 
     def save(self, found: Sequence[NewCandidate], searched: int) -> None:
-        """Keep a batch and that the first ``searched`` images are done, both or neither."""
+        """Store a batch and that the first ``searched`` images are done, both or neither."""
         with self._store.writing() as session:
             for candidate in found:
                 insert_new(session, Candidate, set_id=self._set_id, **asdict(candidate))

@@ -1,4 +1,4 @@
-"""Report jobs as workers see them: leased, kept, given back, ended.
+"""Report jobs as workers see them: leased, renewed, released, ended.
 
 A lease is a row's worker and the time it ends.  On PostgreSQL rows that another worker is about to
 take are skipped; on SQLite every taker holds the one write lock.
@@ -27,7 +27,7 @@ MAX_ATTEMPTS = 5
 
 
 class LeaseLost(Exception):
-    """The job is no longer this worker's: its lease ran out and somebody else has it."""
+    """The job is no longer this worker's: its lease ran out and another worker has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +47,10 @@ class LeasedReport:
 
 
 class ReportQueue:
-    """One worker's way to jobs; safe to share among threads.
+    """One worker's access to the jobs; safe to share among threads.
 
     Args:
-        worker: a name no other worker has.
+        worker: a name that no other worker has.
         lease_seconds: how long a worker may be silent before another takes its job; clocks of
             different machines must agree to well within it.
         clock: seconds since 1970, UTC.
@@ -70,10 +70,10 @@ class ReportQueue:
         self._clock = clock
 
     def lease(self) -> LeasedReport | None:
-        """The oldest job that waits or whose worker fell silent; None where there is none.
+        """The oldest job that waits or whose lease has ended; None where there is none.
 
-        A job that made several workers in a row end without a word is failed instead of leased, and
-        so is one whose request this version does not understand.
+        A job during which several workers in a row ended without notice fails instead, and so does
+        one whose request this version cannot read.
         """
         with self._store.writing() as session:
             while (job := self._next(session)) is not None:
@@ -83,7 +83,7 @@ class ReportQueue:
                 elif job.attempts >= MAX_ATTEMPTS:
                     job.reason = _given_up(job)
                     end_job(job, ReportState.FAILED, now)
-                elif (request := _understood(job, now)) is not None:
+                elif (request := _readable_request(job, now)) is not None:
                     job.state = ReportState.RUNNING.value
                     job.worker, job.expires_at = self._worker, now + self._lease_seconds
                     job.attempts += 1
@@ -92,8 +92,8 @@ class ReportQueue:
                 session.flush()
         return None
 
-    def keep(self, leased: LeasedReport, progress: ReportProgress | None) -> bool:
-        """Begin the lease anew and tell progress; whether the job is still wanted.
+    def renew(self, leased: LeasedReport, progress: ReportProgress | None) -> bool:
+        """Renew the lease and store progress; returns whether the job is still wanted.
 
         Raises:
             LeaseLost: it is no longer ours.
@@ -107,8 +107,8 @@ class ReportQueue:
                 job.progress = progress.model_dump(mode="json")
             return not job.cancel_requested
 
-    def give_back(self, leased: LeasedReport) -> None:
-        """For another worker to go on with at once.  Raises: LeaseLost."""
+    def release(self, leased: LeasedReport) -> None:
+        """Queue the job again, for another worker to continue.  Raises: LeaseLost."""
         with self._store.writing() as session:
             job = self._own(session, leased)
             job.state = ReportState.QUEUED.value
@@ -126,24 +126,24 @@ class ReportQueue:
             end_job(job, ReportState.SUCCEEDED, self._clock())
 
     def fail(self, leased: LeasedReport, reason: str) -> None:
-        """``reason``: one sentence for the caller.  Raises: LeaseLost."""
+        """``reason``: one sentence for the client.  Raises: LeaseLost."""
         with self._store.writing() as session:
             job = self._own(session, leased)
             job.reason = reason
             end_job(job, ReportState.FAILED, self._clock())
 
     def cancel(self, leased: LeasedReport) -> None:
-        """As it was asked for; `keep` has said so.  Raises: LeaseLost."""
+        """End a job for which `renew` returned False.  Raises: LeaseLost."""
         with self._store.writing() as session:
             end_job(self._own(session, leased), ReportState.CANCELLED, self._clock())
 
     def _next(self, session: Session) -> ReportJob | None:
-        is_silent = (ReportJob.state == ReportState.RUNNING.value) & (
+        has_expired = (ReportJob.state == ReportState.RUNNING.value) & (
             ReportJob.expires_at <= self._clock()
         )
         return session.scalars(
             select(ReportJob)
-            .where(or_(ReportJob.state == ReportState.QUEUED.value, is_silent))
+            .where(or_(ReportJob.state == ReportState.QUEUED.value, has_expired))
             .order_by(ReportJob.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -164,14 +164,16 @@ class ReportQueue:
         return job
 
 
-def _understood(job: ReportJob, now: float) -> CreateReportRequest | None:
+def _readable_request(job: ReportJob, now: float) -> CreateReportRequest | None:
     """The job's request; a job that another version made and this one cannot read fails instead."""
     try:
         return CreateReportRequest.model_validate(job.request)
     except ValidationError as err:
         first = err.errors()[0]
         field = ".".join(map(str, first["loc"])) or "request"
-        job.reason = f"{field}: {first['msg']}; asked for by another version of Candor, ask again"
+        job.reason = (
+            f"{field}: {first['msg']}; requested by another version of Candor, request it again"
+        )
         end_job(job, ReportState.FAILED, now)
         return None
 
@@ -179,6 +181,6 @@ def _understood(job: ReportJob, now: float) -> CreateReportRequest | None:
 def _given_up(job: ReportJob) -> str:
     stage = (job.progress or {}).get("stage") or "its start"
     return (
-        f"given up after {job.attempts} workers in a row ended at {stage} without a word, as when "
+        f"given up after {job.attempts} workers in a row ended at {stage} without notice, as when "
         f"memory runs out; batch_size: got {job.request['batch_size']}, a smaller one needs less"
     )

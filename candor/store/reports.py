@@ -1,6 +1,6 @@
-"""Report jobs as callers see them: asked for, looked at, cancelled.
+"""Report jobs as clients see them: created, read, cancelled.
 
-What workers do with them is in `candor.store.report_queue`.
+Workers use `candor.store.report_queue`.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ _FIELDS = tuple(CreateReportRequest.model_fields)
 
 
 class Reports:
-    """The desk that takes and shows jobs; safe to share among threads.
+    """Creates, shows and cancels jobs; safe to share among threads.
 
-    A tenant sees its own jobs alone; those of others are as if there were none.
+    A tenant sees only its own jobs; those of others do not exist for it.
 
     Args:
         clock: seconds since 1970, UTC.
@@ -45,7 +45,7 @@ class Reports:
         self._clock = clock
 
     def create(self, request: CreateReportRequest, *, tenant: str = "") -> Report:
-        """A new job, on disk when this returns, or the one this key already stands for.
+        """A new job, on disk when this returns, or the one that this key already names.
 
         Raises:
             ServiceError: CONFLICT: the tenant sent the same key with another request.
@@ -79,16 +79,16 @@ class Reports:
             return report_of(_find(session, name, tenant))
 
     def list(self, request: ListReportsRequest, *, tenant: str = "") -> ListReportsResponse:
-        """One page, the newest first; jobs that come while somebody leafs move none of them.
+        """One page, the newest first; new jobs do not shift the pages after it.
 
         Raises:
-            ServiceError: INVALID_INPUT: a page token that no page gave.
+            ServiceError: INVALID_INPUT: a page token that is not of a page.
         """
         wanted = select(ReportJob).filter_by(tenant=tenant).order_by(ReportJob.id.desc())
         if request.state is not None:
             wanted = wanted.where(ReportJob.state == request.state.value)
         if request.page_token:
-            wanted = wanted.where(ReportJob.id < _place(request.page_token))
+            wanted = wanted.where(ReportJob.id < _first_id(request.page_token))
         with self._store.reading() as session:
             jobs = session.scalars(wanted.limit(request.page_size + 1)).all()
             page, is_last = jobs[: request.page_size], len(jobs) <= request.page_size
@@ -98,7 +98,7 @@ class Reports:
             )
 
     def cancel(self, name: str, *, tenant: str = "") -> Report:
-        """At once where no worker has it, else as soon as its worker hears; ended ones stay.
+        """At once where no worker has it, else when its worker renews its lease; ended jobs stay.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND.
@@ -121,7 +121,7 @@ class Reports:
 
 
 def end_job(job: ReportJob, state: ReportState, now: float) -> None:
-    """Nobody has it any more, and nothing changes hereafter."""
+    """Set the final state of a job, which no worker has any more."""
     job.state = state.value
     job.worker = job.expires_at = None
     job.ended_at = now
@@ -146,9 +146,9 @@ def report_of(job: ReportJob) -> Report:
 
 
 def _request_of(job: ReportJob) -> CreateReportRequest:
-    """As it was asked for; of another version's fields those that this one has, unchecked.
+    """The request; of another version's fields those that this one has, unchecked.
 
-    Its attacks are left out: the contract refuses those of which it knows no solver.
+    Its attacks are left out: the contract rejects those of which it knows no solver.
     """
     try:
         return CreateReportRequest.model_validate(job.request)
@@ -180,7 +180,7 @@ def _other_request(key: str | None, job: ReportJob) -> ServiceError:
     return ServiceError(ErrorCode.CONFLICT, message)
 
 
-def _place(page_token: str) -> int:
+def _first_id(page_token: str) -> int:
     # Longer ones are above what a column of integers holds.
     if not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
         description = f"expected the next_page_token of a page, got {page_token[:60]!r}"

@@ -19,11 +19,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Base(DeclarativeBase):
-    """Of every table in the store."""
+    """Base of every table in the store."""
 
 
 class CandidateSet(Base):
-    """One search for overly confident adversarial images: a model, its data and how it was asked.
+    """One search for overly confident adversarial images: a model, its data and its settings.
 
     Attributes:
         weights_sha256, data_sha256: digests of the model's weights and of the data set.
@@ -53,7 +53,7 @@ class Candidate(Base):
 
     Attributes:
         data_index, identifier: the original's place and name in the data set.
-        label: its class; adversarial_class: what the network says of the changed image.
+        label: its class; adversarial_class: what the network predicts for the changed image.
         margin: by how much the network prefers that class to the next likely one, (0, 1].
         rmse: between the two images on the [0, 1] scale; as stored, after rounding to 8 bits.
         original_sha256, adversarial_sha256: of the pixels, (C, H, W) uint8.
@@ -81,7 +81,7 @@ class Candidate(Base):
 
 
 class Annotator(Base):
-    """Somebody who judges candidates; known by name, not by password."""
+    """A person who judges candidates; identified by name, without a password."""
 
     __tablename__ = "annotators"
 
@@ -91,16 +91,16 @@ class Annotator(Base):
 
 
 class Assignment(Base):
-    """A candidate given to an annotator: lent until ``expires_at``, kept once it has a verdict.
+    """A candidate given to an annotator: leased until ``expires_at``, kept once it has a verdict.
 
-    A candidate has as many slots as annotators shall see it.  The two constraints are what makes
-    an assignment atomic: whoever inserts first has the slot, on SQLite and on PostgreSQL.
+    A candidate has as many slots as annotators shall see it.  The two constraints make an
+    assignment atomic: the first insert has the slot, on SQLite and on PostgreSQL.
 
     Attributes:
         slot: 0 to k - 1.
-        verdict: a `candor.contracts.annotations.Verdict`; None while lent.
-        expires_at: when a candidate lent may be given to another; None once it is judged.
-        changed_at: when it was lent or judged.
+        verdict: a `candor.contracts.annotations.Verdict`; None while leased.
+        expires_at: when a leased candidate may be given to another; None once it is judged.
+        changed_at: when it was leased or judged.
     """
 
     __tablename__ = "assignments"
@@ -123,21 +123,21 @@ class Assignment(Base):
 
 
 class ReportJob(Base):
-    """A robustness report that was asked for: its request, where it stands and what came of it.
+    """A requested robustness report: its request, its state and its result.
 
-    A running job is leased to one worker until ``expires_at``; whoever finds the time over may take
-    it.
+    A running job is leased to one worker until ``expires_at``; then any other
+    worker may take it.
 
     Attributes:
-        public_id: 32 hex digits, the end of the name callers know.
-        idempotency_key: the caller's own, None where none was sent; one a tenant.
+        public_id: 32 hex digits, the end of the name clients know.
+        idempotency_key: the client's own, None where none was sent; unique within a tenant.
         request: a `candor.contracts.reports.CreateReportRequest`, defaults filled in.
         request_sha256: of its canonical JSON without the key.
         state: a `candor.contracts.reports.ReportState`.
         progress, result: a `ReportProgress` and a `ReportResult` of the same module.
         reason: why it failed, one sentence.
-        worker: who has it; None unless it runs.
-        attempts: leases in a row that ended without a word and without another part done.
+        worker: the one that has it; None unless it runs.
+        attempts: leases in a row that ended without notice and without another part done.
     """
 
     __tablename__ = "report_jobs"

@@ -1,8 +1,8 @@
 """Everything in the store as one file, and back.
 
-A zip: ``store.json`` says what it is, one ``.jsonl`` a table refers to rows by their keys, and
+A zip: ``store.json`` states the format, one ``.jsonl`` a table refers to rows by their keys, and
 ``pictures/ID-original.png`` and ``pictures/ID-adversarial.png`` are what annotators saw.
-Candidates that are only lent are left out.
+Candidates that are only leased are left out.
 """
 
 import json

@@ -30,7 +30,7 @@ _STEPS = 200  # reaches rho 0.1 and a little more; a newcomer should not wait fo
 
 @dataclass(frozen=True, slots=True)
 class ShownChange:
-    """An explanation ready to be shown."""
+    """An explanation with its image and the difference to the input."""
 
     explanation: api.Explanation
     image: Image.Image
@@ -47,12 +47,12 @@ class ShownChange:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one model says of the photograph.
+    """The predictions and explanations of one model for the photograph.
 
     Attributes:
         before: the photograph as the model sees it.
         changes: one a target, the same targets and rho for every model.
-        attack: how little must change before the model says something else.
+        attack: the least change that makes the model predict another class.
     """
 
     response: api.ExplainResponse
@@ -147,9 +147,9 @@ def write_views(out: Path, views: Sequence[View]) -> None:
 def _panels(view: View) -> list[Panel]:
     """One row of the image: what the model sees, then each explanation and its change."""
     likely = view.response.predictions_before[0]
-    said = f"says {likely.name} {likely.confidence:.1%}"
+    prediction = f"says {likely.name} {likely.confidence:.1%}"
     falls = f"until RMSE {view.radius}: {view.attack.falls_to.name}"
-    panels = [Panel(view.model, view.before, (said, falls))]
+    panels = [Panel(view.model, view.before, (prediction, falls))]
     for change in view.changes:
         question = "Why" if change.name == likely.name else "What would make it"
         signed = change.difference
@@ -163,10 +163,10 @@ def _panels(view: View) -> list[Panel]:
 def _notes(explanation: api.Explanation) -> tuple[str, str]:
     target = explanation.target.name
     before, after = explanation.confidence_before, explanation.confidence_after
-    said = explanation.predicted_after
+    after_change = explanation.predicted_after
     return (
         f"{target} {before:.1%} -> {after:.1%}, RMSE {explanation.rmse:.3f}",
-        f"the model now says {said.name} {said.confidence:.1%}",
+        f"the model now says {after_change.name} {after_change.confidence:.1%}",
     )
 
 

@@ -31,7 +31,7 @@ def answer_of(*arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
-def picture(generator: np.random.Generator, label: int) -> bytes:
+def image(generator: np.random.Generator, label: int) -> bytes:
     noise = generator.normal(0.0, 12.0, (32, 32, 3))
     buffer = io.BytesIO()
     pixels = np.clip(COLOURS[label] + noise, 0, 255).astype(np.uint8)
@@ -49,7 +49,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", TRAIN_IMAGES), ("test", TEST_IMAGES)):
         labels = [index % len(CLASS_NAMES) for index in range(count)]
         rows = [
-            {"bytes": picture(generator, label), "path": f"{index}.png"}
+            {"bytes": image(generator, label), "path": f"{index}.png"}
             for index, label in enumerate(labels)
         ]
         table = pa.table({"img": rows, "label": pa.array(labels, pa.int64())})
@@ -187,7 +187,7 @@ def test_control_needs_extra(loop: Loop) -> None:
     assert "--control: expected only with --extra, got random" in " ".join(refused.stderr.split())
 
 
-def test_export_of_nothing_is_told(tmp_path: Path) -> None:
+def test_export_of_nothing_is_reported(tmp_path: Path) -> None:
     store = tmp_path / "store.sqlite"
     refused = run("annotations", "export", "--out", tmp_path / "x.parquet", "--store", store)
     assert refused.exit_code == 1

@@ -98,9 +98,9 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(
     fill_up(disk / "ballast")
     result = _run(*_arguments(model, data_root, out), "--key", audited.parent / "key.pem")
     assert result.exit_code == 1
-    told = " ".join(result.stderr.split())
-    assert f"out: no space left on the disk of {out}" in told
-    assert "the same command goes on" in told
+    shown = " ".join(result.stderr.split())
+    assert f"out: no space left on the disk of {out}" in shown
+    assert "the same command goes on" in shown
     assert "Traceback" not in result.output
     assert _run("verify", out).exit_code == 1
     (disk / "ballast").unlink()

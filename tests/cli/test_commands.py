@@ -92,7 +92,7 @@ def test_unknown_class_is_refused_by_name(model: Path, photo: Path) -> None:
 
 def test_image_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "notes.png"
-    path.write_text("not a picture")
+    path.write_text("not an image")
     result = _run("predict", path, "--model", model)
     assert result.exit_code == 1
     assert "image.encoded" in result.stderr
@@ -156,9 +156,9 @@ def test_train_writes_a_model_that_loads(data_root: Path, photo: Path, tmp_path:
 
 
 def test_own_images_are_trained_on_and_measured_with_one_command_each(tmp_path: Path) -> None:
-    pictures = official_files.folder(tmp_path / "pictures", (), count=6)
+    images = official_files.folder(tmp_path / "images", (), count=6)
     settings = ("data=folder", "image_size=16", "epochs=1", "batch_size=5")
-    options = ("--data-dir", pictures, "--json")
+    options = ("--data-dir", images, "--json")
     card = _json(
         _run(
             *("train", "cifar10-resnet20", *(f"--set={setting}" for setting in settings)),
@@ -177,10 +177,10 @@ def test_data_of_another_size_or_other_classes_than_the_models_is_refused(
     model: Path, tmp_path: Path
 ) -> None:
     official_files.jsrt(tmp_path)
-    official_files.folder(tmp_path / "pictures")
+    official_files.folder(tmp_path / "images")
     for data, root, message in (
         ("jsrt", tmp_path, "image_size: got 32, allowed 256 for data 'jsrt'"),
-        ("folder", tmp_path / "pictures", "data: got 2 classes from 'cats' to 'dogs', allowed"),
+        ("folder", tmp_path / "images", "data: got 2 classes from 'cats' to 'dogs', allowed"),
     ):
         result = _run("ara", "--model", model, "--data", data, "--data-dir", root)
         assert result.exit_code == 1

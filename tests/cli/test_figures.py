@@ -27,8 +27,8 @@ def _drawn(out: Path, name: str) -> dict[str, bytes]:
     files = {kind: (out / f"{name}.{kind}").read_bytes() for kind in figures.FORMATS}
     for kind, content in files.items():
         assert content.startswith(SIGNATURES[kind])
-    with Image.open(io.BytesIO(files["png"])) as picture:
-        assert np.asarray(picture.convert("L")).std() > 5, "an empty sheet"
+    with Image.open(io.BytesIO(files["png"])) as image:
+        assert np.asarray(image.convert("L")).std() > 5, "an empty sheet"
     return files
 
 

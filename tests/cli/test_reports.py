@@ -49,7 +49,7 @@ def finish_next_job(store: Store, folder: Path) -> None:
 
     until(has_job, 30.0)
     assert leased is not None
-    workers.keep(leased, HALF)
+    workers.renew(leased, HALF)
     (folder / leased.public_id).mkdir()
     (folder / leased.public_id / "report.html").write_bytes(PAGE)
     workers.succeed(leased, RESULT)
@@ -85,7 +85,7 @@ def test_waiting_ends_with_the_files_and_what_matters(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("create", "--images", 1), "image_count: got 1"),
         (("create", "--attacks", "magic"), "attacks.0: got 'magic'"),
@@ -93,8 +93,8 @@ def test_waiting_ends_with_the_files_and_what_matters(
         (("show", "reports/0"), "of this store and tenant, got 'reports/0'"),
     ],
 )
-def test_refusal_is_one_line(servers: Servers, words: tuple[object, ...], told: str) -> None:
+def test_refusal_is_one_line(servers: Servers, words: tuple[object, ...], message: str) -> None:
     result = run(servers, *words)
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output

@@ -56,7 +56,7 @@ def test_archives_are_built_and_named(tiny_models_dir: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["archives", "worker"])
-def test_a_store_without_models_is_said(command: str, tmp_path: Path) -> None:
+def test_a_store_without_models_is_reported(command: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(build_app(), [command, "--models-dir", str(tmp_path)])
     assert result.exit_code == 1
     assert "has no folder with" in " ".join(result.output.split())

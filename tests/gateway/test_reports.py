@@ -179,7 +179,7 @@ def test_silent_workers_job_goes_to_another_and_is_no_longer_its_own(store: Stor
     silent, other = queue(store, "silent", clock), queue(store, "other", clock)
     lost = silent.lease()
     assert lost is not None
-    assert silent.keep(lost, HALF)
+    assert silent.renew(lost, HALF)
     clock.seconds += LEASE_SECONDS - 1
     assert other.lease() is None
     clock.seconds += 2
@@ -187,10 +187,10 @@ def test_silent_workers_job_goes_to_another_and_is_no_longer_its_own(store: Stor
     assert taken is not None
     assert taken.name == name
     for late in (
-        lambda: silent.keep(lost, HALF),
+        lambda: silent.renew(lost, HALF),
         lambda: silent.succeed(lost, RESULT),
         lambda: silent.fail(lost, "no"),
-        lambda: silent.give_back(lost),
+        lambda: silent.release(lost),
     ):
         with pytest.raises(LeaseLost):
             late()
@@ -202,7 +202,7 @@ def test_job_given_back_is_taken_at_once(store: Store) -> None:
     Reports(store).create(asked())
     leased = queue(store, "one", clock).lease()
     assert leased is not None
-    queue(store, "one", clock).give_back(leased)
+    queue(store, "one", clock).release(leased)
     assert queue(store, "two", clock).lease() == leased
 
 
@@ -215,7 +215,7 @@ def test_job_that_ends_its_workers_is_given_up_unless_it_gets_on(store: Store) -
         leased = workers.lease()
         assert leased is not None
         if attempt == MAX_ATTEMPTS - 1:
-            workers.keep(leased, HALF)
+            workers.renew(leased, HALF)
         clock.seconds += LEASE_SECONDS + 1
     leased = workers.lease()
     assert leased is not None
@@ -259,10 +259,10 @@ def test_running_job_is_cancelled_through_its_worker(store: Store) -> None:
     name = reports.create(asked()).name
     leased = workers.lease()
     assert leased is not None
-    assert workers.keep(leased, None)
+    assert workers.renew(leased, None)
     report = reports.cancel(name)
     assert (report.state, report.cancel_requested) == (ReportState.RUNNING, True)
-    assert not workers.keep(leased, HALF)
+    assert not workers.renew(leased, HALF)
     workers.cancel(leased)
     assert reports.get(name).state is ReportState.CANCELLED
 
@@ -284,7 +284,7 @@ def test_what_has_ended_stays(store: Store) -> None:
     name = reports.create(asked()).name
     leased = workers.lease()
     assert leased is not None
-    workers.keep(leased, HALF)
+    workers.renew(leased, HALF)
     workers.succeed(leased, RESULT)
     report = reports.cancel(name)
     assert report.state is ReportState.SUCCEEDED
@@ -325,7 +325,7 @@ def finished(servers: Servers, shared: Store, folder: Path) -> Report:
     report = servers.client.create_report(CreateReportRequest(image_count=10))
     workers = queue(shared)
     while (leased := workers.lease()) is not None:
-        workers.keep(leased, HALF)
+        workers.renew(leased, HALF)
         workers.succeed(leased, RESULT)
         (folder / leased.public_id).mkdir()
         (folder / leased.public_id / "report.html").write_bytes(PAGE)

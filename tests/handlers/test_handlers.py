@@ -70,13 +70,13 @@ def only(answers: list[list[tuple[Any, dict[str, Any]]]]) -> tuple[Any, dict[str
 
 @pytest.mark.parametrize("layout", [(1,), (3,), (8,), (2, 1, 0, 5)])
 def test_predict_answers_every_item_of_every_row_in_order(
-    predict: Call, pictures: np.ndarray, layout: tuple[int, ...]
+    predict: Call, images: np.ndarray, layout: tuple[int, ...]
 ) -> None:
-    remaining = iter(pictures)
+    remaining = iter(images)
     rows = [row(*(predict_message(next(remaining)) for _ in range(count))) for count in layout]
     answers = predict(rows)
     assert [len(items) for items in answers] == list(layout)
-    alone = [only(predict([row(predict_message(picture))])) for picture in pictures[: sum(layout)]]
+    alone = [only(predict([row(predict_message(picture))])) for picture in images[: sum(layout)]]
     together = [answer for items in answers for answer in items]
     for (meta, arrays), (_, expected) in zip(together, alone, strict=True):
         assert isinstance(meta, PredictAnswer)
@@ -90,25 +90,25 @@ def test_any_role_describes_the_model(role: str, request: pytest.FixtureRequest)
     assert answer.card.name == "tiny"
 
 
-def test_search_goes_on_from_the_state_it_gave(search: Call, pictures: np.ndarray) -> None:
-    first, state = only(search([row(search_message(pictures[0]))]))
+def test_search_goes_on_from_the_state_it_gave(search: Call, images: np.ndarray) -> None:
+    first, state = only(search([row(search_message(images[0]))]))
     assert isinstance(first, SearchProgress)
     assert first.step == 3
-    state["image"] = pictures[0]
+    state["image"] = images[0]
     last, arrays = only(search([row(message(search_item(step=first.step), state))]))
     assert isinstance(last, SearchEnd)
-    whole, expected = only(search([row(search_message(pictures[0], chunk_steps=6))]))
+    whole, expected = only(search([row(search_message(images[0], chunk_steps=6))]))
     assert last.rmse == pytest.approx(whole.rmse, abs=1e-6)
     np.testing.assert_allclose(arrays["image"], expected["image"], atol=1e-5)
 
 
 def test_bad_items_get_their_own_error_and_harm_no_neighbour(
-    predict: Call, pictures: np.ndarray
+    predict: Call, images: np.ndarray
 ) -> None:
-    good = predict_message(pictures[0])
+    good = predict_message(images[0])
     bad = {
-        "image": predict_message(pictures[0][:, :31]),
-        "kind": search_message(pictures[0]),
+        "image": predict_message(images[0][:, :31]),
+        "kind": search_message(images[0]),
         "item": b"garbage",
     }
     answers = predict(
@@ -126,9 +126,9 @@ def test_bad_items_get_their_own_error_and_harm_no_neighbour(
 @pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, np.inf])
 @pytest.mark.parametrize("role", ["predict", "search"])
 def test_pixels_outside_the_domain_are_refused(
-    role: str, value: float, pictures: np.ndarray, request: pytest.FixtureRequest
+    role: str, value: float, images: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
-    picture = pictures[0].copy()
+    picture = images[0].copy()
     picture[0, 0, 0] = value
     made = predict_message(picture) if role == "predict" else search_message(picture)
     answer, _ = only(request.getfixturevalue(role)([row(made)]))
@@ -140,38 +140,36 @@ def test_pixels_outside_the_domain_are_refused(
     ("changes", "field"), [({"target": 10}, "target"), ({"solver": "magic"}, "solver")]
 )
 def test_a_search_that_does_not_fit_is_refused(
-    search: Call, pictures: np.ndarray, changes: dict[str, Any], field: str
+    search: Call, images: np.ndarray, changes: dict[str, Any], field: str
 ) -> None:
-    answers = search([row(search_message(pictures[0], **changes), search_message(pictures[1]))])
+    answers = search([row(search_message(images[0], **changes), search_message(images[1]))])
     (refused, _), (served, _) = answers[0]
     assert isinstance(refused, ItemError)
     assert refused.field == field
     assert isinstance(served, SearchProgress)
 
 
-def test_an_unknown_field_is_named(search: Call, pictures: np.ndarray) -> None:
+def test_an_unknown_field_is_named(search: Call, images: np.ndarray) -> None:
     meta = search_item().model_dump(mode="json") | {"chunk_steps": -1}
-    answer, _ = only(search([row(wire.pack(meta, {"image": pictures[0]}))]))
+    answer, _ = only(search([row(wire.pack(meta, {"image": images[0]}))]))
     assert isinstance(answer, ItemError)
     assert "chunk_steps" in answer.field
 
 
 def test_one_poisonous_prediction_fails_alone(
     predict: Call,
-    pictures: np.ndarray,
+    images: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def poisoned(network: Any, images: np.ndarray) -> np.ndarray:
-        if any(np.array_equal(image, pictures[1]) for image in images):
+    def poisoned(network: Any, batch: np.ndarray) -> np.ndarray:
+        if any(np.array_equal(image, images[1]) for image in batch):
             raise RuntimeError("poison")
-        return chunks.predict_logits(network, images)
+        return chunks.predict_logits(network, batch)
 
     monkeypatch.setattr(predict_handler, "predict_logits", poisoned)
     with caplog.at_level(logging.ERROR):
-        answers = predict(
-            [row(*map(predict_message, pictures[:2])), row(predict_message(pictures[2]))]
-        )
+        answers = predict([row(*map(predict_message, images[:2])), row(predict_message(images[2]))])
     kinds = [type(meta) for items in answers for meta, _ in items]
     assert kinds == [PredictAnswer, ItemError, PredictAnswer]
     assert answers[0][1][0].is_internal
@@ -180,7 +178,7 @@ def test_one_poisonous_prediction_fails_alone(
 
 
 def test_one_poisonous_search_fails_alone(
-    search: Call, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    search: Call, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def poisoned(network: Any, items: Sequence[tuple[SearchItem, Any]], **options: Any) -> Any:
         if any(item.target == 9 for item, _ in items):
@@ -188,7 +186,7 @@ def test_one_poisonous_search_fails_alone(
         return chunks.advance_items(network, items, **options)
 
     monkeypatch.setattr(search_handler, "advance_items", poisoned)
-    made = [search_message(pictures[i], target=target) for i, target in enumerate((1, 9, 2))]
+    made = [search_message(images[i], target=target) for i, target in enumerate((1, 9, 2))]
     kinds = [type(meta) for meta, _ in search([row(*made)])[0]]
     assert kinds == [SearchProgress, ItemError, SearchProgress]
 
@@ -235,10 +233,10 @@ def test_torchserve_finds_exactly_one_class(module: Any) -> None:
     assert len(list_classes_from_module(module)) == 1
 
 
-def test_search_worker_compares_beside_searches(search: Call, pictures: np.ndarray) -> None:
-    arrays = dict(zip(COMPARED_ARRAYS, pictures[:4], strict=True))
+def test_search_worker_compares_beside_searches(search: Call, images: np.ndarray) -> None:
+    arrays = dict(zip(COMPARED_ARRAYS, images[:4], strict=True))
     asked = [CompareItem(method=method, target=3) for method in (Method.GRADIENT, Method.GRAD_CAM)]
-    messages = [message(asked[0], arrays), search_message(pictures[4]), message(asked[1], arrays)]
+    messages = [message(asked[0], arrays), search_message(images[4]), message(asked[1], arrays)]
     [[gradient, searched, grad_cam]] = search([row(*messages)])
     assert isinstance(searched[0], SearchProgress)
     for scores, maps in (gradient, grad_cam):
@@ -253,11 +251,11 @@ def test_search_worker_compares_beside_searches(search: Call, pictures: np.ndarr
     [(10, {}, "target"), (3, {"perturbed": None}, "perturbed"), (3, {"explanation": 2.0}, "expl")],
 )
 def test_bad_compare_item_is_named(
-    search: Call, pictures: np.ndarray, target: int, changes: dict[str, Any], field: str
+    search: Call, images: np.ndarray, target: int, changes: dict[str, Any], field: str
 ) -> None:
-    arrays = dict(zip(COMPARED_ARRAYS, pictures[:4], strict=True))
+    arrays = dict(zip(COMPARED_ARRAYS, images[:4], strict=True))
     for name, value in changes.items():
-        arrays[name] = pictures[0] + np.float32(value) if value else pictures[0][:2]
+        arrays[name] = images[0] + np.float32(value) if value else images[0][:2]
     item = CompareItem(method=Method.GRADIENT, target=target)
     error, _ = only(search([row(message(item, arrays))]))
     assert isinstance(error, ItemError)

@@ -203,7 +203,7 @@ def worker(
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"image_count": 25}, "image_count: got 25, allowed [2, 24]"),
         ({"data": "jsrt"}, "data: got 'jsrt'; "),
@@ -218,7 +218,7 @@ def test_failed_job_says_in_one_sentence_why(
     reports: Reports,
     worker: Worker,
     fields: dict[str, Any],
-    told: str,
+    message: str,
 ) -> None:
     name = reports.create(_SMALL.model_copy(update=fields)).name
     damaged = worker.models_dir / "damaged"
@@ -228,13 +228,13 @@ def test_failed_job_says_in_one_sentence_why(
     report = reports.get(name)
     assert report.state is ReportState.FAILED
     assert report.error is not None
-    assert report.error.message.startswith(told)
+    assert report.error.message.startswith(message)
     assert "Traceback" not in report.error.message
     assert "\n" not in report.error.message
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "message"),
     [
         (ZeroDivisionError("secret"), "internal error (ZeroDivisionError), see the worker's log"),
         (ValueError("secret\nof a library"), "internal error (ValueError), see the worker's log"),
@@ -242,13 +242,13 @@ def test_failed_job_says_in_one_sentence_why(
         (OSError(errno.EIO, "I/O error", "/secret"), "read or write a file (I/O error), see the"),
     ],
 )
-def test_what_nobody_foresaw_is_told_without_its_trace(
+def test_an_unexpected_failure_is_reported_without_its_trace(
     reports: Reports,
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     failure: Exception,
-    told: str,
+    message: str,
 ) -> None:
     def fail(*arguments: object) -> None:
         raise failure
@@ -258,7 +258,7 @@ def test_what_nobody_foresaw_is_told_without_its_trace(
     worker.run(until_idle=True)
     error = reports.get(name).error
     assert error is not None
-    assert told in error.message
+    assert message in error.message
     assert "secret" not in error.message
     assert "Traceback" in caplog.text
 

@@ -55,12 +55,12 @@ def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int], **change
 @pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.EXPLAIN_FOR])
 @pytest.mark.parametrize("solver", terms.SOLVERS)
 def test_travelling_search_ends_with_the_same_bits(
-    model: LoadedModel, pictures: np.ndarray, solver: str, goal: Goal
+    model: LoadedModel, images: np.ndarray, solver: str, goal: Goal
 ) -> None:
-    label = int(predict_logits(model.network, pictures[:1])[0].argmax())
+    label = int(predict_logits(model.network, images[:1])[0].argmax())
     changes = {"solver": solver, "goal": goal, "target": label}
-    whole, whole_arrays = _to_the_end(model, pictures[0], [STEPS], **changes)
-    cut, cut_arrays = _to_the_end(model, pictures[0], [1, 4, 2, 50], **changes)
+    whole, whole_arrays = _to_the_end(model, images[0], [STEPS], **changes)
+    cut, cut_arrays = _to_the_end(model, images[0], [1, 4, 2, 50], **changes)
     assert whole.steps == STEPS
     assert whole == cut
     for name, array in whole_arrays.items():
@@ -68,9 +68,9 @@ def test_travelling_search_ends_with_the_same_bits(
 
 
 def test_search_told_to_stop_ends_with_the_best_it_has(
-    model: LoadedModel, pictures: np.ndarray
+    model: LoadedModel, images: np.ndarray
 ) -> None:
-    arrays: dict[str, Any] = {"image": pictures[0]}
+    arrays: dict[str, Any] = {"image": images[0]}
     ((progress, left),) = advance_items(model.network, [(_item(2, chunk_steps=5), arrays)])
     assert isinstance(progress, SearchProgress)
     arrays |= left
@@ -78,53 +78,53 @@ def test_search_told_to_stop_ends_with_the_best_it_has(
     assert isinstance(end, SearchEnd)
     assert end.steps == 5
     assert 0.0 < end.rmse <= 0.05
-    assert not np.array_equal(ended["image"], pictures[0])
+    assert not np.array_equal(ended["image"], images[0])
 
 
-def test_mixed_items_come_back_in_order(model: LoadedModel, pictures: np.ndarray) -> None:
+def test_mixed_items_come_back_in_order(model: LoadedModel, images: np.ndarray) -> None:
     items = [_item(index, chunk_steps=3 + index % 2) for index in range(5)]
     answers = advance_items(
-        model.network, [(item, {"image": pictures[i]}) for i, item in enumerate(items)]
+        model.network, [(item, {"image": images[i]}) for i, item in enumerate(items)]
     )
     for index, (answer, arrays) in enumerate(answers):
         is_running = isinstance(answer, SearchProgress)
         best = arrays["best" if is_running else "image"]
-        moved = [np.abs(best - picture).mean() for picture in pictures[:5]]
+        moved = [np.abs(best - picture).mean() for picture in images[:5]]
         assert int(np.argmin(moved)) == index
         if is_running:
             assert answer.step == 3 + index % 2
             assert "image" not in arrays  # whoever sent it has it
 
 
-def test_fitting_item_passes(model: LoadedModel, pictures: np.ndarray) -> None:
-    assert check_item(model.card, _item(0), {"image": pictures[0]}) is None
+def test_fitting_item_passes(model: LoadedModel, images: np.ndarray) -> None:
+    assert check_item(model.card, _item(0), {"image": images[0]}) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "field"), [({"target": 10}, "target"), ({"solver": "guess"}, "solver")]
 )
 def test_item_outside_the_model_is_refused(
-    model: LoadedModel, pictures: np.ndarray, changes: dict[str, Any], field: str
+    model: LoadedModel, images: np.ndarray, changes: dict[str, Any], field: str
 ) -> None:
-    error = check_item(model.card, _item(0, **changes), {"image": pictures[0]})
+    error = check_item(model.card, _item(0, **changes), {"image": images[0]})
     assert error is not None
     assert error.field == field
 
 
-def test_search_that_goes_on_needs_its_state(model: LoadedModel, pictures: np.ndarray) -> None:
-    error = check_item(model.card, _item(0, step=3), {"image": pictures[0]})
+def test_search_that_goes_on_needs_its_state(model: LoadedModel, images: np.ndarray) -> None:
+    error = check_item(model.card, _item(0, step=3), {"image": images[0]})
     assert error is not None
     assert error.field == "delta"
 
 
 def test_search_travels_with_what_its_solver_needs(
-    model: LoadedModel, pictures: np.ndarray
+    model: LoadedModel, images: np.ndarray
 ) -> None:
     for solver in terms.SOLVERS:
         item = _item(2, solver=solver, chunk_steps=2)
-        ((_, arrays),) = advance_items(model.network, [(item, {"image": pictures[0]})])
+        ((_, arrays),) = advance_items(model.network, [(item, {"image": images[0]})])
         assert set(arrays) == {"numbers", *CARRIED[solver]}
-        arrays["image"] = pictures[0]
+        arrays["image"] = images[0]
         assert check_item(model.card, item.model_copy(update={"step": 2}), arrays) is None
 
 
@@ -145,10 +145,10 @@ def test_wrong_image_is_refused(model: LoadedModel, image: np.ndarray) -> None:
     assert "expected" in error.message
 
 
-def test_prediction_of_a_batch_is_that_of_each(model: LoadedModel, pictures: np.ndarray) -> None:
-    together = predict_logits(model.network, pictures[:3])
+def test_prediction_of_a_batch_is_that_of_each(model: LoadedModel, images: np.ndarray) -> None:
+    together = predict_logits(model.network, images[:3])
     for index in range(3):
-        alone = predict_logits(model.network, pictures[index : index + 1])
+        alone = predict_logits(model.network, images[index : index + 1])
         np.testing.assert_allclose(alone[0], together[index], atol=1e-5)
 
 

@@ -72,12 +72,12 @@ def client(stack: Stack) -> Iterator[CandorClient]:
 
 
 @pytest.fixture(scope="session")
-def images(pictures: np.ndarray) -> list[api.ImageInput]:
+def images(images: np.ndarray) -> list[api.ImageInput]:
     """Eight different images as PNG."""
-    return [api.ImageInput(encoded=_png(picture)) for picture in pictures]
+    return [api.ImageInput(encoded=_png(image)) for image in images]
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.rint(picture.transpose(1, 2, 0) * 255).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()

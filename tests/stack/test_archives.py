@@ -156,7 +156,7 @@ def test_a_folder_named_unlike_its_card_is_refused(
         ("b@2", (), ("b@2", "a", "b@1")),
         (None, ("b",), ("b@1", "b@2")),
         (None, ("b@2",), ("b@2",)),
-        (None, ("nobody",), ("a", "b@1", "b@2")),
+        (None, ("unknown",), ("a", "b@1", "b@2")),
     ],
 )
 def test_the_default_model_comes_first_with_its_versions(

@@ -40,7 +40,7 @@ def test_the_console_explains_and_compares_the_sample(page: Page) -> None:
     expect(page.locator("#error")).to_be_empty()
 
 
-def test_compare_is_the_same_through_both_doors(
+def test_compare_is_the_same_through_both_transports(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
     request = api.CompareRequest(image=images[0], target=api.ClassRef(index=3), solver="fast")

@@ -122,7 +122,7 @@ def send_traffic(stack: Stack, client: CandorClient, images: list[api.ImageInput
     client.list_models()
     client.get_model()
     with suppress(ServiceError):
-        client.get_model("nobody")
+        client.get_model("unknown")
     httpx.post(f"{stack.rest_url}/v1/predict", content=b"{")
 
 
@@ -138,9 +138,9 @@ def test_every_panel_and_every_rule_has_data(
     assert {rule["health"] for group in health for rule in group["rules"]} == {"ok"}
 
 
-def test_a_panel_of_what_is_not_told_would_be_missed(
+def test_a_panel_of_an_unknown_metric_would_be_found_empty(
     prometheus: httpx.Client, stack: Stack
 ) -> None:
     assert wait_for(prometheus, {"up": "up == 1"}) == {}
-    assert not has_data(prometheus, "candor_nobody_counts_this")
+    assert not has_data(prometheus, "candor_no_such_metric")
     assert not has_data(prometheus, "vector(0) / vector(0)")

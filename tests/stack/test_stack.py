@@ -50,7 +50,7 @@ def assert_same(left: object, right: object, *, tolerance: float = 0.0) -> None:
         assert left == right
 
 
-def test_predict_is_the_same_through_both_doors(
+def test_predict_is_the_same_through_both_transports(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
     request = api.PredictRequest(image=images[0])
@@ -61,7 +61,7 @@ def test_predict_is_the_same_through_both_doors(
     assert_same(answer.model_dump(mode="json"), posted, tolerance=1e-6)
 
 
-def test_explain_is_the_same_through_both_doors(
+def test_explain_is_the_same_through_both_transports(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
     request = api.ExplainRequest(
@@ -77,7 +77,7 @@ def test_explain_is_the_same_through_both_doors(
     assert_same(answer.model_dump(mode="json"), post(stack, "explain", request).json())
 
 
-def test_probe_is_the_same_through_both_doors(
+def test_probe_is_the_same_through_both_transports(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
     request = api.ProbeRequest(image=images[1], steps=20, no_cache=True)
@@ -86,7 +86,7 @@ def test_probe_is_the_same_through_both_doors(
     assert_same(answer.model_dump(mode="json"), post(stack, "probe", request).json())
 
 
-def test_bad_input_names_the_field_through_both_doors(
+def test_bad_input_names_the_field_through_both_transports(
     stack: Stack, client: CandorClient, images: list[api.ImageInput]
 ) -> None:
     request = api.ExplainRequest(image=images[0], targets=(api.ClassRef(index=10),))
@@ -96,7 +96,7 @@ def test_bad_input_names_the_field_through_both_doors(
     response = post(stack, "explain", request)
     assert response.status_code == 400
     assert "targets" in response.text
-    garbage = api.PredictRequest(image=api.ImageInput(encoded=b"no picture"))
+    garbage = api.PredictRequest(image=api.ImageInput(encoded=b"no image"))
     assert post(stack, "predict", garbage).status_code == 400
 
 

@@ -23,12 +23,12 @@ def test_stream_shows_the_search_and_ends_with_its_answer(
 ) -> None:
     request = _request(images[0], 150)
     *progress, last = client.explain_stream(request)
-    told = [event.progress for event in progress if event.progress is not None]
+    reported = [event.progress for event in progress if event.progress is not None]
     assert last.result is not None
     (found,) = last.result.explanations
     assert found.steps == 150
     assert not found.is_partial
-    running = [one for one in told if one.step > 0]
+    running = [progress for progress in reported if progress.step > 0]
     assert running, "too quick to be watched"
     assert Image.open(io.BytesIO(running[-1].preview_png)).size == (32, 32)
     assert running[-1].best_rmse is not None

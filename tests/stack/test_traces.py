@@ -27,7 +27,7 @@ def explain(stack: Stack, image: api.ImageInput) -> None:
 
 
 def collected(collector: Collector) -> dict[str, list[Received]]:
-    """By name, once every chunk's work in the worker has been told."""
+    """By name, once every chunk's work in the worker has been reported."""
     give_up = time.monotonic() + _WAIT_SECONDS
     while True:
         spans = defaultdict(list)

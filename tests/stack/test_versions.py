@@ -24,8 +24,8 @@ def agreements(stack: Stack) -> dict[str, float]:
     """By verb, as Prometheus reads it."""
     head = 'candor_shadow_total{model="tiny@1.1",outcome="agree",verb="'
     lines = httpx.get(stack.metrics_url).text.splitlines()
-    told = [line.removeprefix(head).split('"} ') for line in lines if line.startswith(head)]
-    return {verb: float(count) for verb, count in told}
+    counters = [line.removeprefix(head).split('"} ') for line in lines if line.startswith(head)]
+    return {verb: float(count) for verb, count in counters}
 
 
 def is_shadowed(stack: Stack, image: api.ImageInput) -> bool:

@@ -140,7 +140,7 @@ def test_same_candidate_until_it_is_answered(store: Store) -> None:
 
 
 @pytest.mark.parametrize("annotators_per_image", [1, 2, 3])
-def test_each_image_reaches_so_many_and_nobody_twice(
+def test_each_image_reaches_so_many_annotators_and_none_twice(
     store: Store, annotators_per_image: int
 ) -> None:
     fill(store, 8)
@@ -189,14 +189,14 @@ def test_loan_that_ran_out_goes_to_another(store: Store) -> None:
     assert search_pool.next("bob").task is None
     clock.seconds += 20
     assert number(search_pool.next("bob")) == lent
-    with pytest.raises(ServiceError, match="others were given meanwhile") as caught:
+    with pytest.raises(ServiceError, match="gone to other annotators meanwhile") as caught:
         search_pool.answer("ada", lent, CHANGED)
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert search_pool.answer("bob", lent, UNCHANGED).answered == 1
     assert [one.annotator for one in search_pool.judgements()] == ["bob"]
 
 
-def test_late_answer_counts_where_nobody_else_was_given_the_image(store: Store) -> None:
+def test_late_answer_counts_where_no_other_annotator_was_given_the_image(store: Store) -> None:
     fill(store, 1)
     clock = Clock()
     search_pool = Annotations(store, annotators_per_image=2, lease_seconds=60.0, clock=clock)

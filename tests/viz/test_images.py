@@ -7,7 +7,7 @@ from PIL import Image
 from candor.viz.images import Panel, difference, sheet
 
 
-def picture(values: np.ndarray) -> Image.Image:
+def image(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
@@ -15,7 +15,7 @@ def test_a_difference_is_signed_centred_on_grey_and_to_scale() -> None:
     before = np.full((5, 7, 3), 100)
     after = before.copy()
     after[0, 0], after[1, 1], after[2, 2] = 151, 49, 100
-    result = difference(picture(before), picture(after))
+    result = difference(image(before), image(after))
     shown = np.asarray(result.image)
     assert result.scale == pytest.approx(51 / 255)
     assert shown[0, 0].tolist() == [255] * 3
@@ -24,7 +24,7 @@ def test_a_difference_is_signed_centred_on_grey_and_to_scale() -> None:
 
 
 def test_no_difference_is_all_grey() -> None:
-    same = picture(np.full((4, 4, 3), 9))
+    same = image(np.full((4, 4, 3), 9))
     result = difference(same, same)
     assert result.scale == 0
     assert set(np.asarray(result.image).ravel().tolist()) == {128}
@@ -33,7 +33,7 @@ def test_no_difference_is_all_grey() -> None:
 def test_a_sheet_magnifies_without_mixing_pixels() -> None:
     black_and_red = np.zeros((32, 32, 3))
     black_and_red[:, ::2, 0] = 255
-    drawn = np.asarray(sheet([[Panel("", picture(black_and_red)), None]]))
+    drawn = np.asarray(sheet([[Panel("", image(black_and_red)), None]]))
     colours = set(map(tuple, drawn.reshape(-1, 3).tolist()))
     assert colours == {(0, 0, 0), (255, 0, 0), (255, 255, 255)}
     assert (drawn == (255, 0, 0)).all(axis=-1).sum() == 32 * 16 * 9 * 9

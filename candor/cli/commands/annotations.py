@@ -15,7 +15,7 @@ from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.contracts.annotations import Verdict
 from candor.store.annotations import Annotations
 
-app = typer.Typer(help="What annotators said.", no_args_is_help=True)
+app = typer.Typer(help="Verdicts of annotators.", no_args_is_help=True)
 
 
 @app.command()
@@ -34,14 +34,14 @@ def export(
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     store: StoreAddress = DEFAULT_STORE,
     annotator: Annotated[
-        list[str] | None, typer.Option(help="Only what these said; default: all.")
+        list[str] | None, typer.Option(help="Only verdicts of these; default: all.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the images judged unchanged as a data set for `candor train --extra`.
 
-    Of an image with several verdicts more than half must say so.  All judged images go to a second
-    file beside it, NAME.judged.parquet, from which `candor train --control random` draws.
+    Of an image with several verdicts more than half must be "unchanged".  All judged images go to
+    a second file beside it, NAME.judged.parquet, from which `candor train --control random` draws.
     """
     with clear_errors("annotations export"), opened_store(store) as opened:
         counts = export_judged(Annotations(opened).judged_candidates(annotator or ()), out)

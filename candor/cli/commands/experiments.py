@@ -17,7 +17,7 @@ _LABELS = ("accuracy, %", "attack ARA", "BTR ARA")
 
 def experiments(
     models_dir: Annotated[
-        Path, typer.Option(help="Folder of model folders, whose cards say what was measured.")
+        Path, typer.Option(help="Folder of model folders, whose cards hold what was measured.")
     ] = MODELS_DIR,
     as_json: AsJson = False,
 ) -> None:

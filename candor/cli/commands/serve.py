@@ -23,15 +23,19 @@ _READY_SECONDS = 1800.0  # compiling every model of the store for the first time
 
 
 def serve(
-    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gRPC door.")] = 8500,
-    rest_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the REST door.")] = 8501,
+    grpc_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the gRPC server.")
+    ] = 8500,
+    rest_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the REST server.")
+    ] = 8501,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     models_dir: Annotated[Path, typer.Option(help="Folder of model folders.")] = MODELS_DIR,
     archives_dir: Annotated[
         Path, typer.Option(help="Where their TorchServe archives are kept.")
     ] = ARCHIVES_DIR,
     default_model: Annotated[
-        str | None, typer.Option(help="Answers requests that name no model.")
+        str | None, typer.Option(help="Model of requests that name none.")
     ] = None,
     store: Annotated[
         str | None,

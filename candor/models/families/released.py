@@ -64,7 +64,7 @@ def read_released(path: Path) -> ReleasedCheckpoint:
     Raises:
         FileNotFoundError: no such file.
         UnsafeCheckpoint: it names or calls anything beyond tensors; the message names it.
-        ValueError: it is damaged, or no network of this family; the message says file and reason.
+        ValueError: it is damaged, or no network of this family; the message names file and reason.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:

@@ -21,7 +21,7 @@ _ALLOWED_GLOBALS = frozenset(
     | {f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "Long", "Int")}
 )
 # Opcodes that build objects or name globals in ways no state dict needs.
-_REFUSED_OPCODES = frozenset({"OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"})
+_REJECTED_OPCODES = frozenset({"OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"})
 _STRING_OPCODES = frozenset({"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"})
 _MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 
@@ -31,13 +31,13 @@ class UnsafeCheckpoint(ValueError):
 
 
 class _Inert:
-    """Stands for a name of the authors' ``__main__``; refuses to be called."""
+    """Stands for a name of the authors' ``__main__``; raises when it is called."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __call__(self, *args: object) -> NoReturn:
-        raise UnsafeCheckpoint(f"refused global: it calls {self._name}")
+        raise UnsafeCheckpoint(f"rejected global: it calls {self._name}")
 
 
 def load_state(content: bytes) -> Any:
@@ -70,7 +70,7 @@ def _pickles(content: bytes) -> Iterator[io.BytesIO]:
         return
     stream = io.BytesIO(content)
     if _first_value(content) != _LEGACY_MAGIC:
-        # Scanned before it is refused, so that a hostile bare pickle is called what it is.
+        # Scanned before it is rejected, so that a hostile bare pickle is reported as unsafe.
         _scanned_names(stream)
         raise ValueError("not a torch.save file: its magic number is missing")
     for _ in range(_LEGACY_PICKLES):
@@ -112,8 +112,8 @@ def _scanned_names(stream: io.BytesIO) -> set[str]:
     strings: list[str] = []
     try:
         for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name in _REFUSED_OPCODES:
-                raise UnsafeCheckpoint(f"refused global: opcode {opcode.name}")
+            if opcode.name in _REJECTED_OPCODES:
+                raise UnsafeCheckpoint(f"rejected global: opcode {opcode.name}")
             if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
                 # STACK_GLOBAL takes its names from the stack, usually the two strings just pushed.
                 names |= _checked_global(argument or " ".join(strings[-2:]), opcode.name)
@@ -131,10 +131,10 @@ def _scanned_names(stream: io.BytesIO) -> set[str]:
 def _checked_global(described: str, opcode: str) -> set[str]:
     """The dotted name to stand in for, if any, of "module name" as pickletools gives it."""
     if opcode != "GLOBAL":
-        raise UnsafeCheckpoint(f"refused global {described or '(computed)'} ({opcode})")
+        raise UnsafeCheckpoint(f"rejected global {described or '(computed)'} ({opcode})")
     if described in _ALLOWED_GLOBALS:
         return set()
     module, _, name = described.partition(" ")
     if module != "__main__" or not name.isidentifier():
-        raise UnsafeCheckpoint(f"refused global {module}.{name}")
+        raise UnsafeCheckpoint(f"rejected global {module}.{name}")
     return {f"{module}.{name}"}

@@ -32,7 +32,7 @@ def export_onnx(model: LoadedModel, *, batch: int | None = None) -> bytes:
     if batch is not None and batch < 1:
         raise ValueError(f"batch: expected [1, inf), got {batch}")
     proto = _graph(model, batch)
-    _forget_origin(proto)
+    _remove_origin(proto)
     _describe(proto, model.card)
     onnx.checker.check_model(proto, full_check=True)
     return _sealed(proto.SerializeToString(deterministic=True))
@@ -40,7 +40,7 @@ def export_onnx(model: LoadedModel, *, batch: int | None = None) -> bytes:
 
 def _graph(model: LoadedModel, batch: int | None) -> onnx.ModelProto:
     expected = model.card.input
-    # Of an open batch torch wants an example that is not 1, which it would take as fixed.
+    # For an open batch the example must not be 1, which torch would take as fixed.
     example = torch.zeros(batch or 2, expected.channels, expected.height, expected.width)
     open_axes = None if batch else ({0: torch.export.Dim("batch")},)
     with _quiet():
@@ -61,7 +61,7 @@ def _graph(model: LoadedModel, batch: int | None) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch says of its own insides and of packages it could use."""
+    """Without torch's messages about its internals and optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -73,8 +73,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _forget_origin(proto: onnx.ModelProto) -> None:
-    """Drop the exporter's stack traces, which hold paths of this machine."""
+def _remove_origin(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's stack traces, which hold paths of this machine."""
     graph = proto.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (graph, *graph.node, *values):

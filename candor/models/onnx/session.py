@@ -82,7 +82,8 @@ def _check_seal(content: bytes, source: str) -> None:
     body, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
     if SEAL_KEY.encode() not in seal:
         raise OnnxError(
-            f"{source}: {SEAL_KEY}: missing at its end; damaged, or not of candor export"
+            f"{source}: {SEAL_KEY}: missing at its end; "
+            "the file is damaged, or candor export did not write it"
         )
     digest, named = hashlib.sha256(body).hexdigest(), seal[-_HEX_BYTES:].decode("ascii", "replace")
     if digest != named:
@@ -95,7 +96,7 @@ def _check_seal(content: bytes, source: str) -> None:
 def _session(content: bytes, source: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that spin while they wait take the cores from whoever they wait for.
+    # Threads that spin while they wait take the cores from the threads they wait for.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
