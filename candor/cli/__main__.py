@@ -1,19 +1,19 @@
 """``python -m candor.cli`` is `candor`; the script of that name starts here, too.
 
-The base install has no command line: there the command says in one line what brings it.
+The base install has no command line: there the command names in one line what installs it.
 """
 
 import sys
 
+from candor.cli.missing import missing_package
+
 try:
     from candor.cli.main import main
 except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] in ("candor", "training"):
-        raise
-    _MISSING = error.name
+    _MESSAGE = missing_package(error)
 
     def main() -> None:
-        sys.exit(f"candor: the package {_MISSING} is missing; pip install 'candor[all]' brings it")
+        sys.exit(_MESSAGE)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A command may then import what it needs at the top of its module, torch too, whi
 still appears at once.
 """
 
+import sys
 from collections import UserDict
 from collections.abc import Mapping
 from importlib import import_module
@@ -11,6 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from candor.cli.missing import missing_package
 
 
 class Entry(NamedTuple):
@@ -64,7 +67,10 @@ class _Commands(UserDict[str, Any]):
 
 def _load(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
-    found = getattr(import_module(module), attribute)
+    try:
+        found = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:  # an install of some parts only
+        sys.exit(missing_package(error))
     holder = typer.Typer(pretty_exceptions_show_locals=False)
     if isinstance(found, typer.Typer):
         holder.add_typer(found, name=name)

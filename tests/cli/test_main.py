@@ -20,6 +20,18 @@ def test_help_is_shown_without_loading_torch(arguments: list[str]) -> None:
     assert "Usage: " in done.stdout
 
 
+def test_a_command_whose_package_is_not_installed_names_it() -> None:
+    code = (
+        "import sys; sys.modules['grpc'] = None; from candor.cli.main import build_app; "
+        "build_app()(['predict', '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "candor: the package grpc is missing; pip install 'candor[all]' brings it\n"
+    )
+
+
 @pytest.mark.parametrize("name", CandorGroup.table)
 def test_the_table_says_of_a_command_what_its_own_help_begins_with(name: str) -> None:
     command = typer.main.get_command(build_app()).commands[name]

@@ -117,9 +117,7 @@ def test_search_that_goes_on_needs_its_state(model: LoadedModel, images: np.ndar
     assert error.field == "delta"
 
 
-def test_search_travels_with_what_its_solver_needs(
-    model: LoadedModel, images: np.ndarray
-) -> None:
+def test_search_travels_with_what_its_solver_needs(model: LoadedModel, images: np.ndarray) -> None:
     for solver in terms.SOLVERS:
         item = _item(2, solver=solver, chunk_steps=2)
         ((_, arrays),) = advance_items(model.network, [(item, {"image": images[0]})])
