@@ -1,4 +1,4 @@
-"""`make load`: starts a service, lets locust's users at it, and says what held."""
+"""`make load`: starts a service, runs locust's users against it, and says which limits held."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ _LOAD_GAUGES = ("candor_active_searches", "candor_waiting_searches")
 
 
 def main() -> int:
-    """Exit code 0 where everything held, else 1."""
+    """Exit code 0 where every limit held, else 1."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--model", default=DEFAULT_MODEL)
@@ -72,7 +72,7 @@ def run(stack: Stack, plan: Path, out_dir: Path) -> list[Sample]:
 
 
 def left_behind(stack: Stack) -> Row:
-    """Searches that still run although nobody waits, a while after the last user has left."""
+    """Searches that still run although no caller waits, some time after the last user left."""
     give_up = time.monotonic() + _IDLE_SECONDS
     while (count := _searches(stack)) and time.monotonic() < give_up:
         time.sleep(0.5)
@@ -81,8 +81,8 @@ def left_behind(stack: Stack) -> Row:
 
 
 def _searches(stack: Stack) -> int:
-    with urllib.request.urlopen(stack.metrics_url, timeout=10) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
+    with urllib.request.urlopen(stack.metrics_url, timeout=10) as response:
+        families = text_string_to_metric_families(response.read().decode())
         values = [s.value for f in families if f.name in _LOAD_GAUGES for s in f.samples]
     return int(sum(values))
 

@@ -1,6 +1,6 @@
-"""What must be true of an answer that says OK.
+"""What must be true of a response that says OK.
 
-Each check raises `WrongAnswer` with what it got and what is allowed.
+Each check raises `WrongResponse` with what was expected and what came.
 """
 
 import io
@@ -16,60 +16,74 @@ from candor.contracts import api
 _TOLERANCE = 1e-4  # of float32 sums and of RMSE
 
 
-class WrongAnswer(Exception):
-    """An answer that says OK and is not."""
+class WrongResponse(Exception):
+    """A response that says OK and breaks the contract."""
 
 
-def check_prediction(answer: api.PredictResponse, class_count: int) -> None:
-    """All classes were asked for: each once, strongest first, and together 1."""
-    indices = [one.index for one in answer.predictions]
-    _expect(sorted(indices) == list(range(class_count)), f"classes: got {indices}")
-    _check_order(answer.predictions)
-    total = math.fsum(one.confidence for one in answer.predictions)
-    _expect(abs(total - 1.0) <= _TOLERANCE, f"sum of confidences: got {total}, allowed 1")
+def check_prediction(response: api.PredictResponse, class_count: int) -> None:
+    """All classes were requested: each comes once, the strongest first, and the sum is 1."""
+    indices = [one.index for one in response.predictions]
+    _expect(
+        sorted(indices) == list(range(class_count)), f"classes: expected each once, got {indices}"
+    )
+    _check_order(response.predictions)
+    total = math.fsum(one.confidence for one in response.predictions)
+    _expect(abs(total - 1.0) <= _TOLERANCE, f"sum of confidences: expected 1, got {total}")
 
 
 def check_explanation(
-    request: api.ExplainRequest, picture: NDArray[np.uint8], answer: api.ExplainResponse
+    request: api.ExplainRequest, pixels: NDArray[np.uint8], response: api.ExplainResponse
 ) -> None:
-    """One for each pair in order, none further from ``image`` (H, W, 3) than its rho."""
-    asked = [(target.index, rho) for target in request.targets for rho in request.rhos]
-    told = [(one.target.index, one.rho) for one in answer.explanations]
-    _expect(told == asked, f"pairs: got {told}, allowed {asked}")
-    for one in answer.explanations:
-        _expect(one.direction == request.direction, f"direction: got {one.direction}")
-        _expect(one.rmse <= one.rho + _TOLERANCE, f"rmse: got {one.rmse}, allowed {one.rho}")
-        real = _rmse(picture, one.image_png)
-        _expect(real <= one.rho + _TOLERANCE, f"RMSE of the picture: got {real}")
+    """One for each pair in order, none further from ``pixels`` (H, W, 3) than its rho."""
+    expected = [(target.index, rho) for target in request.targets for rho in request.rhos]
+    received = [(one.target.index, one.rho) for one in response.explanations]
+    _expect(received == expected, f"pairs: expected {expected}, got {received}")
+    for one in response.explanations:
+        _expect(
+            one.direction == request.direction,
+            f"direction: expected {request.direction}, got {one.direction}",
+        )
+        _expect(
+            one.rmse <= one.rho + _TOLERANCE, f"rmse: expected at most {one.rho}, got {one.rmse}"
+        )
+        real = _rmse(pixels, one.image_png)
+        _expect(
+            real <= one.rho + _TOLERANCE,
+            f"RMSE of the image: expected at most {one.rho}, got {real}",
+        )
         gain = one.confidence_after - one.confidence_before
-        _expect(gain >= -_TOLERANCE, f"gain of confidence: got {gain}, allowed none below 0")
+        _expect(gain >= -_TOLERANCE, f"gain of confidence: expected at least 0, got {gain}")
         _check_order(one.predictions_after)
 
 
 def check_probe(
-    request: api.ProbeRequest, picture: NDArray[np.uint8], answer: api.ProbeResponse
+    request: api.ProbeRequest, pixels: NDArray[np.uint8], response: api.ProbeResponse
 ) -> None:
     """One for each goal in order; a radius is that of its image."""
-    told = [one.goal for one in answer.results]
-    _expect(told == list(request.goals), f"goals: got {told}, allowed {list(request.goals)}")
-    for one in answer.results:
+    goals = [one.goal for one in response.results]
+    _expect(goals == list(request.goals), f"goals: expected {list(request.goals)}, got {goals}")
+    for one in response.results:
         if one.radius is not None:
-            real = _rmse(picture, one.image_png)
-            _expect(real <= one.radius + _TOLERANCE, f"RMSE: got {real}, allowed {one.radius}")
+            real = _rmse(pixels, one.image_png)
+            _expect(
+                real <= one.radius + _TOLERANCE, f"RMSE: expected at most {one.radius}, got {real}"
+            )
 
 
 def _check_order(classes: Sequence[api.ClassConfidence]) -> None:
-    told = [one.confidence for one in classes]
-    _expect(told == sorted(told, reverse=True), f"confidences: got {told}, allowed falling ones")
+    values = [one.confidence for one in classes]
+    _expect(
+        values == sorted(values, reverse=True), f"confidences: expected falling ones, got {values}"
+    )
 
 
-def _rmse(picture: NDArray[np.uint8], png: bytes) -> float:
+def _rmse(pixels: NDArray[np.uint8], png: bytes) -> float:
     with Image.open(io.BytesIO(png)) as opened:
         other = np.asarray(opened.convert("RGB"))
-    _expect(other.shape == picture.shape, f"shape: got {other.shape}, allowed {picture.shape}")
-    return float(np.sqrt(np.mean((picture.astype(np.float64) - other) ** 2)) / 255.0)
+    _expect(other.shape == pixels.shape, f"shape: expected {pixels.shape}, got {other.shape}")
+    return float(np.sqrt(np.mean((pixels.astype(np.float64) - other) ** 2)) / 255.0)
 
 
 def _expect(holds: bool, otherwise: str) -> None:
     if not holds:
-        raise WrongAnswer(otherwise)
+        raise WrongResponse(otherwise)

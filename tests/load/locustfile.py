@@ -1,4 +1,4 @@
-"""Users of both doors for locust; plan.toml says how many and what they ask.
+"""Users of both transports for locust; plan.toml says how many there are and what they request.
 
 Run by `python -m tests.load`, which starts the service and names it in the environment.
 """
@@ -20,7 +20,7 @@ from PIL import Image
 
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
-from tests.load.checks import WrongAnswer, check_explanation, check_prediction, check_probe
+from tests.load.checks import WrongResponse, check_explanation, check_prediction, check_probe
 from tests.load.plan import read_plan
 from tests.load.transports import GrpcTransport, RestTransport, Transport, read_model
 
@@ -33,7 +33,7 @@ SAMPLES = Path(os.environ["CANDOR_LOAD_SAMPLES"])
 RHOS = (0.02, 0.05, 0.1)
 STEPS = 20
 LONG_STEPS = 1000
-REFUSED = (ErrorCode.OVERLOADED,)
+REJECTED = (ErrorCode.OVERLOADED,)
 MODEL = read_model(REST_URL)
 CLASS_COUNT = len(MODEL.classes)
 
@@ -45,12 +45,12 @@ class Stages(LoadTestShape):
     """As many users as the plan says."""
 
     def tick(self) -> tuple[int, float] | None:
-        users = PLAN.users_at(self.get_run_time())
+        users = PLAN.users_at(self.get_run_time())  # type: ignore[no-untyped-call]
         return None if users is None else (users, float(users))
 
 
 def new_image() -> np.ndarray:
-    """(H, W, 3) uint8 of the model's size, so that nobody resizes it; smooth with some noise."""
+    """(H, W, 3) uint8 of the model's size, so that no part resizes it; smooth with some noise."""
     coarse = Image.fromarray(_random.uniform(0, 255, (4, 4, 3)).astype(np.uint8))
     size = (MODEL.input.width, MODEL.input.height)
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC))
@@ -58,9 +58,9 @@ def new_image() -> np.ndarray:
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
 
 
-def as_input(picture: np.ndarray) -> api.ImageInput:
+def as_input(pixels: np.ndarray) -> api.ImageInput:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return api.ImageInput(encoded=buffer.getvalue())
 
 
@@ -84,36 +84,36 @@ def explain_request(image: api.ImageInput, steps: int = STEPS) -> api.ExplainReq
 
 
 class Visitor(User):
-    """Asks one thing after another, whatever the mix gives."""
+    """Sends one request after another; the mix says how often each kind."""
 
     abstract = True
     wait_time = between(*PLAN.pause)
     kind = ""
-    open_door: Callable[[], Transport]
+    open_transport: Callable[[], Transport]
 
     def on_start(self) -> None:
-        self.door: Transport = type(self).open_door()
+        self.transport: Transport = type(self).open_transport()
 
     def on_stop(self) -> None:
-        self.door.close()
+        self.transport.close()
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Counts what happens inside as one request; an error of it ends here."""
+        """Counts what happens inside as one request; its error is recorded and goes no further."""
         started, error = time.perf_counter(), None
         try:
             yield
         except Exception as err:
             error = err
-        self._tell(name, time.perf_counter() - started, error)
+        self._record(name, time.perf_counter() - started, error)
 
-    def _tell(self, name: str, seconds: float, error: Exception | None) -> None:
-        is_refused = isinstance(error, ServiceError) and error.code in REFUSED
+    def _record(self, name: str, seconds: float, error: Exception | None) -> None:
+        is_rejected = isinstance(error, ServiceError) and error.code in REJECTED
         sample = {
             "name": name,
-            "door": self.kind,
+            "transport": self.kind,
             "seconds": seconds,
-            "outcome": "refused" if is_refused else "failed" if error else "ok",
+            "outcome": "rejected" if is_rejected else "failed" if error else "ok",
             "error": f"{type(error).__name__}: {error}"[:300] if error else "",
         }
         _samples.append(sample)
@@ -128,52 +128,54 @@ class Visitor(User):
     def predict(self) -> None:
         request = api.PredictRequest(image=as_input(new_image()), top_k=CLASS_COUNT)
         with self.timed("predict"):
-            check_prediction(self.door.predict(request), CLASS_COUNT)
+            check_prediction(self.transport.predict(request), CLASS_COUNT)
 
     def explain(self) -> None:
-        picture = new_image()
-        request = explain_request(as_input(picture))
+        pixels = new_image()
+        request = explain_request(as_input(pixels))
         with self.timed("explain"):
-            check_explanation(request, picture, self.door.explain(request))
+            check_explanation(request, pixels, self.transport.explain(request))
 
     def probe(self) -> None:
-        picture = new_image()
-        request = api.ProbeRequest(image=as_input(picture), steps=STEPS)
+        pixels = new_image()
+        request = api.ProbeRequest(image=as_input(pixels), steps=STEPS)
         with self.timed("probe"):
-            check_probe(request, picture, self.door.probe(request))
+            check_probe(request, pixels, self.transport.probe(request))
 
     def stream(self) -> None:
-        picture = new_image()
-        request = explain_request(as_input(picture), steps=5 * STEPS)
+        pixels = new_image()
+        request = explain_request(as_input(pixels), steps=5 * STEPS)
         started, first, result = time.perf_counter(), 0.0, None
         with self.timed("stream"):
-            for event in self.door.explain_stream(request):
+            for event in self.transport.explain_stream(request):
                 if event.progress is not None and event.progress.step > 0:
                     first = first or time.perf_counter() - started
                 result = event.result or result
             if result is None:
-                raise WrongAnswer("stream: ended without a result")
-            check_explanation(request, picture, result)
+                raise WrongResponse("stream: ended without a result")
+            check_explanation(request, pixels, result)
         if first:
-            self._tell("first progress", first, None)
+            self._record("first progress", first, None)
 
     def cancel(self) -> None:
-        """Hangs up at the first sign of life of a long search."""
+        """Closes the stream of a long search at its first message."""
         request = explain_request(as_input(new_image()), steps=LONG_STEPS)
         with self.timed("cancel"):
-            events_of_it = self.door.explain_stream(request)
+            events_of_it = self.transport.explain_stream(request)
             next(iter(events_of_it))
             events_of_it.close()  # type: ignore[attr-defined]  # both are generators
 
     def oversize(self) -> None:
         image = bomb() if _random.random() < 0.5 else TOO_LARGE
         with self.timed("oversize"):
-            self._expect_refusal(api.PredictRequest(image=image), ErrorCode.INVALID_INPUT, "image")
+            self._expect_rejection(
+                api.PredictRequest(image=image), ErrorCode.INVALID_INPUT, "image"
+            )
 
     def bad(self) -> None:
         image = as_input(new_image())
-        garbage = api.PredictRequest(image=api.ImageInput(encoded=b"no picture"))
-        unknown = api.PredictRequest(image=image, model="nobody")
+        garbage = api.PredictRequest(image=api.ImageInput(encoded=b"no image"))
+        unknown = api.PredictRequest(image=image, model="unknown")
         beyond = api.ExplainRequest(image=image, targets=(api.ClassRef(index=10_000),))
         cases = (
             (garbage, ErrorCode.INVALID_INPUT, "image"),
@@ -181,24 +183,28 @@ class Visitor(User):
             (beyond, ErrorCode.INVALID_INPUT, "targets"),
         )
         with self.timed("bad"):
-            self._expect_refusal(*cases[int(_random.integers(len(cases)))])
+            self._expect_rejection(*cases[int(_random.integers(len(cases)))])
 
-    def _expect_refusal(
+    def _expect_rejection(
         self, request: api.PredictRequest | api.ExplainRequest, code: ErrorCode, field: str
     ) -> None:
-        ask = self.door.explain if isinstance(request, api.ExplainRequest) else self.door.predict
         try:
-            ask(request)  # type: ignore[arg-type]
+            if isinstance(request, api.ExplainRequest):
+                self.transport.explain(request)
+            else:
+                self.transport.predict(request)
         except ServiceError as err:
-            if err.code in REFUSED:
+            if err.code in REJECTED:
                 raise
             fields = [violation.field for violation in err.violations]
             if err.code is not code or not any(one.startswith(field) for one in fields or [""]):
-                raise WrongAnswer(f"got {err.code} of {fields}, allowed {code} of {field}") from err
+                raise WrongResponse(
+                    f"expected {code} of {field}, got {err.code} of {fields}"
+                ) from err
         else:
-            raise WrongAnswer(f"accepted what should be {code}")
+            raise WrongResponse(f"expected {code}, got a response")
 
-    tasks = {
+    tasks = {  # type: ignore[assignment]  # locust declares the list it makes of this
         task: PLAN.mix[task.__name__]
         for task in (predict, explain, probe, stream, cancel, oversize, bad)
     }
@@ -206,12 +212,12 @@ class Visitor(User):
 
 class GrpcVisitor(Visitor):
     kind = "gRPC"
-    open_door = staticmethod(lambda: GrpcTransport(GRPC_ADDRESS))
+    open_transport = staticmethod(lambda: GrpcTransport(GRPC_ADDRESS))
 
 
 class RestVisitor(Visitor):
     kind = "REST"
-    open_door = staticmethod(lambda: RestTransport(REST_URL))
+    open_transport = staticmethod(lambda: RestTransport(REST_URL))
 
 
 @events.quitting.add_listener

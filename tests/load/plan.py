@@ -20,13 +20,13 @@ class Allowed:
     """What must hold.
 
     Attributes:
-        failed_share: of all requests, those that failed or were answered wrongly.
-        refused_share: of all requests, those turned away for lack of room.
-        p95_seconds: by what was asked.
+        failed_share: of all requests, those that failed or had a wrong response.
+        rejected_share: of all requests, those rejected for lack of capacity.
+        p95_seconds: by kind of request.
     """
 
     failed_share: float
-    refused_share: float
+    rejected_share: float
     p95_seconds: Mapping[str, float]
 
 
@@ -40,7 +40,7 @@ class Plan:
     allowed: Allowed
 
     def users_at(self, seconds: float) -> int | None:
-        """How many there are so long after the start; None when all is over."""
+        """How many there are at this time after the start; None when the run is over."""
         for stage in self.stages:
             if seconds < stage.seconds:
                 return stage.users

@@ -1,4 +1,4 @@
-"""The load test itself: its plan, its checks of answers, its verdict, and both doors."""
+"""The load test itself: its plan, its checks of responses, its verdict, and both transports."""
 
 import dataclasses
 import io
@@ -18,22 +18,22 @@ from candor.gateway.observability.metrics import FIRST_PROGRESS_OBJECTIVE_SECOND
 from tests.gateway.linear_worker import CLASSES, SHAPE
 from tests.gateway.servers import Servers, opened
 from tests.load.__main__ import OUT_DIR
-from tests.load.checks import WrongAnswer, check_explanation, check_prediction, check_probe
+from tests.load.checks import WrongResponse, check_explanation, check_prediction, check_probe
 from tests.load.plan import PLAN, Allowed, read_plan
 from tests.load.transports import GrpcTransport, RestTransport, Transport
 from tests.load.verdict import Sample, errors_of, rows_of
 
-PICTURE = np.random.default_rng(3).integers(0, 256, (SHAPE[1], SHAPE[2], 3), dtype=np.uint8)
-ALLOWED = Allowed(failed_share=0.0, refused_share=0.01, p95_seconds={"predict": 0.25})
+PIXELS = np.random.default_rng(3).integers(0, 256, (SHAPE[1], SHAPE[2], 3), dtype=np.uint8)
+ALLOWED = Allowed(failed_share=0.0, rejected_share=0.01, p95_seconds={"predict": 0.25})
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-IMAGE = api.ImageInput(encoded=png(PICTURE))
+IMAGE = api.ImageInput(encoded=png(PIXELS))
 EXPLAIN = api.ExplainRequest(
     image=IMAGE, targets=(api.ClassRef(index=2),), rhos=(0.02, 0.05), steps=20
 )
@@ -46,33 +46,33 @@ def gateway() -> Iterator[Servers]:
 
 
 @pytest.fixture(params=["gRPC", "REST"])
-def door(gateway: Servers, request: pytest.FixtureRequest) -> Iterator[Transport]:
+def transport(gateway: Servers, request: pytest.FixtureRequest) -> Iterator[Transport]:
     ports = gateway.gateway
-    opened_door: Transport = (
+    connected: Transport = (
         GrpcTransport(f"127.0.0.1:{ports.grpc_port}")
         if request.param == "gRPC"
         else RestTransport(f"http://127.0.0.1:{ports.rest_port}")
     )
-    yield opened_door
-    opened_door.close()
+    yield connected
+    connected.close()
 
 
-def test_right_answers_pass(door: Transport) -> None:
-    check_prediction(door.predict(api.PredictRequest(image=IMAGE, top_k=5)), len(CLASSES))
-    check_explanation(EXPLAIN, PICTURE, door.explain(EXPLAIN))
-    check_probe(PROBE, PICTURE, door.probe(PROBE))
-    *_, last = door.explain_stream(EXPLAIN)
+def test_right_responses_pass(transport: Transport) -> None:
+    check_prediction(transport.predict(api.PredictRequest(image=IMAGE, top_k=5)), len(CLASSES))
+    check_explanation(EXPLAIN, PIXELS, transport.explain(EXPLAIN))
+    check_probe(PROBE, PIXELS, transport.probe(PROBE))
+    *_, last = transport.explain_stream(EXPLAIN)
     assert last.result is not None
-    check_explanation(EXPLAIN, PICTURE, last.result)
+    check_explanation(EXPLAIN, PIXELS, last.result)
 
 
-def test_refusals_are_the_same_through_both_doors(door: Transport) -> None:
+def test_errors_are_the_same_through_both_transports(transport: Transport) -> None:
     with pytest.raises(ServiceError) as caught:
-        door.predict(api.PredictRequest(image=api.ImageInput(encoded=b"no picture")))
+        transport.predict(api.PredictRequest(image=api.ImageInput(encoded=b"no image")))
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert caught.value.violations[0].field.startswith("image")
     with pytest.raises(ServiceError) as caught:
-        list(door.explain_stream(EXPLAIN.model_copy(update={"model": "nobody"})))
+        list(transport.explain_stream(EXPLAIN.model_copy(update={"model": "unknown"})))
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
 
 
@@ -83,7 +83,7 @@ def changed(**fields: object) -> Edit:
     return lambda one: one.model_copy(update=fields)
 
 
-FAR = np.clip(PICTURE.astype(int) + np.where(PICTURE < 128, 30, -30), 0, 255).astype(np.uint8)
+FAR = np.clip(PIXELS.astype(int) + np.where(PIXELS < 128, 30, -30), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -93,43 +93,43 @@ FAR = np.clip(PICTURE.astype(int) + np.where(PICTURE < 128, 30, -30), 0, 255).as
         (changed(target=api.ClassConfidence(index=0, name="cat", confidence=0.5)), "pairs"),
         (changed(direction=api.Direction.AGAINST), "direction"),
         (changed(rmse=0.3), "rmse"),
-        (changed(image_png=png(FAR)), "RMSE of the picture"),
-        (changed(image_png=png(PICTURE[:4])), "shape"),
+        (changed(image_png=png(FAR)), "RMSE of the image"),
+        (changed(image_png=png(PIXELS[:4])), "shape"),
         (changed(confidence_after=0.0), "gain of confidence"),
         (lambda o: changed(predictions_after=o.predictions_after[::-1])(o), "confidences"),
     ],
 )
 def test_wrong_content_in_an_ok_is_seen(gateway: Servers, edit: Edit, reason: str) -> None:
-    answer = gateway.client.explain(EXPLAIN)
-    first, *others = answer.explanations
-    wrong = answer.model_copy(update={"explanations": (edit(first), *others)})
-    with pytest.raises(WrongAnswer, match=reason):
-        check_explanation(EXPLAIN, PICTURE, wrong)
+    response = gateway.client.explain(EXPLAIN)
+    first, *others = response.explanations
+    wrong = response.model_copy(update={"explanations": (edit(first), *others)})
+    with pytest.raises(WrongResponse, match=reason):
+        check_explanation(EXPLAIN, PIXELS, wrong)
 
 
 def test_a_prediction_with_a_class_missing_or_a_wrong_sum_is_seen(gateway: Servers) -> None:
-    answer = gateway.client.predict(api.PredictRequest(image=IMAGE, top_k=5))
-    short = answer.model_copy(update={"predictions": answer.predictions[:-1]})
-    with pytest.raises(WrongAnswer, match="classes"):
+    response = gateway.client.predict(api.PredictRequest(image=IMAGE, top_k=5))
+    short = response.model_copy(update={"predictions": response.predictions[:-1]})
+    with pytest.raises(WrongResponse, match="classes"):
         check_prediction(short, len(CLASSES))
-    weak = answer.predictions[-1].model_copy(update={"confidence": 0.0})
-    less = answer.model_copy(update={"predictions": (*answer.predictions[:-1], weak)})
-    with pytest.raises(WrongAnswer, match="sum of confidences"):
+    weak = response.predictions[-1].model_copy(update={"confidence": 0.0})
+    less = response.model_copy(update={"predictions": (*response.predictions[:-1], weak)})
+    with pytest.raises(WrongResponse, match="sum of confidences"):
         check_prediction(less, len(CLASSES))
 
 
 def test_the_plan_holds_the_objectives_of_the_service() -> None:
     plan = read_plan()
-    told = dict(plan.allowed.p95_seconds)
-    assert told.pop("first progress") == FIRST_PROGRESS_OBJECTIVE_SECONDS
-    assert told.pop("stream") == OBJECTIVE_SECONDS["explain_stream"]
-    assert told == {verb: OBJECTIVE_SECONDS[verb] for verb in told}
+    limits = dict(plan.allowed.p95_seconds)
+    assert limits.pop("first progress") == FIRST_PROGRESS_OBJECTIVE_SECONDS
+    assert limits.pop("stream") == OBJECTIVE_SECONDS["explain_stream"]
+    assert limits == {verb: OBJECTIVE_SECONDS[verb] for verb in limits}
     assert [plan.users_at(second) for second in (0, 16, 76, 119)] == [2, 6, 16, 2]
     assert plan.users_at(120) is None
 
 
 def sample(outcome: str = "ok", name: str = "predict", seconds: float = 0.1) -> Sample:
-    return Sample(name=name, door="REST", seconds=seconds, outcome=outcome, error="")
+    return Sample(name=name, transport="REST", seconds=seconds, outcome=outcome, error="")
 
 
 GOOD = [sample() for _ in range(99)]
@@ -140,8 +140,8 @@ GOOD = [sample() for _ in range(99)]
     [
         (GOOD, {"predict": True, "all requests": True}),
         ([*GOOD, sample("failed")], {"predict": True, "all requests": False}),
-        ([*GOOD, sample("refused")], {"predict": True, "all requests": True}),
-        ([*GOOD, sample("refused"), sample("refused")], {"all requests": False}),
+        ([*GOOD, sample("rejected")], {"predict": True, "all requests": True}),
+        ([*GOOD, sample("rejected"), sample("rejected")], {"all requests": False}),
         ([*GOOD, *(sample(seconds=0.3) for _ in range(9))], {"predict": False}),
         ([sample("failed")], {"predict": False, "all requests": False}),
         ([], {"all requests": False}),
@@ -156,14 +156,14 @@ def test_the_verdict(samples: list[Sample], is_held: dict[str, bool]) -> None:
     assert rows["all requests"].lost == sum(one.outcome == "failed" for one in requests)
 
 
-def test_errors_are_told_with_their_number() -> None:
-    bad = dataclasses.replace(sample("failed"), error="WrongAnswer: rmse")
-    assert errors_of([*GOOD, bad, bad]) == {"predict, REST: WrongAnswer: rmse": 2}
+def test_errors_are_listed_with_their_number() -> None:
+    bad = dataclasses.replace(sample("failed"), error="WrongResponse: rmse")
+    assert errors_of([*GOOD, bad, bad]) == {"predict, REST: WrongResponse: rmse": 2}
 
 
 @pytest.mark.slow
 def test_a_short_run_on_a_real_service(tmp_path: Path) -> None:
-    """With slack for a busy machine: what is tried is the run, not the speed."""
+    """Without limits of time: the test is whether it runs, not how fast."""
     text = re.sub(r"(?m)^seconds = \d+$", "seconds = 4", PLAN.read_text())
     text, _, _ = text.partition("[allowed.p95_seconds]")
     (tmp_path / "plan.toml").write_text(text + "[allowed.p95_seconds]\n")

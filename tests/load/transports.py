@@ -1,6 +1,6 @@
-"""Both doors with the same methods, for users of either.
+"""Both transports with the same methods, for users of either.
 
-Every method returns an answer of `candor.contracts.api` or raises a ServiceError.
+Every method returns a response of `candor.contracts.api` or raises a ServiceError.
 """
 
 import json
@@ -23,7 +23,7 @@ class Transport(Protocol):
     def predict(self, request: api.PredictRequest) -> api.PredictResponse: ...
     def explain(self, request: api.ExplainRequest) -> api.ExplainResponse: ...
     def explain_stream(self, request: api.ExplainRequest) -> Iterator[api.ExplainStreamResponse]:
-        """Closing it hangs up."""
+        """Closing it ends the call."""
         ...
 
     def probe(self, request: api.ProbeRequest) -> api.ProbeResponse: ...
@@ -31,7 +31,7 @@ class Transport(Protocol):
 
 
 class GrpcTransport(CandorClient):
-    """The typed client; a refusal shall show, so it does not try again."""
+    """The typed client; it does not try again, so that every rejection is seen."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address, timeout_seconds=_TIMEOUT_SECONDS, max_attempts=1)
@@ -51,9 +51,9 @@ class RestTransport:
         return api.ExplainResponse.model_validate_json(self._post("explain", request).content)
 
     def explain_stream(self, request: api.ExplainRequest) -> Iterator[api.ExplainStreamResponse]:
-        with self._post("explain/stream", request, stream=True) as answer:
+        with self._post("explain/stream", request, stream=True) as response:
             kind = ""
-            for line in answer.iter_lines():
+            for line in response.iter_lines():
                 if line.startswith(b"event:"):
                     kind = line.partition(b":")[2].strip().decode()
                 elif line.startswith(b"data:"):
@@ -66,24 +66,24 @@ class RestTransport:
         self._session.close()
 
     def _post(self, verb: str, request: BaseModel, *, stream: bool = False) -> requests.Response:
-        answer = self._session.post(
+        response = self._session.post(
             f"{self._url}/v1/{verb}",
             json=request.model_dump(mode="json", exclude_none=True),
             timeout=_TIMEOUT_SECONDS,
             stream=stream,
         )
-        if answer.status_code != 200:
-            raise _error(answer.json()["error"])
-        return answer
+        if response.status_code != 200:
+            raise _error(response.json()["error"])
+        return response
 
 
 def read_model(url: str) -> api.ModelDetails:
-    """The default model behind a REST door."""
+    """The default model behind a REST server."""
     models = requests.get(f"{url}/v1/models", timeout=_TIMEOUT_SECONDS).content
     name = api.ModelList.model_validate_json(models).models[0].model.name
-    told = requests.get(f"{url}/v1/models/{name}", timeout=_TIMEOUT_SECONDS).json()
+    described = requests.get(f"{url}/v1/models/{name}", timeout=_TIMEOUT_SECONDS).json()
     # KServe's fields stand beside ours.
-    details = {field: told[field] for field in api.ModelDetails.model_fields}
+    details = {field: described[field] for field in api.ModelDetails.model_fields}
     return api.ModelDetails.model_validate(details)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from tests.load.plan import Allowed
 from tools.reliability import Row
 
-NOT_REQUESTS = ("first progress",)  # measured on the way of another one
+NOT_REQUESTS = ("first progress",)  # measured during another one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,21 +16,21 @@ class Sample:
     """One request as its user saw it.
 
     Attributes:
-        name: what was asked.
-        door: gRPC or REST.
-        outcome: ok, refused for lack of room, or failed, which an OK with wrong content is too.
-        error: in words where it is not ok.
+        name: the kind of request.
+        transport: gRPC or REST.
+        outcome: ok, rejected for lack of capacity, or failed; a wrong response has failed, too.
+        error: the message where it is not ok.
     """
 
     name: str
-    door: str
+    transport: str
     seconds: float
     outcome: str
     error: str
 
 
 def rows_of(samples: Sequence[Sample], allowed: Allowed, seconds: float, peak: int) -> list[Row]:
-    """One for each thing asked, then one for all of it.
+    """One for each kind of request, then one for all of them.
 
     Args:
         seconds: the run took.
@@ -45,7 +45,7 @@ def rows_of(samples: Sequence[Sample], allowed: Allowed, seconds: float, peak: i
 
 def errors_of(samples: Sequence[Sample]) -> Mapping[str, int]:
     """How often each error came, the most frequent first."""
-    texts = [f"{one.name}, {one.door}: {one.error}" for one in samples if one.outcome != "ok"]
+    texts = [f"{one.name}, {one.transport}: {one.error}" for one in samples if one.outcome != "ok"]
     return {text: texts.count(text) for text in sorted(set(texts), key=texts.count, reverse=True)}
 
 
@@ -66,21 +66,21 @@ def _row(name: str, samples: Sequence[Sample], allowed: Allowed) -> Row:
 
 
 def _total(samples: Sequence[Sample], allowed: Allowed, seconds: float, peak: int) -> Row:
-    asked = [sample for sample in samples if sample.name not in NOT_REQUESTS]
-    failed, refused = _count(asked, "failed"), _count(asked, "refused")
-    count = max(1, len(asked))
+    requests = [sample for sample in samples if sample.name not in NOT_REQUESTS]
+    failed, rejected = _count(requests, "failed"), _count(requests, "rejected")
+    count = max(1, len(requests))
     measured = (
-        f"{seconds:.0f} s, at most {peak} users, {len(asked) / seconds:.1f} requests a second; "
+        f"{seconds:.0f} s, at most {peak} users, {len(requests) / seconds:.1f} requests a second; "
         f"failed {failed / count:.2%} (at most {allowed.failed_share:.2%}), "
-        f"turned away {refused / count:.2%} (at most {allowed.refused_share:.2%})"
+        f"rejected {rejected / count:.2%} (at most {allowed.rejected_share:.2%})"
     )
     is_held = (
-        bool(asked)
-        and failed <= allowed.failed_share * len(asked)
-        and refused <= allowed.refused_share * len(asked)
+        bool(requests)
+        and failed <= allowed.failed_share * len(requests)
+        and rejected <= allowed.rejected_share * len(requests)
     )
     return Row(
-        what="all requests", tried=len(asked), lost=failed, measured=measured, is_held=is_held
+        what="all requests", tried=len(requests), lost=failed, measured=measured, is_held=is_held
     )
 
 

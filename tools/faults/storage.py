@@ -20,7 +20,7 @@ _ANSWERED = 20  # verdicts before the disk is full, at most as many meanwhile, a
 _RECOVERY_SECONDS = 30.0
 _RELOAD_SECONDS = 120.0
 _SECONDS = 60.0  # of one call
-_ANNOTATOR = {"annotator": "faults"}
+_ANNOTATOR: dict[str, object] = {"annotator": "faults"}
 _REPORT: dict[str, object] = {"model": PLAIN_MODEL, "image_count": 10}
 
 

@@ -1,6 +1,6 @@
-"""Hypothesis through the gRPC door: messages of every method, and bytes that are none."""
+"""Hypothesis through the gRPC API: messages of every method, and bytes that are no message."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -55,7 +55,9 @@ def _methods() -> Iterator[MethodDescriptor]:
 def _run(method: MethodDescriptor, channel: grpc.Channel, outcome: Outcome, count: int) -> None:
     path = f"/{method.containing_service.full_name}/{method.name}"
     open_call = channel.unary_stream if method.server_streaming else channel.unary_unary
-    call = open_call(path, request_serializer=bytes, response_deserializer=bytes)
+    call: Callable[..., Any] = open_call(
+        path, request_serializer=bytes, response_deserializer=bytes
+    )
 
     @many(count)
     @given(content=_contents(method.input_type))

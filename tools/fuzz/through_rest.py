@@ -1,4 +1,4 @@
-"""Schemathesis through the REST door: valid and invalid requests of every operation."""
+"""Schemathesis through the REST API: valid and invalid requests of every operation."""
 
 import base64
 import contextlib
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, openapi
+from schemathesis.core.result import Ok
 
 from tools.fuzz.outcomes import Outcome, images, many, mutated
 from tools.fuzz.target import Target
@@ -51,6 +52,8 @@ def _strategies(rest_url: str) -> tuple[Any, ...]:
     schema = openapi.from_dict(_without_unicode_patterns(described))
     strategies = []
     for found in schema.get_all_operations():
+        if not isinstance(found, Ok):
+            raise found.err()
         operation = found.ok()
         valid = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
         strategies.append(valid)
