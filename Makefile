@@ -1,4 +1,4 @@
-# `make` lists what there is; `make setup demo` is the shortest way in.
+# `make` lists the targets; `make setup demo` is the shortest way in.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: $(READY) ## Explain a photograph of a cat; pictures in out/demo
+demo: $(READY) ## Explain a photograph of a cat; images in out/demo
 	$(BIN)/candor demo
 
 .PHONY: serve
@@ -73,7 +73,7 @@ faults: $(READY) ## Kill, hang, fill and overload a real service; the table goes
 	$(BIN)/python -m tools.faults
 
 .PHONY: screenshots
-screenshots: $(READY) ## Pictures of the pages into docs/; needs chromium and CANDOR_DATA
+screenshots: $(READY) ## Screenshots of the pages into docs/; needs chromium and CANDOR_DATA
 	$(BIN)/python -m tools.screenshots
 
 .PHONY: load
