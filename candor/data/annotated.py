@@ -1,4 +1,4 @@
-"""Judged adversarial images as a data set to train with.  (III-H)  Imports data siblings only.
+"""Annotated adversarial images as a data set to train with.  (III-H)
 
 A Parquet file in the layout of CIFAR-10's: ``img`` struct<bytes, path> with the image as PNG and
 ``label`` int64, the class of the original.  The schema's metadata holds ``class_names`` as JSON.
@@ -24,7 +24,15 @@ _CLASS_NAMES_KEY = b"class_names"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedImage:
-    """One row: the image annotators saw, the original's label and what they said of it."""
+    """One row of the file.
+
+    Attributes:
+        identifier: name of the image, stable.
+        png: the image as the annotators saw it.
+        label: class index of the original.
+        verdict: what the annotators judged.
+        rmse: RMSE between the image and its original, [0, 1].
+    """
 
     identifier: str
     png: bytes
@@ -34,12 +42,12 @@ class JudgedImage:
 
 
 def judged_beside(path: Path) -> Path:
-    """Where `save_annotated`'s caller puts all judged images beside the unchanged ones."""
+    """The file of all judged images beside ``path``, the file of those judged unchanged."""
     return path.with_name(f"{path.stem}.judged{path.suffix}")
 
 
 def save_annotated(path: Path, rows: Sequence[JudgedImage], class_names: Sequence[str]) -> None:
-    """Write ``rows`` to ``path``, whatever their verdict."""
+    """Writes ``rows`` to ``path``, with any verdict."""
     columns = {
         "img": pa.array(
             [{"bytes": row.png, "path": row.identifier} for row in rows],
@@ -55,11 +63,12 @@ def save_annotated(path: Path, rows: Sequence[JudgedImage], class_names: Sequenc
 
 
 def load_annotated(path: Path, like: ImageSet) -> ImageSet:
-    """The images of a file, to be joined to ``like``, whose classes and sizes they must have.
+    """Reads the images of a file that are to be joined to ``like``.
 
     Raises:
         DataMissing: no such file.
-        DataDamaged: not such a file, or its classes, labels or images are not those of ``like``.
+        DataDamaged: another kind of file, or classes, labels or image sizes that ``like`` does not
+            have.
     """
     try:
         table = pq.read_table(path, columns=["img", "label"])
@@ -69,12 +78,14 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
         raise DataDamaged(f"{path}: not a file of annotated images: {err}") from err
     names = tuple(json.loads((table.schema.metadata or {}).get(_CLASS_NAMES_KEY, b"[]")))
     if names != like.class_names:
-        raise DataDamaged(f"{path}: got classes {names}, allowed {like.class_names} ({like.name})")
+        raise DataDamaged(
+            f"{path}: expected the classes {like.class_names} of {like.name}, got {names}"
+        )
     rows, labels = table.column("img").to_pylist(), table.column("label").to_pylist()
     if not rows:
-        raise DataDamaged(f"{path}: got no images, allowed one or more")
+        raise DataDamaged(f"{path}: expected at least one image, got none")
     if not all(label is not None and 0 <= label < len(names) for label in labels):
-        raise DataDamaged(f"{path}: got a label outside [0, {len(names) - 1}]")
+        raise DataDamaged(f"{path}: expected labels in [0, {len(names) - 1}], got another")
     shape = tuple(like.pixels.shape[1:])
     pixels = np.stack([_decode(row["bytes"], shape, f"{path}: {row['path']}") for row in rows])
     return replace(
@@ -87,13 +98,13 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
 
 
 def drawn(data: ImageSet, count: int, seed: int) -> ImageSet:
-    """``count`` images at random, whatever was said of them: the control of IV-C.
+    """Draws ``count`` images at random, with any verdict: the control of IV-C.
 
     Raises:
         ValueError: ``data`` has fewer.
     """
     if count > len(data):
-        raise ValueError(f"control: got {count} images to draw, allowed [1, {len(data)}]")
+        raise ValueError(f"control: expected [1, {len(data)}] images to draw, got {count}")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(data), generator=generator)[:count]
     return replace(
@@ -105,7 +116,7 @@ def drawn(data: ImageSet, count: int, seed: int) -> ImageSet:
 
 
 def joined(data: ImageSet, extra: ImageSet) -> ImageSet:
-    """``data`` followed by ``extra``, under the name and normalisation of ``data``."""
+    """``data`` followed by ``extra``, with the name and the normalisation of ``data``."""
     return replace(
         data,
         pixels=torch.cat([data.pixels, extra.pixels]),

@@ -1,4 +1,4 @@
-"""Batched augmentations on the device: no Python per image."""
+"""Augmentations of whole batches on the device, without a Python loop over images."""
 
 import math
 from typing import Protocol
@@ -18,17 +18,17 @@ _ERASED_SIDE = 64
 
 
 class Augmentation(Protocol):
-    """Training images from those read.
+    """Makes training images from the images that were read.
 
-    ``images`` is (B, C, H, W) float in [0, 1] and stays as it is; ``generator``, on its device, is
-    the only source of randomness; ``padding`` is `TrainConfig.crop_padding`.
+    ``images`` is (B, C, H, W) float in [0, 1] and is not modified; ``generator``, on its device, is
+    the only source of randomness; ``padding`` is `TrainConfig.crop_padding` in pixels.
     """
 
     def __call__(self, images: Tensor, *, padding: int, generator: Generator) -> Tensor: ...
 
 
 def random_crop_flip(images: Tensor, *, padding: int, generator: Generator) -> Tensor:
-    """Reflect the border by ``padding``, crop back at random, flip half of them.  (III-I1)
+    """Reflects the border by ``padding``, crops back at random and flips half.  (III-I1)
 
     Args:
         images: (B, C, H, W) float, not modified.
@@ -51,10 +51,10 @@ def random_crop_flip(images: Tensor, *, padding: int, generator: Generator) -> T
 
 
 def random_flip(images: Tensor, *, padding: int, generator: Generator) -> Tensor:
-    """Flip half of images whose crops were drawn as they were read.  (III-I2, III-I3)
+    """Flips half of the images; their crops were drawn when they were read.  (III-I2, III-I3)
 
     Raises:
-        ValueError: ``padding`` is not 0; nothing is padded here.
+        ValueError: ``padding`` is not 0, although nothing is padded here.
     """
     _check_no_padding(padding)
     is_flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
@@ -62,12 +62,12 @@ def random_flip(images: Tensor, *, padding: int, generator: Generator) -> Tensor
 
 
 def random_radiograph(images: Tensor, *, padding: int, generator: Generator) -> Tensor:
-    """Shear, rotate and scale windows of a film to regions, and erase a square.  (III-I4)
+    """Shears, rotates and scales windows of a film to regions and erases a square.  (III-I4)
 
     Shear is horizontal and uniform in [-30, 30] degrees, rotation uniform in [-45, 45] degrees.
     The scale is log-uniform in [0.61, 1.65], which is 1/1.65 to 1.65: as often smaller as larger.
-    The square's side is uniform in 0 to 64 pixels, its place too; it is black or white.  The paper
-    gives the ranges alone; one square an image is taken.
+    The side of the square is uniform in 0 to 64 pixels, and so is its position; it is black or
+    white.  The paper gives only the ranges; one square for each image is assumed.
 
     Args:
         images: (B, C, `WINDOW_SIZE`, `WINDOW_SIZE`) float in [0, 1], not modified.
@@ -83,7 +83,7 @@ def random_radiograph(images: Tensor, *, padding: int, generator: Generator) -> 
 
 
 def _warped(images: Tensor, *, shear: Tensor, rotation: Tensor, scale: Tensor) -> Tensor:
-    """``shear``, ``rotation`` and ``scale`` are (B,) in [0, 1): where in its range each lies."""
+    """``shear``, ``rotation`` and ``scale`` are (B,) in [0, 1), the position in their ranges."""
     low, high = _SCALES
     factors = low * (high / low) ** scale
     middle = torch.full((len(images), 2), (WINDOW_SIZE - 1) / 2, device=images.device)
@@ -113,4 +113,4 @@ def _erased(images: Tensor, *, side: Tensor, top: Tensor, left: Tensor, value: T
 
 def _check_no_padding(padding: int) -> None:
     if padding:
-        raise ValueError(f"crop_padding: got {padding}, allowed 0 for this data set")
+        raise ValueError(f"crop_padding: expected 0 for this data set, got {padding}")

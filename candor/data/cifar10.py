@@ -1,4 +1,4 @@
-"""CIFAR-10 from any of its three layouts on disk."""
+"""CIFAR-10 from each of its three layouts on disk."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ _REMEDY = (
 
 
 def load_cifar10(root: Path, split: str) -> ImageSet:
-    """Read one split from the first of these in ``root/cifar10`` or ``root`` itself.
+    """Reads one split from the first of these in ``root/cifar10`` or ``root`` itself.
 
     - ``plain_text/{split}-00000-of-00001.parquet``, columns ``img`` (struct of ``bytes``,
       ``path``) and ``label`` (int64, 0 airplane ... 9 truck);
@@ -39,9 +39,9 @@ def load_cifar10(root: Path, split: str) -> ImageSet:
         root: the data directory; ``root`` may also be the ``cifar10`` folder itself.
         split: "train" or "test".
     Raises:
-        DataMissing: none of them is there.
-        DataDamaged: not the expected Parquet file, columns, archive or pickle; an image that is
-            not 32x32 RGB, a label past 9, other numbers of images in a batch of an archive.
+        DataMissing: none of them exists.
+        DataDamaged: an unexpected Parquet file, column, archive or pickle; an image that is not
+            32x32 RGB, a label above 9, or another number of images in a batch of an archive.
     """
     check_split(split)
     path, read = _find(root, split)
@@ -90,7 +90,9 @@ def _read_parquet(path: Path, split: str) -> RawImages:
     names = column.field("path").to_pylist()
     labels = table.column("label").to_numpy().astype(np.int64)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASS_NAMES):
-        raise DataDamaged(f"cifar10: {path} has labels outside [0, {len(CLASS_NAMES) - 1}]")
+        raise DataDamaged(
+            f"cifar10: {path}: expected labels in [0, {len(CLASS_NAMES) - 1}], got another"
+        )
     pixels = np.empty((len(encoded), *SHAPE), dtype=np.uint8)
     for row, content in enumerate(encoded):
         pixels[row] = _decode(content, path, row)
@@ -101,12 +103,12 @@ def _read_parquet(path: Path, split: str) -> RawImages:
 def _check_columns(table: pa.Table, path: Path) -> None:
     image, label = table.schema.field("img").type, table.schema.field("label").type
     if not pa.types.is_integer(label):
-        raise DataDamaged(f"cifar10: {path} has label of type {label}, allowed an integer")
+        raise DataDamaged(f"cifar10: {path}: label: expected an integer, got {label}")
     names = {image.field(i).name: image.field(i).type for i in range(image.num_fields)}
     if not pa.types.is_struct(image) or not pa.types.is_binary(names.get("bytes", pa.null())):
-        raise DataDamaged(f"cifar10: {path} has img of type {image}, allowed struct<bytes, path>")
+        raise DataDamaged(f"cifar10: {path}: img: expected struct<bytes, path>, got {image}")
     if "path" not in names:
-        raise DataDamaged(f"cifar10: {path} has img of type {image}, allowed struct<bytes, path>")
+        raise DataDamaged(f"cifar10: {path}: img: expected struct<bytes, path>, got {image}")
     for name in ("img", "label"):
         if table.column(name).null_count:
             raise DataDamaged(f"cifar10: {path} has rows without {name}")

@@ -1,4 +1,4 @@
-"""CIFAR-10's official python and binary archives, read in place."""
+"""CIFAR-10's official python and binary archives, read without unpacking them."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ import numpy as np
 
 from candor.data.errors import DataDamaged
 
-BATCH_COUNT = 10_000  # images a file
+BATCH_COUNT = 10_000  # images in a file
 _CLASSES = 10
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -25,7 +25,7 @@ _MAX_MEMBERS = 64  # a real archive has 9
 
 @dataclass(frozen=True, slots=True)
 class RawImages:
-    """Pixels (N, 3, 32, 32) uint8, labels (N,) int64 and one name an image."""
+    """Pixels (N, 3, 32, 32) uint8, labels (N,) int64 and one name for each image."""
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -35,11 +35,11 @@ class RawImages:
 def read_python(path: Path, split: str) -> RawImages:
     """One split of ``cifar-10-python.tar.gz``, or of its unpacked ``cifar-10-batches-py``.
 
-    The files are pickles.  They are read without running what they name: an array's pickle may
-    only say what its bytes, type and shape are.
+    The files are pickles.  Nothing that they name is run: the pickle of an array may only state its
+    bytes, type and shape.
 
     Raises:
-        DataDamaged: see `RawImages`; also any other file than the official one.
+        DataDamaged: a file is missing, cut short or not the official one.
     """
     names = [f"data_batch_{n}" for n in range(1, 6)] if split == "train" else ["test_batch"]
     contents = _contents(path, names, _MAX_PICKLE_BYTES)
@@ -49,10 +49,10 @@ def read_python(path: Path, split: str) -> RawImages:
 def read_binary(path: Path, split: str) -> RawImages:
     """One split of ``cifar-10-binary.tar.gz``, or of its unpacked ``cifar-10-batches-bin``.
 
-    A file is rows of a label and 3072 pixels, one byte each.
+    A file has rows of one label and 3072 pixels, one byte each.
 
     Raises:
-        DataDamaged: a file is missing, cut, or has labels past 9.
+        DataDamaged: a file is missing, cut short or has labels above 9.
     """
     numbers = [f"data_batch_{n}.bin" for n in range(1, 6)]
     names = numbers if split == "train" else ["test_batch.bin"]
@@ -62,7 +62,7 @@ def read_binary(path: Path, split: str) -> RawImages:
     for file, name in enumerate(names):
         where = f"{path}: {name}"
         if len(contents[name]) != size:
-            raise DataDamaged(f"cifar10: {where} has {len(contents[name])} bytes, allowed {size}")
+            raise DataDamaged(f"cifar10: {where}: expected {size} bytes, got {len(contents[name])}")
         rows = np.frombuffer(contents[name], np.uint8).reshape(BATCH_COUNT, 1 + _PIXELS)
         first = file * BATCH_COUNT
         identifiers = tuple(f"{split}/{row}" for row in range(first, first + BATCH_COUNT))
@@ -81,7 +81,7 @@ def _python_batch(content: bytes, where: str) -> RawImages:
         raise DataDamaged(f"cifar10: {where} is not the official pickle: {err!r}") from err
     if len(pixels) != BATCH_COUNT * _PIXELS:
         raise DataDamaged(
-            f"cifar10: {where}: data has {len(pixels)} bytes, allowed {BATCH_COUNT * _PIXELS}"
+            f"cifar10: {where}: data: expected {BATCH_COUNT * _PIXELS} bytes, got {len(pixels)}"
         )
     rows = np.frombuffer(pixels, np.uint8).reshape(BATCH_COUNT, _PIXELS)
     return _checked(rows, labels, tuple(names), where)
@@ -91,11 +91,11 @@ def _checked(pixels: np.ndarray, labels: Any, names: tuple[str, ...], where: str
     for field, values in (("labels", labels), ("filenames", names)):
         if len(values) != BATCH_COUNT:
             raise DataDamaged(
-                f"cifar10: {where}: {field} has {len(values)} entries, allowed {BATCH_COUNT}"
+                f"cifar10: {where}: {field}: expected {BATCH_COUNT} entries, got {len(values)}"
             )
     for row, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < _CLASSES:
-            raise DataDamaged(f"cifar10: {where}: labels[{row}]: got {label!r}, allowed [0, 9]")
+            raise DataDamaged(f"cifar10: {where}: labels[{row}]: expected [0, 9], got {label!r}")
     return RawImages(pixels.reshape(-1, *_SHAPE), np.array(labels, np.int64), names)
 
 
@@ -144,11 +144,11 @@ def _members(path: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
 
 def _check_size(path: Path, name: str, size: int, limit: int) -> None:
     if size > limit:
-        raise DataDamaged(f"cifar10: {path}: {name} has {size} bytes, allowed at most {limit}")
+        raise DataDamaged(f"cifar10: {path}: {name}: expected at most {limit} bytes, got {size}")
 
 
 class _Array:
-    """What a pickle says about an array; nothing of numpy's runs."""
+    """What a pickle states about an array; no code of numpy runs."""
 
     def __init__(self, *_: Any) -> None:
         self._state: Any = None
@@ -165,7 +165,7 @@ class _Array:
 
 
 class _Kind:
-    """What a pickle says about an array's type."""
+    """What a pickle states about the type of an array."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.code = code
@@ -175,7 +175,7 @@ class _Kind:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Plain containers, numbers, text, and arrays as `_Array`; every other name is refused."""
+    """Reads containers, numbers, text, and arrays as `_Array`; it rejects every other name."""
 
     _ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"): _Array,

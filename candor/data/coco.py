@@ -1,4 +1,4 @@
-"""Objects of COCO 2017 as images of their own."""
+"""Objects of COCO 2017, each as an image."""
 
 import json
 import math
@@ -26,19 +26,19 @@ _REMEDY = (
 def load_coco(root: Path, split: str) -> LazyImages:
     """The bounding box of every object of one split as an image with its category.  (III-I3)
 
-    Read are ``root/coco/annotations/instances_{train,val}2017.json`` and the JPEGs in
-    ``root/coco/{train,val}2017``; "test" reads ``val``.  The paper neither pads boxes nor sets a
-    smallest size, so neither is done here.  Left out are only boxes narrower or lower than one
-    pixel, of which there is nothing to see, and crowds (``iscrowd``), whose box holds many
+    The annotations are ``root/coco/annotations/instances_{train,val}2017.json``, the images the
+    JPEG files in ``root/coco/{train,val}2017``; "test" reads ``val``.  The paper neither pads boxes
+    nor sets a smallest size, and neither does this reader.  It leaves out only boxes narrower or
+    lower than one pixel, which show nothing, and crowds (``iscrowd``), whose box contains many
     objects.  Labels are the categories in the order of their ids.
 
     Args:
         root: the data directory; ``root`` may also be the ``coco`` folder itself.
         split: "train" or "test".
     Raises:
-        DataMissing: no annotations or no folder of images.
-        DataDamaged: annotations that are no JSON of this form, that name an image, a category or
-            a file there is none of, or a box outside its image.
+        DataMissing: the annotations or the folder of images do not exist.
+        DataDamaged: annotations that are not JSON of this form, that name an image, a category or
+            a file that does not exist, or a box outside its image.
     """
     check_split(split)
     home = home_of("coco", root)
@@ -107,10 +107,12 @@ def _object(
     label_of: Mapping[Any, int],
     place: str,
 ) -> _Object | None:
-    """None for a crowd, and where there is less than a pixel."""
+    """The object, or None for a crowd and for a box of less than a pixel."""
     for name, known in (("image_id", images), ("category_id", label_of)):
         if annotation[name] not in known:
-            raise DataDamaged(f"{place}.{name}: got {annotation[name]}, allowed one that is listed")
+            raise DataDamaged(
+                f"{place}.{name}: expected one that is listed, got {annotation[name]}"
+            )
     image = images[annotation["image_id"]]
     box = _box(annotation["bbox"], image, place)
     if annotation.get("iscrowd", 0) or box is None:
@@ -126,7 +128,7 @@ def _content(source: Path) -> dict[str, Any]:
         raise DataDamaged(f"coco: {source} is no JSON: {err}") from err
     for name in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
-            raise DataDamaged(f"coco: {source}: {name}: missing, allowed a list")
+            raise DataDamaged(f"coco: {source}: {name}: expected a list")
     return content
 
 
@@ -135,8 +137,8 @@ def _check_files(source: Path, images: Iterable[Mapping[str, Any]], folder: Path
     for image in images:
         if image.get("file_name") not in present:
             raise DataDamaged(
-                f"coco: {source}: images: file_name of id {image['id']}: got "
-                f"{image.get('file_name')!r}, which is not in {folder}"
+                f"coco: {source}: images: file_name of id {image['id']}: expected a file in "
+                f"{folder}, got {image.get('file_name')!r}"
             )
 
 
@@ -145,12 +147,12 @@ def _box(
 ) -> tuple[float, float, float, float] | None:
     """Left, top, right, bottom within the image; None where that is less than a pixel."""
     if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(math.isfinite, bbox))):
-        raise DataDamaged(f"{place}.bbox: got {bbox!r}, allowed [x, y, width, height]")
+        raise DataDamaged(f"{place}.bbox: expected [x, y, width, height], got {bbox!r}")
     x, y, width, height = (float(value) for value in bbox)
     is_beside = not (-width <= x <= image["width"] and -height <= y <= image["height"])
     if width < 0 or height < 0 or is_beside:
         raise DataDamaged(
-            f"{place}.bbox: got {bbox}, allowed a box in {image['width']} x {image['height']}"
+            f"{place}.bbox: expected a box in {image['width']} x {image['height']}, got {bbox}"
         )
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + width, image["width"]), min(y + height, image["height"])

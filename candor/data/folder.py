@@ -1,4 +1,4 @@
-"""Any tree of images in folders by class."""
+"""The user's own images in folders by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ _REMEDY = "Put images into one folder a class: train/CLASS/*.png and test/CLASS/
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CentralDecoder(PhotoDecoder):
-    """Trains on the views it is tested on, so that they may as well be held in memory."""
+    """Trains on the test views, so that they can be held in memory."""
 
     def drawn(self, index: int, draws: np.ndarray) -> np.ndarray:
         return self.central(index)
@@ -33,10 +33,10 @@ class _CentralDecoder(PhotoDecoder):
 def load_folder(root: Path, split: str, image_size: int) -> Images:
     """One split of ``root/{train,test}/CLASS/*`` (or ``val``), or of ``root/CLASS/*``.
 
-    Of a tree without splits a fifth of each class, chosen by the hash of the file's name, is for
-    testing.  Images are resized by their shorter edge to ``image_size`` and cropped to its
-    central square; up to 1 GiB of them are held in memory.  Mean and standard deviation are those
-    of 1,000 training images, drawn by a fixed seed.
+    In a tree without splits a fifth of each class, chosen by the hash of the file's name, is for
+    testing.  Every image is the central square at ``image_size``, exactly as the service computes
+    it from the same file; up to 1 GiB of them are held in memory.  Mean and standard deviation are
+    those of 1,000 training images, drawn by a fixed seed.
 
     Args:
         root: the folder of the images itself.
@@ -44,14 +44,16 @@ def load_folder(root: Path, split: str, image_size: int) -> Images:
         image_size: edge of the square images, pixels.
     Raises:
         ValueError: ``image_size`` or ``split`` out of range.
-        DataMissing: no folders of classes, or none for testing beside ``train``.
-        DataDamaged: fewer than two classes, a class with too few images, other classes for
-            testing than for training, a file that is no image.
+        DataMissing: there are no folders of classes, or none for testing beside ``train``.
+        DataDamaged: fewer than two classes, a class with too few images, different classes for
+            testing and training, or a file that is not an image.
     """
     check_split(split)
     low, high = _SIZES
     if not low <= image_size <= high:
-        raise ValueError(f"image_size: got {image_size}, allowed [{low}, {high}] for data 'folder'")
+        raise ValueError(
+            f"image_size: expected [{low}, {high}] for data 'folder', got {image_size}"
+        )
     training = _listed(root, "train", image_size)
     listed = training if split == "train" else _listed(root, split, image_size)
     if listed.class_names != training.class_names:
@@ -63,12 +65,12 @@ def load_folder(root: Path, split: str, image_size: int) -> Images:
 
 
 def _listed(root: Path, split: str, image_size: int) -> LazyImages:
-    """With a mean and standard deviation that stand for none."""
+    """The images of a split, with 0 and 1 in place of mean and standard deviation."""
     folder, is_shared = _folder(root, split)
     class_names = class_folders(folder)
     if len(class_names) < 2:
         raise DataDamaged(
-            f"folder: {folder} has {len(class_names)} folders of classes, allowed at least 2"
+            f"folder: {folder}: expected at least 2 folders of classes, got {len(class_names)}"
         )
     files, labels = photos_by_class("folder", folder, class_names, SUFFIXES)
     if is_shared:
@@ -91,7 +93,7 @@ def _listed(root: Path, split: str, image_size: int) -> LazyImages:
 
 
 def _folder(root: Path, split: str) -> tuple[Path, bool]:
-    """Where a split lies, and whether it shares that folder with the other one."""
+    """The folder of a split, and whether the other split shares it."""
     names = ("train",) if split == "train" else ("test", "val")
     for name in names:
         if (root / name).is_dir():
@@ -110,7 +112,9 @@ def _share(
     for label, group in groupby(zip(files, labels, strict=True), key=itemgetter(1)):
         members = [file for file, _ in group]
         if len(members) < 2:
-            raise DataDamaged(f"folder: {folder / members[0]} is alone, allowed at least 2 a class")
+            raise DataDamaged(
+                f"folder: {folder / members[0]}: expected at least 2 images in a class, got 1"
+            )
         tested = held_out(members)
         kept += [(file, label) for file in members if (file in tested) == (split == "test")]
     return [file for file, _ in kept], [label for _, label in kept]

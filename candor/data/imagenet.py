@@ -1,4 +1,4 @@
-"""ILSVRC 2012 from the usual tree of folders."""
+"""ILSVRC 2012 from its usual tree of folders."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from candor.data.photos import MEAN, STD, PhotoDecoder, View, class_folders, pho
 
 VIEW = View(size=224, low_edge=256, high_edge=480, test_edge=256)  # III-I2
 FOLDERS = {"train": "train", "test": "val"}
-_FORMATS = ("JPEG", "PNG")  # one official file is a PNG by the name of .JPEG
+_FORMATS = ("JPEG", "PNG")  # one official file is a PNG with the ending .JPEG
 _REMEDY = (
     "Get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (image-net.org, Challenge 2012), "
     "unpack each into one folder a class (n01440764 ...)"
@@ -20,16 +20,18 @@ _REMEDY = (
 def load_imagenet(root: Path, split: str) -> LazyImages:
     """One split of ``root/imagenet/{train,val}/nXXXXXXXX/*.JPEG``; "test" reads ``val``.
 
-    Classes are the folders in the order of their names, which is the usual one of labels.  A
-    subset of the classes is read too, where both splits have the same.
+    Classes are the folders in the order of their names, which is the usual order of the labels.  A
+    subset of the classes is accepted if both splits have the same.  The test view is the paper's:
+    the central 224 pixels at a shorter edge of 256, a smaller part than the service takes of the
+    same file.
 
     Args:
         root: the data directory; ``root`` may also be the ``imagenet`` folder itself.
         split: "train" or "test".
     Raises:
-        DataMissing: no folder for the split.
-        DataDamaged: files that are not in folders of classes, an empty class, other classes in
-            the other split.  A file that is no JPEG is found when it is read.
+        DataMissing: the folder of the split does not exist.
+        DataDamaged: files that are not in folders of classes, an empty class, or other classes in
+            the other split.  A file that is not a JPEG is found when it is read.
     """
     check_split(split)
     home = home_of("imagenet", root)
@@ -39,7 +41,9 @@ def load_imagenet(root: Path, split: str) -> LazyImages:
         raise missing("imagenet", f"the {split} split", places, _REMEDY)
     class_names = class_folders(folder)
     if len(class_names) < 2:
-        raise DataDamaged(f"imagenet: {folder} has {len(class_names)} folders of classes, not 1000")
+        raise DataDamaged(
+            f"imagenet: {folder}: expected at least 2 folders of classes, got {len(class_names)}"
+        )
     for other in FOLDERS.values():
         if (home / other).is_dir() and class_folders(home / other) != class_names:
             odd = sorted(set(class_folders(home / other)) ^ set(class_names))

@@ -1,4 +1,4 @@
-"""What every data set reader returns, in memory or read when asked."""
+"""What every reader of a data set returns: images in memory or read on demand."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -10,13 +10,13 @@ from torch import Generator, Tensor
 
 from candor.data.augment import Augmentation, random_crop_flip
 
-# Of each training step: (B,) indices, and the seed of what is drawn as they are read.
+# For each training step: (B,) indices, and the seed of what is drawn when they are read.
 Plan = Iterable[tuple[Tensor, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a training step begins with.
+    """What a training step starts with.
 
     Attributes:
         stored: (B, C, H, W) integers as read, before `Images.augmented`.
@@ -34,11 +34,11 @@ class Images(ABC):
     Attributes:
         name: registered name of the data set and split, for example "cifar10/test".
         labels: (N,) int64 in [0, len(class_names)).
-        class_names: one name a class, in the order of the labels.
-        identifiers: one stable name an image (path in the archive), length N.
+        class_names: one name for each class, in the order of the labels.
+        identifiers: one stable name for each image (path in the archive), length N.
         mean, std: per-channel normalisation a network for this data uses, on the [0, 1] scale.
-        white: the stored integer that stands for 1.
-        augment: what makes training images of those read.
+        white: the stored integer that represents 1.
+        augment: makes training images from those that were read.
     """
 
     name: str
@@ -60,14 +60,14 @@ class Images(ABC):
 
     @abstractmethod
     def images(self, indices: Tensor | slice) -> Tensor:
-        """Images (B, C, H, W) float32 in [0, 1] as networks are tested on them, never random."""
+        """Test views (B, C, H, W) float32 in [0, 1]; nothing in them is random."""
 
     @abstractmethod
     def training_batches(self, plan: Plan) -> Iterator[Batch]:
-        """One batch a step of ``plan``, in its order; the plan is read some steps ahead.
+        """One batch for each step of ``plan``, in its order; the plan is read some steps ahead.
 
-        What a step gets depends on its own indices and seed alone, so a resumed run that plans
-        only the steps it still has gets the batches of the uninterrupted one.
+        A batch depends only on the indices and the seed of its step, so a resumed run that plans
+        the remaining steps gets the batches of the uninterrupted one.
         """
 
     @abstractmethod

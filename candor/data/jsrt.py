@@ -1,4 +1,4 @@
-"""Chest radiographs of the JSRT database with and without a nodule."""
+"""Chest radiographs of the JSRT database, with and without a nodule."""
 
 import hashlib
 import math
@@ -30,9 +30,9 @@ class Film:
     """One radiograph.
 
     Attributes:
-        path: 2048 x 2048 big-endian 16-bit integers of 12 bits, no header.
-        centre: (x, y) in pixels: of the nodule; without one, of the region used for tests.
-        radius: of the nodule, pixels; None without one.
+        path: file of 2048 x 2048 big-endian 16-bit integers of 12 bits, without a header.
+        centre: (x, y) of the nodule in pixels; without a nodule, of the region used for tests.
+        radius: radius of the nodule in pixels; None without a nodule.
     """
 
     path: Path
@@ -44,8 +44,8 @@ class Film:
 class FilmDecoder:
     """Cuts regions of 256 x 256 pixels from films; a `candor.data.lazy.Decoder`.
 
-    A region for training comes as a window of 704 x 704 around it, for `random_radiograph` to
-    turn and scale.  Past its border a film is continued by its reflection.
+    For training a region comes as the window of 704 x 704 pixels around it, which
+    `random_radiograph` rotates and scales.  Beyond its border a film is continued by reflection.
     """
 
     films: Sequence[Film]
@@ -58,7 +58,7 @@ class FilmDecoder:
         return _window(self.films[index].path, self.films[index].centre, REGION_SIZE)
 
     def drawn(self, index: int, draws: np.ndarray) -> np.ndarray:
-        """Centred on a point of the nodule, or of the whole film without one.  (III-I4)"""
+        """A window around a point of the nodule, or of the whole film without one.  (III-I4)"""
         film = self.films[index]
         if film.radius is None:
             centre = _anywhere(draws[0], draws[1])
@@ -77,17 +77,17 @@ class FilmDecoder:
 def load_jsrt(root: Path, split: str) -> LazyImages:
     """Regions of one split, "nodule" (malignant or benign) or "non-nodule".  (III-I4)
 
-    Read are ``CLNDAT_EN.txt``, ``CNNDAT_EN.TXT`` and the ``JPC*.IMG`` they name, in ``root/jsrt``
-    or folders in it.  The paper tests on 48 of the 247 films without saying which; here a fifth of
-    each class, by the hash of the name, which is 30 and 18.
+    The reader expects ``CLNDAT_EN.txt``, ``CNNDAT_EN.TXT`` and the ``JPC*.IMG`` that they name in
+    ``root/jsrt`` or in folders in it.  The paper tests on 48 of the 247 films without naming them;
+    this reader tests on a fifth of each class, by the hash of the name, which is 30 and 18.
 
     Args:
         root: the data directory; ``root`` may also be the ``jsrt`` folder itself.
         split: "train" or "test".
     Raises:
-        DataMissing: a table, or every film of one.
+        DataMissing: a table, or every film of a table, does not exist.
         DataDamaged: a row of another form, a film without a row or a row without its film, a film
-            of another size.  A value past 12 bits is found when a region is read.
+            of another size.  A value above 12 bits is found when a region is read.
     """
     check_split(split)
     home = home_of("jsrt", root)
@@ -128,7 +128,7 @@ def _films(table: Path, prefix: str, files: Mapping[str, Path]) -> list[Film]:
     for name in sorted(rows):
         size = files[name].stat().st_size
         if size != 2 * FILM_SIZE**2:
-            raise DataDamaged(f"jsrt: {files[name]} has {size} bytes, allowed {2 * FILM_SIZE**2}")
+            raise DataDamaged(f"jsrt: {files[name]}: expected {2 * FILM_SIZE**2} bytes, got {size}")
     return [_film(files[name], table, rows[name]) for name in sorted(rows)]
 
 
@@ -143,8 +143,8 @@ def _rows(table: Path, prefix: str) -> dict[str, list[str]]:
         name = fields[0].upper()
         if not (name.startswith(prefix) and name.endswith(".IMG")) or name in rows:
             raise DataDamaged(
-                f"jsrt: {table} line {number}: name: got {fields[0]!r}, allowed {prefix}NNN.IMG "
-                "once each"
+                f"jsrt: {table} line {number}: name: expected {prefix}NNN.IMG once each, got "
+                f"{fields[0]!r}"
             )
         rows[name] = fields
     return rows
@@ -164,7 +164,7 @@ def _film(path: Path, table: Path, fields: Sequence[str]) -> Film:
     for name, value, high in (("size", size, 200.0), ("x", x, FILM_SIZE - 1), ("y", y, 2047)):
         if not 0.0 <= value <= high:
             raise DataDamaged(
-                f"jsrt: {table}: row of {fields[0]}: {name}: got {value:g}, allowed [0, {high:g}]"
+                f"jsrt: {table}: row of {fields[0]}: {name}: expected [0, {high:g}], got {value:g}"
             )
     return Film(path, (x, y), size / _PIXEL_MM / 2.0)
 
@@ -181,7 +181,7 @@ def _window(path: Path, centre: tuple[float, float], size: int) -> np.ndarray:
     x, y = centre
     part: np.ndarray = film[np.ix_(_span(y, size), _span(x, size))]
     if part.max() > WHITE:
-        raise DataDamaged(f"jsrt: {path} has a value of {part.max()}, allowed [0, {WHITE}]")
+        raise DataDamaged(f"jsrt: {path}: expected values in [0, {WHITE}], got {part.max()}")
     return part.astype(np.int16).reshape(1, size, size)
 
 

@@ -1,4 +1,4 @@
-"""Images decoded when asked for, in worker processes."""
+"""Images that worker processes decode on demand."""
 
 import hashlib
 import multiprocessing
@@ -16,15 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from candor.data.errors import DataDamaged
 from candor.data.images import Batch, Images, ImageSet, Plan
 
-DRAWS = 4  # uniform numbers an image gets for its training view
+DRAWS = 4  # uniform numbers for the training view of one image
 _TEST_CHUNK = 64
 _MAX_WORKERS = 8
 
 
 class Decoder(Protocol):
-    """Reads the images of one split by index; is copied to worker processes.
+    """Reads the images of one split by index; it is copied to worker processes.
 
-    Both methods return (C, H, W) integers of one dtype and raise `DataDamaged`.
+    `central` and `drawn` return (C, H, W) integers of one dtype and raise `DataDamaged`.
     """
 
     @property
@@ -32,13 +32,13 @@ class Decoder(Protocol):
         """(C, H, W) of what `central` returns."""
 
     def central(self, index: int) -> np.ndarray:
-        """The view a network is tested on."""
+        """The view that a network is tested on."""
 
     def drawn(self, index: int, draws: np.ndarray) -> np.ndarray:
-        """A training view; ``draws`` is (`DRAWS`,) float64 in [0, 1), all of its randomness."""
+        """A training view; ``draws`` is (`DRAWS`,) float64 in [0, 1), its only randomness."""
 
     def fingerprint(self, index: int) -> str:
-        """What decides the image, without decoding it (size of a file, place in it)."""
+        """What determines the image, without decoding it (size of a file, position in it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +60,14 @@ class LazyImages(Images):
             yield Batch(stored, self.labels[task.indices])
 
     def digest(self) -> str:
-        """SHA-256 over names, labels and fingerprints (not the pixels: they can be 150 GB)."""
+        """SHA-256 over names, labels and fingerprints, not over pixels, which can be 150 GB."""
         sha = hashlib.sha256(repr((self.shape, self.class_names)).encode())
         for index, (name, label) in enumerate(zip(self.identifiers, self.labels, strict=True)):
             sha.update(f"{name}\n{int(label)}\n{self.decoder.fingerprint(index)}\n".encode())
         return sha.hexdigest()
 
     def held(self) -> ImageSet:
-        """The same images in memory; each is decoded once, and training sees the test view."""
+        """The same images in memory; each is decoded once, and training uses the test view."""
         own = {field.name: getattr(self, field.name) for field in fields(Images)}
         return ImageSet(**own, pixels=self._central(slice(None)))
 
@@ -89,7 +89,7 @@ class _Task:
 
 
 class _Batches(Dataset[tuple[_Task, Tensor | DataDamaged]]):
-    """Decodes whole batches, in whichever process it is asked."""
+    """Decodes whole batches, in the process that asks for them."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -131,9 +131,10 @@ def _decoded(
 
 
 def _process_context() -> BaseContext:
-    """Workers come from a server process of one thread, which has imported this module once.
+    """Workers are forked from a server process of one thread, which has imported this module.
 
-    A copy of the caller would hold whatever locks its threads (a gRPC channel's, OpenMP's) held.
+    A copy of the calling process would hold the locks that its threads (a gRPC channel's,
+    OpenMP's) held.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

@@ -1,4 +1,4 @@
-"""Datasets by registered name: their reader and their augmentation."""
+"""Data sets by registered name: their reader and their augmentation."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from candor.data.jsrt import load_jsrt
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """How a data set is read and its training images varied.
+    """How a data set is read and how its training images are varied.
 
     ``read`` takes the data directory, the split and the edge of the images in pixels.
     """
@@ -26,7 +26,7 @@ class _Source:
 
 
 def _of_own_size(read: Callable[[Path, str], Images]) -> Callable[[Path, str, int], Images]:
-    """A reader whose images have one size, which is then checked by `load_dataset`."""
+    """A reader whose images have one size; `load_dataset` checks the size that is asked for."""
     return lambda root, split, image_size: read(root, split)
 
 
@@ -55,17 +55,17 @@ def load_dataset(name: str, split: str, root: Path, *, image_size: int = 0) -> I
 
     Args:
         root: the data directory; of "folder" the folder of the images itself.
-        image_size: edge of the images in pixels; 0 is the data set's own, which "folder" has not.
+        image_size: edge of the images in pixels; 0 is the data set's own, which "folder" lacks.
     Raises:
         ValueError: unknown name or split, or another size than the data set's own; the message
-            lists what is allowed.
+            lists the permitted ones.
         DataMissing, DataDamaged: see the data set's module.
     """
     if name not in _DATASETS:
-        raise ValueError(f"data: got {name!r}, allowed {dataset_names()}")
+        raise ValueError(f"data: expected one of {dataset_names()}, got {name!r}")
     source = _DATASETS[name]
     images = source.read(root, split, image_size)
     own = images.shape[1]
     if image_size not in (0, own):
-        raise ValueError(f"image_size: got {image_size}, allowed {own} for data {name!r}")
+        raise ValueError(f"image_size: expected {own} for data {name!r}, got {image_size}")
     return replace(images, augment=source.augment)

@@ -1,4 +1,4 @@
-"""Requests at the door: ranges, exclusive fields, base64; the refusal names the field."""
+"""Validation of requests: ranges, exclusive fields, base64; the error names the field."""
 
 import base64
 import math
@@ -18,19 +18,19 @@ from candor.contracts.api import (
     TensorInput,
 )
 
-IMAGE = {"encoded": base64.b64encode(b"picture").decode()}
+IMAGE = {"encoded": base64.b64encode(b"image").decode()}
 EXPLAIN = {"image": IMAGE, "targets": [{"index": 3}], "rhos": [0.1]}
 
 
-def refused_field(model, values):
+def rejected_field(model, values):
     with pytest.raises(ValidationError) as caught:
         model.model_validate(values)
     return ".".join(map(str, caught.value.errors()[0]["loc"]))
 
 
 @pytest.mark.parametrize("rho", [0.0, -0.1, math.nan, math.inf, -math.inf, 1.0001, "x", None])
-def test_rho_out_of_range_is_refused_by_its_place(rho):
-    assert refused_field(ExplainRequest, EXPLAIN | {"rhos": [0.1, rho]}) == "rhos.1"
+def test_rho_out_of_range_is_rejected_by_its_place(rho):
+    assert rejected_field(ExplainRequest, EXPLAIN | {"rhos": [0.1, rho]}) == "rhos.1"
 
 
 @pytest.mark.parametrize("rho", [5e-324, 0.075, 1.0, 1])
@@ -51,9 +51,9 @@ def test_rho_in_range_is_kept(rho):
         ("colour", [1]),
     ],
 )
-def test_field_out_of_range_is_refused_by_name(field, bad):
+def test_field_out_of_range_is_rejected_by_name(field, bad):
     for value in bad:
-        assert refused_field(ExplainRequest, EXPLAIN | {field: value}) == field
+        assert rejected_field(ExplainRequest, EXPLAIN | {field: value}) == field
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_defaults_are_those_of_the_contract():
 
 @pytest.mark.parametrize("goals", [[], ["attack", "btr", "attack"], ["confident"]])
 def test_goals_of_a_probe_are_one_or_two(goals):
-    assert refused_field(ProbeRequest, {"image": IMAGE, "goals": goals}).startswith("goals")
+    assert rejected_field(ProbeRequest, {"image": IMAGE, "goals": goals}).startswith("goals")
 
 
 @pytest.mark.parametrize("given", [{}, {"index": 0, "name": "cat"}, {"index": -1}])
@@ -111,13 +111,13 @@ def test_image_is_exactly_one_of_encoded_and_tensor():
 
 @pytest.mark.parametrize("shape", [[], [3, 8], [1, 3, 8, 8], [3, 8, 1.5]])
 def test_tensor_has_three_dimensions(shape):
-    assert refused_field(TensorInput, {"shape": shape, "data": ""}).startswith("shape")
+    assert rejected_field(TensorInput, {"shape": shape, "data": ""}).startswith("shape")
 
 
 @pytest.mark.parametrize("text", ["*", "abc", "YWJj\n", "YW Jj", "ö", "YWJj====x"])
-def test_bad_base64_is_refused_by_name(text):
+def test_bad_base64_is_rejected_by_name(text):
     values = {"image": {"encoded": text}}
-    assert refused_field(PredictRequest, values) == "image.encoded"
+    assert rejected_field(PredictRequest, values) == "image.encoded"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", bytes(range(256))])

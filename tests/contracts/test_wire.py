@@ -120,7 +120,7 @@ def test_any_described_arrays_are_only_ever_a_wire_error(described, body):
     ],
     ids=range(17),
 )
-def test_broken_message_is_refused(broken):
+def test_broken_message_is_rejected(broken):
     with pytest.raises(WireError):
         unpack(broken)
 
@@ -133,7 +133,7 @@ def test_list_comes_back_as_it_was(messages):
 
 @QUICK
 @given(messages=st.lists(st.binary(max_size=20), max_size=4), data=st.data())
-def test_cut_list_is_refused(messages, data):
+def test_cut_list_is_rejected(messages, data):
     packed = pack_list(messages)
     kept = data.draw(st.integers(0, len(packed) - 1))
     with pytest.raises(WireError):
@@ -143,6 +143,6 @@ def test_cut_list_is_refused(messages, data):
 @pytest.mark.parametrize(
     "lengths", [[-1], [2**62], [1, 5], [2, -4, 4], [2, 2**62, 2**62], [1, 2**63 - 1]]
 )
-def test_list_whose_lengths_do_not_add_up_is_refused(lengths):
+def test_list_whose_lengths_do_not_add_up_is_rejected(lengths):
     with pytest.raises(WireError, match="^list: got"):
         unpack_list(np.array(lengths, "<i8").tobytes())

@@ -23,13 +23,13 @@ from candor.data.images import ImageSet
 CLASS_NAMES = ("cat", "dog")
 
 
-def picture(seed: int, size: int = 8) -> np.ndarray:
+def pixels_of(seed: int, size: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
 def judged(seed: int, *, label: int = 1, size: int = 8) -> JudgedImage:
     buffer = io.BytesIO()
-    Image.fromarray(picture(seed, size)).save(buffer, format="PNG")
+    Image.fromarray(pixels_of(seed, size)).save(buffer, format="PNG")
     return JudgedImage(
         identifier=f"{seed}", png=buffer.getvalue(), label=label, verdict="unchanged", rmse=0.02
     )
@@ -54,7 +54,7 @@ def test_pixels_and_labels_survive_the_file(training: ImageSet, tmp_path: Path) 
     extra = load_annotated(path, training)
     assert extra.labels.tolist() == [1, 0]
     assert extra.identifiers == ("5", "6")
-    assert np.array_equal(extra.pixels[0].numpy(), picture(5).transpose(2, 0, 1))
+    assert np.array_equal(extra.pixels[0].numpy(), pixels_of(5).transpose(2, 0, 1))
     both = joined(training, extra)
     assert (len(both), both.name, both.mean) == (6, training.name, training.mean)
     assert torch.equal(both.pixels[4:], extra.pixels)
@@ -66,30 +66,30 @@ def test_draw_depends_on_its_seed_alone_and_repeats_nothing(training: ImageSet) 
     assert draws[0] == draws[1]
     assert len(set(draws)) > 1
     assert all(len(set(one)) == 3 for one in draws)
-    with pytest.raises(ValueError, match="control: got 5"):
+    with pytest.raises(ValueError, match="control: expected .1, 4. .*, got 5"):
         drawn(training, 5, 0)
 
 
 @pytest.mark.parametrize(
-    ("rows", "names", "told"),
+    ("rows", "names", "expected"),
     [
         ([judged(1)], ("cat", "cow"), "classes"),
-        ([judged(1, label=2)], CLASS_NAMES, r"label outside \[0, 1\]"),
+        ([judged(1, label=2)], CLASS_NAMES, r"expected labels in \[0, 1\]"),
         ([judged(1, size=9)], CLASS_NAMES, r"expected shape \(3, 8, 8\), got \(3, 9, 9\)"),
         ([replace(judged(1), png=b"no")], CLASS_NAMES, "got 2 bytes that cannot be read"),
-        ([], CLASS_NAMES, "no images"),
+        ([], CLASS_NAMES, "expected at least one image"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_what_does_not_fit_is_rejected(
     training: ImageSet,
     tmp_path: Path,
     rows: list[JudgedImage],
     names: tuple[str, ...],
-    told: str,
+    expected: str,
 ) -> None:
     path = tmp_path / "annotations.parquet"
     save_annotated(path, rows, names)
-    with pytest.raises(DataDamaged, match=told):
+    with pytest.raises(DataDamaged, match=expected):
         load_annotated(path, training)
 
 

@@ -24,7 +24,7 @@ BLACK = png(np.zeros((32, 32, 3), np.uint8))
 
 
 @pytest.fixture
-def pictures(rng):
+def images(rng):
     return rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
@@ -43,12 +43,12 @@ def write(tmp_path):
     return write
 
 
-def test_images_labels_and_names_are_read(write, pictures):
-    root = write([png(picture) for picture in pictures], [0, 9, 3, 3, 1])
+def test_images_labels_and_names_are_read(write, images):
+    root = write([png(image) for image in images], [0, 9, 3, 3, 1])
     data = load_cifar10(root, "test")
     assert len(data) == 5
     assert (data.pixels.shape, data.pixels.dtype) == ((5, 3, 32, 32), torch.uint8)
-    assert (data.pixels.permute(0, 2, 3, 1).numpy() == pictures).all()
+    assert (data.pixels.permute(0, 2, 3, 1).numpy() == images).all()
     assert (data.labels.tolist(), data.labels.dtype) == ([0, 9, 3, 3, 1], torch.int64)
     assert (data.name, data.class_names) == ("cifar10/test", CLASS_NAMES)
     assert data.identifiers == ("0.png", "1.png", "2.png", "3.png", "4.png")
@@ -62,18 +62,18 @@ def test_images_are_floats_from_0_to_1(write):
     assert (images.min().item(), images.max().item()) == (0.0, 1.0)
 
 
-def test_folder_of_the_data_set_may_be_named_itself(write, pictures):
-    root = write([png(pictures[0])], [2], folder=".")
+def test_folder_of_the_data_set_may_be_named_itself(write, images):
+    root = write([png(images[0])], [2], folder=".")
     assert load_cifar10(root, "test").labels.tolist() == [2]
 
 
-def test_nameless_image_is_identified_by_its_row(write, pictures):
-    root = write([png(pictures[0]), png(pictures[1])], [1, 2], paths=[None, "x.png"])
+def test_nameless_image_is_identified_by_its_row(write, images):
+    root = write([png(images[0]), png(images[1])], [1, 2], paths=[None, "x.png"])
     assert load_cifar10(root, "test").identifiers == ("test/0", "x.png")
 
 
-def test_digest_depends_on_pixels_and_labels(write, pictures):
-    data = load_cifar10(write([png(picture) for picture in pictures[:2]], [0, 1]), "test")
+def test_digest_depends_on_pixels_and_labels(write, images):
+    data = load_cifar10(write([png(image) for image in images[:2]], [0, 1]), "test")
     before = data.digest()
     data.labels[0] = 1
     relabelled = data.digest()
@@ -88,8 +88,8 @@ def test_missing_file_is_reported_with_the_places_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 200, -10])
-def test_damaged_file_is_refused(write, pictures, kept):
-    root = write([png(picture) for picture in pictures], [0] * 5)
+def test_damaged_file_is_rejected(write, images, kept):
+    root = write([png(image) for image in images], [0] * 5)
     (path,) = root.rglob("*.parquet")
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataDamaged, match="is not the expected Parquet file"):
@@ -121,8 +121,8 @@ def test_damaged_file_is_refused(write, pictures, kept):
         "img-null",
     ],
 )
-def test_other_columns_are_refused(write, pictures, columns):
-    root = write([png(pictures[0])], [0])
+def test_other_columns_are_rejected(write, images, columns):
+    root = write([png(images[0])], [0])
     (path,) = root.rglob("*.parquet")
     pq.write_table(pa.table(columns), path)
     with pytest.raises(DataDamaged):
@@ -130,9 +130,9 @@ def test_other_columns_are_refused(write, pictures, columns):
 
 
 @pytest.mark.parametrize("label", [-1, 10])
-def test_label_out_of_range_is_refused(write, pictures, label):
-    with pytest.raises(DataDamaged, match=r"labels outside \[0, 9\]"):
-        load_cifar10(write([png(pictures[0])] * 2, [0, label]), "test")
+def test_label_out_of_range_is_rejected(write, images, label):
+    with pytest.raises(DataDamaged, match=r"expected labels in \[0, 9\]"):
+        load_cifar10(write([png(images[0])] * 2, [0, label]), "test")
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,15 @@ def test_label_out_of_range_is_refused(write, pictures, label):
     [b"", b"no image", None, png(np.zeros((28, 28, 3), np.uint8)), "cut"],
     ids=["empty", "text", "null", "28x28", "cut"],
 )
-def test_bad_image_is_refused_with_its_row(write, pictures, content):
-    content = png(pictures[1])[:100] if content == "cut" else content
+def test_bad_image_is_rejected_with_its_row(write, images, content):
+    content = png(images[1])[:100] if content == "cut" else content
     with pytest.raises(DataDamaged, match="row 1"):
-        load_cifar10(write([png(pictures[0]), content], [0, 0]), "test")
+        load_cifar10(write([png(images[0]), content], [0, 0]), "test")
 
 
-def test_unknown_split_and_data_set_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="^split: got 'valid'"):
+def test_unknown_split_and_data_set_are_rejected(tmp_path):
+    with pytest.raises(ValueError, match="^split: expected .*, got 'valid'"):
         load_cifar10(tmp_path, "valid")
-    with pytest.raises(ValueError, match="^data: got 'mnist'.*cifar10"):
+    with pytest.raises(ValueError, match="^data: expected .*cifar10.*, got 'mnist'"):
         load_dataset("mnist", "train", tmp_path)
     assert "cifar10" in dataset_names()

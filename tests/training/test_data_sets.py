@@ -106,7 +106,7 @@ def test_two_steps_are_taken_and_a_resumed_run_takes_the_same(name, load, tmp_pa
 def test_drawn_crops_refuse_the_padding_of_another_data_set(name, load, tmp_path):
     data = load(name)
     config = dataclasses.replace(config_of(name), crop_padding=4)
-    with pytest.raises(ValueError, match="^crop_padding: got 4, allowed 0"):
+    with pytest.raises(ValueError, match="^crop_padding: expected 0 .*, got 4"):
         train(network_for(data), data, config, run_dir=tmp_path)
 
 

@@ -169,5 +169,5 @@ REPEATED = {"cifar10-psi-220", "cifar10-similar-accuracy"}
 def test_data_that_cannot_be_read_yet_is_a_clear_error(data, tmp_path):
     if data in dataset_names():
         return
-    with pytest.raises(ValueError, match=f"^data: got '{data}', allowed"):
+    with pytest.raises(ValueError, match=f"^data: expected one of .*, got '{data}'"):
         load_dataset(data, "train", tmp_path)
