@@ -1,7 +1,9 @@
-"""A typed, synchronous client of the gRPC API; `candor.client.aio` has its twin.
+"""A typed, synchronous client of the gRPC server; `candor.client.aio` has its twin.
 
-with CandorClient("127.0.0.1:8500") as client:
-    print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
+For example::
+
+    with CandorClient("127.0.0.1:8500") as client:
+        print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
 """
 
 import itertools

@@ -2,21 +2,21 @@
 
 One call carries a list (`wire.pack_list`) of items and returns as many answers in the same order.
 Every item and every answer is one `wire.pack` message whose ``meta`` is one of the models below;
-an item that cannot be read is answered by an `ItemError` and harms no other.
+an item that cannot be read is answered by an `ItemError` and harms no other.  The calls are::
 
-predict call   item: `PredictItem` + array ``image`` (C, H, W) float32
-               answer: `PredictAnswer` + array ``logits`` (V,) float32
-describe call  item: `DescribeItem`; answer: `DescribeAnswer` (any worker answers it)
-search call    item: `SearchItem` + array ``image`` (C, H, W) float32, and for a search that goes on
-               exactly the arrays of the last `SearchProgress`
-               answer while it runs: `SearchProgress` + what changes of the state, opaque to the
-               gateway but for ``best`` (C, H, W) float32, the best so far, which it may show
-               answer when it ends: `SearchEnd` + arrays ``image`` (C, H, W) float32,
-               ``logits_before`` and ``logits_after`` (V,) float32
-compare call   item: `CompareItem` + arrays ``image``, ``perturbed``, ``explanation`` and
-               ``perturbed_explanation`` (C, H, W) float32, the explanations of the first two
-               answer: `CompareAnswer` + arrays ``saliency`` and ``perturbed_saliency`` (H, W)
-               float32
+    predict call   item: PredictItem + array image (C, H, W) float32
+                   answer: PredictAnswer + array logits (V,) float32
+    describe call  item: DescribeItem; answer: DescribeAnswer (any worker answers it)
+    search call    item: SearchItem + array image (C, H, W) float32, and for a search that goes on
+                   exactly the arrays of the last SearchProgress
+                   answer while it runs: SearchProgress + what changes of the state, opaque to the
+                   gateway but for best (C, H, W) float32, the best so far, which it may show
+                   answer when it ends: SearchEnd + arrays image (C, H, W) float32,
+                   logits_before and logits_after (V,) float32
+    compare call   item: CompareItem + arrays image, perturbed, explanation and
+                   perturbed_explanation (C, H, W) float32, the explanations of the first two
+                   answer: CompareAnswer + arrays saliency and perturbed_saliency (H, W)
+                   float32
 """
 
 from typing import Annotated, Literal

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     torchserve_address: str = "127.0.0.1:7070"
     """host:port of TorchServe's gRPC inference API; loopback, it has no defences of its own."""
     models: Annotated[tuple[ServedName, ...], Field(min_length=1)]
-    """Models served, `NAME` or, where one has several versions, `NAME@VERSION` each; the first is
+    """Models served, ``NAME`` or, of one with several versions, ``NAME@VERSION`` each; the first is
     of the default model.  Of several versions the first is the primary, unless a route says so."""
     routes: dict[str, Route] = Field(default_factory=dict)
     """By model: which version is the primary, which the canary and which the shadow, as JSON."""
@@ -91,8 +91,8 @@ class Settings(BaseSettings):
     """How long requests in flight may finish after SIGTERM."""
 
     otlp_endpoint: str = ""
-    """Where OpenTelemetry's collector listens, `http://host:4317`; empty: as the standard `OTEL_`
-    variables say, or no traces.  Workers read the same variable."""
+    """Where OpenTelemetry's collector listens, ``http://host:4317``; empty: as the standard
+    ``OTEL_`` variables say, or no traces.  Workers read the same variable."""
 
     store_url: str = ""
     """Database of candidates, annotations and report jobs, a path or a URL; empty: none of them."""
