@@ -2,8 +2,8 @@
 
 For example::
 
-with CandorClient("127.0.0.1:8500") as client:
-    print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
+    with CandorClient("127.0.0.1:8500") as client:
+        print(client.predict(PredictRequest(image=ImageInput(encoded=png))).predictions[0].name)
 """
 
 import itertools
