@@ -34,8 +34,8 @@ _WORDS = {
         "torchrun",
     ),  # claims, a keyword of proto, a label, a command
     *("shutdown", "server_close", "add_secure_port"),  # methods of libraries
-    *("inference.GRPCInferenceService",),
 }
+_PROTO_PACKAGES = ("candor.v1.", "inference.")
 _CODE = re.compile(r"(``.*?``|`[^`]*`)", re.DOTALL)
 _LINK_OUT = re.compile(r"\[([^\]]*)\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
 _log = logging.getLogger(__name__)
@@ -130,9 +130,10 @@ _NOTHING = object()
 
 
 def _is_name(target: str) -> bool:
-    """Not a command, a path, a file, a prefix such as CANDOR_ or a word of the list above."""
+    """Not a command, a path, a file, a service, a prefix such as CANDOR_ or a word of the list."""
     is_path = _NAME.fullmatch(target) and not _FILE.fullmatch(target)
-    return bool(is_path) and target not in _WORDS and not target.endswith("_")
+    is_service = target.startswith(_PROTO_PACKAGES)
+    return bool(is_path) and not is_service and target not in _WORDS and not target.endswith("_")
 
 
 def _find(target: str, module: str | None, owner: str | None) -> Any:
