@@ -1,4 +1,4 @@
-"""A gateway with both doors open on loopback, in a thread with an event loop of its own."""
+"""A gateway that listens on loopback, in a thread with an event loop of its own."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ START_SECONDS = 10.0
 
 @dataclass
 class Servers:
-    """Both doors of one gateway, the ways to call them and the worker behind."""
+    """One gateway, clients of its gRPC and REST, and the worker behind it."""
 
     backend: LinearBackend
     gateway: Gateway

@@ -88,18 +88,18 @@ def test_undo_by_key_shows_the_last_image_again(
     with browser.new_page() as page:
         enter(page, server.url, "kim")
         first = shown_candidate(page)
-        picture = page.locator("#adversarial").get_attribute("src")
+        image = page.locator("#adversarial").get_attribute("src")
         page.keyboard.press("3")
         expect(page.locator("#answered")).to_have_text("1")
         page.keyboard.press("u")
         expect(page.locator("#answered")).to_have_text("0")
         assert shown_candidate(page) == first
-        assert page.locator("#adversarial").get_attribute("src") == picture
+        assert page.locator("#adversarial").get_attribute("src") == image
         expect(page.locator("#undo button")).to_be_disabled()
         page.get_by_role("button", name="Unchanged").click()
         expect(page.locator("#answered")).to_have_text("1")
         assert verdicts(filled_store, "kim") == {first: Verdict.UNCHANGED}
-        # Who comes back finds the page as it was left.
+        # After a return the page is as it was.
         before = shown_candidate(page)
         page.reload()
         assert shown_candidate(page) == before
@@ -111,7 +111,7 @@ def test_page_needs_no_script_and_no_mouse(
     with browser.new_context(java_script_enabled=False) as context:
         page = enter(context.new_page(), server.url, "eli")
         first = shown_candidate(page)
-        for _ in range(2):  # past "Somebody else" to the first answer
+        for _ in range(2):  # past "Change annotator" to the first answer
             page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         page.wait_for_load_state()
@@ -135,8 +135,8 @@ def test_page_fits_a_phone_in_light_and_dark(
             button = page.get_by_role("button", name=verdict)
             expect(button).to_be_in_viewport(ratio=1)
             assert button.bounding_box()["height"] >= 44
-        for picture in ("#original", "#adversarial"):
-            box = page.locator(picture).bounding_box()
+        for image in ("#original", "#adversarial"):
+            box = page.locator(image).bounding_box()
             assert box["width"] == pytest.approx(5 * 32 + 2)  # whole multiples, and the border
             assert box["width"] == pytest.approx(box["height"])
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")

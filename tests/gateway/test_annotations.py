@@ -62,8 +62,8 @@ def test_answer_is_in_the_store_when_it_is_acknowledged(
 ) -> None:
     state = ask(rest, "next", annotator="api")
     task = state["task"]
-    picture = base64.b64decode(task["adversarial_png"])
-    assert picture == candidate(task["candidate"] - 1).adversarial_png
+    image = base64.b64decode(task["adversarial_png"])
+    assert image == candidate(task["candidate"] - 1).adversarial_png
     after = ask(rest, "answer", annotator="api", candidate=task["candidate"], verdict="unchanged")
     assert (after["answered"], after["waiting"]) == (1, state["waiting"] - 1)
     said = {
@@ -95,7 +95,7 @@ def test_bad_fields_are_named(rest: httpx.Client, fields: dict[str, Any], field:
 
 def test_bodies_that_are_too_long_or_no_json_are_refused(rest: httpx.Client) -> None:
     kind = {"content-type": "application/json"}
-    for body, told in (
+    for body, message in (
         (b"{", "not JSON"),
         (b"[" * 3000, "nested too deeply"),
         (b" " * 5000, "above 4096"),
@@ -103,10 +103,10 @@ def test_bodies_that_are_too_long_or_no_json_are_refused(rest: httpx.Client) -> 
         (b"[]", "dictionary"),
     ):
         fields = refused(rest.post("/v1/annotations:next", content=body, headers=kind))
-        assert told in fields["request"]
+        assert message in fields["request"]
 
 
-def test_only_json_is_taken_so_that_other_sites_must_ask_first(rest: httpx.Client) -> None:
+def test_only_json_is_accepted_so_that_other_sites_need_permission(rest: httpx.Client) -> None:
     body = '{"annotator": "mallory"}'
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         response = rest.post("/v1/annotations:next", content=body, headers={"content-type": kind})
@@ -124,7 +124,7 @@ def test_api_is_described(rest: httpx.Client) -> None:
 
 
 def test_forms_alone_are_enough(browser: httpx.Client, filled_store: Store) -> None:
-    assert "Who is there?" in browser.get("/annotate").text
+    assert "Enter your name" in browser.get("/annotate").text
     page = browser.post("/annotate/name", data={"annotator": "Zoë & <i>co</i>"}).text
     assert "Zoë &amp; &lt;i&gt;co&lt;/i&gt;" in page
     assert "<i>" not in page
@@ -139,7 +139,7 @@ def test_forms_alone_are_enough(browser: httpx.Client, filled_store: Store) -> N
     }
     assert said["Zoë & <i>co</i>", first] is Verdict.CHANGED
     assert shown_candidate(browser.post("/annotate/undo").text) == first
-    assert "Who is there?" in browser.post("/annotate/leave").text
+    assert "Enter your name" in browser.post("/annotate/leave").text
 
 
 def test_page_forbids_what_it_does_not_need(browser: httpx.Client) -> None:
@@ -158,14 +158,14 @@ def test_page_forbids_what_it_does_not_need(browser: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 61, "a\x07b"])
-def test_bad_name_is_told_on_the_form(browser: httpx.Client, name: str) -> None:
+def test_bad_name_is_reported_on_the_form(browser: httpx.Client, name: str) -> None:
     response = browser.post("/annotate/name", data={"annotator": name})
     assert response.status_code == 400
     assert "annotator: " in response.text
-    assert "Who is there?" in browser.get("/annotate").text
+    assert "Enter your name" in browser.get("/annotate").text
 
 
-def test_bad_answer_is_told_beside_the_task(browser: httpx.Client) -> None:
+def test_bad_answer_is_reported_beside_the_task(browser: httpx.Client) -> None:
     browser.post("/annotate/name", data={"annotator": "bea"})
     for fields in ({}, {"candidate": "99999", "verdict": "unsure"}, {"candidate": "x" * 9000}):
         response = browser.post("/annotate/answer", data=fields)
@@ -175,9 +175,9 @@ def test_bad_answer_is_told_beside_the_task(browser: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("cookie", ["", "%ff", "%00", "%20", "a" * 200])
-def test_broken_cookie_is_nobody(rest: httpx.Client, cookie: str) -> None:
+def test_broken_cookie_is_no_annotator(rest: httpx.Client, cookie: str) -> None:
     response = rest.get("/annotate", headers={"cookie": f"candor_annotator={cookie}"})
-    assert "Who is there?" in response.text
+    assert "Enter your name" in response.text
 
 
 def test_there_are_no_pages_without_a_store() -> None:

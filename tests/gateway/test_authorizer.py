@@ -1,4 +1,4 @@
-"""Keys, tokens, quotas and pages behind them, through both real doors."""
+"""Keys, tokens, quotas and pages behind them, through real gRPC and REST."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ def as_json(encoded: bytes) -> dict[str, str]:
     return {"encoded": base64.b64encode(encoded).decode()}
 
 
-def picture(png: bytes) -> dict[str, Any]:
+def image_body(png: bytes) -> dict[str, Any]:
     return {"image": as_json(png)}
 
 
@@ -70,11 +70,11 @@ def signing_keys() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def guarded(
+def protected(
     tmp_path_factory: pytest.TempPathFactory, signing_keys: dict[str, Any]
 ) -> Iterator[tuple[Servers, dict[str, str], Path]]:
-    """Doors that need keys or tokens, a key of every scope, and the file of keys."""
-    folder = tmp_path_factory.mktemp("guarded")
+    """A gateway that needs keys or tokens, a key of every scope, and the file of keys."""
+    folder = tmp_path_factory.mktemp("protected")
     file = folder / "keys"
     keys = {name: add_key(file, name, "acme", scopes) for name, scopes in SCOPES.items()}
     keys["admin"] = add_key(file, "admin", "ops", ["admin"])
@@ -116,10 +116,10 @@ def token(key: Any, **changes: Any) -> str:
 # --- keys --------------------------------------------------------------------------------------
 
 
-def test_rest_answers_401_without_a_key_and_says_what_is_missing(guarded: Any, png: bytes) -> None:
-    servers = guarded[0]
+def test_rest_returns_401_without_a_key_and_names_the_header(protected: Any, png: bytes) -> None:
+    servers = protected[0]
     for headers in ({}, bearer("candor_nonsense"), {"authorization": "Basic YTpi"}):
-        response = servers.rest.post("/v1/predict", json=picture(png), headers=headers)
+        response = servers.rest.post("/v1/predict", json=image_body(png), headers=headers)
         assert response.status_code == 401
         assert response.headers["www-authenticate"].startswith("Bearer")
         error = response.json()["error"]
@@ -128,9 +128,9 @@ def test_rest_answers_401_without_a_key_and_says_what_is_missing(guarded: Any, p
         assert error["request_id"] == response.headers["x-request-id"]
 
 
-def test_rest_answers_403_and_names_the_scope_that_is_missing(guarded: Any, png: bytes) -> None:
-    servers, keys, _ = guarded
-    body = {**picture(png), "targets": [{"index": 0}], "steps": 2}
+def test_rest_returns_403_and_names_the_scope_that_is_missing(protected: Any, png: bytes) -> None:
+    servers, keys, _ = protected
+    body = {**image_body(png), "targets": [{"index": 0}], "steps": 2}
     response = servers.rest.post("/v1/explain", json=body, headers=bearer(keys["predict"]))
     assert response.status_code == 403
     assert "insufficient_scope" in response.headers["www-authenticate"]
@@ -142,9 +142,9 @@ def test_rest_answers_403_and_names_the_scope_that_is_missing(guarded: Any, png:
         assert answer.status_code == 200, answer.text
 
 
-def test_a_comparison_needs_the_scope_of_an_explanation(guarded: Any, png: bytes) -> None:
-    servers, keys, _ = guarded
-    body = {**picture(png), "steps": 2}
+def test_a_comparison_needs_the_scope_of_an_explanation(protected: Any, png: bytes) -> None:
+    servers, keys, _ = protected
+    body = {**image_body(png), "steps": 2}
     for name, http_status in (("predict", 403), ("explain", 200)):
         response = servers.rest.post("/v1/compare", json=body, headers=bearer(keys[name]))
         assert response.status_code == http_status, response.text
@@ -154,18 +154,18 @@ def test_a_comparison_needs_the_scope_of_an_explanation(guarded: Any, png: bytes
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_the_console_asks_for_a_key_and_its_styles_do_not(guarded: Any) -> None:
-    rest, page = guarded[0].rest, {"accept": "text/html"}
+def test_the_console_asks_for_a_key_and_its_styles_do_not(protected: Any) -> None:
+    rest, page = protected[0].rest, {"accept": "text/html"}
     response = rest.get("/", headers=page)
     assert (response.status_code, response.headers["location"]) == (303, "/login?next=%2F")
     for path in re.findall(r"/pages/[\w.]+", rest.get("/login").text):
         assert rest.get(path).status_code == 200
-    cookie = page | {"cookie": f"candor_key={guarded[1]['predict']}"}
+    cookie = page | {"cookie": f"candor_key={protected[1]['predict']}"}
     assert "console.js" in rest.get("/", headers=cookie).text
 
 
-def test_grpc_refuses_with_the_codes_and_details_of_its_own(guarded: Any, png: bytes) -> None:
-    servers, keys, _ = guarded
+def test_grpc_rejects_with_its_own_codes_and_details(protected: Any, png: bytes) -> None:
+    servers, keys, _ = protected
     request = pb.PredictRequest(image=pb.Image(encoded=png))
     code, details = grpc_error(servers.stub.Predict, request)
     assert code is grpc.StatusCode.UNAUTHENTICATED
@@ -181,8 +181,8 @@ def test_grpc_refuses_with_the_codes_and_details_of_its_own(guarded: Any, png: b
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_health_is_open_and_reflection_is_not(guarded: Any) -> None:
-    servers, keys, _ = guarded
+def test_health_is_open_and_reflection_is_not(protected: Any) -> None:
+    servers, keys, _ = protected
     health = health_pb2_grpc.HealthStub(servers.channel)
     answer = health.Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -196,19 +196,19 @@ def test_health_is_open_and_reflection_is_not(guarded: Any) -> None:
     assert list(stub.ServerReflectionInfo(iter([asked]), metadata=metadata))
 
 
-def test_revoked_key_is_refused_from_the_next_request_on(guarded: Any, png: bytes) -> None:
-    servers, _, file = guarded
+def test_revoked_key_is_rejected_from_the_next_request_on(protected: Any, png: bytes) -> None:
+    servers, _, file = protected
     key = add_key(file, "short-lived", "acme", ["predict"])
-    answers = [servers.rest.post("/v1/predict", json=picture(png), headers=bearer(key))]
+    answers = [servers.rest.post("/v1/predict", json=image_body(png), headers=bearer(key))]
     revoke_key(file, "short-lived")
-    answers.append(servers.rest.post("/v1/predict", json=picture(png), headers=bearer(key)))
+    answers.append(servers.rest.post("/v1/predict", json=image_body(png), headers=bearer(key)))
     assert [answer.status_code for answer in answers] == [200, 401]
 
 
 def test_tenant_is_that_of_the_key_whatever_the_header_says(
-    guarded: Any, png: bytes, monkeypatch: pytest.MonkeyPatch
+    protected: Any, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    servers, keys, _ = guarded
+    servers, keys, _ = protected
     seen = []
     admission = servers.gateway.service.admission
     usual = admission.admit
@@ -221,27 +221,27 @@ def test_tenant_is_that_of_the_key_whatever_the_header_says(
     )
     liar = {"x-candor-tenant": "ops"}
     headers = bearer(keys["predict"]) | liar
-    servers.rest.post("/v1/predict", json=picture(png), headers=headers)
+    servers.rest.post("/v1/predict", json=image_body(png), headers=headers)
     metadata = tuple(headers.items())
     servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), metadata=metadata)
     assert seen == ["acme", "acme"]
 
 
-def test_refusal_leaves_one_log_line_without_the_key(
-    guarded: Any, caplog: pytest.LogCaptureFixture
+def test_rejection_leaves_one_log_line_without_the_key(
+    protected: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    servers = guarded[0]
+    servers = protected[0]
     caplog.set_level(logging.INFO)
-    headers = bearer("candor_secret") | {"x-request-id": "turned-away"}
+    headers = bearer("candor_secret") | {"x-request-id": "rejected"}
     servers.rest.get("/v1/models", headers=headers)
     lines = [record.fields for record in caplog.records if record.name == "gateway.requests"]
-    (line,) = [line for line in lines if line["request_id"] == "turned-away"]
+    (line,) = [line for line in lines if line["request_id"] == "rejected"]
     assert (line["verb"], line["code"]) == ("refused", "UNAUTHENTICATED")
     assert "candor_secret" not in f"{caplog.text}{line}"
 
 
-def test_refusals_of_both_doors_are_counted(guarded: Any) -> None:
-    servers = guarded[0]
+def test_rejections_over_grpc_and_rest_are_counted(protected: Any) -> None:
+    servers = protected[0]
     labels = {"verb": "refused", "model": "", "outcome": "UNAUTHENTICATED"}
     registry = servers.gateway.metrics.registry
     before = registry.get_sample_value("candor_requests_total", labels)
@@ -250,8 +250,8 @@ def test_refusals_of_both_doors_are_counted(guarded: Any) -> None:
     assert registry.get_sample_value("candor_requests_total", labels) == before + 2
 
 
-def test_report_jobs_need_their_scope_on_both_doors(guarded: Any) -> None:
-    servers, keys, _ = guarded
+def test_report_jobs_need_their_scope_over_grpc_and_rest(protected: Any) -> None:
+    servers, keys, _ = protected
     stub = reports_pb2_grpc.ReportServiceStub(servers.channel)
     request = reports_pb2.CreateReportRequest(image_count=10)
     for name in ("predict", "explain", "annotate"):
@@ -281,8 +281,8 @@ def application(servers: Servers) -> FastAPI:
     return servers.gateway._rest.config.app
 
 
-def test_every_path_declares_who_may_call_it(guarded: Any) -> None:
-    routes = application(guarded[0]).routes
+def test_every_path_declares_who_may_call_it(protected: Any) -> None:
+    routes = application(protected[0]).routes
     assert all(isinstance(route, DeclaredPath) for route in routes)
     public = {route.path for route in routes if route.rule is Access.PUBLIC}
     assert public == PUBLIC_PATHS
@@ -302,10 +302,10 @@ def test_every_grpc_method_declares_who_may_call_it() -> None:
 
 @pytest.mark.parametrize("needs_keys", [True, False])
 def test_openapi_shows_the_scope_of_every_path(
-    guarded: Any, servers: Servers, needs_keys: bool
+    protected: Any, servers: Servers, needs_keys: bool
 ) -> None:
     """A gateway without keys describes them as optional."""
-    app = application(guarded[0] if needs_keys else servers)
+    app = application(protected[0] if needs_keys else servers)
     schema = app.openapi()
     assert schema["components"]["securitySchemes"].keys() == {"bearer", "session"}
     described = [route for route in app.routes if route.include_in_schema]
@@ -319,8 +319,8 @@ def test_openapi_shows_the_scope_of_every_path(
         assert all(scope in operation["description"] for scope in scopes)
 
 
-def test_what_declares_nothing_is_for_administrators(guarded: Any) -> None:
-    servers, keys, _ = guarded
+def test_what_declares_nothing_is_for_administrators(protected: Any) -> None:
+    servers, keys, _ = protected
     assert rule_of_path(application(servers).routes, "GET", "/metrics") is Scope.ADMIN
     assert rule_of_method(lambda request, context: None) is Scope.ADMIN
     for name, http_status in (("predict", 403), ("admin", 404)):
@@ -351,13 +351,15 @@ def test_rule_is_that_of_the_path_which_serves_the_request(servers: Servers) -> 
 # --- tokens ------------------------------------------------------------------------------------
 
 
-def test_token_of_the_issuer_is_believed(
-    guarded: Any, signing_keys: dict[str, Any], png: bytes
+def test_token_of_the_issuer_is_accepted(
+    protected: Any, signing_keys: dict[str, Any], png: bytes
 ) -> None:
-    servers = guarded[0]
+    servers = protected[0]
     headers = bearer(token(signing_keys["rsa"]))
-    assert servers.rest.post("/v1/predict", json=picture(png), headers=headers).status_code == 200
-    body = {**picture(png), "targets": [{"index": 0}]}
+    assert (
+        servers.rest.post("/v1/predict", json=image_body(png), headers=headers).status_code == 200
+    )
+    body = {**image_body(png), "targets": [{"index": 0}]}
     response = servers.rest.post("/v1/explain", json=body, headers=headers)
     assert response.json()["error"]["message"] == "scope: expected explain, got predict of 'user-7'"
     listed = bearer(token(signing_keys["rsa"], scope=["explain", 7], tenant=None))
@@ -378,17 +380,17 @@ def test_token_of_the_issuer_is_believed(
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_token_with_a_wrong_claim_is_refused(
-    guarded: Any, signing_keys: dict[str, Any], changes: dict[str, Any]
+def test_token_with_a_wrong_claim_is_rejected(
+    protected: Any, signing_keys: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     headers = bearer(token(signing_keys["rsa"], **changes))
-    response = guarded[0].rest.get("/v1/models", headers=headers)
+    response = protected[0].rest.get("/v1/models", headers=headers)
     assert response.status_code == 401
     assert "token rejected" in response.json()["error"]["message"]
 
 
-def test_token_signed_otherwise_is_refused(guarded: Any, signing_keys: dict[str, Any]) -> None:
-    rest = guarded[0].rest
+def test_token_signed_otherwise_is_rejected(protected: Any, signing_keys: dict[str, Any]) -> None:
+    rest = protected[0].rest
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = signing_keys["rsa"].public_key().public_numbers()
     forged = [
@@ -455,19 +457,19 @@ def test_issuers_keys_come_over_http_but_never_by_a_detour(
 # --- quotas ------------------------------------------------------------------------------------
 
 
-def test_rate_and_computing_are_refused_on_both_doors(png: bytes) -> None:
+def test_rate_and_compute_quotas_hold_over_grpc_and_rest(png: bytes) -> None:
     quota = Quota(compute_seconds_per_day=0.001)
     rate = Quota(requests_per_second=0.01, burst=2)
     for servers in opened(quota=quota, tenant_quotas={"hasty": rate}):
-        body = {**picture(png), "targets": [{"index": 0}], "steps": 40}
+        body = {**image_body(png), "targets": [{"index": 0}], "steps": 40}
         assert servers.rest.post("/v1/explain", json=body).status_code == 200
         response = servers.rest.post("/v1/explain", json=body)
         assert response.status_code == 429
         error = response.json()["error"]
         assert error["code"] == "QUOTA_EXCEEDED"
-        assert "compute-seconds a day" in error["message"]
+        assert "compute-seconds per day" in error["message"]
         assert int(response.headers["retry-after"]) >= error["retry_seconds"] > 0
-        assert servers.rest.post("/v1/predict", json=picture(png)).status_code == 200
+        assert servers.rest.post("/v1/predict", json=image_body(png)).status_code == 200
         request = pb.PredictRequest(image=pb.Image(encoded=png))
         metadata = (("x-candor-tenant", "hasty"),)
         for _ in range(2):
@@ -480,8 +482,8 @@ def test_rate_and_computing_are_refused_on_both_doors(png: bytes) -> None:
 # --- pages -------------------------------------------------------------------------------------
 
 
-def test_browser_enters_a_key_once_and_then_has_the_pages(guarded: Any) -> None:
-    servers, keys, _ = guarded
+def test_browser_enters_a_key_once_and_then_has_the_pages(protected: Any) -> None:
+    servers, keys, _ = protected
     page = {"accept": "text/html", "sec-fetch-site": "same-origin"}
     with httpx.Client(base_url=servers.rest.base_url) as browser:
         response = browser.get("/annotate", headers=page)
@@ -512,8 +514,8 @@ def test_browser_enters_a_key_once_and_then_has_the_pages(guarded: Any) -> None:
         assert browser.get("/annotate", headers=page).status_code == 303
 
 
-def test_page_that_the_key_does_not_open_says_so(guarded: Any) -> None:
-    servers, keys, _ = guarded
+def test_page_says_which_scope_the_key_lacks(protected: Any) -> None:
+    servers, keys, _ = protected
     headers = {"accept": "text/html", "cookie": f"candor_key={keys['predict']}"}
     response = servers.rest.get("/annotate", headers=headers)
     assert response.status_code == 403
@@ -524,8 +526,8 @@ def test_page_that_the_key_does_not_open_says_so(guarded: Any) -> None:
 @pytest.mark.parametrize(
     "then", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", ""]
 )
-def test_login_leads_to_no_other_site(guarded: Any, then: str) -> None:
-    servers, keys, _ = guarded
+def test_login_leads_to_no_other_site(protected: Any, then: str) -> None:
+    servers, keys, _ = protected
     response = servers.rest.post("/login", data={"key": keys["predict"], "next": then})
     assert response.status_code == 303
     assert response.headers["location"].startswith("/")
@@ -535,12 +537,12 @@ def test_login_leads_to_no_other_site(guarded: Any, then: str) -> None:
 # --- headers -----------------------------------------------------------------------------------
 
 
-def test_every_answer_has_the_security_headers(guarded: Any, servers: Servers) -> None:
+def test_every_response_has_the_security_headers(protected: Any, servers: Servers) -> None:
     answers = [
         servers.rest.get("/healthz/live"),
         servers.rest.get("/nothing"),
         servers.rest.post("/v1/predict", content=b"{"),
-        guarded[0].rest.get("/v1/models"),
+        protected[0].rest.get("/v1/models"),
     ]
     for answer in answers:
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -550,11 +552,11 @@ def test_every_answer_has_the_security_headers(guarded: Any, servers: Servers) -
         assert "strict-transport-security" not in answer.headers
 
 
-def test_no_other_site_may_read_answers(servers: Servers, png: bytes) -> None:
+def test_no_other_site_may_read_responses(servers: Servers, png: bytes) -> None:
     origin = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     for response in (
         servers.rest.options("/v1/predict", headers=origin),
-        servers.rest.post("/v1/predict", json=picture(png), headers=origin),
+        servers.rest.post("/v1/predict", json=image_body(png), headers=origin),
     ):
         assert not [name for name in response.headers if name.startswith("access-control")]
 
@@ -575,7 +577,7 @@ def test_description_and_reflection_can_be_switched_off(servers: Servers) -> Non
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "candor.example"])
-def test_gateway_beyond_loopback_needs_keys_or_a_clear_word(host: str) -> None:
+def test_gateway_beyond_loopback_needs_keys_or_an_explicit_setting(host: str) -> None:
     with pytest.raises(ValidationError, match="allow_anonymous"):
         settings(host=host)
     assert settings(host=host, allow_anonymous=True).host == host
@@ -601,12 +603,12 @@ def test_loopback_needs_none(host: str) -> None:
         ({"quota": {"requests_per_second": -1}}, "requests_per_second"),
     ],
 )
-def test_half_a_protection_is_refused(changes: dict[str, Any], complaint: str) -> None:
+def test_incomplete_protection_is_rejected(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         settings(**changes)
 
 
-def test_process_refuses_to_start_unguarded_or_with_bad_keys(tmp_path: Path) -> None:
+def test_process_does_not_start_unprotected_or_with_bad_keys(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("nonsense\n")
     for changes, complaint in (
         ({"CANDOR_HOST": "0.0.0.0"}, "allow_anonymous"),

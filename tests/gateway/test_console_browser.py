@@ -29,7 +29,7 @@ def page(browser: Browser, servers: Servers) -> Iterator[Page]:
         opened = context.new_page()
         opened.on("pageerror", lambda error: problems.append(str(error)))
         opened.goto(str(servers.rest.base_url))
-        expect(opened.locator("#prediction")).to_contain_text("The model says")
+        expect(opened.locator("#prediction")).to_contain_text("The model predicts")
         yield opened
     assert problems == []
 
@@ -106,7 +106,7 @@ def test_sweep_and_grid_lead_to_their_explanations(page: Page) -> None:
 
 def test_other_methods_stand_beside_it(page: Page) -> None:
     choose(page, "dog")
-    page.get_by_text("Beside other methods").click()
+    page.get_by_text("Compare with other methods").click()
     rows = page.locator("#compare tbody tr")
     expect(rows).to_have_count(len(api.Method))
     for row, name in zip(rows.all(), ("Adversarial", "Grad-CAM", "LIME", "Integrated", "Gradient"),
@@ -139,40 +139,40 @@ def test_the_address_brings_everything_back(browser: Browser, page: Page, png: b
 
 def test_the_lines_to_copy_ask_the_same(page: Page, servers: Servers) -> None:
     choose(page, "dog")
-    picture = downloaded(page, "Input")
+    image = downloaded(page, "Input")
     (found,) = api.ExplainResponse.model_validate_json(downloaded(page, "JSON")).explanations
     curl = shlex.split(page.locator("#line-curl").inner_text())
     assert curl[:3] == ["curl", "-F", "image=@candor-input.png"]
     fields = curl[4].removeprefix("request=")
-    by_curl = httpx.post(curl[5], files={"image": picture, "request": (None, fields)}).json()
+    by_curl = httpx.post(curl[5], files={"image": image, "request": (None, fields)}).json()
     assert by_curl["explanations"][0]["confidence_after"] == found.confidence_after
     printf, grpcurl = page.locator("#line-grpcurl").inner_text().split(" | ")
     asked = json_format.Parse(
         json.dumps({**json.loads(shlex.split(printf)[1]), "image": {}}), candor_pb2.ExplainRequest()
     )
-    asked.image.encoded = picture
+    asked.image.encoded = image
     assert shlex.split(grpcurl)[4] == servers.client_address
     by_grpc = servers.stub.Explain(asked).explanations[0]
     assert by_grpc.confidence_after == found.confidence_after
-    page.get_by_role("button", name="Copy the candor line").click()
+    page.get_by_role("button", name="Copy the candor command").click()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("candor explain candor-input.png --target dog --rho 0.05 ")
 
 
-def test_what_is_no_image_is_told_and_the_console_goes_on(page: Page) -> None:
+def test_what_is_no_image_is_reported_and_the_console_continues(page: Page) -> None:
     choose(page, "dog")
-    notes = {"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"}
+    notes = {"name": "notes.png", "mimeType": "image/png", "buffer": b"not an image"}
     page.locator("#file").set_input_files(notes)
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("image.encoded")
     expect(alert).to_contain_text("INVALID_INPUT")
     expect(page.locator("#result")).to_be_hidden()
-    page.get_by_role("button", name="Sample picture").click()
-    expect(page.locator("#prediction")).to_contain_text("The model says")
+    page.get_by_role("button", name="Sample image").click()
+    expect(page.locator("#prediction")).to_contain_text("The model predicts")
     expect(alert).to_be_empty()
 
 
-def test_a_link_to_no_class_is_told(page: Page) -> None:
+def test_a_link_to_no_class_is_reported(page: Page) -> None:
     page.evaluate("location.hash = 'model=linear&target=99&rho=0.05&picture=sample'")
     expect(page.get_by_role("alert")).to_contain_text("targets.0.index: expected [0, 4], got 99")
 
@@ -201,7 +201,7 @@ def test_everything_goes_by_keyboard(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#after")).to_be_hidden()
     expect(page.locator("#after")).to_be_visible()
-    for name in ("Sweep of rho", "All classes", "Beside other methods"):
+    for name in ("Sweep of rho", "All classes", "Compare with other methods"):
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         expect(page.locator("details[open]").filter(has_text=name)).to_have_count(1)
@@ -219,7 +219,7 @@ def test_it_fits_a_phone_in_light_and_dark(browser: Browser, servers: Servers, s
         page.goto(str(servers.rest.base_url))
         choose(page, "ship")
         for name, parts in (("Sweep of rho", "#sweep button"), ("All classes", "#grid button"),
-                            ("Beside other methods", "#compare tbody tr")):  # fmt: skip
+                            ("Compare with other methods", "#compare tbody tr")):  # fmt: skip
             page.get_by_text(name).click()
             expect(page.locator(parts).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -244,10 +244,10 @@ def brightness(colour: str) -> float:
 def test_a_key_is_entered_once_and_named_in_the_lines(browser: Browser, tmp_path: Path) -> None:
     keys_file = tmp_path / "keys"
     key = add_key(keys_file, "ann", "acme", ["predict", "explain"])
-    for guarded in opened(keys_file=str(keys_file)):
+    for protected in opened(keys_file=str(keys_file)):
         with browser.new_context() as context:
             page = context.new_page()
-            page.goto(str(guarded.rest.base_url))
+            page.goto(str(protected.rest.base_url))
             page.get_by_label("Key").fill(key)
             page.keyboard.press("Enter")
             choose(page, "dog")
@@ -255,7 +255,7 @@ def test_a_key_is_entered_once_and_named_in_the_lines(browser: Browser, tmp_path
                 line = page.locator(f"#line-{name}").inner_text()
                 assert '-H "authorization: Bearer $CANDOR_KEY"' in line
                 assert key not in line
-            page.get_by_role("button", name="Leave").click()
+            page.get_by_role("button", name="Log out").click()
             expect(page.get_by_label("Key")).to_be_visible()
 
 

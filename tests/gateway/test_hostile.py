@@ -53,8 +53,8 @@ def assert_serves(servers: Servers, png: bytes) -> None:
     servers.stub.Predict(pb.PredictRequest(image=pb.Image(encoded=png)), timeout=20)
 
 
-def seconds_to_refuse(servers: Servers, encoded: bytes) -> tuple[float, str]:
-    """Until both doors have refused an image, and what they say."""
+def seconds_to_reject(servers: Servers, encoded: bytes) -> tuple[float, str]:
+    """How long gRPC and REST take to reject an image, and the message."""
     started = time.perf_counter()
     response = servers.rest.post("/v1/predict", files={"image": encoded})
     assert response.status_code == 400, response.text
@@ -68,7 +68,7 @@ def seconds_to_refuse(servers: Servers, encoded: bytes) -> tuple[float, str]:
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n"])
-def test_connection_that_never_says_what_it_wants_is_closed(
+def test_connection_without_complete_headers_is_closed(
     impatient: Servers, png: bytes, sent: bytes
 ) -> None:
     with connected(impatient) as connection:
@@ -149,7 +149,7 @@ def test_huge_metadata_is_refused_by_grpc(impatient: Servers, png: bytes) -> Non
     assert_serves(impatient, png)
 
 
-def test_bytes_that_are_no_http2_do_not_hurt_the_grpc_door(impatient: Servers, png: bytes) -> None:
+def test_bytes_that_are_no_http2_do_not_disturb_grpc(impatient: Servers, png: bytes) -> None:
     for junk in (
         b"GET / HTTP/1.1\r\n\r\n",
         b"\0" * 10_000,
@@ -214,8 +214,8 @@ def test_bytes_that_are_no_message_are_refused_by_grpc(servers: Servers, png: by
     for junk in (b"\xff" * 100, b"\x0a\xff\xff\xff\x7f", deep):
         with pytest.raises(grpc.RpcError) as caught:
             call(junk, timeout=20)
-        allowed = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
-        assert caught.value.code() in allowed
+        expected = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
+        assert caught.value.code() in expected
         assert "Traceback" not in (caught.value.details() or "")
     assert_serves(servers, png)
 
@@ -231,9 +231,9 @@ def _varint(value: int) -> bytes:
 # --- images ----------------------------------------------------------------------------------
 
 
-def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -294,7 +294,7 @@ def test_image_that_would_cost_much_is_refused_cheaply(
     servers: Servers, png: bytes, bombs: dict[str, bytes], name: str
 ) -> None:
     assert len(bombs[name]) <= limits.MAX_ENCODED_BYTES
-    seconds, message = seconds_to_refuse(servers, bombs[name])
+    seconds, message = seconds_to_reject(servers, bombs[name])
     assert seconds < 5.0
     assert "image.encoded" in message
     assert_serves(servers, png)

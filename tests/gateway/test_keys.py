@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "keys"
 
 
-def test_key_is_told_once_and_kept_as_its_hash(file: Path) -> None:
+def test_key_is_shown_once_and_stored_as_its_hash(file: Path) -> None:
     key = add_key(file, "web", "acme", ["predict", "explain"])
     (entry,) = read_keys(file)
     assert key not in file.read_text()
@@ -69,25 +69,25 @@ def test_changes_leave_other_lines_alone(file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("web acme predict", "3 words"),
+        ("web acme predict", "got 3"),
         ("we/b acme predict " + "0" * 64, "name"),
         ("web " + "a" * 65 + " predict " + "0" * 64, "tenant"),
         ("web acme predict,fly " + "0" * 64, "predict, explain, report, annotate, admin"),
         ("web acme predict " + "0" * 63, "hash"),
     ],
 )
-def test_bad_line_is_named_with_what_is_allowed(file: Path, line: str, complaint: str) -> None:
+def test_bad_line_is_named_with_what_is_expected(file: Path, line: str, complaint: str) -> None:
     file.write_text(f"# comment\n\n{line}\n")
     with pytest.raises(KeyFileError, match="line 3") as caught:
         read_keys(file)
     assert complaint in str(caught.value)
 
 
-def test_name_can_have_one_key_only(file: Path) -> None:
+def test_name_can_have_only_one_key(file: Path) -> None:
     add_key(file, "web", "acme", ["predict"])
     with pytest.raises(KeyFileError, match="revoke it first"):
         add_key(file, "web", "acme", ["admin"])
-    with pytest.raises(KeyFileError, match="known web"):
+    with pytest.raises(KeyFileError, match="expected one of web"):
         revoke_key(file, "batch")
 
 

@@ -135,12 +135,12 @@ def test_a_search_leaves_its_traces(metrics: Metrics) -> None:
     assert value(metrics, "candor_report_jobs", state="running") == 1
 
 
-def test_only_the_version_in_service_is_told(metrics: Metrics) -> None:
+def test_only_the_version_in_service_is_shown(metrics: Metrics) -> None:
     for version in ("1", "2", "2"):
         metrics.set_model(ModelRef(name="tiny", version=version, weights_digest="d"))
-    told = {"model": "tiny", "weights_digest": "d"}
-    assert value(metrics, "candor_model_info", version="1", **told) is None
-    assert value(metrics, "candor_model_info", version="2", **told) == 1
+    labels = {"model": "tiny", "weights_digest": "d"}
+    assert value(metrics, "candor_model_info", version="1", **labels) is None
+    assert value(metrics, "candor_model_info", version="2", **labels) == 1
 
 
 def test_prometheus_reads_it_over_http(metrics: Metrics) -> None:
@@ -179,14 +179,14 @@ def explanation(png: bytes, steps: int = 30, **fields: object) -> api.ExplainReq
     )
 
 
-def test_requests_of_both_doors_are_counted(counted: Servers, png: bytes) -> None:
+def test_requests_over_grpc_and_rest_are_counted(counted: Servers, png: bytes) -> None:
     image = api.ImageInput(encoded=png)
     counted.client.predict(api.PredictRequest(image=image))
     counted.client.predict(api.PredictRequest(image=image, model="linear"))
     counted.rest.get("/v1/models")
     counted.rest.post("/v1/probe", content=b"{")
     with pytest.raises(ServiceError):
-        counted.client.get_model("nobody")
+        counted.client.get_model("unknown")
     seen = {
         ("predict", "linear", "OK"): 2,
         ("list_models", "", "OK"): 1,

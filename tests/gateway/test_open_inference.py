@@ -1,4 +1,4 @@
-"""The Open Inference Protocol and KServe's v1 through both real doors, on the wire's own terms."""
+"""The Open Inference Protocol and KServe's v1 over real gRPC and REST, as they are on the wire."""
 
 import base64
 import json
@@ -34,9 +34,9 @@ def tensors(images: np.ndarray) -> list[dict[str, Any]]:
     return [{"name": "image", "datatype": "FP32", "shape": shape, "data": data}]
 
 
-def encoded(*pictures: bytes) -> list[dict[str, Any]]:
-    data = [base64.b64encode(picture).decode() for picture in pictures]
-    return [{"name": "image", "datatype": "BYTES", "shape": [len(pictures)], "data": data}]
+def encoded(*images: bytes) -> list[dict[str, Any]]:
+    data = [base64.b64encode(image).decode() for image in images]
+    return [{"name": "image", "datatype": "BYTES", "shape": [len(images)], "data": data}]
 
 
 def outputs_of(answer: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -61,10 +61,10 @@ def test_rest_tells_server_and_models(servers: Servers) -> None:
     assert servers.rest.get("/v2/health/live").json() == {"live": True}
     assert servers.rest.get("/v2/health/ready").json() == {"ready": True}
     for path in ("", f"/versions/{CARD.version}"):
-        told = servers.rest.get(f"/v2/models/linear{path}").json()
-        assert told["versions"] == [CARD.version]
-        assert [one["shape"] for one in told["inputs"]] == [[-1], [-1, *SHAPE]]
-        assert {one["name"] for one in told["outputs"]} == {"indices", "labels", "confidences"}
+        metadata = servers.rest.get(f"/v2/models/linear{path}").json()
+        assert metadata["versions"] == [CARD.version]
+        assert [one["shape"] for one in metadata["inputs"]] == [[-1], [-1, *SHAPE]]
+        assert {one["name"] for one in metadata["outputs"]} == {"indices", "labels", "confidences"}
         assert servers.rest.get(f"/v2/models/linear{path}/ready").json()["ready"] is True
     for path in ("/v2/models/cubic", "/v2/models/linear/versions/9", "/v2/models/cubic/ready"):
         response = servers.rest.get(path)
@@ -77,10 +77,10 @@ def test_grpc_tells_the_same(servers: Servers, stub: Any) -> None:
     assert stub.ServerReady(pb.ServerReadyRequest()).ready
     assert stub.ServerMetadata(pb.ServerMetadataRequest()).name == "candor"
     assert stub.ModelReady(pb.ModelReadyRequest(name="linear")).ready
-    told = stub.ModelMetadata(pb.ModelMetadataRequest(name="linear"))
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="linear"))
     rest = servers.rest.get("/v2/models/linear").json()
-    assert [list(one.shape) for one in told.inputs] == [one["shape"] for one in rest["inputs"]]
-    assert [one.name for one in told.outputs] == [one["name"] for one in rest["outputs"]]
+    assert [list(one.shape) for one in metadata.inputs] == [one["shape"] for one in rest["inputs"]]
+    assert [one.name for one in metadata.outputs] == [one["name"] for one in rest["outputs"]]
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelMetadata(pb.ModelMetadataRequest(name="linear", version="9"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
@@ -156,8 +156,8 @@ def test_binary_tensors_behind_the_json(servers: Servers, images: np.ndarray) ->
     response = servers.rest.post(INFER, content=text + raw, headers=headers)
     length = int(response.headers["inference-header-content-length"])
     (output,) = json.loads(response.content[:length])["outputs"]
-    got = np.frombuffer(response.content[length:], "<f4").reshape(output["shape"])
-    np.testing.assert_allclose(got[0, 0], confidences_of(images[0]).max(), rtol=1e-5)
+    values = np.frombuffer(response.content[length:], "<f4").reshape(output["shape"])
+    np.testing.assert_allclose(values[0, 0], confidences_of(images[0]).max(), rtol=1e-5)
     too_long = {"inference-header-content-length": str(len(text) + len(raw) + 1)}
     assert servers.rest.post(INFER, content=text + raw, headers=too_long).status_code == 400
     assert servers.rest.post(INFER, content=text, headers=headers).status_code == 400
@@ -205,7 +205,9 @@ def test_bad_tensor_is_named(
     assert field in answer["details"]["violations"][0]["field"]
 
 
-def test_too_many_images_are_refused_on_both_doors(servers: Servers, stub: Any, png: bytes) -> None:
+def test_too_many_images_are_rejected_over_grpc_and_rest(
+    servers: Servers, stub: Any, png: bytes
+) -> None:
     count = limits.MAX_INSTANCES + 1
     response = servers.rest.post(INFER, json={"inputs": encoded(*[png] * count)})
     assert response.status_code == 400
@@ -222,7 +224,7 @@ def test_too_many_images_are_refused_on_both_doors(servers: Servers, stub: Any, 
 
 
 def test_bad_image_among_good_ones_is_named_by_its_place(servers: Servers, png: bytes) -> None:
-    response = servers.rest.post(INFER, json={"inputs": encoded(png, b"no picture", png)})
+    response = servers.rest.post(INFER, json={"inputs": encoded(png, b"no image", png)})
     assert response.status_code == 400
     (violation,) = response.json()["details"]["violations"]
     assert violation["field"] == "inputs.0.1.image.encoded"

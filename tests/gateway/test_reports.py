@@ -1,4 +1,4 @@
-"""Report jobs: the store on both databases, the workers' side of it, and both doors."""
+"""Report jobs: the store on both databases, the workers' side of it, gRPC and REST."""
 
 import asyncio
 import hashlib
@@ -227,7 +227,7 @@ def test_job_that_ends_its_workers_is_given_up_unless_it_gets_on(store: Store) -
     assert "batch_size: got 32" in report.error.message
 
 
-def test_job_of_another_version_fails_by_its_field_and_holds_up_nobody(store: Store) -> None:
+def test_job_of_another_version_fails_by_its_field_and_delays_no_other(store: Store) -> None:
     reports = Reports(store)
     other, own = reports.create(asked(image_count=10)).name, reports.create(asked()).name
     with store.writing() as session:
@@ -295,7 +295,7 @@ def test_what_has_ended_stays(store: Store) -> None:
         workers.fail(leased, "too late")
 
 
-# --- both doors --------------------------------------------------------------------------------
+# --- gRPC and REST -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +339,7 @@ def refused(response: httpx.Response, code: int) -> dict[str, Any]:
     return error
 
 
-def test_both_doors_show_the_same_job(servers: Servers) -> None:
+def test_grpc_and_rest_show_the_same_job(servers: Servers) -> None:
     fields = {"image_count": 10, "attacks": ["paper", "fgsm"], "steps": 20, "seed": 3}
     made = servers.rest.post("/v1/reports", json=fields).json()
     assert made["request"]["model"] == "linear"
@@ -351,7 +351,7 @@ def test_both_doors_show_the_same_job(servers: Servers) -> None:
     assert servers.rest.get(f"/v1/{made['name']}").json()["state"] == "cancelled"
 
 
-def test_idempotency_holds_across_doors(servers: Servers) -> None:
+def test_idempotency_holds_across_grpc_and_rest(servers: Servers) -> None:
     fields = {"image_count": 10, "idempotency_key": "both"}
     made = servers.rest.post("/v1/reports", json=fields).json()
     again = servers.client.create_report(CreateReportRequest(**fields))
@@ -365,7 +365,7 @@ def test_idempotency_holds_across_doors(servers: Servers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"image_count": 1}, {"image_count": "expected [2, 1000000], got 1"}),
         ({"data": "mnist"}, {"data": "expected one of cifar10, "}),
@@ -385,12 +385,12 @@ def test_idempotency_holds_across_doors(servers: Servers) -> None:
     ],
 )
 def test_every_bad_field_is_named(
-    servers: Servers, fields: dict[str, Any], told: dict[str, str]
+    servers: Servers, fields: dict[str, Any], expected: dict[str, str]
 ) -> None:
     error = refused(servers.rest.post("/v1/reports", json=fields), 400)
     violations = {item["field"]: item["description"] for item in error["violations"]}
-    assert violations.keys() == told.keys()
-    for field, text in told.items():
+    assert violations.keys() == expected.keys()
+    for field, text in expected.items():
         assert text in violations[field]
 
 
@@ -515,7 +515,7 @@ def test_comparison_needs_a_report_that_succeeded(
     servers.client.cancel_report(made.name)
 
 
-def test_jobs_of_another_tenant_are_not_found_at_either_door(servers: Servers) -> None:
+def test_jobs_of_another_tenant_are_not_found_over_grpc_and_rest(servers: Servers) -> None:
     body = {"image_count": 10}
     made = servers.rest.post("/v1/reports", json=body, headers={"x-candor-tenant": "a"}).json()
     refused(servers.rest.get(f"/v1/{made['name']}"), 404)

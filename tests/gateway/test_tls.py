@@ -1,4 +1,4 @@
-"""TLS and mutual TLS on both real doors, with certificates made here."""
+"""TLS and mutual TLS of real gRPC and REST, with certificates made here."""
 
 import socket
 import ssl
@@ -20,7 +20,7 @@ from tests.gateway.servers import START_SECONDS, running, until
 
 @contextmanager
 def secured(authority: Authority, **changes: Any) -> Iterator[Gateway]:
-    """A gateway whose doors speak TLS with a certificate of ``authority``."""
+    """A gateway that speaks TLS with a certificate of ``authority``."""
     cert, key, _ = authority.issue("server")
     with running(tls_cert=str(cert), tls_key=str(key), health_port=0, **changes) as (gateway, *_):
         url = f"http://127.0.0.1:{gateway.health_port}/healthz/ready"
@@ -60,7 +60,7 @@ def served_serial(port: int) -> int:
     return x509.load_der_x509_certificate(certificate).serial_number
 
 
-def test_both_doors_speak_tls_and_nothing_else(tmp_path: Path) -> None:
+def test_grpc_and_rest_speak_only_tls(tmp_path: Path) -> None:
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "Stranger")
     with secured(authority) as gateway:
         assert rest_status(gateway, trusting(authority)) == 200

@@ -1,4 +1,4 @@
-"""Both doors of the gateway, through the real stub and real HTTP."""
+"""gRPC and REST of the gateway, through the real stub and real HTTP."""
 
 import base64
 import concurrent.futures
@@ -254,7 +254,9 @@ def test_models_are_listed_and_described(servers: Servers) -> None:
 # --- what is wrong -----------------------------------------------------------------------------
 
 
-def test_every_violation_is_reported_at_once_on_both_doors(servers: Servers, png: bytes) -> None:
+def test_every_violation_is_reported_at_once_over_grpc_and_rest(
+    servers: Servers, png: bytes
+) -> None:
     fields = refused_fields(
         servers,
         "explain",
@@ -327,7 +329,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("empty image", "predict", {"image": {}}, "image"),
     ("zero bytes", "predict", {"image": {"encoded": ""}}, "image.encoded"),
     ("not base64", "predict", {"image": {"encoded": "%%%"}}, "image.encoded"),
-    ("not a picture", "predict", {"image": as_json(b"hello")}, "image.encoded"),
+    ("not an image", "predict", {"image": as_json(b"hello")}, "image.encoded"),
     (
         "one channel",
         "predict",
@@ -355,7 +357,7 @@ def test_bad_field_is_named(
     assert len(found[expected]) < 300
 
 
-def test_explicit_zero_rho_is_refused_over_grpc(servers: Servers, png: bytes) -> None:
+def test_explicit_zero_rho_is_rejected_over_grpc(servers: Servers, png: bytes) -> None:
     request = pb.ExplainRequest(
         image=pb.Image(encoded=png), targets=[pb.ClassRef(index=0)], rhos=[0.0, float("nan")]
     )
@@ -373,7 +375,7 @@ def test_explicit_zero_rho_is_refused_over_grpc(servers: Servers, png: bytes) ->
     ],
     ids=["empty label", "unspecified goal", "goal of the future"],
 )
-def test_odd_messages_are_refused_over_grpc(
+def test_odd_messages_are_rejected_over_grpc(
     servers: Servers, png: bytes, request_message: pb.ProbeRequest, field: str
 ) -> None:
     message = pb.ProbeRequest()
@@ -383,7 +385,7 @@ def test_odd_messages_are_refused_over_grpc(
     assert [violation.field for violation in details["BadRequest"].field_violations] == [field]
 
 
-def test_missing_image_is_refused_over_grpc(servers: Servers) -> None:
+def test_missing_image_is_rejected_over_grpc(servers: Servers) -> None:
     _, details = refused(servers.stub.Predict, pb.PredictRequest())
     assert details["BadRequest"].field_violations[0].field == "image"
 
@@ -428,7 +430,7 @@ def test_error_details_fit_into_metadata_however_much_is_wrong(servers: Servers)
     ],
     ids=lambda body: repr(body[:12]),
 )
-def test_bad_json_is_the_callers_mistake(servers: Servers, body: bytes) -> None:
+def test_bad_json_is_invalid_input(servers: Servers, body: bytes) -> None:
     for verb in ("predict", "explain", "probe"):
         response = servers.rest.post(f"/v1/{verb}", content=body)
         assert response.status_code == 400, response.text
@@ -436,7 +438,7 @@ def test_bad_json_is_the_callers_mistake(servers: Servers, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_json_does_not_have_are_refused(servers: Servers, constant: str) -> None:
+def test_numbers_that_json_does_not_have_are_rejected(servers: Servers, constant: str) -> None:
     response = servers.rest.post("/v1/predict", content=f'{{"top_k": {constant}}}')
     assert f"expected finite numbers, got {constant}" in response.json()["error"]["message"]
 
@@ -450,9 +452,7 @@ def test_numbers_that_json_does_not_have_are_refused(servers: Servers, constant:
         ("multipart/form-data; boundary=x; charset=klingon", b"--x--\r\n"),
     ],
 )
-def test_bad_multipart_is_the_callers_mistake(
-    servers: Servers, content_type: str, body: bytes
-) -> None:
+def test_bad_multipart_is_invalid_input(servers: Servers, content_type: str, body: bytes) -> None:
     response = servers.rest.post(
         "/v1/predict", content=body, headers={"content-type": content_type}
     )
@@ -460,7 +460,7 @@ def test_bad_multipart_is_the_callers_mistake(
     assert response.json()["error"]["violations"]
 
 
-def test_multipart_with_an_unknown_part_or_two_images_is_refused(
+def test_multipart_with_an_unknown_part_or_two_images_is_rejected(
     servers: Servers, png: bytes
 ) -> None:
     parts: dict[str, Any] = {"image": ("a", png), "extra": (None, "1")}
@@ -476,7 +476,7 @@ def test_unknown_path_and_method_have_the_error_body(servers: Servers) -> None:
         assert response.json()["error"]["request_id"] == response.headers["x-request-id"]
 
 
-def test_body_of_100_megabytes_hurts_nobody(servers: Servers, png: bytes) -> None:
+def test_body_of_100_megabytes_disturbs_no_other_client(servers: Servers, png: bytes) -> None:
     huge = b"\0" * 100_000_000
     response = servers.rest.post("/v1/predict", content=huge)
     assert response.status_code == 413
@@ -538,7 +538,7 @@ def test_unexpected_exception_shows_only_its_request_id(
 # --- how it travels ----------------------------------------------------------------------------
 
 
-def test_request_id_comes_back_on_both_doors(servers: Servers, png: bytes) -> None:
+def test_request_id_comes_back_over_grpc_and_rest(servers: Servers, png: bytes) -> None:
     request = pb.PredictRequest(image=pb.Image(encoded=png))
     sent = (("x-request-id", "order-66"),)
     response, call = servers.stub.Predict.with_call(request, metadata=sent)
@@ -607,9 +607,9 @@ def test_hung_up_rest_call_gets_no_next_chunk(fresh_servers: Servers, png: bytes
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{fresh_servers.rest.base_url}/v1/explain", json=body, timeout=impatient)
 
-    request_context = threading.Thread(target=call, daemon=True)
-    request_context.start()
-    assert_search_stops(fresh_servers, request_context.join)
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    assert_search_stops(fresh_servers, thread.join)
 
 
 def assert_search_stops(servers: Servers, hang_up: Any) -> None:
@@ -637,7 +637,7 @@ def test_deadline_of_the_service_is_a_timeout(fresh_servers: Servers, png: bytes
     assert response.json()["error"]["code"] == "TIMEOUT"
 
 
-def test_crowded_gateway_turns_the_next_request_away(fresh_servers: Servers, png: bytes) -> None:
+def test_full_gateway_rejects_the_next_request(fresh_servers: Servers, png: bytes) -> None:
     fresh_servers.gateway.service.admission._limiter = ConcurrencyLimiter(1)
     fresh_servers.backend.call_seconds = 0.02
     image = pb.Image(encoded=png)
@@ -660,7 +660,7 @@ def test_reflection_lists_the_service(servers: Servers) -> None:
     assert {"candor.v1.CandorService", "grpc.health.v1.Health"} <= names
 
 
-def test_health_tells_server_and_service_and_knows_no_other(servers: Servers) -> None:
+def test_health_reports_server_and_service_and_no_other(servers: Servers) -> None:
     stub = health_pb2_grpc.HealthStub(servers.channel)
     for name in ("", "candor.v1.CandorService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -699,7 +699,7 @@ def test_drain_finishes_what_runs_and_admits_nothing(fresh_servers: Servers, png
     watch.cancel()
 
 
-def test_openapi_describes_requests_answers_and_errors(servers: Servers) -> None:
+def test_openapi_describes_requests_responses_and_errors(servers: Servers) -> None:
     schema = servers.rest.get("/openapi.json").json()
     defined = schema["components"]["schemas"]
     explain = schema["paths"]["/v1/explain"]["post"]

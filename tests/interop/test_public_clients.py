@@ -1,7 +1,7 @@
 """Conformance: the public clients of Triton and KServe against a real gateway.
 
-They want other versions of packages than ours, so they run in an environment of their own; the
-variable CANDOR_PUBLIC_CLIENTS names the Python of one that is there already.
+They need other versions of packages than ours, so they run in an environment of their own; the
+variable CANDOR_PUBLIC_CLIENTS names the Python of an existing one.
 """
 
 import functools
@@ -43,25 +43,25 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def ask(
+def results_of(
     servers: Servers,
     png: bytes,
     images: np.ndarray,
     clients_python: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Any]:
-    """What the clients of Triton or KServe got, each in a process of its own."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """The results of the clients of Triton or KServe, each in a process of its own."""
+    folder = tmp_path_factory.mktemp("images")
     np.save(folder / "images.npy", images)
-    (folder / "picture.png").write_bytes(png)
+    (folder / "image.png").write_bytes(png)
     gateway = servers.gateway
     addresses = [f"127.0.0.1:{port}" for port in (gateway.rest_port, gateway.grpc_port)]
 
     @functools.cache
-    def ask(which: str) -> Any:
-        files = [folder / "images.npy", folder / "picture.png"]
+    def results_of(which: str) -> Any:
+        files = [folder / "images.npy", folder / "image.png"]
         done = subprocess.run(
-            [clients_python, _FOLDER / "public_clients.py", which, *addresses, *files],
+            [clients_python, _FOLDER / f"{which}_client.py", *addresses, *files],
             capture_output=True,
             text=True,
             timeout=120,
@@ -71,37 +71,37 @@ def ask(
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
-    return ask
+    return results_of
 
 
-@pytest.mark.parametrize("door", ["http", "grpc"])
-def test_triton_client_gets_what_the_model_says(
-    ask: Callable[[str], Any], images: np.ndarray, door: str
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_triton_client_gets_the_predictions_of_the_model(
+    results_of: Callable[[str], Any], images: np.ndarray, transport: str
 ) -> None:
-    got = ask("triton")[door]
-    assert (got["live"], got["ready"], got["model_ready"]) == (True, True, True)
-    assert not got["other_ready"]
-    assert (got["server"], got["model"]) == ("candor", "linear")
-    for place, image in enumerate(images):
+    results = results_of("triton")[transport]
+    assert (results["live"], results["ready"], results["model_ready"]) == (True, True, True)
+    assert not results["other_ready"]
+    assert (results["server"], results["model"]) == ("candor", "linear")
+    for index, image in enumerate(images):
         confidences = confidences_of(image)
         order = np.argsort(-confidences)
-        assert got["tensors"]["indices"][place] == order.tolist()
-        assert got["tensors"]["labels"][place] == [CLASSES[index] for index in order]
+        assert results["tensors"]["indices"][index] == order.tolist()
+        assert results["tensors"]["labels"][index] == [CLASSES[one] for one in order]
         np.testing.assert_allclose(
-            got["tensors"]["confidences"][place], confidences[order], rtol=1e-5
+            results["tensors"]["confidences"][index], confidences[order], rtol=1e-5
         )
-    assert len(got["pictures"]["indices"]) == 2
-    assert "shape" in got["refusal"]
+    assert len(results["images"]["indices"]) == 2
+    assert "shape" in results["error"]
 
 
-def test_kserve_clients_get_the_same(ask: Callable[[str], Any], images: np.ndarray) -> None:
-    got = ask("kserve")
+def test_kserve_clients_get_the_same(results_of: Callable[[str], Any], images: np.ndarray) -> None:
+    results = results_of("kserve")
     want = [np.argsort(-confidences_of(image)).tolist() for image in images]
-    assert got["v1"]["ready"] is True
-    assert len(got["v1"]["predictions"][0]) == len(CLASSES)
-    assert 0.0 < got["v1"]["rmse"] <= 0.02
-    for door in ("v2", "grpc"):
-        assert got[door]["ready"]
-        assert got[door]["model_ready"]
-        assert got[door]["indices"] == want
-    assert got["v2"]["live"]
+    assert results["v1"]["ready"] is True
+    assert len(results["v1"]["predictions"][0]) == len(CLASSES)
+    assert 0.0 < results["v1"]["rmse"] <= 0.02
+    for transport in ("v2", "grpc"):
+        assert results[transport]["ready"]
+        assert results[transport]["model_ready"]
+        assert results[transport]["indices"] == want
+    assert results["v2"]["live"]

@@ -34,7 +34,7 @@ def test_the_console_explains_and_compares_the_sample(page: Page) -> None:
     expect(page.locator("#numbers")).to_contain_text(f"RMSE {found.rmse:.4f} of {found.rho:g}")
     page.get_by_text("All classes").click()
     expect(page.locator("#grid button")).to_have_count(10)
-    page.get_by_text("Beside other methods").click()
+    page.get_by_text("Compare with other methods").click()
     rows = page.locator("#compare tbody tr")
     expect(rows).to_have_count(len(api.Method), timeout=_PATIENCE_MILLISECONDS)
     expect(page.locator("#error")).to_be_empty()

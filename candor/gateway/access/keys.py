@@ -1,8 +1,8 @@
-"""Bearer keys: a file of ``name tenant scopes hash``, one key a line.
+"""Bearer keys: a file of ``name tenant scopes hash``, one key per line.
 
-A key is 32 random bytes.  Nobody can guess 256 bits, so its plain SHA-256 tells whoever reads the
-file nothing; a slow, salted hash is for passwords, which people choose, and would cost every
-request what it costs a guesser.
+A key is 32 random bytes.  256 random bits cannot be guessed, so the plain SHA-256 in the file does
+not reveal it; a slow, salted hash is for passwords, which people choose, and would cost every
+request what it costs an attacker.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from candor.gateway.access.request_context import MAX_TENANT_CHARS
 
-PREFIX = "candor_"  # lets scanners of secrets find a key that leaked
+PREFIX = "candor_"  # lets secret scanners find a leaked key
 _RANDOM_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -38,16 +38,16 @@ class Scope(StrEnum):
 
 
 class KeyFileError(ValueError):
-    """A key file cannot be read or changed; the message names file, line and what is allowed."""
+    """A key file cannot be read or changed; the message names file, line and what is expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who asks, as a key or a token says it.
+    """The client, as its key or token identifies it.
 
     Attributes:
-        name: of the key, or the token's subject.
-        tenant: who shares the workers and has quotas.
+        name: that of the key, or the subject of the token.
+        tenant: shares the workers with other tenants and has quotas.
     """
 
     name: str
@@ -66,9 +66,9 @@ class KeyEntry:
     digest: str
 
     def line(self) -> str:
-        who = self.identity
-        scopes = ",".join(scope for scope in Scope if scope in who.scopes)
-        return f"{who.name} {who.tenant} {scopes} {self.digest}"
+        identity = self.identity
+        scopes = ",".join(scope for scope in Scope if scope in identity.scopes)
+        return f"{identity.name} {identity.tenant} {scopes} {self.digest}"
 
 
 def digest_of(key: str) -> str:
@@ -80,19 +80,19 @@ def new_key() -> str:
 
 
 def make_entry(name: str, tenant: str, scopes: Collection[str], digest: str) -> KeyEntry:
-    """Raises: KeyFileError: a part is not what it may be."""
+    """Raises: KeyFileError: a part is not valid."""
     for field, value in (("name", name), ("tenant", tenant)):
         if not _NAME.fullmatch(value) or len(value) > MAX_TENANT_CHARS:
             raise KeyFileError(
-                f"{field}: got {value[:80]!r}, allowed letters, digits, '.', '_', '-', "
-                f"at most {MAX_TENANT_CHARS}"
+                f"{field}: expected at most {MAX_TENANT_CHARS} letters, digits, '.', '_', '-', "
+                f"got {value[:80]!r}"
             )
     unknown = sorted(set(scopes) - set(Scope))
     if unknown or not scopes:
         got = ",".join(scopes)
-        raise KeyFileError(f"scopes: got {got[:80]!r}, allowed some of {', '.join(Scope)}")
+        raise KeyFileError(f"scopes: expected some of {', '.join(Scope)}, got {got[:80]!r}")
     if not _HASH.fullmatch(digest):
-        raise KeyFileError(f"hash: got {digest[:80]!r}, allowed a SHA-256, 64 hex digits")
+        raise KeyFileError(f"hash: expected a SHA-256, 64 hex digits, got {digest[:80]!r}")
     granted = frozenset(Scope(scope) for scope in scopes)
     return KeyEntry(Identity(name=name, tenant=tenant, scopes=granted), digest)
 
@@ -113,28 +113,32 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
         except KeyFileError as err:
             raise KeyFileError(f"{path}, line {number}: {err}") from err
         if entry.identity.name in entries:
-            raise KeyFileError(f"{path}, line {number}: name: got {fields[0]!r} twice")
+            raise KeyFileError(
+                f"{path}, line {number}: name: expected once, got {fields[0]!r} twice"
+            )
         entries[entry.identity.name] = entry
     return tuple(entries.values())
 
 
 def _entry_of(fields: list[str]) -> KeyEntry:
     if len(fields) != 4:
-        raise KeyFileError(f"got {len(fields)} words, allowed 4: name tenant scopes hash")
+        raise KeyFileError(f"expected 4 words, name tenant scopes hash, got {len(fields)}")
     name, tenant, scopes, digest = fields
     return make_entry(name, tenant, scopes.split(","), digest)
 
 
 def add_key(path: Path, name: str, tenant: str, scopes: Collection[str]) -> str:
-    """Adds a new key to the file, which is made if needed; the key is told this once.
+    """Adds a new key to the file, which is created if needed; only the result holds the key itself.
 
     Raises:
-        KeyFileError: the name is taken, or a part is not what it may be.
+        KeyFileError: the name is taken, or a part is not valid.
     """
     lines = [_HEADING]
     if path.exists():
         if name in {entry.identity.name for entry in read_keys(path)}:
-            raise KeyFileError(f"{path}: name: got {name!r}, which has a key; revoke it first")
+            raise KeyFileError(
+                f"{path}: name: expected a new one, got {name!r}, which has a key; revoke it first"
+            )
         lines = path.read_text().splitlines()
     key = new_key()
     _write(path, [*lines, make_entry(name, tenant, scopes, digest_of(key)).line()])
@@ -142,19 +146,19 @@ def add_key(path: Path, name: str, tenant: str, scopes: Collection[str]) -> str:
 
 
 def revoke_key(path: Path, name: str) -> None:
-    """Raises: KeyFileError: nobody has that name."""
+    """Raises: KeyFileError: no key has that name."""
     names = [entry.identity.name for entry in read_keys(path)]
     if name not in names:
         known = ", ".join(names) or "none"
-        raise KeyFileError(f"{path}: name: got {name!r}, known {known}")
+        raise KeyFileError(f"{path}: name: expected one of {known}, got {name!r}")
     lines = path.read_text().splitlines()
     _write(path, [line for line in lines if line.split()[:1] != [name]])
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    """Whole or not at all: a gateway may read at any moment."""
+    """Replaces the file in one step, because a gateway may read it at any moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent)  # readable by its owner alone
+    descriptor, partial = tempfile.mkstemp(dir=path.parent)  # readable only by its owner
     with os.fdopen(descriptor, "w") as file:
         file.writelines(f"{line}\n" for line in lines)
         file.flush()
@@ -166,7 +170,7 @@ class KeyRing:
     """The keys of one file, read again when it changes.
 
     Raises:
-        KeyFileError: on making it; a file that cannot be read later leaves the keys as they were.
+        KeyFileError: on construction; a file that becomes unreadable later changes no keys.
     """
 
     def __init__(self, path: Path) -> None:
@@ -175,7 +179,7 @@ class KeyRing:
         self._seen = self._stamp()
 
     def find(self, key: str) -> Identity | None:
-        """Whose key this is.  Compares with every one, so that the time taken tells nothing."""
+        """The identity of a key.  Compares with every key, so that the duration reveals nothing."""
         self._refresh()
         digest = digest_of(key)
         found = None
@@ -192,7 +196,7 @@ class KeyRing:
         try:
             self._entries = read_keys(self._path)
         except KeyFileError as err:
-            _log.error("keys stay as they were: %s", err)
+            _log.error("keys were not changed: %s", err)
 
     def _stamp(self) -> tuple[int, ...]:
         """Changes with the file; Kubernetes swaps a link, so the inode counts too."""

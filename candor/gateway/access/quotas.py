@@ -1,6 +1,6 @@
-"""How much each tenant may ask for: requests a second, compute-seconds a minute and a day.
+"""Limits of each tenant: requests per second, compute-seconds per minute and per day.
 
-Of one gateway: with several behind a balancer each counts for itself.
+They hold for one gateway: several behind a load balancer count separately.
 """
 
 import time
@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 
-_MAX_TENANTS = 10_000  # remembered at once; without keys a caller may make names up
+_MAX_TENANTS = 10_000  # remembered at once; without keys a client may invent names
 _MINUTE, _DAY = 60.0, 86400.0
 
 
 class Quota(BaseModel):
-    """What one tenant may ask for; 0 is no limit."""
+    """Limits of one tenant; 0 is no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +29,7 @@ class Quota(BaseModel):
 
 @dataclass(slots=True)
 class _Bucket:
-    """Fills at a steady rate up to its capacity; may go into debt, which it then fills first."""
+    """A token bucket: fills at a steady rate up to its capacity; its level may become negative."""
 
     what: str
     capacity: float
@@ -43,7 +43,7 @@ class _Bucket:
         self.filled_at = now
 
     def seconds_until(self, level: float) -> float:
-        """Until there is so much; 0 where there is now."""
+        """Until it has reached ``level``; 0 if it has."""
         return max(0.0, (level - self.level) / self.per_second)
 
 
@@ -66,11 +66,11 @@ class _Account:
 class Quotas:
     """Accounts of all tenants.
 
-    Computing is paid for afterwards, when it is known: who has overdrawn an account is refused
-    until time has filled it again.
+    Compute time is charged afterwards, when it is known; a tenant with an overdrawn account is
+    rejected until time has filled it again.
 
     Args:
-        usual: for tenants that are not in ``special``.
+        usual: the quota of tenants that are not in ``special``.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class Quotas:
         """Counts one request.
 
         Args:
-            computes: it may start searches.
+            computes: whether it may start searches.
         Raises:
             ServiceError: QUOTA_EXCEEDED, with the seconds after which it would be admitted.
         """
         account = self._account(tenant)
         for bucket in account.compute if computes else ():
-            _refuse_below(bucket, 0.0, tenant)
+            _require(bucket, 0.0, tenant)
         if account.requests is not None:
-            _refuse_below(account.requests, 1.0, tenant)
+            _require(account.requests, 1.0, tenant)
             account.requests.level -= 1.0
 
     def charge(self, tenant: str, seconds: float) -> None:
-        """Computing that was done for a tenant."""
+        """Charges compute time to a tenant."""
         for bucket in self._account(tenant).compute:
             bucket.level -= seconds
 
@@ -116,7 +116,7 @@ class Quotas:
         return account
 
     def _make_room(self, now: float) -> None:
-        """A full account is like one never opened; of the others the oldest half goes."""
+        """Drops full accounts, which are like new ones, and the older half of the others."""
         if len(self._accounts) < _MAX_TENANTS:
             return
         kept = [(name, one) for name, one in self._accounts.items() if not one.is_full(now)]
@@ -130,21 +130,21 @@ def _open(quota: Quota, now: float) -> _Account:
     rate, minute = quota.requests_per_second, quota.compute_seconds_per_minute
     day = quota.compute_seconds_per_day
     compute = (
-        bucket(f"{minute:g} compute-seconds a minute", minute, minute / _MINUTE)
+        bucket(f"{minute:g} compute-seconds per minute", minute, minute / _MINUTE)
         if minute
         else None,
-        bucket(f"{day:g} compute-seconds a day", day, day / _DAY) if day else None,
+        bucket(f"{day:g} compute-seconds per day", day, day / _DAY) if day else None,
     )
     return _Account(
-        bucket(f"{rate:g} requests a second", float(quota.burst), rate) if rate else None,
+        bucket(f"{rate:g} requests per second", float(quota.burst), rate) if rate else None,
         tuple(one for one in compute if one is not None),
     )
 
 
-def _refuse_below(bucket: _Bucket, level: float, tenant: str) -> None:
+def _require(bucket: _Bucket, level: float, tenant: str) -> None:
     wait = bucket.seconds_until(level)
     if wait > 0.0:
-        description = f"got more of {tenant!r} than allowed, {bucket.what}"
+        description = f"expected at most {bucket.what} of {tenant!r}, got more"
         raise ServiceError(
             ErrorCode.QUOTA_EXCEEDED,
             f"tenant: {description}",

@@ -1,4 +1,4 @@
-"""Certificates of both doors, read again when their files change."""
+"""Certificates of gRPC and REST, read again when their files change."""
 
 import logging
 import ssl
@@ -14,10 +14,10 @@ _log = logging.getLogger("gateway.tls")
 class Certificates:
     """One certificate, its key and, with mutual TLS, the authorities of clients.
 
-    New handshakes use new files; connections that stand keep theirs.
+    New handshakes use the new files; open connections keep their certificates.
 
     Raises:
-        OSError: on making it, a file is missing, is no PEM, or key and certificate do not match.
+        OSError: on construction, if a file is missing, is no PEM, or the key does not match.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -30,28 +30,28 @@ class Certificates:
         self._load_into(self.context)
         self._grpc_config = self._new_grpc_config()
         self._stamp = self._stamps()
-        self._told_grpc = True
+        self._grpc_has_latest = True
 
     def refresh(self) -> None:
-        """Reads the files again if they changed; what cannot be read leaves all as it was.
+        """Reads the files again if they changed; unreadable ones leave everything as it was.
 
-        The REST door adds new authorities to the old ones, which go with a restart.
+        REST adds new authorities to the old ones, which a restart removes.
         """
         stamp = self._stamps()
         if stamp == self._stamp:
             return
         try:
             # OpenSSL drops the old key as soon as it has read a certificate of another key, so
-            # that half of a new pair would leave the served context with none.
+            # half of a new pair would leave the context in use without a key.
             self._load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
             self._load_into(self.context)
             self._grpc_config = self._new_grpc_config()
         except OSError as err:
-            _log.error("certificates stay as they were: %s", err)
+            _log.error("certificates were not changed: %s", err)
         else:
             self._stamp = stamp
-            self._told_grpc = False
-            _log.info("certificates read again")
+            self._grpc_has_latest = False
+            _log.info("certificates were read again")
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`."""
@@ -62,10 +62,10 @@ class Certificates:
         )
 
     def _fetch_for_grpc(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC at every handshake; None where nothing is new."""
-        if self._told_grpc:
+        """Called by gRPC at every handshake; None if nothing has changed."""
+        if self._grpc_has_latest:
             return None
-        self._told_grpc = True
+        self._grpc_has_latest = True
         return self._grpc_config
 
     def _load_into(self, context: ssl.SSLContext) -> None:

@@ -1,7 +1,7 @@
 """JSON Web Tokens of an OpenID Connect issuer, verified offline.
 
-The issuer's public keys (JWKS) come from a file or over HTTPS and are fetched again when they are
-old, or when a token names one that is not among them.
+The issuer's public keys (JWKS) come from a file or over HTTPS.  They are fetched again when they
+are old, or when a token names a key that is not among them.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from candor.gateway.access.request_context import MAX_TENANT_CHARS
 MAX_TOKEN_CHARS = 8192
 _MAX_JWKS_BYTES = 1024 * 1024
 _FETCH_SECONDS = 5.0
-_FRESH_SECONDS = 300.0  # a key the issuer withdrew is believed no longer than this
-_REFETCH_SECONDS = 10.0  # between two fetches, however many tokens name keys nobody knows
+_FRESH_SECONDS = 300.0  # a key that the issuer withdrew is trusted no longer than this
+_REFETCH_SECONDS = 10.0  # between two fetches, however many tokens name unknown keys
 _LEEWAY_SECONDS = 30.0  # between the issuer's clock and ours
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _log = logging.getLogger("gateway.tokens")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The keys come from the address in the settings or not at all."""
+    """Redirects are not followed: keys come only from the address in the settings."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -41,7 +41,7 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class BadToken(Exception):
-    """The token proves nothing; the message may be told to the caller."""
+    """The token is not valid; the client may see the message."""
 
 
 class KeySource:
@@ -58,13 +58,13 @@ class KeySource:
         self._fetching = asyncio.Lock()
 
     async def find(self, key_id: str) -> jwt.PyJWK:
-        """Raises: BadToken: the issuer has no such key, or cannot be asked."""
+        """Raises: BadToken: the issuer has no such key, or cannot be reached."""
         if key_id not in self._keys or self._age() > _FRESH_SECONDS:
             await self._fetch()
         if self._age() > _FRESH_SECONDS:
-            raise BadToken("the issuer's keys cannot be had now")
+            raise BadToken("the issuer's keys are not available now")
         if key_id not in self._keys:
-            raise BadToken("key id: not one of the issuer's")
+            raise BadToken("key id: expected one of the issuer's, got another one")
         return self._keys[key_id]
 
     def _age(self) -> float:
@@ -86,7 +86,7 @@ class KeySource:
 def _read_keys(location: str) -> dict[str, jwt.PyJWK]:
     content = _read(location)
     if len(content) > _MAX_JWKS_BYTES:
-        raise ValueError(f"got more than the {_MAX_JWKS_BYTES} bytes allowed")
+        raise ValueError(f"expected at most {_MAX_JWKS_BYTES} bytes, got more")
     found = jwt.PyJWKSet.from_dict(json.loads(content)).keys
     return {key.key_id: key for key in found if key.key_id and key.public_key_use in (None, "sig")}
 
@@ -99,12 +99,13 @@ def _read(location: str) -> bytes:
 
 
 class TokenReader:
-    """Whose token it is, once signature, algorithm, issuer, audience and times are right.
+    """Verifies signature, algorithm, issuer, audience and times of tokens.
 
     Args:
-        algorithms: those allowed, whatever a token says of itself.
-        tenant_claim: names the tenant; the subject where a token has no such claim.
-        scope_claim: scopes, as one text with blanks or a list; others than ours are ignored.
+        algorithms: those accepted, whatever a token declares.
+        tenant_claim: the claim with the tenant; a token without it has its subject as tenant.
+        scope_claim: the claim with the scopes, a list or one text with blanks; scopes of other
+            services are ignored.
     """
 
     def __init__(
@@ -125,13 +126,19 @@ class TokenReader:
         self._scope_claim = scope_claim
 
     async def read(self, token: str) -> Identity:
-        """Raises: BadToken."""
+        """The identity that a token proves.
+
+        Raises:
+            BadToken: the token is not valid.
+        """
         if len(token) > MAX_TOKEN_CHARS:
-            raise BadToken(f"got {len(token)} characters, allowed {MAX_TOKEN_CHARS}")
+            raise BadToken(f"expected at most {MAX_TOKEN_CHARS} characters, got {len(token)}")
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in self._algorithms:
-                raise BadToken(f"algorithm: allowed {', '.join(self._algorithms)}")
+                raise BadToken(
+                    f"algorithm: expected {', '.join(self._algorithms)}, got another one"
+                )
             key = await self._source.find(str(header.get("kid", "")))
             claims = jwt.decode(
                 token,

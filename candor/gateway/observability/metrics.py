@@ -1,7 +1,7 @@
-"""What the gateway counts for Prometheus.
+"""The metrics of the gateway for Prometheus.
 
 Ours begin with `candor_`, units are seconds and RMSE on the [0, 1] pixel scale, and every label
-comes from a set that is known at start: a caller's text never becomes a label.
+comes from a set that is known at start: a client's text never becomes a label.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from candor.gateway.workers.protocol import Role
 from candor.terms import Goal, SearchStatus
 
 OTHER: Final = "other"
-# Those that are about one model, and those that are not; whoever adds a verb names it here.
+# Verbs that concern one model, and those that do not; a new verb has to be added here.
 MODEL_VERBS: Final = (
     "predict",
     "predict_many",
@@ -50,7 +50,7 @@ PLAIN_VERBS: Final = (
     "list_reports",
     "cancel_report",
     "download_report",
-    "refused",  # whatever was asked for: nobody looked
+    "refused",  # rejected before its content was read
 )
 VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
@@ -60,8 +60,8 @@ WORKER_ERRORS: Final = ("died", "unavailable", "fault")
 ShadowVerb = Literal["predict", "explain", "probe"]
 ShadowOutcome = Literal["agree", "disagree", "failed", "skipped"]
 ShadowMeasure = Literal["confidence", "gain", "rmse", "cosine", "radius_ratio"]
-# How long a request of each verb may take, for 99 of 100.  An edge of the histogram lies on each,
-# so that the share within the objective is counted and not interpolated.
+# The duration within which 99 of 100 requests of each verb shall end.  An edge of the histogram
+# lies on each, so that the share within the objective is counted and not interpolated.
 OBJECTIVE_SECONDS: Final[Mapping[str, float]] = {
     "predict": 0.25,
     "explain": 30.0,
@@ -104,12 +104,12 @@ _SHADOW_MEASURES: Final[Mapping[ShadowMeasure, tuple[str, str, tuple[float, ...]
 
 
 class Metrics:
-    """Every measure, in a registry of its own; one object a gateway.
+    """All metrics of one gateway, in a registry of their own.
 
     Args:
-        models: names served, the default first; any other is counted as "other".
-        tenants: names that compute seconds are told apart by, likewise.
-        primaries: what a request without a version counts for, by what it names.
+        models: names of the models, the default first; any other is counted as "other".
+        tenants: tenants whose compute seconds are counted apart; any other counts as "other".
+        primaries: the versioned name that a request without a version counts for.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Metrics:
             "requests", "Requests that ended.", ("verb", "model", "outcome")
         )
         self._request_seconds = self._histogram(
-            "request_seconds", "From arrival to answer.", ("verb", "model"), _REQUEST_EDGES
+            "request_seconds", "From arrival to response.", ("verb", "model"), _REQUEST_EDGES
         )
         self._queue_seconds = self._histogram(
             "queue_seconds", "A search's wait for its first chunk.", ("model",), _REQUEST_EDGES
@@ -148,10 +148,14 @@ class Metrics:
             "searches", "Searches that ended.", ("model", "goal", "status")
         )
         self._partial = self._counter(
-            "partial_searches", "Answers with the best of a search that had not ended.", ("model",)
+            "partial_searches",
+            "Responses with the best of an unfinished search.",
+            ("model",),
         )
         self._cancelled = self._counter(
-            "cancelled_searches", "Searches that ended because nobody waited.", ("model",)
+            "cancelled_searches",
+            "Searches that no client waited for any more.",
+            ("model",),
         )
         self._steps = self._histogram(
             "search_steps", "Steps a search took.", ("model",), _COUNT_EDGES
@@ -169,17 +173,19 @@ class Metrics:
         self._cache = self._counter("cache_requests", "Looks into the cache.", ("model", "result"))
         self._compute = self._counter("compute_seconds", "Computing, by tenant.", ("tenant",))
         self._worker_errors = self._counter(
-            "worker_errors", "Calls to workers without an answer.", ("model", "role", "kind")
+            "worker_errors", "Calls to workers without a response.", ("model", "role", "kind")
         )
         self._shadow = self._counter(
-            "shadow", "Answers compared with another version's.", ("model", "verb", "outcome")
+            "shadow",
+            "Responses compared with another version's.",
+            ("model", "verb", "outcome"),
         )
         self._differences = {
             measure: self._histogram(f"shadow_{name}", text, ("model",), edges)
             for measure, (name, text, edges) in _SHADOW_MEASURES.items()
         }
         self._jobs = self._gauge("report_jobs", "Robustness reports by state.", ("state",))
-        self._ready = self._gauge("ready", "1 where every model just answered.", ())
+        self._ready = self._gauge("ready", "1 if every model passed the last check.", ())
         self._build = Info("candor_build", "This gateway.", registry=self.registry)
         self._model_info = self._gauge(
             "model_info", "1 for the model in service.", ("model", "version", "weights_digest")
@@ -218,21 +224,21 @@ class Metrics:
         self._rmse.labels(name, goal.value).observe(rmse)
 
     def search_cut(self, model: str) -> None:
-        """Of those, one that had steps left."""
+        """One search, counted by `search_ended` too, that had steps left."""
         self._partial.labels(self._model(model)).inc()
 
     def search_cancelled(self, model: str) -> None:
         self._cancelled.labels(self._model(model)).inc()
 
     def set_load(self, model: str, *, active: int, waiting: int, pending_seconds: float) -> None:
-        """What a scheduler has to do now; ``pending_seconds`` is its own estimate."""
+        """The load of a scheduler now; ``pending_seconds`` is its own estimate."""
         name = self._model(model)
         self._active.labels(name).set(active)
         self._waiting.labels(name).set(waiting)
         self._pending.labels(name).set(pending_seconds)
 
     def cache_asked(self, model: str, result: Literal["hit", "shared", "miss"]) -> None:
-        """``shared``: not there yet, but under way for somebody else."""
+        """``shared``: not there yet, but being computed for another request."""
         self._cache.labels(self._model(model), result).inc()
 
     def worker_failed(
@@ -241,15 +247,15 @@ class Metrics:
         self._worker_errors.labels(self._model(model), role, kind).inc()
 
     def computed(self, tenant: str, seconds: float) -> None:
-        """What a search cost whoever ordered it."""
+        """The compute time of a search, for the tenant that requested it."""
         self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
 
     def shadow_ended(self, model: str, verb: ShadowVerb, outcome: ShadowOutcome) -> None:
-        """One answer compared, or not, with that of ``model``, the shadow."""
+        """One response that was, or was not, compared with that of ``model``, the shadow."""
         self._shadow.labels(self._model(model), verb, outcome).inc()
 
     def shadow_differs(self, model: str, measure: ShadowMeasure, value: float) -> None:
-        """One difference between a shadow's answer and the primary's."""
+        """One difference between the response of a shadow and that of the primary."""
         self._differences[measure].labels(self._model(model)).observe(value)
 
     def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
@@ -264,7 +270,7 @@ class Metrics:
         self._build.info({"version": version})
 
     def set_model(self, model: ModelRef) -> None:
-        """The version now in service; the one before it is no longer told."""
+        """The version now in service replaces the one before it."""
         served = versioned(model.name, model.version)
         name = served if served in self._models else self._model(model.name)
         labels = (name, model.version, model.weights_digest)
@@ -326,12 +332,12 @@ class Metrics:
 
 
 def start_exposition(metrics: Metrics, host: str, port: int) -> HTTPServer:
-    """Answer Prometheus at /metrics from a thread; `shutdown` and `server_close` end it.
+    """Serves /metrics from a thread; `shutdown` and `server_close` end it.
 
     Raises:
         OSError: the port is taken.
     """
-    # They would be a second series beside each, which nobody asks for.
+    # They would be a second series beside each, which is not used.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     server, _ = start_http_server(port, host, registry=metrics.registry)
     return server

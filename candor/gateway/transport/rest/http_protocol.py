@@ -1,7 +1,7 @@
-"""HTTP/1.1 whose clients must say what they want in time.
+"""HTTP/1.1 with a time limit for the headers of a request.
 
-Uvicorn waits for the first headers for as long as a connection stands; with enough slow connections
-nobody else gets one.
+Uvicorn waits for the first headers as long as a connection is open; enough slow connections would
+leave none for other clients.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def protocol_with(header_seconds: float) -> type[H11Protocol]:
-    """Closes connections whose headers are not complete after so many seconds."""
+    """A protocol that closes connections whose headers are not complete after so many seconds."""
 
     class HeaderTimeLimit(H11Protocol):
         _timer: asyncio.TimerHandle | None = None

@@ -1,5 +1,5 @@
-// Answers by key and without a reload.  An answer counts as saved once the server has said so;
-// until then it is sent again, which changes nothing where it had arrived.
+// Answers by keyboard and without a reload.  An answer counts as saved once the server confirms it;
+// until then it is sent again, which changes nothing if it had arrived.
 "use strict";
 
 const KEYS = {
@@ -16,7 +16,7 @@ const annotator = element("desk").dataset.annotator;
 const answerForm = element("answer");
 let isBusy = false;
 
-class Refused extends Error {}
+class Rejected extends Error {}
 
 async function call(verb, fields) {
   const response = await fetch(`/v1/annotations:${verb}`, {
@@ -27,7 +27,7 @@ async function call(verb, fields) {
   });
   const body = await response.json();
   if (response.status >= 500) throw new Error(body.error.message);
-  if (!response.ok) throw new Refused(body.error.message);
+  if (!response.ok) throw new Rejected(body.error.message);
   return body;
 }
 
@@ -36,7 +36,7 @@ async function callUntilAnswered(verb, fields, waiting) {
     try {
       return await call(verb, fields);
     } catch (error) {
-      if (error instanceof Refused) throw error;
+      if (error instanceof Rejected) throw error;
       say(waiting, true);
       await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
     }
@@ -48,13 +48,13 @@ function say(text, isWarning = false) {
   element("status").classList.toggle("warning", isWarning);
 }
 
-function showPicture(id, png) {
-  const picture = element(id);
-  picture.src = `data:image/png;base64,${png}`;
-  picture.decode().then(() => {
-    const width = picture.naturalWidth;
-    picture.width = width * Math.max(1, Math.floor(SHOWN_PIXELS / width));
-  }, () => say("A picture cannot be shown.", true));
+function showImage(id, png) {
+  const image = element(id);
+  image.src = `data:image/png;base64,${png}`;
+  image.decode().then(() => {
+    const width = image.naturalWidth;
+    image.width = width * Math.max(1, Math.floor(SHOWN_PIXELS / width));
+  }, () => say("An image cannot be shown.", true));
 }
 
 function show(state) {
@@ -64,8 +64,8 @@ function show(state) {
   if (task !== null) {
     answerForm.elements.candidate.value = task.candidate;
     for (const label of document.querySelectorAll(".label")) label.textContent = task.label;
-    showPicture("original", task.original_png);
-    showPicture("adversarial", task.adversarial_png);
+    showImage("original", task.original_png);
+    showImage("adversarial", task.adversarial_png);
   }
   element("answered").textContent = state.answered;
   element("waiting").textContent = state.waiting;
@@ -81,7 +81,7 @@ async function alone(work) {
   try {
     await work();
   } catch (error) {
-    const state = await callUntilAnswered("next", {}, "The server does not answer. Trying again ...");
+    const state = await callUntilAnswered("next", {}, "The server does not respond. Trying again ...");
     show(state);
     say(error.message, true);
   } finally {
@@ -94,7 +94,7 @@ function answer(verdict) {
   if (element("task").hidden) return;
   alone(async () => {
     const candidate = Number(answerForm.elements.candidate.value);
-    const waiting = "Not saved yet: the server does not answer. Trying again ...";
+    const waiting = "Not saved yet: the server does not respond. Trying again ...";
     show(await callUntilAnswered("answer", { candidate, verdict }, waiting));
     say(`Saved: ${verdict}.`);
   });
@@ -102,7 +102,7 @@ function answer(verdict) {
 
 function undo() {
   if (element("undo").querySelector("button").disabled) return;
-  // Sent once only: sent again it would take back one more.
+  // Sent only once: a second request would take back one more answer.
   alone(async () => {
     show(await call("undo", {}));
     say("Taken back.");

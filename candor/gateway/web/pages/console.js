@@ -1,5 +1,5 @@
-// The console: asks the REST door what any client may ask and draws the answers.  The whole state
-// is in the address after "#", which browsers keep to themselves.
+// The console: calls the REST API like any other client and draws the responses.  The whole state
+// is in the address after "#", which browsers do not send to the server.
 "use strict";
 
 const SWEEP = [0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2];
@@ -7,7 +7,7 @@ const SHOWN_PIXELS = 320;
 const TILE_PIXELS = 96;
 const BUTTON_CLASSES = 10;
 const MAX_TARGETS = 32; // of one request
-const MAX_LINK_CHARS = 60000; // of the picture; longer addresses are cut by some programs
+const MAX_LINK_CHARS = 60000; // of the image; some programs cut longer addresses
 const BLINK_MILLISECONDS = 600;
 const METHODS = {
   explanation: "Adversarial explanation",
@@ -21,14 +21,14 @@ const element = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const png = (base64) => `data:image/png;base64,${base64}`;
 
-const state = { model: "", details: null, picture: null, isSample: false, target: null, answer: null };
+const state = { model: "", details: null, image: null, isSample: false, target: null, response: null };
 const running = new Map();
 
-class Refused extends Error {}
+class Rejected extends Error {}
 
-// --- asking --------------------------------------------------------------------------------------
+// --- requests ------------------------------------------------------------------------------------
 
-// A later call of the same name ends the one before, and with it the work on the server.
+// A later call of the same name aborts the one before, and with it the work on the server.
 function beginning(name) {
   running.get(name)?.abort();
   const controller = new AbortController();
@@ -41,12 +41,12 @@ async function checked(response) {
   const body = await response.json().catch(() => null);
   const error = body?.error ?? { message: `HTTP ${response.status}`, code: "", request_id: "" };
   const retry = error.retry_seconds ? ` Try again in ${error.retry_seconds} s.` : "";
-  throw new Refused(`${error.message}.${retry} (${error.code}, request ${error.request_id})`);
+  throw new Rejected(`${error.message}.${retry} (${error.code}, request ${error.request_id})`);
 }
 
 async function post(path, fields, signal) {
   const form = new FormData();
-  form.append("image", state.picture);
+  form.append("image", state.image);
   form.append("request", JSON.stringify({ model: state.model, ...fields }));
   return checked(await fetch(path, { method: "POST", body: form, signal }));
 }
@@ -67,15 +67,15 @@ async function* events(response) {
   }
 }
 
-// Runs work and says on the page why it failed; an ended call says nothing.
-async function guarded(work) {
+// Runs work and shows on the page why it failed; an aborted call shows nothing.
+async function reportingErrors(work) {
   element("error").textContent = "";
   try {
     await work();
   } catch (error) {
     if (error.name === "AbortError") return;
-    const isOurs = error instanceof Refused;
-    element("error").textContent = isOurs ? error.message : `The service does not answer: ${error.message}.`;
+    const isRejected = error instanceof Rejected;
+    element("error").textContent = isRejected ? error.message : `The service does not respond: ${error.message}.`;
     say("");
   }
 }
@@ -123,8 +123,8 @@ function setRho(value) {
   element("rho-value").textContent = Number(element("rho").value).toFixed(3);
 }
 
-function setPicture(blob, isSample) {
-  state.picture = blob;
+function setImage(blob, isSample) {
+  state.image = blob;
   state.isSample = isSample;
   state.target = null;
   const reader = new FileReader();
@@ -133,10 +133,10 @@ function setPicture(blob, isSample) {
 }
 
 async function sample() {
-  setPicture(await (await checked(await fetch("/pages/sample.png"))).blob(), true);
+  setImage(await (await checked(await fetch("/pages/sample.png"))).blob(), true);
 }
 
-// The address no longer says what is shown.
+// The address no longer describes what is shown.
 function forgetLink() {
   history.replaceState(null, "", location.pathname);
 }
@@ -147,11 +147,11 @@ async function predict() {
   element("prediction").textContent = "";
   running.get("explain")?.abort();
   const signal = beginning("predict");
-  say("Looking ...");
-  const answer = await (await post("/v1/predict", { top_k: listedClasses() }, signal)).json();
-  const [first] = answer.predictions;
-  element("prediction").textContent = `The model says ${first.name}, ${percent(first.confidence)}.`;
-  element("classes").replaceChildren(...answer.predictions.map(classButton));
+  say("Predicting ...");
+  const response = await (await post("/v1/predict", { top_k: listedClasses() }, signal)).json();
+  const [first] = response.predictions;
+  element("prediction").textContent = `The model predicts ${first.name}, ${percent(first.confidence)}.`;
+  element("classes").replaceChildren(...response.predictions.map(classButton));
   say("");
 }
 
@@ -168,7 +168,7 @@ function classButton({ index, name, confidence }) {
 function choose(index) {
   state.target = index;
   element("other").value = index;
-  guarded(explain);
+  reportingErrors(explain);
 }
 
 // --- the explanation -----------------------------------------------------------------------------
@@ -184,59 +184,59 @@ async function explain() {
   for await (const { name, data } of events(response)) {
     if (name === "progress") showProgress(data);
     else if (name === "result") await show(data);
-    else throw new Refused(`${data.error.message} (${data.error.code}, request ${data.error.request_id})`);
+    else throw new Rejected(`${data.error.message} (${data.error.code}, request ${data.error.request_id})`);
   }
 }
 
 function showProgress({ step, step_count, best_confidence, queue_position, preview_png }) {
-  if (queue_position > 0) return say(`Place ${queue_position} in line`, 0);
+  if (queue_position > 0) return say(`Position ${queue_position} in the queue`, 0);
   const so_far = best_confidence === null ? "" : `, ${className(state.target)} ${percent(best_confidence)} so far`;
   say(`Step ${step} of ${step_count}${so_far}`, step / step_count);
   if (preview_png) element("picture").src = png(preview_png);
 }
 
-async function show(answer) {
-  state.answer = answer;
-  const [found] = answer.explanations;
+async function show(response) {
+  state.response = response;
+  const [found] = response.explanations;
   const sign = found.direction === "for" ? "more" : "less";
   element("result-title").textContent = `What makes it ${sign} ${found.target.name}`;
-  element("before").src = png(answer.input_png);
+  element("before").src = png(response.input_png);
   element("after").src = png(found.image_png);
-  element("picture").src = png(answer.input_png);
+  element("picture").src = png(response.input_png);
   await Promise.all(["before", "after"].map((id) => element(id).decode()));
   magnify(element("before"), SHOWN_PIXELS);
   magnify(element("after"), SHOWN_PIXELS);
   drawDifference(element("before"), element("after"));
-  showBars(answer.predictions_before, found);
-  element("numbers").textContent = told(answer, found);
+  showBars(response.predictions_before, found);
+  element("numbers").textContent = summary(response, found);
   element("result").hidden = false;
   say(found.status === "found" ? "Done." : `Nothing found that makes it ${sign} ${found.target.name}.`);
-  await offer(answer);
+  await offer(response);
   for (const id of ["sweep", "grid", "compare"]) refresh(id);
 }
 
-function told(answer, found) {
+function summary(response, found) {
   const parts = [
     `${found.target.name} ${percent(found.confidence_before)} \u2192 ${percent(found.confidence_after)}`,
     `RMSE ${found.rmse.toFixed(4)} of ${found.rho}`,
-    `now says ${found.predicted_after.name} ${percent(found.predicted_after.confidence)}`,
+    `now predicted: ${found.predicted_after.name} ${percent(found.predicted_after.confidence)}`,
     `${found.steps} steps of solver ${found.solver}${found.from_cache ? ", from the cache" : ""}`,
-    `${answer.model.name} version ${answer.model.version}`,
+    `${response.model.name} version ${response.model.version}`,
   ];
   return parts.join(" \u00b7 ");
 }
 
-// Whole multiples keep the picture crisp.
-function magnify(picture, pixels) {
-  const factor = Math.max(1, Math.floor(pixels / picture.naturalWidth));
-  picture.width = picture.naturalWidth * factor;
-  picture.height = picture.naturalHeight * factor;
+// Whole multiples keep the image crisp.
+function magnify(image, pixels) {
+  const factor = Math.max(1, Math.floor(pixels / image.naturalWidth));
+  image.width = image.naturalWidth * factor;
+  image.height = image.naturalHeight * factor;
 }
 
-function pixelsOf(picture) {
-  const canvas = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
+function pixelsOf(image) {
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
   const context = canvas.getContext("2d");
-  context.drawImage(picture, 0, 0);
+  context.drawImage(image, 0, 0);
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
@@ -283,7 +283,7 @@ function cell(kind, ...contents) {
 }
 
 function barCell(share, kind) {
-  if (share === undefined) return cell("td", "below the others");
+  if (share === undefined) return cell("td", "below the classes shown");
   const bar = cell("div");
   bar.className = `bar ${kind}`;
   bar.style.width = `${100 * share}%`;
@@ -295,8 +295,8 @@ function barCell(share, kind) {
 const DRAWERS = { sweep: drawSweep, grid: drawGrid, compare: drawCompare };
 
 function refresh(id) {
-  if (!element(id).open || state.answer === null) return;
-  guarded(async () => {
+  if (!element(id).open || state.response === null) return;
+  reportingErrors(async () => {
     element(id).setAttribute("aria-busy", "true");
     try {
       await DRAWERS[id](beginning(id));
@@ -307,29 +307,29 @@ function refresh(id) {
 }
 
 async function drawSweep(signal) {
-  const answer = await (await post("/v1/explain", question([state.target], SWEEP), signal)).json();
-  fillStrip("sweep", answer.explanations, (found) => [`rho ${found.rho}:`, () => setRho(found.rho)]);
+  const response = await (await post("/v1/explain", question([state.target], SWEEP), signal)).json();
+  fillStrip("sweep", response.explanations, (found) => [`rho ${found.rho}:`, () => setRho(found.rho)]);
 }
 
 async function drawGrid(signal) {
-  const ranked = state.answer.predictions_before.map((one) => one.index);
+  const ranked = state.response.predictions_before.map((one) => one.index);
   const classes = state.details.classes;
   const targets = classes.length <= MAX_TARGETS ? [...classes.keys()] : ranked;
-  const answer = await (await post("/v1/explain", question(targets), signal)).json();
-  fillStrip("grid", answer.explanations, (found) => [found.target.name, () => { state.target = found.target.index; }]);
+  const response = await (await post("/v1/explain", question(targets), signal)).json();
+  fillStrip("grid", response.explanations, (found) => [found.target.name, () => { state.target = found.target.index; }]);
 }
 
 function fillStrip(id, explanations, entry) {
   element(id).querySelector(".strip").replaceChildren(...explanations.map((found) => {
     const [title, select] = entry(found);
-    const picture = new Image();
-    picture.alt = "";
-    picture.onload = () => magnify(picture, TILE_PIXELS);
-    picture.src = png(found.image_png);
-    const button = cell("button", picture, `${title} ${percent(found.confidence_after)}`);
+    const image = new Image();
+    image.alt = "";
+    image.onload = () => magnify(image, TILE_PIXELS);
+    image.src = png(found.image_png);
+    const button = cell("button", image, `${title} ${percent(found.confidence_after)}`);
     button.addEventListener("click", () => {
       select();
-      guarded(explain);
+      reportingErrors(explain);
     });
     return button;
   }));
@@ -337,24 +337,24 @@ function fillStrip(id, explanations, entry) {
 
 async function drawCompare(signal) {
   const fields = { target: { index: state.target }, rho: rho(), solver: solver() };
-  say("Asking every method ...");
-  const answer = await (await post("/v1/compare", fields, signal)).json();
+  say("Computing every method ...");
+  const response = await (await post("/v1/compare", fields, signal)).json();
   say("");
-  const moved = answer.perturbation;
-  const { name } = answer.explanation.target;
-  element("chance").textContent = percent(answer.top_share);
+  const moved = response.perturbation;
+  const { name } = response.explanation.target;
+  element("chance").textContent = percent(response.top_share);
   element("moved").textContent = `of RMSE ${moved.rmse.toFixed(4)}
     (${name} ${percent(moved.confidence_before)} \u2192 ${percent(moved.confidence_after)})`;
-  element("compare").querySelector("tbody").replaceChildren(...answer.methods.map((one) => {
+  element("compare").querySelector("tbody").replaceChildren(...response.methods.map((one) => {
     const title = METHODS[one.method] ?? one.method;
     const row = cell("tr", cell("th", title));
     row.firstChild.scope = "row";
     for (const [base64, when] of [[one.overlay_png, "before"], [one.perturbed_overlay_png, "after"]]) {
-      const picture = new Image();
-      picture.alt = `${title} ${when} the change`;
-      picture.onload = () => magnify(picture, TILE_PIXELS);
-      picture.src = png(base64);
-      row.append(cell("td", picture));
+      const image = new Image();
+      image.alt = `${title} ${when} the change`;
+      image.onload = () => magnify(image, TILE_PIXELS);
+      image.src = png(base64);
+      row.append(cell("td", image));
     }
     row.append(cell("td", percent(one.energy_share)));
     row.append(cell("td", one.rank_correlation.toFixed(2)), cell("td", one.cosine.toFixed(2)));
@@ -364,12 +364,12 @@ async function drawCompare(signal) {
 
 // --- link, downloads, lines ----------------------------------------------------------------------
 
-async function offer(answer) {
-  const [found] = answer.explanations;
-  element("save-input").href = png(answer.input_png);
+async function offer(response) {
+  const [found] = response.explanations;
+  element("save-input").href = png(response.input_png);
   element("save-explanation").href = png(found.image_png);
   element("save-difference").href = element("difference").toDataURL("image/png");
-  const json = new Blob([JSON.stringify(answer, null, 2)], { type: "application/json" });
+  const json = new Blob([JSON.stringify(response, null, 2)], { type: "application/json" });
   URL.revokeObjectURL(element("save-json").href);
   element("save-json").href = URL.createObjectURL(json);
   showLines(found);
@@ -377,11 +377,11 @@ async function offer(answer) {
     model: state.model, target: found.target.index, rho: found.rho,
     direction: found.direction, solver: found.solver,
   });
-  const isLong = answer.input_png.length > MAX_LINK_CHARS;
+  const isLong = response.input_png.length > MAX_LINK_CHARS;
   if (state.isSample) link.set("picture", "sample");
-  else if (!isLong) link.set("picture", answer.input_png.replaceAll("+", "-").replaceAll("/", "_"));
+  else if (!isLong) link.set("picture", response.input_png.replaceAll("+", "-").replaceAll("/", "_"));
   element("link").disabled = isLong && !state.isSample;
-  element("link").textContent = element("link").disabled ? "Picture too large for a link" : "Copy link";
+  element("link").textContent = element("link").disabled ? "Image too large for a link" : "Copy link";
   history.replaceState(null, "", `#${link}`);
 }
 
@@ -416,20 +416,20 @@ function grpcAddress() {
   return `${location.hostname}:${element("console").dataset.grpcPort}`;
 }
 
-// Browsers offer the clipboard over HTTPS and on this machine only.
+// Browsers offer the clipboard only over HTTPS and on the local machine.
 async function copy(text, button, label) {
   const isCopied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
-  button.textContent = isCopied ? "Copied" : "Please copy by hand";
+  button.textContent = isCopied ? "Copied" : "Please copy it yourself";
   setTimeout(() => { button.textContent = label; }, 1500);
 }
 
-// What the address says, else the sample with the default model.
+// The state in the address, or the sample with the default model.
 async function restore() {
   const link = new URLSearchParams(location.hash.slice(1));
   await chooseModel(link.get("model") ?? element("model").value);
   const encoded = link.get("picture");
   if (encoded === null || encoded === "sample") await sample();
-  else setPicture(pictureOf(encoded), false);
+  else setImage(imageOf(encoded), false);
   await predict();
   if (!link.has("target")) return;
   setRho(Number(link.get("rho")));
@@ -440,18 +440,18 @@ async function restore() {
   await explain();
 }
 
-function pictureOf(encoded) {
+function imageOf(encoded) {
   const bytes = atob(encoded.replaceAll("-", "+").replaceAll("_", "/"));
   return new Blob([Uint8Array.from(bytes, (one) => one.charCodeAt(0))], { type: "image/png" });
 }
 
-// --- hands ---------------------------------------------------------------------------------------
+// --- input ---------------------------------------------------------------------------------------
 
 function take(files) {
   if (files.length === 0) return;
   forgetLink();
-  setPicture(files[0], false);
-  guarded(predict);
+  setImage(files[0], false);
+  reportingErrors(predict);
 }
 
 function setBlinking(isOn) {
@@ -473,12 +473,12 @@ function listen() {
     });
   }
   document.addEventListener("paste", (event) => take(event.clipboardData.files));
-  element("sample").addEventListener("click", () => guarded(async () => {
+  element("sample").addEventListener("click", () => reportingErrors(async () => {
     forgetLink();
     await sample();
     await predict();
   }));
-  element("model").addEventListener("change", () => guarded(async () => {
+  element("model").addEventListener("change", () => reportingErrors(async () => {
     const kept = state.target;
     await chooseModel(element("model").value);
     await predict();
@@ -488,7 +488,7 @@ function listen() {
   element("other").addEventListener("change", () => choose(Number(element("other").value)));
   element("rho").addEventListener("input", () => setRho(rho()));
   for (const changed of [element("rho"), element("solver"), ...document.querySelectorAll("input[name=direction]")]) {
-    changed.addEventListener("change", () => guarded(explain));
+    changed.addEventListener("change", () => reportingErrors(explain));
   }
   element("reveal").addEventListener("input", () => {
     element("after").style.clipPath = `inset(0 ${100 - Number(element("reveal").value)}% 0 0)`;
@@ -501,8 +501,8 @@ function listen() {
   for (const button of document.querySelectorAll("button.copy")) {
     button.addEventListener("click", () => copy(element(button.dataset.line).textContent, button, "Copy"));
   }
-  window.addEventListener("hashchange", () => guarded(restore));
+  window.addEventListener("hashchange", () => reportingErrors(restore));
 }
 
 listen();
-if (element("model").options.length > 0) guarded(restore);
+if (element("model").options.length > 0) reportingErrors(restore);
