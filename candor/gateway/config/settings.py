@@ -45,8 +45,9 @@ class Settings(BaseSettings):
     torchserve_address: str = "127.0.0.1:7070"
     """host:port of TorchServe's gRPC inference API; on loopback, as it has no access control."""
     models: Annotated[tuple[ServedName, ...], Field(min_length=1)]
-    """Models to serve, ``NAME`` or, for a model with several versions, ``NAME@VERSION`` each; the first
-    one is the default.  The first of several versions is the primary, unless a route names one."""
+    """Models to serve, ``NAME`` or, for a model with several versions, ``NAME@VERSION`` each; the
+    first one is the default.  The first of several versions is the primary, unless a route names
+    one."""
     routes: dict[str, Route] = Field(default_factory=dict)
     """For each model the version that is the primary, the canary and the shadow, as JSON."""
 
