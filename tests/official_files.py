@@ -107,7 +107,7 @@ def annotation(**values: Any) -> dict[str, Any]:
 
 
 def film(path: Path, pixels: np.ndarray | None = None) -> Path:
-    """A radiograph; without ``pixels`` (2048, 2048) all of it is 0 and takes no room on disk."""
+    """A radiograph of ``pixels`` (2048, 2048), or of zeros in a file without blocks on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if pixels is not None:
         path.write_bytes(pixels.astype(">u2").tobytes())
@@ -145,7 +145,7 @@ def folder(root: Path, splits: tuple[str, ...] = ("train", "test"), count: int =
 
 
 def hostile_pickle(path: Path) -> bytes:
-    """Would make the file ``path`` if anything it names ran."""
+    """A pickle that would create the file ``path`` if anything that it names were run."""
 
     class Hostile:
         def __reduce__(self) -> Any:

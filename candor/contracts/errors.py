@@ -1,4 +1,4 @@
-"""Errors of the service, free of any transport."""
+"""Errors of the service, independent of the transport."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
+    """What kind of error it is; `candor.rpc.status` maps each to gRPC and to HTTP."""
+
     INVALID_INPUT = "INVALID_INPUT"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
@@ -22,20 +24,25 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One bad field: dotted path, and what was got and what is allowed."""
+    """One invalid field of a request.
+
+    Attributes:
+        field: dotted path of the field.
+        description: what was expected and what was got.
+    """
 
     field: str
     description: str
 
 
 class ServiceError(Exception):
-    """What a caller is told.  Adapters turn it into a gRPC status or an HTTP answer.
+    """An error that is reported to the client, as a gRPC status or as an HTTP response.
 
     Attributes:
-        code: see `ErrorCode`.
-        message: for people; names field, value and allowed range where there is one.
-        violations: every bad field of the request.
-        retry_seconds: when a retry may help, after how long; None where it will not.
+        code: kind of the error.
+        message: text for people; it names field, value and permitted range where there is one.
+        violations: every invalid field of the request.
+        retry_seconds: seconds after which a retry can help; None if it cannot.
     """
 
     def __init__(
@@ -54,6 +61,6 @@ class ServiceError(Exception):
 
 
 def invalid_input(violations: Sequence[FieldViolation]) -> ServiceError:
-    """INVALID_INPUT that lists every bad field."""
+    """An INVALID_INPUT error that lists every invalid field."""
     message = "; ".join(f"{item.field}: {item.description}" for item in violations)
     return ServiceError(ErrorCode.INVALID_INPUT, message, violations=violations)

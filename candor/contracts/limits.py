@@ -1,11 +1,11 @@
-"""Limits and defaults of the public contract, each once."""
+"""Limits and defaults of the public contract, each in one place."""
 
 from candor import terms
 
 MAX_ENCODED_BYTES = 8 * 1024 * 1024  # one encoded image
 MAX_PIXELS = 16_777_216  # of an encoded image, before resizing
-MAX_JPEG_SCANS = 64  # a progressive image has about 10; each costs a pass over all pixels
-MAX_IMAGE_READS = 50_000  # of a decoder while it reads one image; a large PNG needs about 4,000
+MAX_JPEG_SCANS = 64  # a progressive image has about 10; each is a pass over all pixels
+MAX_IMAGE_READS = 50_000  # reads and parts of one image; a large PNG needs about 4,000 reads
 MAX_BODY_BYTES = 16 * 1024 * 1024  # one request on the wire
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 

@@ -1,22 +1,22 @@
-"""What the gateway asks of a worker and what it answers.
+"""Messages between the gateway and a worker.
 
-One call carries a list (`wire.pack_list`) of items and returns as many answers in the same order.
-Every item and every answer is one `wire.pack` message whose ``meta`` is one of the models below;
-an item that cannot be read is answered by an `ItemError` and harms no other.  The calls are::
+One call carries a list (`wire.pack_list`) of items and returns as many responses in the same order.
+Every item and every response is one `wire.pack` message whose ``meta`` is one of the models below;
+the response to an item that cannot be read is an `ItemError`, and no other item is affected.  The
+calls are::
 
     predict call   item: PredictItem + array image (C, H, W) float32
-                   answer: PredictAnswer + array logits (V,) float32
-    describe call  item: DescribeItem; answer: DescribeAnswer (any worker answers it)
-    search call    item: SearchItem + array image (C, H, W) float32, and for a search that goes on
-                   exactly the arrays of the last SearchProgress
-                   answer while it runs: SearchProgress + what changes of the state, opaque to the
-                   gateway but for best (C, H, W) float32, the best so far, which it may show
-                   answer when it ends: SearchEnd + arrays image (C, H, W) float32,
+                   response: PredictAnswer + array logits (V,) float32
+    describe call  item: DescribeItem; response: DescribeAnswer (every worker supports it)
+    search call    item: SearchItem + array image (C, H, W) float32, and for a search that
+                   continues exactly the arrays of the last SearchProgress
+                   response while it runs: SearchProgress + the changing part of the state, opaque
+                   to the gateway except for best (C, H, W) float32, the best image so far
+                   response when it ends: SearchEnd + arrays image (C, H, W) float32,
                    logits_before and logits_after (V,) float32
     compare call   item: CompareItem + arrays image, perturbed, explanation and
                    perturbed_explanation (C, H, W) float32, the explanations of the first two
-                   answer: CompareAnswer + arrays saliency and perturbed_saliency (H, W)
-                   float32
+                   response: CompareAnswer + arrays saliency and perturbed_saliency (H, W) float32
 """
 
 from typing import Annotated, Literal
@@ -35,23 +35,30 @@ class _Meta(BaseModel):
 
 
 class PredictItem(_Meta):
+    """Asks for the logits of an image."""
+
     kind: Literal["predict"] = "predict"
 
 
 class DescribeItem(_Meta):
+    """Asks for the card of the worker's model."""
+
     kind: Literal["describe"] = "describe"
 
 
 class SearchItem(_Meta):
-    """One search and how far to take it in this call.
+    """One search, and how far to continue it in this call.
 
     Attributes:
-        target: class index: the label (attack, BTR, confident) or the class explained.
-        rho: RMSE an explanation may reach; ignored by the other goals.
-        step_count: steps of the whole search.
-        step: steps done so far; 0 begins the search.
-        chunk_steps: steps to take now; fewer if the search ends first.  0 ends the search where it
-            is, with the best it has, verified like any other end.
+        goal: what the search looks for.
+        target: class index of the label (attack, BTR, confident) or of the explained class.
+        rho: largest RMSE of an explanation, (0, 1]; the other goals ignore it.
+        step_count: steps of the whole search, [1, 2000].
+        seed: seed of the search.
+        solver: "paper" or "fast".
+        step: steps done so far; 0 starts the search.
+        chunk_steps: steps to take in this call; fewer if the search ends first.  0 ends the search
+            with its best result so far, verified like every other.
     """
 
     kind: Literal["search"] = "search"
@@ -69,11 +76,12 @@ COMPARED_ARRAYS = ("image", "perturbed", "explanation", "perturbed_explanation")
 
 
 class CompareItem(_Meta):
-    """One method's saliency of an image and of its perturbed twin, held against explanations.
+    """Asks for the saliency of an image and of its perturbed copy by one method.
 
     Attributes:
-        target: class index the saliency is of.
-        seed: of what the method draws.
+        method: the saliency method.
+        target: index of the class that the saliency belongs to.
+        seed: seed of the method's random numbers.
     """
 
     kind: Literal["compare"] = "compare"
@@ -83,20 +91,25 @@ class CompareItem(_Meta):
 
 
 class PredictAnswer(_Meta):
+    """Accompanies the logits."""
+
     kind: Literal["predict_answer"] = "predict_answer"
 
 
 class DescribeAnswer(_Meta):
+    """The card of the worker's model."""
+
     kind: Literal["describe_answer"] = "describe_answer"
     card: ModelCard
 
 
 class SearchProgress(_Meta):
-    """A running search: ``step`` done so far, and the best of it.
+    """A running search and its best result so far.
 
     Attributes:
-        best_rmse: of the best perturbation so far; None before there is one.
-        best_confidence: the target's confidence there.
+        step: steps done so far.
+        best_rmse: RMSE of the best image so far; None before there is one.
+        best_confidence: the target's confidence on it; None before there is one.
     """
 
     kind: Literal["search_progress"] = "search_progress"
@@ -109,8 +122,11 @@ class SearchEnd(_Meta):
     """A finished search, verified in float32.
 
     Attributes:
-        rmse: of array ``image``; at most rho for an explanation, 0 when already wrong.
-        lower_bound: only when unresolved, the largest RMSE visited without reaching the goal.
+        status: how the search ended.
+        rmse: RMSE of array ``image``; at most rho for an explanation, 0 if already wrong.
+        lower_bound: largest RMSE visited without reaching the goal; None unless unresolved.
+        steps: steps taken.
+        solver: "paper" or "fast".
     """
 
     kind: Literal["search_end"] = "search_end"
@@ -122,11 +138,13 @@ class SearchEnd(_Meta):
 
 
 class CompareAnswer(_Meta):
-    """What is said of a saliency; see `candor.explainers.overlap`.
+    """How a saliency compares with the explanation; see `candor.explainers.overlap`.
 
     Attributes:
-        energy_share: of the explanation's squared change, inside the top ``top_share`` pixels.
-        rank_correlation, cosine: between the two saliencies.
+        top_share: share of the pixels that forms the salient region.
+        energy_share: share of the explanation's squared change inside the salient region.
+        rank_correlation: Spearman's, between the saliencies of the image and its perturbed copy.
+        cosine: cosine of the angle between them.
     """
 
     kind: Literal["compare_answer"] = "compare_answer"
@@ -137,7 +155,13 @@ class CompareAnswer(_Meta):
 
 
 class ItemError(_Meta):
-    """Item that could not be served; ``message`` says what ``field`` got and what is allowed."""
+    """An item that could not be computed.
+
+    Attributes:
+        field: the array or field that is wrong.
+        message: what was expected and what was got.
+        is_internal: whether the fault is the worker's.
+    """
 
     kind: Literal["error"] = "error"
     field: str

@@ -1,8 +1,8 @@
-"""Between protobuf messages and plain mappings of the same field names.
+"""Conversion between protobuf messages and plain mappings of the same field names.
 
-proto3 cannot tell a zero from an unset field, so a zero means "default" and is left out on the way
-in; entries of lists, members of a oneof and `optional` fields do show whether they were set.
-Enum values travel as the lower-case end of their name: ``GOAL_BTR`` is ``btr``.
+proto3 cannot tell a zero from an unset field, so a zero means "default" and is left out of a
+request; entries of lists, members of a oneof and `optional` fields do show whether they were set.
+An enum value becomes the lower-case end of its name: ``GOAL_BTR`` is ``btr``.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 
 def given_fields(message: Message) -> dict[str, Any]:
-    """What the sender set: a request as a mapping."""
+    """The fields that the sender set: a request as a mapping."""
     return {field.name: _given(field, value) for field, value in message.ListFields()}
 
 
 def all_fields(message: Message) -> dict[str, Any]:
-    """Every field, zeros too, None where unset: an answer as a mapping."""
+    """Every field, zeros included, None where unset: a response as a mapping."""
     return {field.name: _complete(message, field) for field in message.DESCRIPTOR.fields}
 
 
 def to_message(values: Mapping[str, Any], message: MessageT) -> MessageT:
-    """``message`` filled in from a mapping; None and names it does not know are left out."""
+    """Fills ``message`` from a mapping and returns it; None and unknown names are left out."""
     for field in message.DESCRIPTOR.fields:
         value = values.get(field.name)
         if value is not None:
@@ -61,7 +61,7 @@ def _enum_prefix(kind: EnumDescriptor) -> str:
 
 
 def _enum_name(kind: EnumDescriptor, number: int) -> str:
-    """A number from a newer client has no name here; it stays a number and is refused later."""
+    """A number from a newer client has no name; it stays a number and is rejected later."""
     known = kind.values_by_number.get(number)
     return known.name.removeprefix(_enum_prefix(kind)).lower() if known else str(number)
 

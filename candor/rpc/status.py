@@ -1,4 +1,4 @@
-"""Error codes in the words of gRPC and HTTP."""
+"""Error codes as gRPC status codes and HTTP status codes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ _MAX_VIOLATION_BYTES = 3000
 
 
 def to_rpc_status(error: ServiceError, request_id: str) -> status_pb2.Status:
-    """The google.rpc.Status that tells a gRPC caller all of ``error``."""
+    """The google.rpc.Status that carries all of ``error`` to a gRPC client."""
     status = status_pb2.Status(code=GRPC_CODES[error.code].value[0], message=short_message(error))
     for detail in _details(error, request_id):
         packed = any_pb2.Any()
@@ -59,6 +59,7 @@ def to_rpc_status(error: ServiceError, request_id: str) -> status_pb2.Status:
 
 
 def short_message(error: ServiceError) -> str:
+    """The message, cut to what fits into trailing metadata."""
     if len(error.message) <= _MAX_MESSAGE_CHARS:
         return error.message
     return error.message[: _MAX_MESSAGE_CHARS - 3] + "..."
@@ -96,7 +97,7 @@ def _quota_failure(violations: Sequence[FieldViolation]) -> error_details_pb2.Qu
 
 
 def from_rpc_status(code: StatusCode, message: str, details: bytes | None) -> ServiceError:
-    """The error a gRPC answer stands for; what only the transport knew is named by its code."""
+    """The error that a gRPC status represents; without details its code alone decides."""
     status = status_pb2.Status.FromString(details) if details else status_pb2.Status()
     info = _detail(status, error_details_pb2.ErrorInfo())
     retry = _detail(status, error_details_pb2.RetryInfo())
@@ -122,12 +123,12 @@ def _detail(status: status_pb2.Status, kind: Any) -> Any:
 
 
 def _code_of(code: StatusCode) -> ErrorCode:
-    """The first that has this gRPC code: the others are only ever said by ourselves."""
+    """The first error code with this gRPC code; only the service itself sends the others."""
     return next((ours for ours, known in GRPC_CODES.items() if known is code), ErrorCode.INTERNAL)
 
 
 def to_json_body(error: ServiceError, request_id: str) -> dict[str, Any]:
-    """The REST error body."""
+    """The body of a REST error response."""
     violations = [{"field": v.field, "description": v.description} for v in error.violations]
     return {
         "error": {
@@ -141,7 +142,7 @@ def to_json_body(error: ServiceError, request_id: str) -> dict[str, Any]:
 
 
 def retry_after(error: ServiceError) -> dict[str, str]:
-    """The Retry-After header, whole seconds rounded up, where a retry makes sense."""
+    """The Retry-After header in whole seconds, rounded up; empty if a retry cannot help."""
     if error.retry_seconds is None:
         return {}
     return {"retry-after": str(math.ceil(error.retry_seconds))}

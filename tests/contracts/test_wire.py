@@ -144,5 +144,5 @@ def test_cut_list_is_rejected(messages, data):
     "lengths", [[-1], [2**62], [1, 5], [2, -4, 4], [2, 2**62, 2**62], [1, 2**63 - 1]]
 )
 def test_list_whose_lengths_do_not_add_up_is_rejected(lengths):
-    with pytest.raises(WireError, match="^list: got"):
+    with pytest.raises(WireError, match="^list: expected"):
         unpack_list(np.array(lengths, "<i8").tobytes())

@@ -1,6 +1,5 @@
 """Requests in a steady stream, every answer looked at."""
 
-import io
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from PIL import Image
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
+from candor.images.encode import png_of
 
 EXPLAINING, PREDICTING = 4, 2  # callers, each with one request at a time
 STEPS = 25
@@ -36,9 +36,7 @@ class Answer:
 def picture(seed: int) -> api.ImageInput:
     """A PNG of 32 x 32 pixels, the same for the same seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return api.ImageInput(encoded=buffer.getvalue())
+    return api.ImageInput(encoded=png_of(Image.fromarray(pixels)))
 
 
 def explain_request(seed: int, model: str = "", steps: int = STEPS) -> api.ExplainRequest:

@@ -4,7 +4,6 @@ Each image is explained for its runner-up class: what would the image need to be
 """
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,6 @@ from typing import Literal
 
 import torch
 from captum.metrics import infidelity, sensitivity_max
-from PIL import Image
 from torch import Tensor, nn
 
 from candor.audit.ledger import Row
@@ -23,6 +21,7 @@ from candor.audit.sections.summary import Evidence, share
 from candor.audit.stages import Batch, Subject
 from candor.explainers.overlap import energy_share, rank_correlation
 from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
+from candor.images.encode import encode_png
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.terms import DEFAULT_SOLVER, Goal
@@ -230,12 +229,7 @@ def _examples(
 
 def _image(image: Tensor) -> str:
     """PNG data URI of (C, H, W) in [0, 1]; one channel is drawn grey."""
-    pixels = (image.clamp(0.0, 1.0) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    if pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(encode_png(image.cpu().numpy())).decode()
 
 
 def _difference(delta: Tensor) -> str:

@@ -1,8 +1,8 @@
 """The image the console begins with, drawn here."""
 
-import io
-
 from PIL import Image, ImageDraw
+
+from candor.images.encode import png_of
 
 _EDGE = 256
 
@@ -22,9 +22,7 @@ def sample_png() -> bytes:
     draw.polygon([(26, 140), (234, 140), (214, 186), (52, 186)], fill=(44, 48, 60))
     draw.polygon([(44, 172), (222, 172), (214, 186), (52, 186)], fill=(142, 40, 36))
     draw.line([(48, 140), (48, 84)], fill=(70, 70, 74), width=4)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png_of(image)
 
 
 def _backdrop(row: int) -> tuple[int, int, int]:
