@@ -24,7 +24,7 @@ class JobProgress:
         self._last: ReportProgress | None = None
 
     def report_waiting(self) -> None:
-        """The job stands still until there is space on the disk."""
+        """Report that the job waits for space on the disk."""
         last = self._last or ReportProgress(
             fraction=0.0,
             stage="",

@@ -54,7 +54,7 @@ class Worker:
             try:
                 leased = self.queue.lease()
                 if leased is not None:
-                    self._do(leased)
+                    self._run_job(leased)
                     continue
                 if until_idle:
                     return
@@ -65,8 +65,8 @@ class Worker:
                 _log.exception("the store does not answer")
             self.stopping.wait(_POLL_SECONDS)
 
-    def _do(self, leased: LeasedReport) -> None:
-        _log.info("%s: begun", leased.name)
+    def _run_job(self, leased: LeasedReport) -> None:
+        _log.info("%s: started", leased.name)
         started = time.monotonic()
         lease = Lease(self.queue, leased, self.lease_seconds, self.stopping)
         try:
@@ -79,7 +79,7 @@ class Worker:
             _log.warning("%s: %s", leased.name, err)
             self.queue.release(leased)
             self.stopping.wait(_POLL_SECONDS)
-        except Exception as err:  # a job may fail in any way, a worker must not
+        except Exception as err:  # no failure of a job may end the worker
             _log.exception("%s: failed", leased.name)
             self.queue.fail(leased, failure_reason(err, leased.name))
         else:
@@ -97,7 +97,7 @@ class Worker:
         out, request = self.reports / leased.public_id, leased.request
         other = self._compared(request)
         prepared = prepare(self._audit_request(request))
-        _start_anew_where_plan_differs(out, prepared, leased.name)
+        _delete_where_plan_differs(out, prepared, leased.name)
         progress = JobProgress(request.image_count, lease.report)
         while True:
             try:
@@ -105,7 +105,7 @@ class Worker:
                     compute(prepared, out, shard=Shard(), report=progress.report)
                 return report_result(finish(out, self.key, other), out)
             except DiskFull as err:
-                _log.warning("%s: %s; goes on when there is some", leased.name, err)
+                _log.warning("%s: %s; continues when there is some", leased.name, err)
                 progress.report_waiting()
                 self._wait_for_space(lease)
 
@@ -190,12 +190,12 @@ def _has_space(folder: Path) -> bool:
     return True
 
 
-def _start_anew_where_plan_differs(out: Path, prepared: PreparedAudit, name: str) -> None:
-    """After an update of code or weights a job begun before it would be half of each."""
+def _delete_where_plan_differs(out: Path, prepared: PreparedAudit, name: str) -> None:
+    """Delete what another version of code, model or data computed, which would not fit."""
     try:
         is_same = read_plan(out).digest == prepared.plan.digest
     except AuditError:
         is_same = False
     if not is_same and out.exists():
-        _log.warning("%s: begun by another plan (code, model or data); starts anew", name)
+        _log.warning("%s: started under another plan (code, model or data); starts again", name)
         shutil.rmtree(out)

@@ -1,6 +1,6 @@
 """The whole service on this machine: TorchServe on loopback and the gateway in front of it.
 
-Talks to both only as processes and over HTTP.
+The two are processes of their own, seen only over HTTP.
 """
 
 import json
@@ -40,7 +40,7 @@ class Stack:
     """A running service; a context manager that leaves nothing behind.
 
     Raises:
-        StackError: on entering, with the tail of the log of whichever process failed.
+        StackError: on entering, with the last lines of the log of the process that failed.
         ArchiveError: on entering, when a model folder cannot be served.
     """
 
@@ -97,22 +97,22 @@ class Stack:
         return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
 
     def search_worker_pid(self, model: str) -> int:
-        """Process id of the worker that runs this model's searches."""
+        """Process id of the first worker that runs this model's searches."""
         return self.worker_pid(model, "search")
 
     def worker_pid(self, model: str, role: str) -> int:
-        """The same for either role, predict or search; of several workers the first."""
+        """Process id of the first worker of a role, "predict" or "search"."""
         return self.worker_pids(model, role)[0]
 
     def worker_pids(self, model: str, role: str) -> tuple[int, ...]:
-        """Of all the model's workers of this role that run now."""
+        """Process ids of the model's workers of this role that run now."""
         url = f"http://{LOOPBACK}:{self.ports.management}/models/{runtime_name(model, role)}"
         with urllib.request.urlopen(url, timeout=5) as response:
             workers = json.load(response)[0]["workers"]
         return tuple(int(worker["pid"]) for worker in workers if worker["pid"] > 0)
 
     def check(self) -> None:
-        """Start again whatever has ended, at the same ports.
+        """Restart every process that has ended, at the same ports.
 
         Requests wait at the gateway for TorchServe, retrying clients for the gateway, and a report
         job goes on from its ledger.
@@ -121,15 +121,15 @@ class Stack:
             StackError: gateway or TorchServe has ended soon after its start.
         """
         if self._torchserve is not None and self._torchserve.has_ended:
-            self._torchserve = self._again(self._torchserve, launch.start_torchserve)
+            self._torchserve = self._restarted(self._torchserve, launch.start_torchserve)
         if self._gateway is not None and self._gateway.has_ended:
-            self._gateway = self._again(self._gateway, launch.start_gateway)
+            self._gateway = self._restarted(self._gateway, launch.start_gateway)
         worker = self._report_worker
         if worker is not None and worker.has_ended and worker.age_seconds > _RESTART_SECONDS:
             self._start_report_worker()
 
     def stop(self) -> None:
-        """Drain the gateway, then stop TorchServe and remove the run folder; safe to repeat."""
+        """Drain the gateway, then stop TorchServe and remove the run folder; may be repeated."""
         with ExitStack() as last_to_first:
             last_to_first.callback(self._remove_run_dir)
             if self._torchserve is not None:
@@ -154,15 +154,15 @@ class Stack:
             self._start_report_worker()
         self._wait_until_ready()
 
-    def _again(self, ended: Process, start: _Start) -> Process:
+    def _restarted(self, ended: Process, start: _Start) -> Process:
         if ended.age_seconds < _RESTART_SECONDS:
             ended.check()
-        assert self._run_dir is not None  # it began with the others
+        assert self._run_dir is not None  # made before the first process
         ended.kill_group()  # a killed JVM leaves its workers behind
         return start(self.config, self.models, self.ports, self._run_dir)
 
     def _start_report_worker(self) -> None:
-        assert self._run_dir is not None  # it begins with the others
+        assert self._run_dir is not None  # made before the first process
         self._report_worker = launch.start_report_worker(self.config, self._run_dir)
 
     def _wait_until_ready(self) -> None:

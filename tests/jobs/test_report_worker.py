@@ -309,7 +309,7 @@ def _free_when_it_waits(reports: Reports, cancelled: str, kept: str, ballast: Pa
         ballast.unlink()
 
 
-def test_job_begun_by_other_code_starts_anew(
+def test_job_started_by_other_code_starts_again(
     reports: Reports, worker: Worker, folder: Path
 ) -> None:
     name = reports.create(_SMALL.model_copy(update={"steps": 2})).name

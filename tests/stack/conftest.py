@@ -1,6 +1,5 @@
 """One real service for the whole session: JVM, two workers a version, gateway, and a collector."""
 
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -9,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
+from candor.images.encode import encode_png
 from candor.stack.archives import MODELS_DIR
 from candor.stack.config import StackConfig
 from candor.stack.supervisor import Stack
@@ -74,10 +73,4 @@ def client(stack: Stack) -> Iterator[CandorClient]:
 @pytest.fixture(scope="session")
 def images(images: np.ndarray) -> list[api.ImageInput]:
     """Eight different images as PNG."""
-    return [api.ImageInput(encoded=_png(image)) for image in images]
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return [api.ImageInput(encoded=encode_png(image)) for image in images]

@@ -63,7 +63,7 @@ def worker(
         )
     except StackError as err:
         raise _failed("worker", err) from err
-    # In place of this process: as first of a container the JVM then gets SIGTERM itself.
+    # In place of this process: as the first of a container the JVM then gets SIGTERM itself.
     os.execve(launch.command[0], launch.command, launch.environment)
 
 
