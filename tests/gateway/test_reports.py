@@ -93,7 +93,7 @@ def test_same_key_with_the_same_fields_is_the_same_job(store: Store) -> None:
     first = reports.create(asked(idempotency_key="k", seed=1), tenant="a")
     assert reports.create(asked(idempotency_key="k", seed=1), tenant="a") == first
     assert reports.create(asked(idempotency_key="k", seed=2), tenant="b").name != first.name
-    with pytest.raises(ServiceError, match="idempotency_key: got 'k' with other fields") as caught:
+    with pytest.raises(ServiceError, match="idempotency_key: .*got 'k' with other") as caught:
         reports.create(asked(idempotency_key="k", seed=2), tenant="a")
     assert caught.value.code is ErrorCode.CONFLICT
     assert first.name in caught.value.message
@@ -137,7 +137,7 @@ def test_tenant_sees_and_cancels_its_own_jobs_alone(store: Store) -> None:
     name = reports.create(asked(), tenant="a").name
     assert reports.list(ListReportsRequest(), tenant="b").reports == ()
     for call in (reports.get, reports.cancel):
-        with pytest.raises(ServiceError, match="name: got") as caught:
+        with pytest.raises(ServiceError, match="name: expected reports/ID") as caught:
             call(name, tenant="b")
         assert caught.value.code is ErrorCode.REPORT_NOT_FOUND
     assert reports.get(name, tenant="a").state is ReportState.QUEUED
@@ -146,7 +146,7 @@ def test_tenant_sees_and_cancels_its_own_jobs_alone(store: Store) -> None:
 
 @pytest.mark.parametrize("token", ["x", "-1", "²", "9" * 30])
 def test_token_that_no_page_gave_is_refused(store: Store, token: str) -> None:
-    with pytest.raises(ServiceError, match="page_token: got"):
+    with pytest.raises(ServiceError, match="page_token: expected "):
         Reports(store).list(ListReportsRequest(page_token=token))
 
 
@@ -358,7 +358,7 @@ def test_idempotency_holds_across_grpc_and_rest(servers: Servers) -> None:
     assert again.name == made["name"]
     error = refused(servers.rest.post("/v1/reports", json={**fields, "seed": 1}), 409)
     assert error["code"] == "CONFLICT"
-    with pytest.raises(ServiceError, match="idempotency_key: got 'both'") as caught:
+    with pytest.raises(ServiceError, match="idempotency_key: .*got 'both'") as caught:
         servers.client.create_report(CreateReportRequest(**fields, seed=1))
     assert caught.value.code is ErrorCode.CONFLICT
     servers.rest.post(f"/v1/{made['name']}:cancel")
@@ -416,7 +416,7 @@ def test_only_json_begins_a_report_so_that_other_sites_must_ask_first(servers: S
 @pytest.mark.parametrize("name", ["reports/0", "reports/", "x", "reports/../../etc"])
 def test_report_there_is_none_of_is_not_found(servers: Servers, name: str) -> None:
     for call in (servers.client.get_report, servers.client.cancel_report):
-        with pytest.raises(ServiceError, match="name: got") as caught:
+        with pytest.raises(ServiceError, match="name: expected reports/ID") as caught:
             call(name)
         assert caught.value.code is ErrorCode.REPORT_NOT_FOUND
 
@@ -521,7 +521,7 @@ def test_jobs_of_another_tenant_are_not_found_over_grpc_and_rest(servers: Server
     refused(servers.rest.get(f"/v1/{made['name']}"), 404)
     refused(servers.rest.get(f"/v1/{made['name']}/files/report.json"), 404)
     for call in (servers.client.get_report, servers.client.cancel_report):
-        with pytest.raises(ServiceError, match="name: got"):
+        with pytest.raises(ServiceError, match="name: expected reports/ID"):
             call(made["name"])
     own = servers.rest.post(f"/v1/{made['name']}:cancel", headers={"x-candor-tenant": "a"}).json()
     assert own["state"] == "cancelled"
