@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import event, select
 
+from candor.audit.stages import ATTACK_STAGES
 from candor.client.aio import AsyncCandorClient
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
@@ -26,6 +27,7 @@ from candor.contracts.reports import (
     ReportResult,
     ReportState,
 )
+from candor.data.registry import dataset_names
 from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from candor.store.engine import Store, open_store
 from candor.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
@@ -68,13 +70,10 @@ def queue(store: Store, worker: str = "one", clock: Clock | None = None) -> Repo
     return ReportQueue(store, worker, lease_seconds=LEASE_SECONDS, clock=clock or Clock())
 
 
-# --- the store, callers' side ------------------------------------------------------------------
+# --- the store, clients' side ------------------------------------------------------------------
 
 
 def test_names_in_the_contract_are_those_of_the_registries() -> None:
-    from candor.audit.stages import ATTACK_STAGES
-    from candor.data.registry import dataset_names
-
     assert dataset_names() == limits.DATA_SETS
     assert tuple(ATTACK_STAGES) == limits.ATTACKS
 

@@ -78,28 +78,66 @@ _REQUEST_EDGES = (
 _CHUNK_EDGES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0)
 _COUNT_EDGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _RMSE_EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_SHADOW_MEASURES: Final[Mapping[ShadowMeasure, tuple[str, str, tuple[float, ...]]]] = {
-    "confidence": (
-        "confidence_difference",
+# Metrics by their name without the prefix: help text, labels and, of a histogram, the edges.
+_COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    # The names have no `_total`, which the library adds.
+    "requests": ("Requests that ended.", ("verb", "model", "outcome")),
+    "searches": ("Searches that ended.", ("model", "goal", "status")),
+    "partial_searches": ("Responses with the best of an unfinished search.", ("model",)),
+    "cancelled_searches": ("Searches that no client waited for any more.", ("model",)),
+    "cache_requests": ("Look-ups in the cache.", ("model", "result")),
+    "compute_seconds": ("Compute time, by tenant.", ("tenant",)),
+    "worker_errors": ("Calls to workers without a response.", ("model", "role", "kind")),
+    "shadow": ("Responses compared with another version's.", ("model", "verb", "outcome")),
+}
+_GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "active_searches": ("Searches that have begun.", ("model",)),
+    "waiting_searches": ("Searches before their first chunk.", ("model",)),
+    "pending_compute_seconds": ("Compute time that admitted searches still need.", ("model",)),
+    "report_jobs": ("Robustness reports by state.", ("state",)),
+    "ready": ("1 if every model passed the last check.", ()),
+    "model_info": ("1 for the model in service.", ("model", "version", "weights_digest")),
+}
+HISTOGRAMS: Final[Mapping[str, tuple[str, tuple[str, ...], tuple[float, ...]]]] = {
+    "request_seconds": ("From arrival to response.", ("verb", "model"), _REQUEST_EDGES),
+    "queue_seconds": ("A search's wait for its first chunk.", ("model",), _REQUEST_EDGES),
+    "first_progress_seconds": (
+        "From a search's admission to the end of its first chunk.",
+        ("model",),
+        _REQUEST_EDGES,
+    ),
+    "chunk_seconds": ("One call that advances searches.", ("model",), _CHUNK_EDGES),
+    "chunk_searches": ("Searches advanced by one call.", ("model",), _COUNT_EDGES),
+    "search_steps": ("Steps a search took.", ("model",), _COUNT_EDGES),
+    "search_rmse": ("RMSE of a search's image.", ("model", "goal"), _RMSE_EDGES),
+    "shadow_confidence_difference": (
         "Largest change of a class's confidence in a prediction.",
+        ("model",),
         (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
     ),
-    "gain": (
-        "gain_difference",
+    "shadow_gain_difference": (
         "Change of the confidence an explanation gains for its target.",
+        ("model",),
         (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
     ),
-    "rmse": ("rmse_difference", "Change of an explanation's RMSE.", _RMSE_EDGES),
-    "cosine": (
-        "cosine",
+    "shadow_rmse_difference": ("Change of an explanation's RMSE.", ("model",), _RMSE_EDGES),
+    "shadow_cosine": (
         "Cosine of the perturbations of two versions.",
+        ("model",),
         (-0.5, 0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
     ),
-    "radius_ratio": (
-        "radius_ratio",
+    "shadow_radius_ratio": (
         "A probe's radius over the primary's.",
+        ("model",),
         (0.1, 0.25, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 2.0, 4.0, 10.0),
     ),
+}
+_SHADOW_HISTOGRAMS: Final[Mapping[ShadowMeasure, str]] = {
+    "confidence": "shadow_confidence_difference",
+    "gain": "shadow_gain_difference",
+    "rmse": "shadow_rmse_difference",
+    "cosine": "shadow_cosine",
+    "radius_ratio": "shadow_radius_ratio",
 }
 
 
@@ -123,73 +161,19 @@ class Metrics:
         self._models = tuple(models)
         self._tenants = frozenset(tenants)
         self._primaries = {"": self._models[0], **primaries}
-        self._requests = self._counter(
-            "requests", "Requests that ended.", ("verb", "model", "outcome")
-        )
-        self._request_seconds = self._histogram(
-            "request_seconds", "From arrival to response.", ("verb", "model"), _REQUEST_EDGES
-        )
-        self._queue_seconds = self._histogram(
-            "queue_seconds", "A search's wait for its first chunk.", ("model",), _REQUEST_EDGES
-        )
-        self._first_progress_seconds = self._histogram(
-            "first_progress_seconds",
-            "From a search's admission to the end of its first chunk.",
-            ("model",),
-            _REQUEST_EDGES,
-        )
-        self._chunk_seconds = self._histogram(
-            "chunk_seconds", "One call that advances searches.", ("model",), _CHUNK_EDGES
-        )
-        self._chunk_searches = self._histogram(
-            "chunk_searches", "Searches advanced by one call.", ("model",), _COUNT_EDGES
-        )
-        self._searches = self._counter(
-            "searches", "Searches that ended.", ("model", "goal", "status")
-        )
-        self._partial = self._counter(
-            "partial_searches",
-            "Responses with the best of an unfinished search.",
-            ("model",),
-        )
-        self._cancelled = self._counter(
-            "cancelled_searches",
-            "Searches that no client waited for any more.",
-            ("model",),
-        )
-        self._steps = self._histogram(
-            "search_steps", "Steps a search took.", ("model",), _COUNT_EDGES
-        )
-        self._rmse = self._histogram(
-            "search_rmse", "RMSE of a search's image.", ("model", "goal"), _RMSE_EDGES
-        )
-        self._active = self._gauge("active_searches", "Searches that have begun.", ("model",))
-        self._waiting = self._gauge(
-            "waiting_searches", "Searches before their first chunk.", ("model",)
-        )
-        self._pending = self._gauge(
-            "pending_compute_seconds", "Computing that admitted searches still need.", ("model",)
-        )
-        self._cache = self._counter("cache_requests", "Looks into the cache.", ("model", "result"))
-        self._compute = self._counter("compute_seconds", "Computing, by tenant.", ("tenant",))
-        self._worker_errors = self._counter(
-            "worker_errors", "Calls to workers without a response.", ("model", "role", "kind")
-        )
-        self._shadow = self._counter(
-            "shadow",
-            "Responses compared with another version's.",
-            ("model", "verb", "outcome"),
-        )
-        self._differences = {
-            measure: self._histogram(f"shadow_{name}", text, ("model",), edges)
-            for measure, (name, text, edges) in _SHADOW_MEASURES.items()
+        self._counters = {
+            name: Counter(f"candor_{name}", text, labels, registry=self.registry)
+            for name, (text, labels) in _COUNTERS.items()
         }
-        self._jobs = self._gauge("report_jobs", "Robustness reports by state.", ("state",))
-        self._ready = self._gauge("ready", "1 if every model passed the last check.", ())
+        self._gauges = {
+            name: Gauge(f"candor_{name}", text, labels, registry=self.registry)
+            for name, (text, labels) in _GAUGES.items()
+        }
+        self._histograms = {
+            name: Histogram(f"candor_{name}", text, labels, registry=self.registry, buckets=edges)
+            for name, (text, labels, edges) in HISTOGRAMS.items()
+        }
         self._build = Info("candor_build", "This gateway.", registry=self.registry)
-        self._model_info = self._gauge(
-            "model_info", "1 for the model in service.", ("model", "version", "weights_digest")
-        )
         self._known: dict[str, tuple[str, str, str]] = {}
         self._start_at_zero()
 
@@ -197,74 +181,74 @@ class Metrics:
         """One request: ``model`` empty for the default, ``outcome`` OK, CANCELLED or an error."""
         name = self._model(self._primaries.get(model, model)) if verb in MODEL_VERBS else ""
         verb = _closed(verb, VERBS)
-        self._requests.labels(verb, name, _closed(outcome, OUTCOMES)).inc()
-        self._request_seconds.labels(verb, name).observe(seconds)
+        self._counters["requests"].labels(verb, name, _closed(outcome, OUTCOMES)).inc()
+        self._histograms["request_seconds"].labels(verb, name).observe(seconds)
 
     def chunk_ended(self, model: str, search_count: int, seconds: float) -> None:
         """One call to a worker that advanced so many searches."""
         name = self._model(model)
-        self._chunk_seconds.labels(name).observe(seconds)
-        self._chunk_searches.labels(name).observe(search_count)
+        self._histograms["chunk_seconds"].labels(name).observe(seconds)
+        self._histograms["chunk_searches"].labels(name).observe(search_count)
 
     def search_started(self, model: str, queue_seconds: float) -> None:
         """A search's first chunk begins now."""
-        self._queue_seconds.labels(self._model(model)).observe(queue_seconds)
+        self._histograms["queue_seconds"].labels(self._model(model)).observe(queue_seconds)
 
     def search_progressed(self, model: str, seconds: float) -> None:
         """A search's first chunk ended, so long after its admission."""
-        self._first_progress_seconds.labels(self._model(model)).observe(seconds)
+        self._histograms["first_progress_seconds"].labels(self._model(model)).observe(seconds)
 
     def search_ended(
         self, model: str, goal: Goal, status: SearchStatus, *, steps: int, rmse: float
     ) -> None:
         """One search with its verified end, or with the best it had when time was up."""
         name = self._model(model)
-        self._searches.labels(name, goal.value, status.value).inc()
-        self._steps.labels(name).observe(steps)
-        self._rmse.labels(name, goal.value).observe(rmse)
+        self._counters["searches"].labels(name, goal.value, status.value).inc()
+        self._histograms["search_steps"].labels(name).observe(steps)
+        self._histograms["search_rmse"].labels(name, goal.value).observe(rmse)
 
     def search_cut(self, model: str) -> None:
         """One search, counted by `search_ended` too, that had steps left."""
-        self._partial.labels(self._model(model)).inc()
+        self._counters["partial_searches"].labels(self._model(model)).inc()
 
     def search_cancelled(self, model: str) -> None:
-        self._cancelled.labels(self._model(model)).inc()
+        self._counters["cancelled_searches"].labels(self._model(model)).inc()
 
     def set_load(self, model: str, *, active: int, waiting: int, pending_seconds: float) -> None:
         """The load of a scheduler now; ``pending_seconds`` is its own estimate."""
         name = self._model(model)
-        self._active.labels(name).set(active)
-        self._waiting.labels(name).set(waiting)
-        self._pending.labels(name).set(pending_seconds)
+        self._gauges["active_searches"].labels(name).set(active)
+        self._gauges["waiting_searches"].labels(name).set(waiting)
+        self._gauges["pending_compute_seconds"].labels(name).set(pending_seconds)
 
     def cache_asked(self, model: str, result: Literal["hit", "shared", "miss"]) -> None:
         """``shared``: not there yet, but being computed for another request."""
-        self._cache.labels(self._model(model), result).inc()
+        self._counters["cache_requests"].labels(self._model(model), result).inc()
 
     def worker_failed(
         self, model: str, role: Role, kind: Literal["died", "unavailable", "fault"]
     ) -> None:
-        self._worker_errors.labels(self._model(model), role, kind).inc()
+        self._counters["worker_errors"].labels(self._model(model), role, kind).inc()
 
     def computed(self, tenant: str, seconds: float) -> None:
         """The compute time of a search, for the tenant that requested it."""
-        self._compute.labels(_closed(tenant, self._tenants)).inc(seconds)
+        self._counters["compute_seconds"].labels(_closed(tenant, self._tenants)).inc(seconds)
 
     def shadow_ended(self, model: str, verb: ShadowVerb, outcome: ShadowOutcome) -> None:
         """One response that was, or was not, compared with that of ``model``, the shadow."""
-        self._shadow.labels(self._model(model), verb, outcome).inc()
+        self._counters["shadow"].labels(self._model(model), verb, outcome).inc()
 
     def shadow_differs(self, model: str, measure: ShadowMeasure, value: float) -> None:
         """One difference between the response of a shadow and that of the primary."""
-        self._differences[measure].labels(self._model(model)).observe(value)
+        self._histograms[_SHADOW_HISTOGRAMS[measure]].labels(self._model(model)).observe(value)
 
     def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
         """Robustness reports by state; a state left out has none."""
         for state in ReportState:
-            self._jobs.labels(state.value).set(counts.get(state, 0))
+            self._gauges["report_jobs"].labels(state.value).set(counts.get(state, 0))
 
     def set_ready(self, is_ready: bool) -> None:
-        self._ready.set(int(is_ready))
+        self._gauges["ready"].set(int(is_ready))
 
     def set_build(self, version: str) -> None:
         self._build.info({"version": version})
@@ -276,59 +260,46 @@ class Metrics:
         labels = (name, model.version, model.weights_digest)
         known = self._known.get(name)
         if known not in (None, labels):
-            self._model_info.remove(*known)
+            self._gauges["model_info"].remove(*known)
         self._known[name] = labels
-        self._model_info.labels(*labels).set(1)
+        self._gauges["model_info"].labels(*labels).set(1)
 
     def _start_at_zero(self) -> None:
         """Series that exist before the first event, so that a rate sees the first one."""
         for verb, outcome in itertools.product(PLAIN_VERBS, OUTCOMES):
-            self._requests.labels(verb, "", outcome)
+            self._counters["requests"].labels(verb, "", outcome)
         for verb in PLAIN_VERBS:
-            self._request_seconds.labels(verb, "")
+            self._histograms["request_seconds"].labels(verb, "")
         for model in self._models:
             self._start_model_at_zero(model)
         for tenant in (*self._tenants, OTHER):
-            self._compute.labels(tenant)
+            self._counters["compute_seconds"].labels(tenant)
         self.set_jobs({})
 
     def _start_model_at_zero(self, model: str) -> None:
         self.set_load(model, active=0, waiting=0, pending_seconds=0.0)
         for verb, outcome in itertools.product(MODEL_VERBS, OUTCOMES):
-            self._requests.labels(verb, model, outcome)
+            self._counters["requests"].labels(verb, model, outcome)
         for verb in MODEL_VERBS:
-            self._request_seconds.labels(verb, model)
-        for measure in (
-            *(self._queue_seconds, self._first_progress_seconds, self._chunk_seconds),
-            *(self._chunk_searches, self._steps, self._partial, self._cancelled),
-            *self._differences.values(),
-        ):
-            measure.labels(model)
+            self._histograms["request_seconds"].labels(verb, model)
+        for counter in ("partial_searches", "cancelled_searches"):
+            self._counters[counter].labels(model)
+        for name, (_, labels, _) in HISTOGRAMS.items():
+            if labels == ("model",):
+                self._histograms[name].labels(model)
         for goal, status in itertools.product(Goal, SearchStatus):
-            self._searches.labels(model, goal.value, status.value)
+            self._counters["searches"].labels(model, goal.value, status.value)
         for goal in Goal:
-            self._rmse.labels(model, goal.value)
+            self._histograms["search_rmse"].labels(model, goal.value)
         for verb, outcome in itertools.product(get_args(ShadowVerb), get_args(ShadowOutcome)):
-            self._shadow.labels(model, verb, outcome)
+            self._counters["shadow"].labels(model, verb, outcome)
         for result in CACHE_RESULTS:
-            self._cache.labels(model, result)
+            self._counters["cache_requests"].labels(model, result)
         for role, kind in itertools.product(ROLES, WORKER_ERRORS):
-            self._worker_errors.labels(model, role, kind)
+            self._counters["worker_errors"].labels(model, role, kind)
 
     def _model(self, name: str) -> str:
         return _closed(name, self._models)
-
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        """A name without `_total`, which the client adds."""
-        return Counter(f"candor_{name}", text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
-        return Gauge(f"candor_{name}", text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, labels: tuple[str, ...], edges: tuple[float, ...]
-    ) -> Histogram:
-        return Histogram(f"candor_{name}", text, labels, registry=self.registry, buckets=edges)
 
 
 def start_exposition(metrics: Metrics, host: str, port: int) -> HTTPServer:

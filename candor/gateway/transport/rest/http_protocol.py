@@ -11,38 +11,41 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-def protocol_with(header_seconds: float) -> type[H11Protocol]:
-    """A protocol that closes connections whose headers are not complete after so many seconds."""
+class HeaderTimeLimit(H11Protocol):
+    """Closes a connection whose headers are not complete after ``header_seconds``."""
 
-    class HeaderTimeLimit(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
+    header_seconds: float
+    _timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._watch()
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
             self._unwatch()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.header_seconds, self._close_if_idle)
 
-        def _watch(self) -> None:
-            if self.conn.their_state is not h11.IDLE:
-                self._unwatch()
-            elif self._timer is None:
-                self._timer = self.loop.call_later(header_seconds, self._close_if_idle)
-
-        def _unwatch(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _close_if_idle(self) -> None:
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-                self.transport.close()
 
-    return HeaderTimeLimit
+    def _close_if_idle(self) -> None:
+        self._timer = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()
+
+
+def protocol_with(header_seconds: float) -> type[HeaderTimeLimit]:
+    """The protocol with this limit; uvicorn makes one object of the class per connection."""
+    return type("HeaderTimeLimit", (HeaderTimeLimit,), {"header_seconds": header_seconds})

@@ -1,6 +1,7 @@
 """Report jobs over REST: `ReportService` as resources."""
 
 import base64
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.responses import FileResponse
@@ -38,23 +39,15 @@ _FILE_HEADERS = {
 def add_reports(app: FastAPI, report_service: ReportService, calls: RestCalls) -> None:
     """Adds `/v1/reports`."""
     endpoints = _Endpoints(report_service, calls)
-    body = {
-        "requestBody": request_body({"application/json": CreateReportRequest.model_json_schema()}),
-        "parameters": HEADER_PARAMETERS,
-    }
-    query = [
-        {"name": name, "in": "query", "schema": {"type": "string"}}
-        for name in ListReportsRequest.model_fields
-    ]
     for method, path, endpoint, response, extra in (
         (
             "POST",
             "",
             endpoints.create,
             Report,
-            body,
+            _create_body(),
         ),
-        ("GET", "", endpoints.list, ListReportsResponse, {"parameters": query}),
+        ("GET", "", endpoints.list, ListReportsResponse, {"parameters": _list_query()}),
         ("GET", "/{report}", endpoints.get, Report, {}),
         ("POST", "/{report}:cancel", endpoints.cancel, Report, {}),
         ("GET", "/{report}/files/{file}", endpoints.download, None, {}),
@@ -68,6 +61,19 @@ def add_reports(app: FastAPI, report_service: ReportService, calls: RestCalls) -
             response=response,
             openapi_extra=extra,
         )
+
+
+def _create_body() -> dict[str, Any]:
+    schema = CreateReportRequest.model_json_schema()
+    body = request_body({"application/json": schema})
+    return {"requestBody": body, "parameters": HEADER_PARAMETERS}
+
+
+def _list_query() -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "query", "schema": {"type": "string"}}
+        for name in ListReportsRequest.model_fields
+    ]
 
 
 class _Endpoints:
