@@ -333,7 +333,7 @@ def test_zip_bomb_is_refused_before_it_inflates(tmp_path: Path) -> None:
             file.writestr(entry, source.read(entry))
         file.writestr("pictures/1-original.png", b"\0" * 9_000_000, zipfile.ZIP_DEFLATED)
     assert bomb.stat().st_size < 100_000
-    with pytest.raises(StoreError, match="9000000 bytes, allowed"):
+    with pytest.raises(StoreError, match="bytes, got 9000000"):
         import_store(store, bomb)
     import_store(store, whole)
     store.close()
