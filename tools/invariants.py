@@ -22,8 +22,9 @@ _SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _TRIGGER = {"serverAddress", "query", "threshold"}
 _WORKER_PROBE = ["python", "-m", "candor.stack.probe"]
-# Of the gateway after its drain (its `main`: both doors, one after the other), and of the JVM.
-_LAST_ANSWERS_SECONDS = 10
+# Of the gateway after its drain (its `main` stops both servers, one after the other), and of the
+# JVM.
+_LAST_RESPONSES_SECONDS = 10
 _JVM_STOP_SECONDS = 15
 
 
@@ -68,7 +69,7 @@ def pods(objects: Sequence[Manifest]) -> list[Pod]:
 
 
 def pods_are_restricted(objects: Sequence[Manifest]) -> Problems:
-    """Nobody is root, nobody holds a key to the cluster."""
+    """No container runs as root or holds a token of the cluster."""
     for pod in pods(objects):
         context = pod.spec.get("securityContext", {})
         where = f"{pod.kind} {pod.owner}"
@@ -91,7 +92,7 @@ def containers_are_restricted(objects: Sequence[Manifest]) -> Problems:
         for where, container in pod.named():
             context = container.get("securityContext", {})
             if context != wanted:
-                yield f"{where}: securityContext: got {context}, allowed {wanted}"
+                yield f"{where}: securityContext: expected {wanted}, got {context}"
 
 
 def nothing_of_the_host(objects: Sequence[Manifest]) -> Problems:
@@ -136,7 +137,7 @@ def images_have_a_version(objects: Sequence[Manifest]) -> Problems:
             name, _, tag = container["image"].rpartition(":")
             is_pinned = "@sha256" in name
             if not is_pinned and tag.partition("-")[0] != project_version():
-                yield f"{where}: image: got {container['image']}, allowed :{project_version()}"
+                yield f"{where}: image: expected :{project_version()}, got {container['image']}"
 
 
 def servers_are_probed(objects: Sequence[Manifest]) -> Problems:
@@ -197,7 +198,7 @@ def objects_are_labelled(objects: Sequence[Manifest]) -> Problems:
             if f"app.kubernetes.io/{key}" not in labels:
                 yield f"{name_of(item)}: no label {key}"
         if labels.get("app.kubernetes.io/version") not in (None, project_version()):
-            yield f"{name_of(item)}: got another version than {project_version()}"
+            yield f"{name_of(item)}: expected version {project_version()}, got another"
 
 
 def references_resolve(objects: Sequence[Manifest]) -> Problems:
@@ -219,16 +220,16 @@ def references_resolve(objects: Sequence[Manifest]) -> Problems:
 
 
 def grace_covers_the_drain(objects: Sequence[Manifest]) -> Problems:
-    """Whoever is killed while it drains loses requests, and so does one whose worker goes first."""
+    """A pod loses requests when it is killed while it drains, or when its worker stops first."""
     for pod in pods(objects):
         if not pod.serves:
             continue
         gateway, worker = pod.spec["containers"][0], pod.containers[0]
         is_sidecar = worker.get("restartPolicy") == "Always"
-        drained = _pre_stop(gateway) + _drain_seconds(gateway, objects) + _LAST_ANSWERS_SECONDS
+        drained = _pre_stop(gateway) + _drain_seconds(gateway, objects) + _LAST_RESPONSES_SECONDS
         grace = pod.spec.get("terminationGracePeriodSeconds", 30)
         if grace < drained + _JVM_STOP_SECONDS:
-            yield f"{pod.kind} {pod.owner}: grace: got {grace}, allowed {drained:g} + 15 and more"
+            yield f"{pod.kind} {pod.owner}: grace: expected {drained:g} + 15 or more, got {grace}"
         if not is_sidecar and any(_pre_stop(other) < drained for other in pod.containers[1:]):
             yield f"{pod.kind} {pod.owner}: the worker stops before the gateway has drained"
 
@@ -249,7 +250,7 @@ def scaling_has_one_owner(objects: Sequence[Manifest]) -> Problems:
 
 
 def foreign_kinds_are_whole(objects: Sequence[Manifest]) -> Problems:
-    """What their operators ask for, as far as no schema says it here."""
+    """What their operators require, as far as no schema here says it."""
     runtimes = {item["metadata"]["name"] for item in objects if item["kind"] == "ServingRuntime"}
     for item in objects:
         spec = item.get("spec", {})
@@ -257,7 +258,7 @@ def foreign_kinds_are_whole(objects: Sequence[Manifest]) -> Problems:
             case "PyTorchJob":
                 containers = [pod.spec["containers"][0]["name"] for pod in pods([item])]
                 if set(containers) != {"pytorch"}:
-                    yield f"{name_of(item)}: containers: got {containers}, allowed pytorch"
+                    yield f"{name_of(item)}: containers: expected pytorch, got {containers}"
             case "ServingRuntime":
                 if spec["containers"][0]["name"] != "kserve-container":
                     yield f"{name_of(item)}: its first container must be kserve-container"
@@ -267,7 +268,7 @@ def foreign_kinds_are_whole(objects: Sequence[Manifest]) -> Problems:
             case "ScaledObject":
                 for trigger in spec["triggers"]:
                     if trigger["type"] != "prometheus" or trigger["metadata"].keys() != _TRIGGER:
-                        yield f"{name_of(item)}: trigger: got {trigger}"
+                        yield f"{name_of(item)}: trigger: expected one of prometheus, got {trigger}"
 
 
 def namespaces_are_restricted(objects: Sequence[Manifest]) -> Problems:

@@ -1,7 +1,7 @@
 """The tables of RELIABILITY.md, one a section.
 
-Whoever measures hands over rows; the text between `<!-- NAME -->` and `<!-- end NAME -->` is
-theirs, all around it is written by hand.
+A command passes the rows it measured; the text between `<!-- NAME -->` and `<!-- end NAME -->` is
+written from them, all around it by hand.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ class Row:
     Attributes:
         what: in words.
         tried: requests, inputs or faults.
-        lost: of them answered wrongly or not at all, where the contract promised an answer.
+        lost: of them those with a wrong response or none, where the contract promised one.
         measured: numbers beside what they are allowed, in words.
         is_held: whether all of it kept what is promised.
     """
@@ -79,7 +79,7 @@ def write_section(name: str, rows: Sequence[Row], command: str, path: Path = REL
 def _line(cells: Sequence[str]) -> str:
     for cell in cells:
         if "|" in cell or "\n" in cell:
-            raise ValueError(f"cell: got {cell!r}, allowed one line without |")
+            raise ValueError(f"cell: expected one line without |, got {cell!r}")
     return f"| {' | '.join(cells)} |"
 
 
@@ -88,5 +88,5 @@ def _replaced(text: str, name: str, body: str) -> str:
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
     if not (found and closed):
-        raise ValueError(f"section: got {name!r}, allowed one between {begin.strip()} and {end}")
+        raise ValueError(f"section: expected one between {begin.strip()} and {end}, got {name!r}")
     return f"{head}{begin}\n{body}\n\n{end}{tail}"

@@ -1,4 +1,4 @@
-"""``python -m tools.sbom`` writes what each image holds: CycloneDX, licences and known holes.
+"""``python -m tools.sbom`` writes what each image holds: CycloneDX, licences, vulnerabilities.
 
 Reads the images' lock files, the metadata of the installed packages and, where the network lets
 it, the database of osv.dev.
@@ -32,7 +32,7 @@ from tools.locks import REPOSITORY, locked_packages, needs
 IMAGES = ("gateway", "worker")
 OSV_URL = "https://api.osv.dev"
 _OSV_SECONDS = 20.0
-_REFUSED = ("AGPL", "GPL", "LGPL", "SSPL", "BUSL")
+_REJECTED = ("AGPL", "GPL", "LGPL", "SSPL", "BUSL")
 # Where a package's metadata names its licence in words only; read in the package itself.
 _IN_WORDS = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -62,7 +62,7 @@ class UnknownLicence(ValueError):
 
 
 class NotAudited(Exception):
-    """The database of known holes could not be asked; the message says why."""
+    """The database of known vulnerabilities could not be queried; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,13 @@ class Package:
 
     @property
     def is_allowed(self) -> bool:
-        """Whether nothing in it asks for our source."""
-        is_refused = any(key.startswith(_REFUSED) for key in _keys_of(self.licence))
-        return not is_refused or self.name in _ACCEPTED
+        """Whether nothing in it demands our source."""
+        is_rejected = any(key.startswith(_REJECTED) for key in _keys_of(self.licence))
+        return not is_rejected or self.name in _ACCEPTED
 
 
 def main() -> int:
-    """Exit code 1 for a refused licence or a known hole; 2 where an audit was asked for in vain."""
+    """Exit code 1 for a rejected licence or a vulnerability; 2 where a required audit failed."""
     parser = argparse.ArgumentParser(prog="tools.sbom", description=__doc__)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "sbom")
     parser.add_argument("--osv-url", default=OSV_URL)
@@ -91,12 +91,12 @@ def main() -> int:
     for image, packages in held.items():
         write_bom(image, packages, arguments.out)
         write_licences(packages, arguments.out / f"{image}-licences.csv")
-    holes, failure = _audit_or_why_not(held, arguments.osv_url)
-    _print_table(held, holes, failure, arguments.out)
-    refused = [
+    vulnerabilities, failure = _audit_or_why_not(held, arguments.osv_url)
+    _print_table(held, vulnerabilities, failure, arguments.out)
+    rejected = [
         package for packages in held.values() for package in packages if not package.is_allowed
     ]
-    if refused or holes:
+    if rejected or vulnerabilities:
         return 1
     return 2 if failure and arguments.require_audit else 0
 
@@ -131,7 +131,9 @@ def licence_of(described: PackageMetadata) -> str:
         expression = _IN_WORDS.get(words, words)
         if _is_spdx(expression):
             return expression
-    raise UnknownLicence(f"{name}: licence: got {[text[:60] for text in said if text]}")
+    raise UnknownLicence(
+        f"{name}: licence: expected an SPDX expression, got {[text[:60] for text in said if text]}"
+    )
 
 
 def write_bom(image: str, packages: Sequence[Package], folder: Path) -> Path:
@@ -160,18 +162,18 @@ def write_licences(packages: Sequence[Package], path: Path) -> None:
 
 
 def audit(packages: Sequence[Package], url: str = OSV_URL) -> dict[str, list[str]]:
-    """Names of the known holes of each package that has one.
+    """Names of the known vulnerabilities of each package that has one.
 
     Raises:
-        NotAudited: the database did not answer, or with something else.
+        NotAudited: the database did not respond, or not in its format.
     """
-    asked = [
+    queries = [
         {"package": {"ecosystem": "PyPI", "name": package.name}, "version": package.version}
         for package in packages
     ]
     request = urllib.request.Request(
         f"{url}/v1/querybatch",
-        json.dumps({"queries": asked}).encode(),
+        json.dumps({"queries": queries}).encode(),
         {"Content-Type": "application/json"},
     )
     try:
@@ -181,7 +183,7 @@ def audit(packages: Sequence[Package], url: str = OSV_URL) -> dict[str, list[str
     except (URLError, OSError, ValueError, KeyError, TypeError) as err:
         raise NotAudited(f"{url}: {err}") from err
     if len(found) != len(packages):
-        raise NotAudited(f"{url}: got {len(found)} answers to {len(packages)} questions")
+        raise NotAudited(f"{url}: expected {len(packages)} results, got {len(found)}")
     return {p.name: ids for p, ids in zip(packages, found, strict=True) if ids}
 
 
@@ -226,21 +228,21 @@ def _keys_of(expression: str) -> list[str]:
 
 def _print_table(
     held: Mapping[str, Sequence[Package]],
-    holes: Mapping[str, Sequence[str]],
+    vulnerabilities: Mapping[str, Sequence[str]],
     failure: str,
     folder: Path,
 ) -> None:
     console = Console()
-    table = Table("image", "packages", "licences", "refused", "known holes")
+    table = Table("image", "packages", "licences", "rejected", "known vulnerabilities")
     for image, packages in held.items():
         kinds = {package.licence for package in packages}
-        refused = sum(not package.is_allowed for package in packages)
-        found = sum(len(holes.get(package.name, ())) for package in packages)
-        told = "not audited" if failure else str(found)
-        table.add_row(image, str(len(packages)), str(len(kinds)), str(refused), told)
+        rejected = sum(not package.is_allowed for package in packages)
+        found = sum(len(vulnerabilities.get(package.name, ())) for package in packages)
+        audited = "not audited" if failure else str(found)
+        table.add_row(image, str(len(packages)), str(len(kinds)), str(rejected), audited)
     console.print(table)
     console.print(f"Written to {folder}")
-    for name, ids in holes.items():
+    for name, ids in vulnerabilities.items():
         console.print(f"{name}: {', '.join(ids)}", style="red", markup=False)
     if failure:
         console.print(f"NOT AUDITED: {failure}", style="red", markup=False)

@@ -12,10 +12,10 @@ _BLOCK = bytes(4096)
 
 @contextmanager
 def small_disk(folder: Path, byte_count: int) -> Iterator[None]:
-    """Seen by this process and those it starts, by nobody else.
+    """Visible to this process and those it starts alone.
 
     Raises:
-        OSError: not allowed; root is.
+        OSError: this user may not mount; root may.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_MOUNTS):

@@ -252,8 +252,8 @@ def test_the_gateway_starts_with_its_locked_packages_alone(
         until_live(f"http://127.0.0.1:{rest_port}/healthz/live", process)
         with pytest.raises(HTTPError, match="503"):
             urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/healthz/ready", timeout=5)
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as told:
-            lines = told.read().decode().splitlines()
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as page:
+            lines = page.read().decode().splitlines()
         assert 'candor_build_info{version="7.8.9"} 1.0' in lines
         assert "candor_ready 0.0" in lines
     finally:

@@ -89,8 +89,8 @@ BREAKS: list[tuple[Callable[[list[Manifest]], object], str]] = [
     (lambda o: gateway_of(o).pop("resources"), "no requests of cpu"),
     (lambda o: pod_spec(o)["volumes"][0].update(emptyDir={}), "has no limit"),
     (lambda o: gateway_of(o).update(volumeMounts=[]), "/tmp is no emptyDir"),
-    (lambda o: gateway_of(o).update(image="candor-gateway:latest"), "image: got"),
-    (lambda o: gateway_of(o).update(image="candor-gateway"), "image: got"),
+    (lambda o: gateway_of(o).update(image="candor-gateway:latest"), "image: expected"),
+    (lambda o: gateway_of(o).update(image="candor-gateway"), "image: expected"),
     (lambda o: gateway_of(o).pop("startupProbe"), "no startupProbe"),
     (
         lambda o: worker_of(o)["readinessProbe"].update(exec={"command": ["true"]}),
@@ -126,7 +126,7 @@ BREAKS: list[tuple[Callable[[list[Manifest]], object], str]] = [
         "no ConfigMap other",
     ),
     (lambda o: gateway_of(o).update(ports=[]), "no container has a port named grpc"),
-    (lambda o: pod_spec(o).update(terminationGracePeriodSeconds=30), "grace: got 30"),
+    (lambda o: pod_spec(o).update(terminationGracePeriodSeconds=30), "got 30"),
     (lambda o: find(o, "Deployment")["spec"].update(replicas=3), "sets replicas too"),
     (
         lambda o: find(o, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"].update(name="x"),
@@ -138,7 +138,7 @@ BREAKS: list[tuple[Callable[[list[Manifest]], object], str]] = [
 
 @needs_kubectl
 @pytest.mark.parametrize(("break_it", "expected"), BREAKS, ids=[text for _, text in BREAKS])
-def test_what_breaks_an_invariant_is_told(
+def test_what_breaks_an_invariant_is_reported(
     built: dict[str, list[Manifest]],
     break_it: Callable[[list[Manifest]], object],
     expected: str,
@@ -162,7 +162,7 @@ def test_what_breaks_an_invariant_is_told(
             lambda spec: spec["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][
                 0
             ].update(name="train"),
-            "allowed pytorch",
+            "expected pytorch",
         ),
         (
             "kserve",
@@ -186,11 +186,11 @@ def test_what_breaks_an_invariant_is_told(
             "overlays/prod-gpu",
             "ScaledObject",
             lambda spec: spec["triggers"][0]["metadata"].pop("query"),
-            "trigger: got",
+            "trigger: expected",
         ),
     ],
 )
-def test_what_an_operator_asks_for_is_checked(
+def test_what_an_operator_requires_is_checked(
     built: dict[str, list[Manifest]],
     target: str,
     kind: str,
@@ -219,7 +219,7 @@ def test_a_misspelt_field_does_not_pass_the_schema(
 
 
 def test_the_drain_is_as_long_as_gateway_and_stack_say() -> None:
-    assert invariants._LAST_ANSWERS_SECONDS == 2 * main._LAST_ANSWERS_SECONDS
+    assert invariants._LAST_RESPONSES_SECONDS == 2 * main._LAST_ANSWERS_SECONDS
     assert invariants._JVM_STOP_SECONDS == supervisor._JVM_STOP_SECONDS
 
 
@@ -300,12 +300,12 @@ def test_an_audit_has_as_many_shards_as_completions(built: dict[str, list[Manife
 
 @needs_kubectl
 def test_scalers_ask_for_measures_there_are(built: dict[str, list[Manifest]]) -> None:
-    told = {family.name for family in Metrics(["m"]).registry.collect()}
+    names = {family.name for family in Metrics(["m"]).registry.collect()}
     hpa = find(built["overlays/prod-cpu"], "HorizontalPodAutoscaler")["spec"]
     keda = find(built["overlays/prod-gpu"], "ScaledObject")["spec"]
-    assert hpa["metrics"][0]["pods"]["metric"]["name"] in told
-    (asked,) = re.findall(r"candor_\w+", keda["triggers"][0]["metadata"]["query"])
-    assert asked in told
+    assert hpa["metrics"][0]["pods"]["metric"]["name"] in names
+    (queried,) = re.findall(r"candor_\w+", keda["triggers"][0]["metadata"]["query"])
+    assert queried in names
 
 
 def test_without_kubectl_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

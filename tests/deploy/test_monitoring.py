@@ -96,16 +96,16 @@ def test_rules_know_the_objectives() -> None:
     late = next(
         r["expr"] for r in RULES if r.get("record") == "verb:candor_requests_late:ratio_rate5m"
     )
-    told: dict[str, float] = {}
+    edges: dict[str, float] = {}
     for verbs, edge in re.findall(r'verb=~?"([\w|]+)",le="([\d.]+)"', late):
-        told |= dict.fromkeys(verbs.split("|"), float(edge))
-    assert told == OBJECTIVE_SECONDS
+        edges |= dict.fromkeys(verbs.split("|"), float(edge))
+    assert edges == OBJECTIVE_SECONDS
     (first,) = (r["expr"] for r in ALERTS if r["alert"] == "CandorFirstProgressLate")
     assert float(first.rpartition(">")[2]) == FIRST_PROGRESS_OBJECTIVE_SECONDS
 
 
 def known_series() -> set[str]:
-    """Every name there is to ask for."""
+    """Every name that can be queried."""
     metrics = Metrics(["m"])
     metrics.set_build("1")
     families = list(metrics.registry.collect())
@@ -125,9 +125,9 @@ def queries() -> list[str]:
 @pytest.mark.parametrize("query", [*(rule["expr"] for rule in RULES), *queries()])
 def test_nothing_is_asked_for_that_is_not_told(query: str) -> None:
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|(by|on) \([^)]*\)', "", query)
-    asked = set(re.findall(r"[a-zA-Z_:]*candor_[\w:]*|ts_\w+|[A-Z]\w+Time|process_\w+", bare))
-    assert asked, query
-    assert {name for name in asked if not FOREIGN.fullmatch(name)} <= known_series()
+    queried = set(re.findall(r"[a-zA-Z_:]*candor_[\w:]*|ts_\w+|[A-Z]\w+Time|process_\w+", bare))
+    assert queried, query
+    assert {name for name in queried if not FOREIGN.fullmatch(name)} <= known_series()
 
 
 def test_derived_files_are_fresh() -> None:

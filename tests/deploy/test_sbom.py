@@ -23,14 +23,14 @@ class Database(BaseHTTPRequestHandler):
     """Knows a hole of every package in version 1.0, as osv.dev would say it."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"]
-        results = [self.answer(query) for query in asked]
+        queries = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"]
+        results = [self.response(query) for query in queries]
         body = json.dumps({"results": results[: getattr(self.server, "limit", None)]}).encode()
         self.send_response(200 if self.path == "/v1/querybatch" else 404)
         self.end_headers()
         self.wfile.write(body)
 
-    def answer(self, query: dict) -> dict:
+    def response(self, query: dict) -> dict:
         assert query["package"]["ecosystem"] == "PyPI"
         if query["version"] != "1.0":
             return {}
@@ -70,8 +70,8 @@ def test_the_document_is_valid_and_whole(image: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("image", sbom.IMAGES)
 def test_every_licence_is_known_and_allowed(image: str) -> None:
-    refused = [package for package in sbom.read_packages(image) if not package.is_allowed]
-    assert refused == []
+    rejected = [package for package in sbom.read_packages(image) if not package.is_allowed]
+    assert rejected == []
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_a_licence_is_read_or_asked_for(fields: dict[str, str], expression: str 
         assert sbom.licence_of(described(**fields)) == expression
 
 
-def test_known_holes_are_named(database: ThreadingHTTPServer) -> None:
+def test_known_vulnerabilities_are_named(database: ThreadingHTTPServer) -> None:
     found = sbom.audit([WELL, HOLED], url_of(database))
     assert found == {"pillow": ["PYSEC-pillow"]}
 
 
 def test_fewer_answers_than_questions_are_no_audit(database: ThreadingHTTPServer) -> None:
     database.limit = 1
-    with pytest.raises(NotAudited, match="got 1 answers to 2 questions"):
+    with pytest.raises(NotAudited, match="expected 2 results, got 1"):
         sbom.audit([WELL, HOLED], url_of(database))
 
 

@@ -13,7 +13,7 @@ def test_hostile_inputs_are_refused_and_hurt_nobody() -> None:
     assert all(row.tried >= 30 for row in rows)
 
 
-@pytest.mark.parametrize("picture", images(), ids=lambda one: str(len(one)))
-def test_mutations_change_images_and_can_be_repeated(picture: bytes) -> None:
-    assert mutated(picture, 5) == mutated(picture, 5)
-    assert len({mutated(picture, seed) for seed in range(20)}) > 5
+@pytest.mark.parametrize("content", images(), ids=lambda one: str(len(one)))
+def test_mutations_change_images_and_can_be_repeated(content: bytes) -> None:
+    assert mutated(content, 5) == mutated(content, 5)
+    assert len({mutated(content, seed) for seed in range(20)}) > 5

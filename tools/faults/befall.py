@@ -32,7 +32,7 @@ def befall(site: Site, name: str) -> Row:
     try:
         wait_until_ready(site.stack.rest_url)
         return FAULTS[name](site)
-    except Exception as err:  # the table shall tell of the others, too
+    except Exception as err:  # the table shall have the others, too
         _log.exception("%s", name)
         reason = type(err).__name__
         return Row(what=name, tried=1, lost=1, measured=f"ended with {reason}", is_held=False)

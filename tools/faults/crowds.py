@@ -1,4 +1,4 @@
-"""Callers who leave, and ten times as many as can be served."""
+"""Clients that cancel their calls, and ten times the load that can be served."""
 
 import asyncio
 import time
@@ -22,17 +22,17 @@ _AT_ONCE = 50
 _LEAVING_SECONDS = 0.3
 _IDLE_SECONDS = 10.0
 _GROWTH_MEGABYTES = 64.0
-_ABORTED_STEPS = 400  # nobody is done before the caller leaves
+_ABORTED_STEPS = 400  # no search ends before its call is cancelled
 
 _LOAD_STEPS = 100
 _PEAK_CALLERS = 16
 _PEAK_SECONDS = 30.0
 _OVERLOAD_SECONDS = 60.0
-_SETTLING_SECONDS = 20.0  # of them; the first answers come once a full batch has run
+_SETTLING_SECONDS = 20.0  # of them; the first responses come once a full batch has run
 _TIMES = 10
 _OBJECTIVE_SECONDS = 30.0
 _GOODPUT_SHARE = 0.8
-_REFUSALS = (ErrorCode.OVERLOADED, ErrorCode.TIMEOUT)
+_REJECTIONS = (ErrorCode.OVERLOADED, ErrorCode.TIMEOUT)
 _BUSY = ("candor_active_searches", "candor_waiting_searches")
 
 
@@ -56,7 +56,7 @@ def callers_leave(site: Site) -> Row:
 
 
 def overload(site: Site) -> Row:
-    """What is admitted is served as fast as ever; the rest hears at once when to come back."""
+    """Admitted requests are served as fast as ever; the others learn at once when to retry."""
     return asyncio.run(_overload(site.stack.grpc_address))
 
 
@@ -109,33 +109,33 @@ class _Crowd:
     """Requests and what became of them.
 
     Attributes:
-        ended: `time.monotonic` of the good answers; seconds, what each took.
-        refused: by code.
-        complaints: neither a good answer nor an honest refusal.
+        ended: `time.monotonic` of the correct responses; seconds, what each took.
+        rejected: by code.
+        complaints: neither a correct response nor a rejection with one of those codes.
     """
 
     def __init__(self, client: AsyncCandorClient) -> None:
         self._client = client
         self.ended: list[float] = []
         self.seconds: list[float] = []
-        self.refused: Counter[ErrorCode] = Counter()
+        self.rejected: Counter[ErrorCode] = Counter()
         self.complaints: list[str] = []
 
     @property
     def tried(self) -> int:
-        return len(self.ended) + sum(self.refused.values()) + len(self.complaints)
+        return len(self.ended) + sum(self.rejected.values()) + len(self.complaints)
 
-    async def ask(self, seed: int) -> None:
+    async def call(self, seed: int) -> None:
         begun = time.monotonic()
         try:
-            answer = await self._client.explain(_whole_request(seed))
+            response = await self._client.explain(_whole_request(seed))
         except ServiceError as err:
-            if err.code in _REFUSALS:
-                self.refused[err.code] += 1
+            if err.code in _REJECTIONS:
+                self.rejected[err.code] += 1
             else:
                 self.complaints.append(f"{err.code} {err}")
             return
-        complaint = explain_complaint(answer)
+        complaint = explain_complaint(response)
         if complaint:
             self.complaints.append(complaint)
             return
@@ -143,7 +143,7 @@ class _Crowd:
         self.seconds.append(self.ended[-1] - begun)
 
     def rate(self, since: float, until: float) -> float:
-        """Good answers a second."""
+        """Correct responses a second."""
         return sum(since <= ended < until for ended in self.ended) / (until - since)
 
 
@@ -157,7 +157,7 @@ async def _overload(address: str) -> Row:
         goodput = await _open(crowd, _TIMES * peak)
     slowest = max(crowd.seconds, default=float("inf"))
     share = goodput / peak
-    refused = ", ".join(f"{count} {code}" for code, count in crowd.refused.most_common())
+    rejected = ", ".join(f"{count} {code}" for code, count in crowd.rejected.most_common())
     is_held = share >= _GOODPUT_SHARE and slowest <= _OBJECTIVE_SECONDS
     return Row(
         what=f"overload: {_TIMES} times the explanations that can be served",
@@ -165,29 +165,29 @@ async def _overload(address: str) -> Row:
         lost=len(calm.complaints) + len(crowd.complaints),
         measured=f"goodput {goodput:.2f}/s, {share:.0%} of the peak {peak:.2f}/s (allowed "
         f"{_GOODPUT_SHARE:.0%}); admitted: slowest {slowest:.1f} s (allowed "
-        f"{_OBJECTIVE_SECONDS:.0f}); refused: {refused}",
+        f"{_OBJECTIVE_SECONDS:.0f}); rejected: {rejected}",
         is_held=is_held and not calm.complaints and not crowd.complaints,
     )
 
 
 async def _closed(crowd: _Crowd, seconds: float) -> float:
-    """Callers who wait for their answer before they ask again; good answers a second."""
+    """Clients that wait for each response before the next request; correct responses a second."""
     begun = time.monotonic()
 
-    async def request_context(number: int) -> None:
+    async def client(number: int) -> None:
         while time.monotonic() < begun + seconds:
-            await crowd.ask(number)
+            await crowd.call(number)
 
-    await asyncio.gather(*(request_context(number) for number in range(_PEAK_CALLERS)))
+    await asyncio.gather(*(client(number) for number in range(_PEAK_CALLERS)))
     return crowd.rate(begun, time.monotonic())
 
 
 async def _open(crowd: _Crowd, rate: float) -> float:
-    """Callers who come whatever happens to others; good answers a second meanwhile."""
+    """Clients that come at a fixed rate, whatever happens to others; correct responses a second."""
     begun, count = time.monotonic(), int(rate * _OVERLOAD_SECONDS)
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
-            group.create_task(crowd.ask(number))
+            group.create_task(crowd.call(number))
         until = time.monotonic()
     return crowd.rate(begun + _SETTLING_SECONDS, until)

@@ -53,24 +53,24 @@ def gateway_killed(site: Site) -> Row:
 
 
 def gateway_replaced(site: Site) -> Row:
-    """A rolling update: the second gateway is ready before the first is told to go."""
+    """A rolling update: the second gateway is ready before the first is stopped."""
     with (
         another_gateway(site) as new,
         another_gateway(site) as old,
         Traffic(f"ipv4:{old.grpc_address},{new.grpc_address}") as traffic,
     ):
-        asked = time.monotonic()
+        stopped = time.monotonic()
         old.process.terminate()
         code = old.process.wait(_DRAIN_SECONDS)
-        drained = time.monotonic() - asked
-        answered = traffic.wait_for_answers(time.monotonic(), _RESTART_SECONDS)
+        drained = time.monotonic() - stopped
+        recovered = traffic.wait_for_responses(time.monotonic(), _RESTART_SECONDS)
         time.sleep(_AFTERWARDS_SECONDS)
     return _row(
         "gateway: rolling update (SIGTERM under load)",
         traffic,
         f"exit code {code} after {drained:.1f} s (allowed 0, {_DRAIN_SECONDS:.0f} s); "
-        f"the next answers in {answered:.1f} s",
-        is_held=code == 0 and answered <= _RESTART_SECONDS,
+        f"the next responses in {recovered:.1f} s",
+        is_held=code == 0 and recovered <= _RESTART_SECONDS,
     )
 
 
@@ -91,19 +91,19 @@ def clock_jumped(site: Site) -> Row:
     ):
         for days in (1, -1):
             offset.write_text(f"{days * _DAY:+d}")
-            waits.append(traffic.wait_for_answers(time.monotonic(), _JUMP_SECONDS))
+            waits.append(traffic.wait_for_responses(time.monotonic(), _JUMP_SECONDS))
             time.sleep(_AFTERWARDS_SECONDS)
             leaps.append(round(_seconds_ahead(gateway.rest_url) / _DAY))
     return _row(
         "gateway: clock leaps a day ahead, then two back",
         traffic,
-        f"the next answers after {max(waits):.1f} s (allowed {_JUMP_SECONDS:.0f})",
+        f"the next responses after {max(waits):.1f} s (allowed {_JUMP_SECONDS:.0f})",
         is_held=leaps == [1, -1] and max(waits) <= _JUMP_SECONDS,
     )
 
 
 def _seconds_ahead(rest_url: str) -> float:
-    """By how much the gateway's clock is before ours, as its answers say."""
+    """By how much the gateway's clock is before ours, as its responses say."""
     date = httpx.get(f"{rest_url}/healthz/live", timeout=10).headers["date"]
     return parsedate_to_datetime(date).timestamp() - time.time()
 
@@ -116,12 +116,12 @@ def _struck(site: Site, what: str, strike: Callable[[], None], limit_seconds: fl
     with Traffic(site.stack.grpc_address) as traffic:
         begun = time.monotonic()
         strike()
-        recovered = traffic.wait_for_answers(begun, limit_seconds)
+        recovered = traffic.wait_for_responses(begun, limit_seconds)
         time.sleep(_AFTERWARDS_SECONDS)
     return _row(
         what,
         traffic,
-        f"answers again after {recovered:.1f} s (allowed {limit_seconds:.0f})",
+        f"responds again after {recovered:.1f} s (allowed {limit_seconds:.0f})",
         is_held=recovered <= limit_seconds,
     )
 

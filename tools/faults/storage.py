@@ -12,11 +12,11 @@ from candor.store.annotations import Annotations
 from candor.store.engine import open_store
 from tests.store.stores import fill
 from tools.faults.site import Site
-from tools.faults.traffic import Traffic, picture
+from tools.faults.traffic import Traffic, image
 from tools.reliability import Row
 from tools.small_disk import fill_up
 
-_ANSWERED = 20  # verdicts before the disk is full, at most as many meanwhile, and again after
+_SAVED = 20  # verdicts before the disk is full, at most as many meanwhile, and again after
 _RECOVERY_SECONDS = 30.0
 _RELOAD_SECONDS = 120.0
 _SECONDS = 60.0  # of one call
@@ -25,16 +25,16 @@ _REPORT: dict[str, object] = {"model": PLAIN_MODEL, "image_count": 10}
 
 
 def disk_full(site: Site) -> Row:
-    """Verdicts and report jobs are refused while it is, the others notice nothing."""
+    """Verdicts and report jobs are rejected meanwhile; other requests are not affected."""
     store = open_store(site.stack.config.store_url or "")
-    fill(store, 4 * _ANSWERED)
+    fill(store, 4 * _SAVED)
     store.close()
     ballast = site.disk / "ballast"
     with Traffic(site.stack.grpc_address) as traffic:
         before, _ = _annotate(site)
         fill_up(ballast)
         meanwhile, verdict_status = _annotate(site)
-        report_status = _ask_for_reports(site)
+        report_status = _request_reports(site)
         ballast.unlink()
         freed = time.monotonic()
         after, status = _annotate(site)
@@ -42,16 +42,16 @@ def disk_full(site: Site) -> Row:
         seconds = time.monotonic() - freed
     saved, kept = before + meanwhile + after, _kept(site)
     lost = abs(saved - kept) + len(traffic.complaints)
-    was_refused = (verdict_status, report_status) == (503, 503)
+    was_rejected = (verdict_status, report_status) == (503, 503)
     is_mended = (status, created) == (200, 200) and seconds <= _RECOVERY_SECONDS
     return Row(
         what="disk of the store full: verdicts and report jobs",
         tried=traffic.tried + saved + 3,
         lost=lost,
-        measured=f"refused with {verdict_status} and {report_status} (allowed 503), {kept} of "
+        measured=f"rejected with {verdict_status} and {report_status} (allowed 503), {kept} of "
         f"{saved} saved verdicts kept, saves again after {seconds:.1f} s "
         f"(allowed {_RECOVERY_SECONDS:.0f})",
-        is_held=was_refused and is_mended and not lost,
+        is_held=was_rejected and is_mended and not lost,
     )
 
 
@@ -64,8 +64,8 @@ def archive_damaged(site: Site) -> Row:
     worker = site.stack.worker_pid(PLAIN_MODEL, "predict")
     with Traffic(site.stack.grpc_address) as traffic:
         os.kill(worker, signal.SIGKILL)
-        refused = _predict(site, PLAIN_MODEL)
-        message = refused.json().get("error", {}).get("message", "")
+        rejected = _predict(site, PLAIN_MODEL)
+        message = rejected.json().get("error", {}).get("message", "")
         build_archives(site.stack.config.models_dir, site.stack.config.archives_dir)
         is_mended = weights.read_bytes() == whole
         mended = time.monotonic()
@@ -73,31 +73,31 @@ def archive_damaged(site: Site) -> Row:
             if time.monotonic() > mended + _RELOAD_SECONDS:
                 break
         seconds = time.monotonic() - mended
-    is_named = refused.status_code == 503 and PLAIN_MODEL in message
+    is_named = rejected.status_code == 503 and PLAIN_MODEL in message
     return Row(
         what="archive of one model damaged, its worker killed",
         tried=traffic.tried,
         lost=len(traffic.complaints),
-        measured=f"{PLAIN_MODEL} refused with {refused.status_code} (allowed 503), the archive "
+        measured=f"{PLAIN_MODEL} rejected with {rejected.status_code} (expected 503), the archive "
         f"rebuilt, serves again after {seconds:.1f} s (allowed {_RELOAD_SECONDS:.0f})",
         is_held=is_named and is_mended and status == 200 and not traffic.complaints,
     )
 
 
 def _annotate(site: Site) -> tuple[int, int]:
-    """Verdicts saved, at most `_ANSWERED`, and the last status."""
-    answer = _post(site, "annotations:next", _ANNOTATOR)
-    for saved in range(_ANSWERED):
-        if answer.status_code != 200:
-            return saved, answer.status_code
-        verdict = {"candidate": answer.json()["task"]["candidate"], "verdict": "unsure"}
-        answer = _post(site, "annotations:answer", {**_ANNOTATOR, **verdict})
-    return _ANSWERED, answer.status_code
+    """Verdicts saved, at most `_SAVED`, and the last status."""
+    response = _post(site, "annotations:next", _ANNOTATOR)
+    for saved in range(_SAVED):
+        if response.status_code != 200:
+            return saved, response.status_code
+        verdict = {"candidate": response.json()["task"]["candidate"], "verdict": "unsure"}
+        response = _post(site, "annotations:answer", {**_ANNOTATOR, **verdict})
+    return _SAVED, response.status_code
 
 
-def _ask_for_reports(site: Site) -> int:
-    """Until one is refused; the first may fit into a page that is there."""
-    for _ in range(_ANSWERED):
+def _request_reports(site: Site) -> int:
+    """Until one is rejected; the first may fit into a page that is there."""
+    for _ in range(_SAVED):
         status = _post(site, "reports", _REPORT).status_code
         if status != 200:
             return status
@@ -114,7 +114,7 @@ def _kept(site: Site) -> int:
 
 
 def _predict(site: Site, model: str) -> httpx.Response:
-    request = api.PredictRequest(model=model, image=picture(0))
+    request = api.PredictRequest(model=model, image=image(0))
     return _post(site, "predict", request.model_dump(mode="json", exclude_none=True))
 
 

@@ -1,4 +1,4 @@
-"""Requests in a steady stream, every answer looked at."""
+"""Requests in a steady stream; every response is checked."""
 
 import threading
 import time
@@ -15,25 +15,25 @@ from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from candor.images.encode import png_of
 
-EXPLAINING, PREDICTING = 4, 2  # callers, each with one request at a time
+EXPLAINING, PREDICTING = 4, 2  # clients, each with one request at a time
 STEPS = 25
 RHO = 0.1
 _TARGET = api.ClassRef(index=3)
-_PATIENCE_SECONDS = 150.0  # of one caller
+_PATIENCE_SECONDS = 150.0  # of one client
 _MAX_ATTEMPTS = 60
 _LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One good answer; times of `time.monotonic`."""
+class GoodResponse:
+    """One correct response; times of `time.monotonic`."""
 
     verb: str
     begun: float
     ended: float
 
 
-def picture(seed: int) -> api.ImageInput:
+def image(seed: int) -> api.ImageInput:
     """A PNG of 32 x 32 pixels, the same for the same seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     return api.ImageInput(encoded=png_of(Image.fromarray(pixels)))
@@ -42,7 +42,7 @@ def picture(seed: int) -> api.ImageInput:
 def explain_request(seed: int, model: str = "", steps: int = STEPS) -> api.ExplainRequest:
     return api.ExplainRequest(
         model=model,
-        image=picture(seed),
+        image=image(seed),
         targets=(_TARGET,),
         rhos=(RHO,),
         steps=steps,
@@ -50,9 +50,9 @@ def explain_request(seed: int, model: str = "", steps: int = STEPS) -> api.Expla
     )
 
 
-def explain_complaint(answer: api.ExplainResponse) -> str:
-    """What is wrong with an explanation; nothing where nothing is."""
-    (found,) = answer.explanations
+def explain_complaint(response: api.ExplainResponse) -> str:
+    """What is wrong with an explanation; empty where it is correct."""
+    (found,) = response.explanations
     if found.rmse > RHO or found.target.index != _TARGET.index:
         return f"explain: got class {found.target.index} at RMSE {found.rmse}"
     if not found.confidence_after > found.confidence_before:
@@ -61,7 +61,7 @@ def explain_complaint(answer: api.ExplainResponse) -> str:
 
 
 class Traffic:
-    """Callers that ask one thing after another until the block ends; they retry as clients do.
+    """Clients that send one request after another until the block ends, with the usual retries.
 
     Args:
         address: of the gateway, or of several as gRPC writes them.
@@ -75,12 +75,12 @@ class Traffic:
             address, timeout_seconds=_PATIENCE_SECONDS, max_attempts=_MAX_ATTEMPTS
         )
         self._model = model
-        self._answers: list[Answer] = []
+        self._responses: list[GoodResponse] = []
         self.complaints: list[str] = []
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._ask, args=(name, call, number), daemon=True)
+            threading.Thread(target=self._call, args=(name, call, number), daemon=True)
             for name, call, count in (
                 ("explain", self._explain, EXPLAINING),
                 ("predict", self._predict, PREDICTING),
@@ -94,7 +94,7 @@ class Traffic:
             self._usual[seed] = self._strongest(seed)
         for thread in self._threads:
             thread.start()
-        self.wait_for_answers(time.monotonic(), _PATIENCE_SECONDS)
+        self.wait_for_responses(time.monotonic(), _PATIENCE_SECONDS)
         return self
 
     def __exit__(
@@ -110,10 +110,10 @@ class Traffic:
 
     @property
     def tried(self) -> int:
-        return len(self._answers) + len(self.complaints)
+        return len(self._responses) + len(self.complaints)
 
-    def wait_for_answers(self, since: float, limit_seconds: float) -> float:
-        """Seconds until every verb has answered a request that came after ``since``.
+    def wait_for_responses(self, since: float, limit_seconds: float) -> float:
+        """Seconds until every verb has responded to a request sent after ``since``.
 
         Infinite where one did not within ``limit_seconds``.
         """
@@ -126,10 +126,12 @@ class Traffic:
 
     def _first(self, verb: str, since: float) -> float | None:
         with self._lock:
-            ended = [one.ended for one in self._answers if one.verb == verb and one.begun >= since]
+            ended = [
+                one.ended for one in self._responses if one.verb == verb and one.begun >= since
+            ]
         return min(ended, default=None)
 
-    def _ask(self, verb: str, call: Callable[[int], str], number: int) -> None:
+    def _call(self, verb: str, call: Callable[[int], str], number: int) -> None:
         while not self._stopping.is_set():
             begun = time.monotonic()
             try:
@@ -140,7 +142,7 @@ class Traffic:
                 if complaint:
                     self.complaints.append(complaint)
                 else:
-                    self._answers.append(Answer(verb, begun, time.monotonic()))
+                    self._responses.append(GoodResponse(verb, begun, time.monotonic()))
 
     def _explain(self, number: int) -> str:
         return explain_complaint(self._client.explain(explain_request(number, self._model)))
@@ -149,8 +151,8 @@ class Traffic:
         strongest = self._strongest(number)
         if strongest == self._usual[number]:
             return ""
-        return f"predict: got class {strongest}, before the fault {self._usual[number]}"
+        return f"predict: expected class {self._usual[number]} as before the fault, got {strongest}"
 
     def _strongest(self, seed: int) -> int:
-        request = api.PredictRequest(model=self._model, image=picture(seed))
+        request = api.PredictRequest(model=self._model, image=image(seed))
         return self._client.predict(request).predictions[0].index

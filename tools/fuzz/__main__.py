@@ -61,12 +61,12 @@ def _through_the_doors(target: Target, case_count: int) -> list[Row]:
 def _row(outcome: Outcome, grown: float, *, is_well: bool) -> Row:
     for complaint in outcome.wrong:
         print(complaint, file=sys.stderr)
-    told = ", ".join(f"{count} {answer}" for answer, count in outcome.answers.most_common(6))
+    statuses = ", ".join(f"{count} {name}" for name, count in outcome.statuses.most_common(6))
     return Row(
         what=outcome.what,
         tried=outcome.tried,
         lost=outcome.lost,
-        measured=f"{told}; memory {grown:+.0f} MB (allowed {_MAX_GROWN_MEGABYTES:.0f})",
+        measured=f"{statuses}; memory {grown:+.0f} MB (allowed {_MAX_GROWN_MEGABYTES:.0f})",
         is_held=outcome.lost == 0 and is_well and grown <= _MAX_GROWN_MEGABYTES,
     )
 

@@ -32,7 +32,7 @@ Decoder = Callable[[bytes], None]
 
 
 def images(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
-    """Encoded images, as both doors decode them."""
+    """Encoded images, as both transports decode them."""
     from candor.contracts.api import ImageInput, InputSpec
     from candor.images.decode import BadImage
     from candor.images.decode import decode as decode_image
@@ -87,7 +87,7 @@ def artifacts(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
 
 
 def workers(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
-    """Items as TorchServe hands them to both handlers: each gets an answer, nothing is raised."""
+    """Items as TorchServe hands them to both handlers: each gets a response, nothing is raised."""
     import numpy as np
 
     from candor.contracts import wire

@@ -18,21 +18,21 @@ class Outcome:
     """Cases of one surface.
 
     Attributes:
-        answers: how often each status was the answer.
-        wrong: what was answered wrongly, in words; the first few.
+        statuses: how often each status came.
+        wrong: what was wrong with a response, in words; the first few.
     """
 
     what: str
     tried: int = 0
     lost: int = 0
-    answers: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     measured: str = ""
 
-    def note(self, answer: str, complaint: str = "") -> None:
-        """One case; ``complaint`` says what was wrong with its answer."""
+    def note(self, status: str, complaint: str = "") -> None:
+        """One case; ``complaint`` says what was wrong with its response."""
         self.tried += 1
-        self.answers[answer] += 1
+        self.statuses[status] += 1
         if complaint:
             self.lost += 1
             self.wrong.append(complaint)
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def many(count: int) -> settings:
-    """So many examples, whatever they take and however odd they are."""
+    """This many examples, however long they take and however odd they are."""
     return settings(
         max_examples=count,
         database=None,

@@ -33,10 +33,10 @@ class Target:
     def is_well(self) -> bool:
         """The process lives and still makes a real prediction and a real search step."""
         try:
-            answer = httpx.get(f"{self.rest_url}/healthz/ready", timeout=10)
+            response = httpx.get(f"{self.rest_url}/healthz/ready", timeout=10)
         except httpx.HTTPError:
             return False
-        return self.process.is_running() and answer.status_code == 200
+        return self.process.is_running() and response.status_code == 200
 
 
 @contextmanager

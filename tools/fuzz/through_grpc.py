@@ -61,17 +61,17 @@ def _run(method: MethodDescriptor, channel: grpc.Channel, outcome: Outcome, coun
 
     @many(count)
     @given(content=_contents(method.input_type))
-    def ask(content: bytes) -> None:
+    def call_it(content: bytes) -> None:
         try:
-            answer = call(content, timeout=_TIMEOUT_SECONDS)
-            size = sum(map(len, answer)) if method.server_streaming else len(answer)
+            response = call(content, timeout=_TIMEOUT_SECONDS)
+            size = sum(map(len, response)) if method.server_streaming else len(response)
             outcome.note("OK", "" if size >= 0 else path)
         except grpc.RpcError as err:
             code = err.code()
             said = f"{path}: {code.name} {err.details()}"[:300]
             outcome.note(code.name, said if code in _FAULTS else "")
 
-    ask()
+    call_it()
 
 
 @cache

@@ -68,7 +68,7 @@ def _run(
 ) -> None:
     @many(count)
     @given(case=strategy, seed=st.integers(0, 2**32))
-    def ask(case: Any, seed: int) -> None:
+    def call_it(case: Any, seed: int) -> None:
         _make_real(case, seed)
         where = f"{case.method} {case.path}"
         try:
@@ -83,7 +83,7 @@ def _run(
     # An operation may have one input only.
     with warnings.catch_warnings(), contextlib.suppress(Unsatisfiable):
         warnings.simplefilter("ignore")  # what schemathesis says of its own inputs
-        ask()
+        call_it()
 
 
 def _make_real(case: Any, seed: int) -> None:
@@ -104,7 +104,7 @@ def _make_real(case: Any, seed: int) -> None:
 
 
 def _complaint(where: str, response: Any) -> str:
-    """What is wrong with an answer: a fault of ours, or a refusal that does not say why."""
+    """What is wrong with a response: a fault of the service, or an error that does not say why."""
     status = response.status_code
     if status >= 500 and status != 504:
         return f"{where}: {status} {response.text[:200]}"
