@@ -23,10 +23,31 @@ MODULES = {
         "candor.terms",
     ),
     "gateway": ("candor.gateway", "candor.contracts", "candor.images", "candor.rpc"),
-    "worker": ("handlers", "candor.explainers", "candor.models", "candor.runtime"),
-    "train": ("training",),
-    "audit": ("candor.attacks", "candor.audit", "candor.explainers", "candor.robustness"),
-    "figures": ("candor.viz",),
+    "worker": (
+        "handlers",
+        "candor.cli.commands.worker",
+        "candor.cli.main",
+        "candor.explainers",
+        "candor.models",
+        "candor.runtime",
+    ),
+    "train": ("training", "candor.cli.commands.train", "candor.cli.main"),
+    "audit": (
+        "candor.attacks",
+        "candor.audit",
+        "candor.cli.commands.audit",
+        "candor.cli.commands.measure",
+        "candor.cli.main",
+        "candor.explainers",
+        "candor.robustness",
+    ),
+    # Not explanation_rows, whose explanations a model in this process makes.
+    "figures": (
+        "candor.cli.main",
+        "candor.viz.demo",
+        "candor.viz.figures",
+        "candor.viz.response_files",
+    ),
     "all": ("candor", "handlers", "training"),
 }
 
