@@ -62,6 +62,8 @@ def _import_all() -> None:
 def _check_arrows(app: Sphinx) -> None:
     if arrows.is_stale():
         _log.warning("docs/architecture.md shows other arrows: run python docs/arrows.py")
+    for problem in arrows.against_diagram():
+        _log.warning("diagram of docs/architecture.md: %s", problem)
 
 
 def _without_links_out(app: Sphinx, name: str, source: list[str]) -> None:
