@@ -35,7 +35,8 @@ _WORDS = {
     ),  # claims, a keyword of proto, a label, a command
     *("shutdown", "server_close", "add_secure_port"),  # methods of libraries
 }
-_PROTO_PACKAGES = ("candor.v1.", "inference.")
+# Services of the proto and variables of the environment.
+_FOREIGN = ("candor.v1.", "inference.", "CANDOR_", "ATEN_", "OMP_", "ONEDNN_", "OTEL_")
 _CODE = re.compile(r"(``.*?``|`[^`]*`)", re.DOTALL)
 _LINK_OUT = re.compile(r"\[([^\]]*)\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
 _log = logging.getLogger(__name__)
@@ -132,10 +133,10 @@ _NOTHING = object()
 
 
 def _is_name(target: str) -> bool:
-    """Not a command, a path, a file, a service, a prefix such as CANDOR_ or a word of the list."""
+    """Not a command, a path, a file, a foreign name, a prefix such as candor_ or a listed word."""
     is_path = _NAME.fullmatch(target) and not _FILE.fullmatch(target)
-    is_service = target.startswith(_PROTO_PACKAGES)
-    return bool(is_path) and not is_service and target not in _WORDS and not target.endswith("_")
+    is_foreign = target.startswith(_FOREIGN)
+    return bool(is_path) and not is_foreign and target not in _WORDS and not target.endswith("_")
 
 
 def _find(target: str, module: str | None, owner: str | None) -> Any:
