@@ -74,8 +74,10 @@ class PreparedAudit:
     plan: "AuditPlan"
 
 
-def prepare(request: AuditRequest) -> PreparedAudit:
-    """Load what is asked for.
+def prepare(
+    request: AuditRequest, *, notify: Callable[[str], None] = lambda notice: None
+) -> PreparedAudit:
+    """Load what is asked for; ``notify`` gets a line for the user before a long wait.
 
     Raises:
         BadOption: a model or the data is missing, damaged or does not fit, or an option is out of
@@ -103,7 +105,7 @@ def prepare(request: AuditRequest) -> PreparedAudit:
     with option("attacks", ", ".join(request.attacks)):
         attacks = request.attacks or tuple(ATTACK_STAGES)
         stages = checked_stages(attacks, has_extras=request.has_extras)
-    searcher = _searcher(loaded, request, budget.steps)
+    searcher = _searcher(loaded, request, budget.steps, notify)
     plan = AuditPlan(
         weights_sha256=loaded.card.weights_sha256,
         data=dataset.name,
@@ -170,12 +172,14 @@ def _weights(loaded: "LoadedModel | None") -> str | None:
     return None if loaded is None else loaded.card.weights_sha256
 
 
-def _searcher(loaded: "LoadedModel", request: AuditRequest, steps: int) -> "nn.Module | None":
+def _searcher(
+    loaded: "LoadedModel", request: AuditRequest, steps: int, notify: Callable[[str], None]
+) -> "nn.Module | None":
     """The compiled network; None where it does not pay or cannot be."""
     if not compiling_pays(request.compiles, request.image_count * steps):
         return None
     batch_size = min(request.batch_size, request.image_count)
-    compiled = compiled_for(loaded, batch_size)
+    compiled = compiled_for(loaded, batch_size, notify=notify)
     return None if compiled is loaded.network else compiled
 
 

@@ -18,6 +18,11 @@ DataDir = Annotated[
     ),
 ]
 
+Compiles = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Default: where it pays, from 50,000 steps."),
+]
+
 
 def open_dataset(name: str, split: str, data_dir: Path | None, *, image_size: int = 0) -> Images:
     """A split of a registered data set; the error names the folder and how to get missing data."""

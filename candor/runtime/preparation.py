@@ -1,45 +1,46 @@
-"""When and for what a command compiles its network."""
+"""When and for what a long computation compiles its network."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
 
-import typer
+import psutil
+import torch
+from torch import nn
 
-from candor.cli.output import console
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from candor.models.folder import LoadedModel
+from candor.models.folder import LoadedModel
+from candor.runtime.compiled import compile_network, share_sizes
 
 _COMPILE_FROM_STEPS = 50_000  # below, compiling takes longer than it saves
-Compiles = Annotated[
-    bool | None,
-    typer.Option("--compile/--no-compile", help="Default: where it pays, from 50,000 steps."),
-]
+_NOTICE = "compiling, a minute or two the first time ..."
 
 
 def compiling_pays(compiles: bool | None, image_steps: int) -> bool:
-    """As the user says, or by the work ahead."""
+    """Whether to compile: as ``compiles`` says, or where it is None by the image-steps ahead."""
     return image_steps >= _COMPILE_FROM_STEPS if compiles is None else compiles
 
 
-def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
-    """Compiled for full batches and for the last ones; the network itself where that is impossible.
+def compiled_for(
+    loaded: LoadedModel,
+    batch_size: int,
+    *,
+    notify: Callable[[str], None] = lambda notice: None,
+) -> nn.Module:
+    """The network compiled for full batches and for the last ones.
 
     Another run with as many threads gives the same bits.
+
+    Args:
+        batch_size: images in a full batch, >= 1.
+        notify: called with a line for the user before the wait.
+    Returns:
+        A compiled copy; the network itself where it cannot be compiled.
     """
-    import torch
-
-    from candor.runtime.compiled import compile_network, share_sizes
-
     # Of several models in one process torch would quietly leave the later ones as they are.
     torch.compiler.reset()
-    console().print("compiling, a minute or two the first time ...")
+    notify(_NOTICE)
     expected = loaded.card.input
     shape = (expected.channels, expected.height, expected.width)
     _, half, whole = share_sizes(batch_size, next(loaded.network.parameters()).device)
@@ -53,21 +54,21 @@ def compiled_for(loaded: "LoadedModel", batch_size: int) -> "nn.Module":
 def _stoppable() -> Iterator[None]:
     """SIGTERM stops a compilation as Ctrl-C does, and neither leaves a compiler running.
 
-    Left to itself torch waits for its compilers when it ends, and they look once a minute whether
-    it is still there.
+    Without this torch waits at its end for its compilers, which check once a minute whether their
+    parent still runs.
 
     Raises:
-        KeyboardInterrupt: after whatever the signal did before.
+        KeyboardInterrupt: after what the signal did before.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are none of its business
+        yield  # only the main thread may set signal handlers
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def stop(number: int, frame: FrameType | None) -> None:
         handler = before[signal.Signals(number)]
-        _end_compilers()  # first, for an interrupted `subprocess.run` orphans what it began
+        _end_compilers()  # first: an interrupted `subprocess.run` leaves its children running
         if callable(handler):
             handler(number, frame)
         raise KeyboardInterrupt
@@ -82,11 +83,11 @@ def _stoppable() -> Iterator[None]:
 
 
 def _end_compilers() -> None:
-    """Every process below this one; torch's pool of workers is forgotten, not waited for."""
-    import psutil
-    from torch._inductor import async_compile
-
+    """End every process below this one; torch's pool of workers is forgotten, not waited for."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    async_compile.after_fork()
+    # Imported here: it loads the whole compiler, which is there already when this is called.
+    from torch._inductor import async_compile
+
+    async_compile.after_fork()  # type: ignore[no-untyped-call]

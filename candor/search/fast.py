@@ -85,15 +85,16 @@ class _Evaluation:
 
 
 def _step(starts: Sequence[Start], network: nn.Module, state: SearchState) -> SearchState:
-    leg = leg_of(state, starts)
+    is_explained = is_explanation(state.goals)
+    leg = None if bool(is_explained.all()) else leg_of(state, starts)
     seen = _evaluate(network, state, leg)
-    tangent, is_explained = seen.tangent, is_explanation(state.goals)
+    tangent = seen.tangent
     distances = rmse(seen.images, state.images)
     holds = output_condition(seen.logits, state.goals, state.targets)
     is_shorter = holds & (distances < state.best_rmse)
     is_better = torch.where(is_explained, is_stronger(state, tangent.gaps), is_shorter)
     deltas, rivals, stalls = tangent.deltas, seen.rivals, torch.zeros_like(state.stalls)
-    if not bool(is_explained.all()):
+    if leg is not None:
         moved = radius_step(state, leg, tangent)
         deltas = moved.deltas
         rivals = torch.where(moved.is_kept, state.rivals, rivals)
@@ -116,15 +117,17 @@ def _step(starts: Sequence[Start], network: nn.Module, state: SearchState) -> Se
     )
 
 
-def _evaluate(network: nn.Module, state: SearchState, leg: Leg) -> _Evaluation:
+def _evaluate(network: nn.Module, state: SearchState, leg: Leg | None) -> _Evaluation:
+    """``leg``: None where the batch holds explanations alone, whose step has no use for it."""
+    deltas = state.deltas if leg is None else departures(state, leg)
     with torch.enable_grad():
-        images = (state.images + departures(state, leg)).clamp(0.0, 1.0).requires_grad_()
+        images = (state.images + deltas).clamp(0.0, 1.0).requires_grad_()
         logits = network(images)
         values, rivals = log_odds(logits, state.targets), state.rivals
-        follows_odds = is_explanation(state.goals)
-        if not bool(follows_odds.all()):  # many small operations, which cost a lone image time
+        if leg is not None:
             gaps, rivals = aimed_gaps(state, leg, logits)
-            values = torch.where(follows_odds | leg.is_descending, values, gaps)
+            follows_odds = is_explanation(state.goals) | leg.is_descending
+            values = torch.where(follows_odds, values, gaps)
         (gradients,) = torch.autograd.grad(values.sum(), images)
     gradients, images = without_zeros(gradients, state), images.detach()
     tangent = Tangent(images - state.images, values.detach(), gradients, lengths_of(gradients))

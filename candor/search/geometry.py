@@ -41,7 +41,7 @@ def unit(vectors: Tensor) -> Tensor:
     Returns:
         (B, ...) of the same dtype.  At RMSE 1 it is this times sqrt(elements of one vector).
     """
-    largest = vectors.flatten(1).abs().amax(dim=1)
+    largest = torch.linalg.vector_norm(vectors.flatten(1), torch.inf, dim=1)
     exponents = -torch.frexp(largest).exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT)
     scaled = vectors * per_row(torch.ldexp(torch.ones_like(largest), exponents), vectors)
     lengths = lengths_of(scaled)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from candor.audit.session import AuditRequest, BadOption, compute, finish, prepare
-from candor.cli.options import DataDir, DataName
+from candor.cli.options import Compiles, DataDir, DataName
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
-from candor.runtime.preparation import Compiles
 
 if TYPE_CHECKING:
     from candor.audit.report.schema import Report
@@ -100,7 +99,7 @@ def _run(
     # Whatever can be wrong is looked at before the hours of work.
     share, signing_key = Shard.parse(shard), load_or_create_key(key_file(key))
     other = None if compare is None else read_other(compare)
-    prepared = prepare(request)
+    prepared = prepare(request, notify=console().print)
     with _progress_bar() as report:
         missing = compute(prepared, out, shard=share, report=report)
     if missing:

@@ -9,11 +9,11 @@ import numpy as np
 import typer
 
 from candor import terms
-from candor.cli.options import DataDir, DataName, open_dataset
+from candor.cli.options import Compiles, DataDir, DataName, open_dataset
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
-from candor.runtime.preparation import Compiles, compiled_for, compiling_pays
+from candor.runtime.preparation import compiled_for, compiling_pays
 from candor.terms import Goal, SearchStatus
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _network(loaded: "LoadedModel", plan: _Plan) -> "nn.Module":
     """Compiled for full batches and for the last ones, where that pays."""
     if not compiling_pays(plan.compiles, plan.image_count * plan.steps):
         return loaded.network
-    return compiled_for(loaded, plan.batch_size)
+    return compiled_for(loaded, plan.batch_size, notify=console().print)
 
 
 def _check_count(count: int, available: int) -> None:
