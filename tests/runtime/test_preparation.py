@@ -17,14 +17,13 @@ _COMPILES = """
 import subprocess
 from pathlib import Path
 from candor.models.folder import load_model
-from candor.runtime import compiled
-from candor.runtime.preparation import compiled_for
+from candor.runtime import preparation
 
 def compile_for_ever(*arguments, **options):
     subprocess.run(["sh", "-c", "sleep 300 & wait"])
 
-compiled.compile_network = compile_for_ever
-compiled_for(load_model(Path("{model}")), 2)
+preparation.compile_network = compile_for_ever
+preparation.compiled_for(load_model(Path("{model}")), 2)
 """
 
 
@@ -46,7 +45,7 @@ def _started(command: list[str], cache: Path) -> subprocess.Popen[str]:
 def _stopped_at(
     process: subprocess.Popen[str], number: signal.Signals, holds: Callable[[list[str]], bool]
 ) -> str:
-    """Once the names of its descendants are so; what it said.  None of them is left."""
+    """Send the signal once the names of its descendants are so; its output.  None is left."""
     deadline = time.monotonic() + 300
     descendants: list[psutil.Process] = []
     try:
