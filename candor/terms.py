@@ -1,4 +1,4 @@
-"""The words of the method that every room shares: goals, ends of a search, solvers, step counts.
+"""The terms of the method that every room shares: goals, ends of a search, solvers, step counts.
 
 Sections are those of arXiv 1906.02896.
 """
@@ -42,14 +42,14 @@ SOLVERS = ("paper", "fast")
 DEFAULT_SOLVER = "paper"
 DEFAULT_STEPS = 450  # N of Algorithm 1
 FAST_EXPLAIN_STEPS = 8
-FAST_RADIUS_STEPS = 52  # at most: most radii are settled sooner
+FAST_RADIUS_STEPS = 52  # at most: most searches end sooner
 
 IMPERCEPTIBLE_RMSE = 0.01  # IV-B: "virtually imperceptible" on CIFAR-10
 CONFIDENT_MARGIN = 0.5  # III-H: how far an annotation candidate's class must lead
 
 
 def default_steps(solver: str, *, explains: bool) -> int:
-    """Steps of a search that names none: of an explanation, or of a radius."""
+    """Steps of a search that states none: of an explanation, or of a radius."""
     if solver != "fast":
         return DEFAULT_STEPS
     return FAST_EXPLAIN_STEPS if explains else FAST_RADIUS_STEPS

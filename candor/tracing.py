@@ -1,6 +1,6 @@
 """Spans of one request across gateway and workers.
 
-Off unless an endpoint is named; the SDK is imported only then.
+Tracing is off unless an endpoint is named, and the SDK is imported only then.
 """
 
 import os
@@ -22,7 +22,7 @@ _FORMAT = TraceContextTextMapPropagator()
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """What makes spans, and how its last ones get out before the process ends."""
+    """A tracer, and ``close``, which sends its last spans before the process ends."""
 
     tracer: Tracer
     close: Callable[[], None]
@@ -32,32 +32,30 @@ NO_TRACING = Tracing(NoOpTracer(), lambda: None)
 
 
 def start_tracing(service: str, endpoint: str) -> Tracing:
-    """Spans to an OTLP collector over gRPC, or to nobody.
+    """Send spans to an OTLP collector over gRPC, or make none where no collector is named.
 
     Args:
-        service: who we are, "candor-gateway" or "candor-worker".
-        endpoint: `http://host:4317`; empty: as the standard variables of OpenTelemetry say, which
-            decide all else too (sampler, headers, delays), and nobody where they name none.
+        service: name of this process, "candor-gateway" or "candor-worker".
+        endpoint: `http://host:4317`; empty: the collector that the standard variables of
+            OpenTelemetry name, if any.  These variables decide everything else too: sampler,
+            headers, delays.
     """
     if not (endpoint or any(map(os.environ.get, _STANDARD_VARIABLES))):
         return NO_TRACING
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    # Imported where spans are sent: the SDK takes time to import.
+    from candor.tracing_export import exporting_provider
 
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint or None)))
+    provider = exporting_provider(service, endpoint or None)
     return Tracing(provider.get_tracer("candor"), provider.shutdown)
 
 
 def received(carrier: Mapping[str, str]) -> Context:
-    """Where a request comes from, as its headers or metadata say, keys in lower case."""
+    """The trace context of a request, from its headers or metadata with keys in lower case."""
     return _FORMAT.extract(carrier, Context())
 
 
 def to_send() -> dict[str, str]:
-    """Headers that say where we are; empty without a span."""
+    """Headers with the current trace context; empty without a span."""
     carrier: dict[str, str] = {}
     _FORMAT.inject(carrier)
     return carrier
@@ -70,7 +68,12 @@ def shared_span(
     parents: Sequence[Context],
     attributes: Mapping[str, AttributeValue],
 ) -> Iterator[Span]:
-    """The current span of work done for several at once: below the first, linked to the others."""
+    """The current span of work for several requests: a child of the first, linked to the others.
+
+    Args:
+        name, attributes: of the span.
+        parents: one or more contexts; several of one span count once.
+    """
     spans = {span.span_id: span for span in map(_span_of, parents) if span.is_valid}
     first = _span_of(parents[0]).span_id
     links = [Link(span) for number, span in spans.items() if number != first]

@@ -1,4 +1,4 @@
-"""From TorchServe rows to answered envelopes, one bad item never harming another."""
+"""From TorchServe rows to packed responses; one bad item never harms another."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -31,30 +31,30 @@ Compute = Callable[[Sequence[Task]], Sequence[bytes]]
 def answer_rows(
     rows: Sequence[Mapping[str, Any]], card: ModelCard, check: Check, compute: Compute
 ) -> list[bytes]:
-    """One packed list of answers per row; never raises.
+    """One packed list of responses for each row; never raises.
 
     Args:
         rows: a TorchServe batch; each holds packed items under `INPUT_NAME`.
         check: why this role and model cannot serve a task; None where it can.
-        compute: packed answers of good tasks, in order; may raise.
+        compute: packed responses to good tasks, in order; may raise.
     """
     entries = [_read_row(row, card, check) for row in rows]
     tasks = [entry for row in entries for entry in row if isinstance(entry, Task)]
-    answers = iter(_compute_all(tasks, compute))
+    responses = iter(_compute_all(tasks, compute))
     return [
-        wire.pack_list([next(answers) if isinstance(entry, Task) else entry for entry in row])
+        wire.pack_list([next(responses) if isinstance(entry, Task) else entry for entry in row])
         for row in entries
     ]
 
 
-def seal(answer: BaseModel, arrays: Mapping[str, Any] | None = None) -> bytes:
-    """One answer as an envelope."""
-    return wire.pack(answer.model_dump(mode="json"), arrays)
+def seal(response: BaseModel, arrays: Mapping[str, Any] | None = None) -> bytes:
+    """One response with its arrays, as one message on the wire."""
+    return wire.pack(response.model_dump(mode="json"), arrays)
 
 
-def wrong_kind(item: Item, allowed: str) -> ItemError:
-    """The answer to an item that another worker serves."""
-    return ItemError(field="kind", message=f"got {item.kind!r}, allowed {allowed!r}")
+def wrong_kind(item: Item, expected: str) -> ItemError:
+    """The response to an item that another worker serves."""
+    return ItemError(field="kind", message=f"expected {expected!r}, got {item.kind!r}")
 
 
 def _read_row(row: Mapping[str, Any], card: ModelCard, check: Check) -> list[Task | bytes]:
@@ -68,9 +68,9 @@ def _read_row(row: Mapping[str, Any], card: ModelCard, check: Check) -> list[Tas
 
 
 def _read_item(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
-    """A task to compute, or the answer where there is nothing to compute."""
+    """A task to compute, or the response where there is nothing to compute."""
     try:
-        return _task_or_answer(message, card, check)
+        return _task_or_response(message, card, check)
     except wire.WireError as err:
         return seal(ItemError(field="item", message=str(err)))
     except ValidationError as err:
@@ -80,7 +80,7 @@ def _read_item(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
         return seal(_INTERNAL)
 
 
-def _task_or_answer(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
+def _task_or_response(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
     meta, arrays = wire.unpack(message)
     task = Task(ITEM_ADAPTER.validate_python(meta), arrays)
     if isinstance(task.item, DescribeItem):
@@ -96,21 +96,21 @@ def _first_violation(err: ValidationError) -> ItemError:
 
 
 def _compute_all(tasks: Sequence[Task], compute: Compute) -> list[bytes]:
-    """All together; where that fails, each alone, so that only the culprit gets an error."""
+    """In one batch; where that fails one by one, so that only the poisoned item gets an error."""
     if not tasks:
         return []
     try:
-        return _answers_of(tasks, compute)
+        return _responses_of(tasks, compute)
     except Exception:
         if len(tasks) == 1:
             _LOG.exception("an item could not be computed")
             return [seal(_INTERNAL)]
         _LOG.warning("a batch of %d items failed; retrying one by one", len(tasks))
-    return [answer for task in tasks for answer in _compute_all([task], compute)]
+    return [response for task in tasks for response in _compute_all([task], compute)]
 
 
-def _answers_of(tasks: Sequence[Task], compute: Compute) -> list[bytes]:
-    answers = list(compute(tasks))
-    if len(answers) != len(tasks):
-        raise RuntimeError(f"got {len(answers)} answers for {len(tasks)} tasks")
-    return answers
+def _responses_of(tasks: Sequence[Task], compute: Compute) -> list[bytes]:
+    responses = list(compute(tasks))
+    if len(responses) != len(tasks):
+        raise RuntimeError(f"expected {len(tasks)} responses, got {len(responses)}")
+    return responses

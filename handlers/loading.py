@@ -15,7 +15,7 @@ from candor.runtime.compiled import compile_network, has_bfloat16, keep_compiled
 
 COMPILE_VARIABLE = "CANDOR_COMPILE"
 COMPILE_CHOICES = ("auto", "off")
-_FULL_BATCH = 32  # searches in a chunk, as the gateway sends them where nobody sets it otherwise
+_FULL_BATCH = 32  # searches in a chunk, the gateway's default
 _CACHE_DIR = (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "candor" / "compiled"
 )
@@ -39,7 +39,10 @@ def load_worker_model(context: Any) -> LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class SearchNetworks:
-    """What takes the steps of a search, and what verifies its end in float32; both warm."""
+    """The network that takes the steps of a search and the one that verifies its end in float32.
+
+    Both have been run once, so that the first search does not wait for them.
+    """
 
     searcher: nn.Module
     verifier: nn.Module
@@ -48,17 +51,17 @@ class SearchNetworks:
 def search_networks(model: LoadedModel) -> SearchNetworks:
     """The networks that searches run on.
 
-    The environment's CANDOR_COMPILE decides: "auto" compiles for a few batch sizes, minutes the
-    first time and seconds from the cache of this user, and goes on uncompiled where that fails; the
-    searcher is in bfloat16 where the machine has it.  "off", the default, takes the network as it
-    is.
+    The variable CANDOR_COMPILE decides.  "auto" compiles for a few batch sizes, which takes minutes
+    the first time and seconds from the cache of this user; where that fails the networks stay
+    uncompiled.  The searcher is in bfloat16 where the machine computes in it.  "off", the default,
+    takes the network as it is.
 
     Raises:
-        ValueError: another value.
+        ValueError: the variable has another value.
     """
     choice = os.environ.get(COMPILE_VARIABLE, "off")
     if choice not in COMPILE_CHOICES:
-        raise ValueError(f"{COMPILE_VARIABLE}: got {choice!r}, allowed {COMPILE_CHOICES}")
+        raise ValueError(f"{COMPILE_VARIABLE}: expected one of {COMPILE_CHOICES}, got {choice!r}")
     if choice == "off":
         return SearchNetworks(model.network, model.network)
     expected = model.card.input
@@ -73,6 +76,6 @@ def search_networks(model: LoadedModel) -> SearchNetworks:
 
 
 def _thread_share() -> int:
-    """A container's share of the cores is only known to whoever set it; it says so by variable."""
+    """Threads of this process; a container's share of the cores is known from variables alone."""
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     return max(1, cores // int(os.environ.get("CANDOR_SEARCH_WORKERS") or 1))

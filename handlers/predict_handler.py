@@ -18,7 +18,7 @@ from handlers.spans import batch_span, start_worker_tracing
 
 
 class PredictHandler:
-    """Holds the model and nothing of any request."""
+    """Holds the model and no state of any request."""
 
     _model: LoadedModel
     _tracing: Tracing

@@ -22,7 +22,7 @@ from handlers.spans import batch_span, start_worker_tracing
 
 
 class SearchHandler:
-    """Holds the model and nothing of any request: the whole state travels with each item."""
+    """Holds the model and no state of any request: the state of a search travels with its item."""
 
     _model: LoadedModel
     _networks: SearchNetworks
@@ -58,7 +58,7 @@ class SearchHandler:
         ]
 
     def _compared(self, item: CompareItem, arrays: Mapping[str, Any]) -> tuple[CompareAnswer, Any]:
-        # Imported when the first one comes: captum adds about two seconds to a worker's start.
+        # Imported for the first such item: captum adds about two seconds to a worker's start.
         from candor.explainers.compare import compare_item
 
         return compare_item(self._model.network, item, arrays)

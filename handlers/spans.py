@@ -18,14 +18,14 @@ from candor.tracing import (
 
 
 def start_worker_tracing() -> Tracing:
-    """To the collector that the environment names; to nobody where it names none."""
+    """Spans go to the collector that the environment names; without one there are none."""
     return start_tracing("candor-worker", os.environ.get(ENDPOINT_VARIABLE, ""))
 
 
 def batch_span(
     tracing: Tracing, role: str, rows: Sequence[Mapping[str, Any]]
 ) -> AbstractContextManager[Span]:
-    """Below the span of the first row's call, linked to those of the others."""
+    """The span of a batch: a child of the span of the first row, linked to those of the others."""
     carriers = [{TRACE_KEY: bytes(row.get(TRACE_KEY, b"")).decode("latin-1")} for row in rows]
     parents = [received(carrier) for carrier in carriers]
     return shared_span(tracing.tracer, role, parents, {"candor.rows": len(rows)})

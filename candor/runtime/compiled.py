@@ -1,6 +1,6 @@
 """A network compiled for a few fixed batch sizes.
 
-Every new batch size would be compiled anew, so a batch is padded to the next of a few sizes.
+Each new batch size would have to be compiled, so a batch is padded to the next of a few sizes.
 """
 
 import copy
@@ -26,22 +26,26 @@ _LOG = logging.getLogger(__name__)
 
 
 class FixedBatchNetwork(nn.Module):
-    """A network that only ever sees batches of a few sizes; its outputs are those of the input.
+    """A network that is evaluated on batches of a few sizes only; others are padded or split.
 
     Args:
-        network: maps (B, C, H, W) to (B, V), each image on its own (evaluation mode).
-        sizes: batch sizes; a larger batch is split by the largest.
-        threads_alone: of the CPU for a batch of one image.  Any other has one: what takes long
-            comes as shares of a batch, a thread each, see `candor.runtime.threads`.
+        network: maps (B, C, H, W) to (B, V), each image independent of the others (evaluation
+            mode).
+        sizes: batch sizes; a larger batch is split into parts of the largest.
+        threads_alone: threads of the CPU for a batch of one image.  Other batches have one thread:
+            they are shares of a larger batch, see `candor.runtime.threads`.
 
     Attributes:
-        most_threads: those of the process when this was made.
+        most_threads: threads of the process when this was made.
+
+    Raises:
+        ValueError: there is no size, or one below 1.
     """
 
     def __init__(self, network: nn.Module, sizes: Sequence[int], *, threads_alone: int = 1) -> None:
         super().__init__()
         if not sizes or min(sizes) < 1:
-            raise ValueError(f"sizes: got {list(sizes)!r}, allowed one or more of [1, inf)")
+            raise ValueError(f"sizes: expected one or more, each >= 1, got {list(sizes)!r}")
         self.network = network
         self.sizes = tuple(sorted(sizes))
         self.threads_alone = threads_alone
@@ -59,16 +63,16 @@ class FixedBatchNetwork(nn.Module):
         before = torch.get_num_threads()
         _set_threads(self.threads_alone if size == 1 else 1)
         logits: Tensor = self.network(batch)
-        if not logits.requires_grad:  # else the backward pass follows, before the next call
+        if not logits.requires_grad:  # otherwise a backward pass follows before the next call
             _set_threads(before)
-        # A CUDA graph writes its next outputs over these.
+        # A CUDA graph overwrites its outputs in its next run.
         return logits[:count].clone() if logits.is_cuda else logits[:count]
 
 
 class Bfloat16Network(nn.Module):
-    """A network run in bfloat16 where torch's autocast deems it safe; float32 in and out.
+    """A network in bfloat16 where torch's autocast considers it safe; float32 in and out.
 
-    Good for searching only: what is found must be verified in float32.
+    For the steps of a search only: what it finds must be verified in float32.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -82,16 +86,17 @@ class Bfloat16Network(nn.Module):
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself; elsewhere it is slower than float32."""
+    """Whether the device has bfloat16 instructions; without them it is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def share_sizes(batch_size: int, device: torch.device) -> tuple[int, int, int]:
-    """What to compile for batches up to ``batch_size``: a quarter, a half, a thread's whole share.
+    """Sizes to compile for batches up to ``batch_size``: a quarter, a half, all of a share.
 
-    Batches are not always full; of a GPU the share is the batch.
+    The share is that of one thread of the CPU, or on a GPU the whole batch.  Batches are not always
+    full, hence the smaller sizes.
     """
     threads = 1 if device.type == "cuda" else torch.get_num_threads()
     whole = share_size(batch_size, threads)
