@@ -2,8 +2,9 @@
 
     python -m tools.ablation --images 200 --models model_store/cifar10-robust resnet44-all.pt
 
-A variant spends as many steps as the full set: what a start leaves is shared by the others.  The
-result is written after every variant, so that a run that is stopped is not lost.
+A variant may spend as many steps as the full set: the steps of a start that is left out go to the
+others.  The result is written after every variant, so that a run that is stopped is not lost;
+--show prints it.
 """
 
 import argparse
@@ -38,6 +39,7 @@ _BATCH = 32
 _CLEARLY_WORSE = 1.05
 _RESAMPLES = 10_000
 _FULL = "all starts"
+_WIDTH = 130  # of the printed table, characters
 _MODELS = (str(MODELS_DIR / DEFAULT_MODEL), f"resnet44-{ROBUST}.pt")
 
 
@@ -89,8 +91,8 @@ class Row:
 def variants() -> dict[str, tuple[Start, ...]]:
     """The full table, each start left out in turn, and the last start alone.
 
-    Without the first start nobody needs the scouting, so one variant keeps that start and leaves
-    out the scouting alone: the start then aims at the likeliest wrong class.
+    Without the first start no scouting is needed.  One more variant keeps that start and leaves out
+    the scouting alone: the start then aims at the likeliest wrong class.
     """
     unscouted = replace(STARTS[0], point=Point.ORIGINAL, aim=Aim.LIKELIEST_CLASS)
     left_out = {
@@ -151,11 +153,11 @@ def compared(network: str, variant: str, ours: Radii, full: Radii, *, seed: int 
 
 
 def rows_of(name: str, network: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Row]:
-    """One row a variant, as soon as it is measured."""
-    full = None
+    """A row for each variant, as soon as it is measured."""
+    full = attack_radii(network, images, labels, STARTS)
     for variant, starts in variants().items():
-        radii = attack_radii(network, images, labels, starts)
-        full = full or radii
+        is_full = variant == _FULL
+        radii = full if is_full else attack_radii(network, images, labels, starts)
         yield compared(name, variant, radii, full)
 
 
@@ -189,7 +191,13 @@ def main() -> None:
     command.add_argument("--images", type=int, default=200)
     command.add_argument("--seed", type=int, default=0, help="of the images drawn")
     command.add_argument("--out", type=Path, default=Path("ablation.json"))
+    command.add_argument("--show", nargs="+", type=Path, help="print earlier results, compute none")
     arguments = command.parse_args()
+    rows = _read(arguments.show) if arguments.show else _measured(arguments)
+    print_rows(rows, Console(width=_WIDTH))
+
+
+def _measured(arguments: argparse.Namespace) -> list[Row]:
     options = Options(
         data_dir=Path(os.environ.get("CANDOR_DATA", ".")),
         reference_dir=Path(os.environ.get("CANDOR_REFERENCE", ".")),
@@ -206,13 +214,27 @@ def main() -> None:
         for row in rows_of(name, network, images, labels):
             rows.append(row)
             _write(arguments.out, rows)
-    print_rows(rows, Console(width=130))
+    return rows
+
+
+def _read(paths: Sequence[Path]) -> list[Row]:
+    return [Row(**row) for path in paths for row in json.loads(path.read_text())["rows"]]
+
+
+def _processor() -> str:
+    """The model name as Linux gives it; elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
     content = {
         "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "steps": terms.FAST_RADIUS_STEPS,

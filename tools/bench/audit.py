@@ -75,7 +75,7 @@ def _fast(network: nn.Module, images: Tensor, labels: Tensor, goal: Goal) -> _Se
 
 def _plain(network: nn.Module, images: Tensor, labels: Tensor, goal: Goal) -> _Searched:
     started = time.perf_counter()
-    parts = zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
+    parts = zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True)
     found = [plain_radii(network, *part, goal) for part in parts]
     seconds = time.perf_counter() - started
     radii, unresolved = (torch.cat(column).numpy() for column in zip(*found, strict=True))

@@ -8,6 +8,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,19 +47,20 @@ def on_threads(count: int) -> Iterator[None]:
 
 class _HalfHuber(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, inputs: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
         ctx.save_for_backward(inputs)
         return torch.where(inputs < 0.5, inputs.clamp(min=0.0).square(), inputs - 0.25)
 
     @staticmethod
-    def backward(ctx, gradients: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, gradients: Tensor) -> Tensor:
         (inputs,) = ctx.saved_tensors
-        return gradients * (2.0 * inputs).clamp(0.0, 1.0)
+        slopes: Tensor = (2.0 * inputs).clamp(0.0, 1.0)
+        return gradients * slopes
 
 
 class _Activation(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = _HalfHuber.apply(inputs)
+        outputs: Tensor = _HalfHuber.apply(inputs)  # type: ignore[no-untyped-call]
         return outputs
 
 

@@ -45,7 +45,7 @@ def measure(options: Options) -> list[Row]:
     _both(plain, compiled, images[:1], targets[:1], threads)  # a first turn that does not count
     turns = [
         _both(plain, compiled, image, target, threads)
-        for image, target in zip(images.split(1), targets.split(1), strict=True)
+        for image, target in zip(torch.split(images, 1), torch.split(targets, 1), strict=True)
     ]
     ours = torch.cat([turn.ours for turn in turns])
     theirs = torch.cat([turn.theirs for turn in turns])

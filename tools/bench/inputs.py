@@ -38,7 +38,7 @@ def correct_images(options: Options, network: nn.Module, count: int) -> tuple[Te
         ValueError: it has too few right.
     """
     images, labels = test_images(options, 4 * count + 20)
-    is_right = torch.cat([network(part).argmax(1) for part in images.split(50)]) == labels
+    is_right = torch.cat([network(part).argmax(1) for part in torch.split(images, 50)]) == labels
     if int(is_right.sum()) < count:
         raise ValueError(f"images: {int(is_right.sum())} are right, {count} are needed")
     return images[is_right][:count], labels[is_right][:count]

@@ -58,7 +58,7 @@ class _Step:
             is_penalised=self.config.has_penalty,
             generator=Generator().manual_seed(0),
         )
-        of(losses, self.psi).backward()
+        torch.autograd.backward(of(losses, self.psi))
         weights = self.called.parameters()
         return torch.cat([w.grad.flatten() for w in weights if w.grad is not None])
 
