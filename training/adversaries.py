@@ -5,6 +5,7 @@ Every length is an RMSE on the [0, 1] pixel scale: the paper's eps = 0.01 of III
 length of 0.01 sqrt(C H W).  Weights collect no gradient.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,6 +14,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from candor.attacks.gradients import score_gradients
+from candor.attacks.margin import Score
+from candor.attacks.pgd import descend
+from candor.attacks.projection import project
+from candor.search.geometry import unit
 
 
 class Adversary(StrEnum):
@@ -82,8 +89,7 @@ def l2_adversary(
     images = images.detach()
     attacked = images
     for _ in range(step_count):
-        logits, inputs = _logits(network, attacked)
-        (gradients,) = torch.autograd.grad(_summed_loss(logits, labels), inputs)
+        _, _, gradients = score_gradients(network, attacked, _losses(labels))
         attacked = (attacked + eps / step_count * _with_unit_rmse(gradients)).clamp(0.0, 1.0)
     return attacked
 
@@ -107,9 +113,8 @@ def l2_min_adversary(
     images = images.detach()
     attacked = images
     for index in range(step_count):
-        logits, inputs = _logits(network, attacked)
-        (gradients,) = torch.autograd.grad(_summed_loss(logits, labels), inputs)
-        is_correct = (logits.detach().argmax(1) == labels).view(-1, 1, 1, 1)
+        logits, _, gradients = score_gradients(network, attacked, _losses(labels))
+        is_correct = (logits.argmax(1) == labels).view(-1, 1, 1, 1)
         direction = _with_unit_rmse(torch.where(is_correct, gradients, images - attacked))
         attacked = (attacked + eps * l2_min_step(index, step_count) * direction).clamp(0.0, 1.0)
     return attacked
@@ -136,10 +141,6 @@ def pgd_adversary(
     Returns:
         (B, C, H, W) in [0, 1], at most eps from ``images``, no gradient.
     """
-
-    def loss(logits: Tensor) -> Tensor:
-        return _summed_loss(logits, labels)
-
     images = images.detach()
     directions = torch.randn(
         images.shape, generator=generator, device=images.device, dtype=images.dtype
@@ -147,7 +148,7 @@ def pgd_adversary(
     radii = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
     # The radius of a uniform draw from a ball of so many dimensions is eps but for a hair.
     start = eps * radii.pow(1.0 / images[0].numel()) * _with_unit_rmse(directions)
-    return _ascend(network, images, start, loss, eps, step_size, step_count)
+    return _ascend(network, images, start, _losses(labels), eps, step_size, step_count)
 
 
 def trades_adversary(
@@ -170,7 +171,7 @@ def trades_adversary(
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
 
     def divergence(logits: Tensor) -> Tensor:
-        return trades_divergence(clean_logits, logits) * len(logits)
+        return _divergences(clean_logits, logits).sum(dim=1)
 
     return _ascend(network, images, 0.001 * noise, divergence, eps, step_size, step_count)
 
@@ -183,12 +184,13 @@ def trades_divergence(clean_logits: Tensor, attacked_logits: Tensor) -> Tensor:
     Args:
         clean_logits, attacked_logits: (B, V).
     """
-    return functional.kl_div(
-        attacked_logits.log_softmax(1),
-        clean_logits.log_softmax(1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    return _divergences(clean_logits, attacked_logits).sum() / len(clean_logits)
+
+
+def _divergences(clean_logits: Tensor, attacked_logits: Tensor) -> Tensor:
+    """(B, V) terms of KL(softmax(clean) || softmax(attacked)), nats."""
+    attacked, clean = attacked_logits.log_softmax(1), clean_logits.log_softmax(1)
+    return functional.kl_div(attacked, clean, reduction="none", log_target=True)
 
 
 def random_part(batch: int, *, share: float, generator: Generator) -> Tensor:
@@ -214,39 +216,23 @@ def _ascend(
     step_size: float,
     step_count: int,
 ) -> Tensor:
-    attacked = _projected(images, start, eps)
-    for _ in range(step_count):
-        logits, inputs = _logits(network, attacked)
-        (gradients,) = torch.autograd.grad(objective(logits), inputs)
-        delta = attacked - images + step_size * _with_unit_rmse(gradients)
-        attacked = _projected(images, delta, eps)
-    return attacked
+    """Up an objective (B,) from ``images`` + ``start``; lengths are RMSE."""
+    root = math.sqrt(images[0].numel())
+    return descend(
+        network,
+        images,
+        project(images + start, images, eps * root),
+        lambda logits: -objective(logits),
+        eps=eps * root,
+        step_length=step_size * root,
+        steps=step_count,
+    )
 
 
-def _projected(images: Tensor, delta: Tensor, eps: float) -> Tensor:
-    """The ball first: clipping to [0, 1] then only brings a pixel closer to the image."""
-    shrink = (eps / _rmse(delta).clamp_min(1e-12)).clamp_max(1.0)
-    return (images + shrink * delta).clamp(0.0, 1.0)
-
-
-def _logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, and the leaf they are differentiable by."""
-    inputs = images.detach().requires_grad_()
-    return network(inputs), inputs
-
-
-def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(logits, labels, reduction="sum")
-
-
-def _rmse(delta: Tensor) -> Tensor:
-    """(B, 1, 1, 1)."""
-    return delta.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+def _losses(labels: Tensor) -> Score:
+    return lambda logits: functional.cross_entropy(logits, labels, reduction="none")
 
 
 def _with_unit_rmse(delta: Tensor) -> Tensor:
-    """Each image's delta at RMSE 1; 0 where it is 0.  Scaled first: small gradients underflow."""
-    largest = delta.abs().amax(dim=(1, 2, 3), keepdim=True)
-    scaled = delta / torch.where(largest > 0, largest, torch.ones_like(largest))
-    rmse = _rmse(scaled)
-    return scaled / torch.where(rmse > 0, rmse, torch.ones_like(rmse))
+    """Each image's delta at RMSE 1; 0 where it is 0."""
+    return math.sqrt(delta[0].numel()) * unit(delta)

@@ -1,6 +1,5 @@
 """The training loop: data, schedule, psi, checkpoints, progress."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from candor.data.images import Batch, Images
+from candor.search.seeds import derived_seed
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.distributed import (
@@ -166,7 +166,7 @@ def _train_step(
     steps_per_epoch = step_count // config.epochs
     epoch = state.step // steps_per_epoch
     device = next(network.parameters()).device
-    generator = Generator(device=device).manual_seed(_seed(config.seed, 1, state.step))
+    generator = Generator(device=device).manual_seed(derived_seed(config.seed, 1, state.step))
     images = data.augmented(
         batch.stored.to(device), padding=config.crop_padding, generator=generator
     )
@@ -296,7 +296,7 @@ def _residual_draws(config: TrainConfig, step: int, device: torch.device) -> Ite
         yield
         return
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(_seed(config.seed, 2 + rank(), step))
+        torch.manual_seed(derived_seed(config.seed, 2 + rank(), step))
         yield
 
 
@@ -310,17 +310,11 @@ def _plan(count: int, config: TrainConfig, steps: range) -> Iterator[tuple[Tenso
             order, ordered = _epoch_order(count, config.seed, epoch), epoch
         chosen = order[position * config.batch_size : (position + 1) * config.batch_size]
         chosen = padded_to_world(chosen, order)
-        yield chosen, _seed(config.seed, 3, step)
+        yield chosen, derived_seed(config.seed, 3, step)
 
 
 def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=Generator().manual_seed(_seed(seed, 0, epoch)))
-
-
-def _seed(seed: int, stream: int, index: int) -> int:
-    """One seed for (run, purpose, index), 32 bits: torch's CPU generator reads no more of it."""
-    digest = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "little")
+    return torch.randperm(count, generator=Generator().manual_seed(derived_seed(seed, 0, epoch)))
 
 
 def _dump(

@@ -6,21 +6,19 @@ rounding to 8 bits is recorded beside it.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional
+from torch import Tensor, nn
 
-from candor.search.goals import goal_code, output_condition
+from candor.attacks.candidates import Candidates
+from candor.attacks.margin import holds
+from candor.search.result import NUDGES
 from candor.search.state import rmse
 from candor.terms import Goal
 
 _BISECTIONS = 14  # the segment is known to 1/16384 of its length
-# A point on the boundary may fall back over it when it is evaluated alone.
-_NUDGES = (1.0, 1.0005, 1.002, 1.01)
 _LEVELS = 255.0
 
 
@@ -40,23 +38,6 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """Proposals of an attack for a batch.
-
-    Attributes:
-        images: (B, C, H, W) float32 in [0, 1].
-        is_found: (B,) bool, whether the attack believes in its image.
-        lower_bounds: (B,) float64, largest RMSE it tried without success; 0 where it tried none.
-        steps: (B,) int64, gradient steps or queries.
-    """
-
-    images: Tensor
-    is_found: Tensor
-    lower_bounds: Tensor
-    steps: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """One image's end, as a row of the ledger has it.
 
@@ -65,7 +46,7 @@ class Verified:
         lower_bound: RMSE up to which nothing was found; None unless without one.
         rounded_radius: RMSE after rounding to 8 bits; None without an image.
         holds_rounded: whether the goal still holds then.
-        picture_sha256: of the verified image's float32 bytes, C order.
+        image_sha256: of the verified image's float32 bytes, C order.
     """
 
     status: Status
@@ -75,52 +56,6 @@ class Verified:
     holds_rounded: bool | None = None
     image_sha256: str | None = None
     steps: int = 0
-
-
-def holds(logits: Tensor, labels: Tensor, goal: Goal) -> Tensor:
-    """(B,) bool: the outputs (B, V) are what ``goal`` asks for."""
-    return output_condition(logits, torch.full_like(labels, goal_code(goal)), labels)
-
-
-def goal_margin(logits: Tensor, labels: Tensor, goal: Goal) -> Tensor:
-    """(B,) how far the goal is from holding, in logits: negative where it holds.
-
-    attack     y_t - max_{j != t} y_j
-    btr        log s_t + log V
-    """
-    own = logits.gather(1, labels[:, None])[:, 0]
-    if goal is Goal.BTR:
-        return own - logits.logsumexp(dim=1) + torch.tensor(float(logits.shape[1])).log()
-    is_own = functional.one_hot(labels, logits.shape[1]).bool()
-    return own - logits.masked_fill(is_own, float("-inf")).amax(dim=1)
-
-
-def directions_like(images: Tensor, seeds: Sequence[int]) -> Tensor:
-    """(B, C, H, W) Gaussian directions of L2 length 1, each from its own image's seed."""
-    noise = [
-        torch.randn(images.shape[1:], generator=Generator().manual_seed(seed)) for seed in seeds
-    ]
-    return to_length(torch.stack(noise).to(images), torch.ones(len(seeds)))
-
-
-def to_length(directions: Tensor, lengths: Tensor) -> Tensor:
-    """Directions (B, C, H, W) scaled to L2 ``lengths`` (B,); zero stays zero."""
-    norms = directions.flatten(1).norm(dim=1).clamp_min(1e-30)
-    factors = (lengths.to(directions) / norms)[:, None, None, None]
-    scaled: Tensor = directions * factors
-    return scaled
-
-
-def score_gradients(
-    network: nn.Module, pictures: Tensor, score: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, V), scores (B,) of ``score(logits)``, their gradients (B, C, H, W); detached."""
-    with torch.enable_grad():
-        inputs = pictures.detach().requires_grad_()
-        logits = network(inputs)
-        scores = score(logits)
-        (gradients,) = torch.autograd.grad(scores.sum(), inputs)
-    return logits.detach(), scores.detach(), gradients
 
 
 @torch.no_grad()
@@ -172,7 +107,7 @@ def _verify_one(
     bound = float(proposed.lower_bounds[row])
     if not bool(proposed.is_found[row]):
         return Verified(status=Status.UNRESOLVED, lower_bound=bound, steps=steps)
-    for factor in _NUDGES:
+    for factor in NUDGES:
         image = proposed.images[row]
         if factor != 1.0:
             image = (original + factor * (image - original)).clamp(0.0, 1.0)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from candor import terms
 from candor.contracts.api import Seed, Steps
 from candor.contracts.card import Digest
+from candor.search.seeds import derived_seed
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -162,8 +163,7 @@ class Shard:
 
 def image_seed(seed: int, index: int, stage: str) -> int:
     """32 bits for one image in one stage; batch, shard and order have no part in it."""
-    content = hashlib.sha256(f"{seed}/{stage}/{index}".encode()).digest()
-    return int.from_bytes(content[:4], "little")
+    return derived_seed(seed, stage, index)
 
 
 def code_digest() -> str:

@@ -12,8 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from candor.attacks import budgeted, minimal
-from candor.attacks.verification import Candidates, holds, tighten, verify
+from candor.attacks import carlini_wagner, ddn, fmn, pgd
+from candor.attacks.autoattack import autoattack
+from candor.attacks.batching import PaddedBatches
+from candor.attacks.candidates import Candidates
+from candor.attacks.fgsm import fgsm
+from candor.attacks.label_only import label_only
+from candor.attacks.margin import holds
+from candor.attacks.projection import random_start
+from candor.attacks.square import square
+from candor.attacks.verification import tighten, verify
 from candor.audit.ledger import Row
 from candor.audit.plan import Budget, image_seed
 from candor.contracts.card import ModelCard
@@ -26,6 +34,7 @@ EPS_L2 = (0.25, 0.5, 1.0)  # of AutoAttack, PGD and FGSM; 0.5 is RobustBench's
 SQUARE_EPS_L2 = 1.0
 LABEL_EPS_L2 = 1.0
 GOALS = (Goal.ATTACK, Goal.BTR)
+_FILE_NAMES = {"image_sha256": "picture_sha256"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,11 @@ class Subject:
     searcher: nn.Module | None = None
     independent: nn.Module | None = None
     undefended: nn.Module | None = None
+
+    @property
+    def padded(self) -> nn.Module:
+        """``network`` as the attacks on a whole batch call it."""
+        return PaddedBatches(self.network)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +187,7 @@ def _descent(
         rows: list[Row] = []
         steps = step_factor * budget.descent_steps
         for goal in GOALS:
-            proposed = attack(subject.network, batch.images, batch.labels, goal, steps)
+            proposed = attack(subject.padded, batch.images, batch.labels, goal, steps)
             rows += _tightened_rows(subject, batch, goal, proposed, name)
         return rows
 
@@ -188,7 +202,7 @@ def _descent(
 def _fgsm(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
     rows: list[Row] = []
     for eps in EPS_L2:
-        proposed = budgeted.fgsm(subject.network, batch.images, batch.labels, eps)
+        proposed = fgsm(subject.padded, batch.images, batch.labels, eps)
         rows += _tightened_rows(subject, batch, Goal.ATTACK, proposed, "fgsm", eps)
     return rows
 
@@ -196,9 +210,9 @@ def _fgsm(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
 def _pgd(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
     rows: list[Row] = []
     for eps in EPS_L2:
-        start = budgeted.random_start(batch.images, eps, batch.seeds("pgd"))
-        proposed = budgeted.pgd(
-            subject.network,
+        start = random_start(batch.images, eps, batch.seeds("pgd"))
+        proposed = pgd.pgd(
+            subject.padded,
             batch.images,
             batch.labels,
             eps,
@@ -212,7 +226,7 @@ def _pgd(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
 def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
     rows: list[Row] = []
     for eps in EPS_L2:
-        proposed, warnings = budgeted.autoattack(
+        proposed, warnings = autoattack(
             subject.network, batch.images, batch.labels, eps, batch.seeds("autoattack")
         )
         for row in _tightened_rows(subject, batch, Goal.ATTACK, proposed, "autoattack", eps):
@@ -221,7 +235,7 @@ def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
 
 
 def _square(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    proposed, warnings = budgeted.square(
+    proposed, warnings = square(
         subject.network,
         batch.images,
         batch.labels,
@@ -234,7 +248,7 @@ def _square(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
 
 
 def _label_only(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    proposed = budgeted.label_only(
+    proposed = label_only(
         subject.network,
         batch.images,
         batch.labels,
@@ -253,7 +267,7 @@ def _tightened_rows(
     attack: str,
     eps: float | None = None,
 ) -> list[Row]:
-    tight = tighten(subject.network, batch.images, batch.labels, goal, proposed)
+    tight = tighten(subject.padded, batch.images, batch.labels, goal, proposed)
     return _verified_rows(subject, batch, goal, tight, attack, eps)
 
 
@@ -267,7 +281,14 @@ def _verified_rows(
 ) -> list[Row]:
     ends = verify(subject.network, batch.images, batch.labels, goal, proposed)
     return [
-        {"position": position, "attack": attack, "goal": str(goal), "eps_l2": eps, **asdict(end)}
+        {
+            "position": position,
+            "attack": attack,
+            "goal": str(goal),
+            "eps_l2": eps,
+            # Files keep the name that they had before.
+            **{_FILE_NAMES.get(name, name): value for name, value in asdict(end).items()},
+        }
         for position, end in zip(batch.positions, ends, strict=True)
     ]
 
@@ -276,19 +297,19 @@ ATTACK_STAGES: Mapping[str, Stage] = {
     **{solver: solver_stage(solver) for solver in SOLVERS},
     "ddn": _descent(
         "ddn",
-        minimal.ddn,
-        {"first_norm": minimal.DDN_FIRST_NORM, "norm_change": minimal.DDN_NORM_CHANGE},
+        ddn.ddn,
+        {"first_norm": ddn.FIRST_NORM, "norm_change": ddn.NORM_CHANGE},
     ),
     "fmn": _descent(
         "fmn",
-        minimal.fmn,
-        {"norm_change": [minimal.FMN_FIRST_CHANGE, minimal.FMN_LAST_CHANGE]},
+        fmn.fmn,
+        {"norm_change": [fmn.FIRST_CHANGE, fmn.LAST_CHANGE]},
     ),
     "cw": _descent(
         "cw",
-        minimal.carlini_wagner,
-        {"searches": minimal.CW_SEARCHES, "learning_rate": minimal.CW_LEARNING_RATE},
-        searches=minimal.CW_SEARCHES,
+        carlini_wagner.carlini_wagner,
+        {"searches": carlini_wagner.SEARCHES, "learning_rate": carlini_wagner.LEARNING_RATE},
+        searches=carlini_wagner.SEARCHES,
         step_factor=2,  # Adam is 4 % off on a linear model after 60 steps, 0.1 % after 150
     ),
     "fgsm": Stage(
@@ -304,7 +325,7 @@ ATTACK_STAGES: Mapping[str, Stage] = {
         settings=lambda budget: {
             "eps_l2": list(EPS_L2),
             "steps": budget.descent_steps,
-            "step_length": f"{budgeted.PGD_STEP_SHARE} eps / steps",
+            "step_length": f"{pgd.STEP_SHARE} eps / steps",
         },
     ),
     "autoattack": Stage(

@@ -13,7 +13,7 @@ from candor.terms import SearchStatus
 
 # A point on the boundary may fall back over it when it is evaluated in another batch or precision;
 # it is moved outward by these factors until it holds.
-_NUDGES = (1.0, 1.0005, 1.002, 1.01, 1.03)
+NUDGES = (1.0, 1.0005, 1.002, 1.01, 1.03)
 _AT_RHO = 0.999  # from this share of rho on, drawing an image out to rho changes nothing
 
 
@@ -130,7 +130,7 @@ def _minimal(
     images = torch.where(has_found[:, None, None, None], state.best_images, last)
     deltas = images - state.images
     logits, is_verified = logits_before.clone(), torch.zeros_like(has_found)
-    for factor in _NUDGES:
+    for factor in NUDGES:
         pending = (~is_verified if factor == 1.0 else has_found & ~is_verified).nonzero()[:, 0]
         if not len(pending):
             break

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from candor.attacks import budgeted, minimal
+from candor.attacks.ddn import ddn
+from candor.attacks.fgsm import fgsm
+from candor.attacks.pgd import STEP_SHARE, pgd
 from candor.terms import Goal
 from tests.fixtures.audit import CLASSES, grey_images, small_network
 
@@ -43,7 +45,7 @@ def theirs(network: nn.Module, attack: Any, images: Tensor, labels: Tensor, eps:
 
 def test_fgsm_is_foolbox_s(binary: nn.Module) -> None:
     images, labels = labelled(binary)
-    ours = budgeted.fgsm(binary, images, labels, EPS)
+    ours = fgsm(binary, images, labels, EPS)
     attack = foolbox.attacks.L2FastGradientAttack()
     pictures, is_found = theirs(binary, attack, images, labels, EPS)
     torch.testing.assert_close(ours.images, pictures, rtol=0, atol=1e-5)
@@ -53,9 +55,9 @@ def test_fgsm_is_foolbox_s(binary: nn.Module) -> None:
 
 def test_pgd_is_foolbox_s_until_it_succeeds(binary: nn.Module) -> None:
     images, labels = labelled(binary)
-    ours = budgeted.pgd(binary, images, labels, EPS, steps=STEPS)
+    ours = pgd(binary, images, labels, EPS, steps=STEPS)
     attack = foolbox.attacks.L2ProjectedGradientDescentAttack(
-        rel_stepsize=budgeted.PGD_STEP_SHARE / STEPS, steps=STEPS, random_start=False
+        rel_stepsize=STEP_SHARE / STEPS, steps=STEPS, random_start=False
     )
     pictures, is_found = theirs(binary, attack, images, labels, EPS)
     assert ours.is_found.tolist() == is_found.tolist()
@@ -67,7 +69,7 @@ def test_pgd_is_foolbox_s_until_it_succeeds(binary: nn.Module) -> None:
 def test_ddn_finds_what_foolbox_s_finds() -> None:
     network = small_network()
     images, labels = labelled(network)
-    ours = minimal.ddn(network, images, labels, Goal.ATTACK, 100)
+    ours = ddn(network, images, labels, Goal.ATTACK, 100)
     pictures, is_found = theirs(network, foolbox.attacks.DDNAttack(steps=100), images, labels, None)
     assert bool(is_found.all())
     assert bool(ours.is_found.all())

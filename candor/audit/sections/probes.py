@@ -4,14 +4,17 @@ What the panel concludes from them is in `candor.audit.sections.checks`; here no
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from candor.attacks import budgeted
-from candor.attacks.verification import directions_like, goal_margin, holds, score_gradients
+from candor.attacks.batching import PaddedBatches
+from candor.attacks.fgsm import fgsm
+from candor.attacks.gradients import score_gradients
+from candor.attacks.margin import Score, holds, margin_score
+from candor.attacks.pgd import pgd
+from candor.attacks.projection import random_directions, random_start
 from candor.audit.ledger import Row
 from candor.audit.plan import Budget
 from candor.audit.stages import Batch, Subject
@@ -51,7 +54,7 @@ def _gradients(network: nn.Module, batch: Batch) -> dict[str, list[object]]:
     A piecewise linear network has curvature only in its kinks: its second derivative is zero
     everywhere although its gradient changes, so no gradient sees what comes.
     """
-    score = _margin(batch.labels)
+    score = margin_score(batch.labels)
     _, _, gradients = score_gradients(network, batch.images, score)
     norms = gradients.flatten(1).norm(dim=1)
     root = math.sqrt(batch.images[0].numel())
@@ -62,7 +65,7 @@ def _gradients(network: nn.Module, batch: Batch) -> dict[str, list[object]]:
         behind = score(network(batch.images - step * uphill))
     slopes = (ahead - behind) / (2 * step)
     errors = (slopes - norms).abs() / torch.maximum(slopes.abs(), norms).clamp_min(1e-30)
-    sideways = directions_like(batch.images, batch.seeds("panel-curvature"))
+    sideways = random_directions(batch.images, batch.seeds("panel-curvature"))
     moved = batch.images + CURVATURE_STEP_RMSE * root * sideways
     _, _, gradients_there = score_gradients(network, moved, score)
     change = (gradients_there - gradients).flatten(1).norm(dim=1) / norms.clamp_min(1e-30)
@@ -75,9 +78,7 @@ def _gradients(network: nn.Module, batch: Batch) -> dict[str, list[object]]:
     }
 
 
-def _curvature(
-    network: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor], directions: Tensor
-) -> Tensor:
+def _curvature(network: nn.Module, images: Tensor, score: Score, directions: Tensor) -> Tensor:
     """(B,) length of the second derivative's product with a direction."""
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
@@ -103,7 +104,7 @@ def _outputs(network: nn.Module, batch: Batch) -> dict[str, list[object]]:
 
 
 def _attacks(subject: Subject, batch: Batch, budget: Budget) -> dict[str, list[object]]:
-    network, images, labels, eps = subject.network, batch.images, batch.labels, PANEL_EPS_L2
+    network, images, labels, eps = subject.padded, batch.images, batch.labels, PANEL_EPS_L2
     steps = budget.descent_steps
 
     def fooled_by_pgd(
@@ -111,17 +112,15 @@ def _attacks(subject: Subject, batch: Batch, budget: Budget) -> dict[str, list[o
         count: int = steps,
         *,
         start: Tensor | None = None,
-        score: Callable[[Tensor], Tensor] | None = None,
+        score: Score | None = None,
     ) -> Tensor:
-        return budgeted.pgd(
-            network, images, labels, length, steps=count, start=start, score=score
-        ).is_found
+        return pgd(network, images, labels, length, steps=count, start=start, score=score).is_found
 
     unbounded = math.sqrt(images[0].numel())  # reaches every corner of the box
-    single = budgeted.fgsm(network, images, labels, eps).is_found
+    single = fgsm(network, images, labels, eps).is_found
     restarted = torch.zeros(len(labels), dtype=torch.bool)
     for restart in range(RESTARTS):
-        start = budgeted.random_start(images, eps, batch.seeds(f"panel-start-{restart}"))
+        start = random_start(images, eps, batch.seeds(f"panel-start-{restart}"))
         restarted |= fooled_by_pgd(eps, start=start)
     targeted = torch.zeros_like(restarted)
     for rank in range(1, 1 + min(MOST_TARGETS, len(subject.card.classes) - 1)):
@@ -139,10 +138,10 @@ def _attacks(subject: Subject, batch: Batch, budget: Budget) -> dict[str, list[o
         "undefended": [None] * len(labels),
     }
     if subject.independent is not None:
-        found = budgeted.pgd(subject.independent, images, labels, eps, steps=steps)
+        found = pgd(PaddedBatches(subject.independent), images, labels, eps, steps=steps)
         columns["transfer"] = _fooled(network, found.images, labels).tolist()
     if subject.undefended is not None:
-        found = budgeted.pgd(subject.undefended, images, labels, eps, steps=steps)
+        found = pgd(PaddedBatches(subject.undefended), images, labels, eps, steps=steps)
         columns["undefended"] = found.is_found.tolist()
     return columns
 
@@ -217,7 +216,7 @@ def _ranked_targets(network: nn.Module, images: Tensor, labels: Tensor, rank: in
     return ordered[:, rank - 1]
 
 
-def _towards(labels: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+def _towards(labels: Tensor, targets: Tensor) -> Score:
     def score(logits: Tensor) -> Tensor:
         own = logits.gather(1, labels[:, None])[:, 0]
         margins: Tensor = own - logits.gather(1, targets[:, None])[:, 0]
@@ -229,7 +228,3 @@ def _towards(labels: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
 @torch.no_grad()
 def _fooled(network: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor:
     return holds(network(pictures), labels, Goal.ATTACK)
-
-
-def _margin(labels: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda logits: goal_margin(logits, labels, Goal.ATTACK)
