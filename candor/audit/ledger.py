@@ -10,7 +10,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from pydantic import ValidationError
 
 from candor.audit.errors import AuditBusy, AuditError, DiskFull
 from candor.audit.plan import PLAN_FILE, AuditPlan, Frozen, Shard, differences
+from candor.audit.records import AttackRecord, Row
 
 PARTS_FOLDER = "parts"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-Row = dict[str, Any]
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
 
@@ -52,7 +52,7 @@ class Ledger:
         self._parts = folder / PARTS_FOLDER
         self._folder = folder
         self._digest = plan.digest
-        with _told_where_full(folder):
+        with _reported_where_full(folder):
             self._parts.mkdir(parents=True, exist_ok=True)
         _settle_plan(folder, plan)
 
@@ -60,12 +60,15 @@ class Ledger:
         """Whether the block is finished."""
         return (self._parts / block.file_name).is_file()
 
-    def write(self, block: Block, rows: list[Row], seconds: float) -> None:
+    def write(
+        self, block: Block, entries: Sequence[AttackRecord] | Sequence[Row], seconds: float
+    ) -> None:
         """Keep a finished block; returns once it would survive a power cut.
 
         Raises:
             DiskFull: it was not kept.
         """
+        rows = [entry.to_row() if isinstance(entry, AttackRecord) else entry for entry in entries]
         content = {"plan": self._digest, "seconds": seconds, "rows": rows}
         write_atomically(
             self._parts / block.file_name,
@@ -81,6 +84,17 @@ class Ledger:
         rows: list[Row] = self._read(block)["rows"]
         return rows
 
+    def records(self, block: Block) -> list[AttackRecord]:
+        """Records of a finished block of an attack, in the order they were written.
+
+        Raises:
+            AuditError: as of `rows`.
+        """
+        try:
+            return [AttackRecord.from_row(row) for row in self.rows(block)]
+        except (KeyError, ValueError, TypeError) as err:
+            raise self._damaged(block) from err
+
     def seconds(self, block: Block) -> float:
         """Time the finished block took."""
         return float(self._read(block)["seconds"])
@@ -93,14 +107,18 @@ class Ledger:
         except FileNotFoundError as err:
             raise AuditError(f"{path}: missing; this part of the audit has not run") from err
         except (ValueError, KeyError, TypeError) as err:
-            raise AuditError(f"{path}: damaged; delete it and run the audit again") from err
+            raise self._damaged(block) from err
         if digest != self._digest:
             raise AuditError(f"{path}: belongs to plan {digest}, this audit is {self._digest}")
         return dict(content)
 
+    def _damaged(self, block: Block) -> AuditError:
+        path = self._parts / block.file_name
+        return AuditError(f"{path}: damaged; delete it and run the audit again")
+
     @contextmanager
     def locked(self, shard: Shard) -> Iterator[None]:
-        """Hold the shard: a second process that wants the same share is told so.
+        """Hold the shard: a second process that wants the same share is rejected.
 
         The lock is the kernel's and ends with the process, however it ends.
 
@@ -109,7 +127,7 @@ class Ledger:
             DiskFull: no space for the file that is locked.
         """
         path = self._folder / f".lock-{shard.index}-of-{shard.count}"
-        with _told_where_full(self._folder):
+        with _reported_where_full(self._folder):
             stream = path.open("w")
         with stream:
             try:
@@ -156,7 +174,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     # The process id keeps two shards of one folder apart.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with _told_where_full(path.parent):
+    with _reported_where_full(path.parent):
         try:
             with draft.open("wb") as stream:
                 stream.write(content)
@@ -173,7 +191,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _told_where_full(folder: Path) -> Iterator[None]:
+def _reported_where_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:

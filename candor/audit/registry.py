@@ -4,14 +4,17 @@ from collections.abc import Mapping
 
 from candor.audit.ledger import Block
 from candor.audit.plan import AuditPlan
+from candor.audit.records import AttackRecord, Row
+from candor.audit.sections.accuracy import clean
+from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.certificates import clever_rows, smoothing_rows
 from candor.audit.sections.explanations import explanation_rows
 from candor.audit.sections.probes import panel
-from candor.audit.stages import ATTACK_STAGES, Stage, clean
+from candor.audit.stage import Stage
 from candor.explainers.saliency import LIME_SAMPLES
 from candor.search.solvers import SOLVERS
 
-STAGES: Mapping[str, Stage] = {
+STAGES: Mapping[str, Stage[AttackRecord] | Stage[Row]] = {
     "clean": Stage(run=clean, limit=lambda budget: None, steps=lambda budget: 1),
     **ATTACK_STAGES,
     "panel": Stage(

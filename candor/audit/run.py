@@ -1,7 +1,7 @@
 """Runs the unfinished blocks of an audit into its ledger."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,11 +11,14 @@ import torch
 from candor.audit import registry
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError, BlockFailed, OutOfMemory
-from candor.audit.ledger import Block, Ledger, Row
+from candor.audit.ledger import Block, Ledger
 from candor.audit.plan import AuditPlan, Shard
-from candor.audit.stages import ATTACK_STAGES, Batch, Subject
+from candor.audit.records import AttackRecord, Row
+from candor.audit.sections.attacks import ATTACK_STAGES
+from candor.audit.stage import Batch, Subject
 from candor.data.images import Images
 from candor.robustness.ara import accuracy_robustness_area, naive_accuracy
+from candor.terms import Goal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +66,16 @@ def run_blocks(
     with ledger.locked(shard):
         area = _RunningArea(naive_accuracy(data.labels.numpy(), len(data.class_names)))
         for block in filter(ledger.has, everything):
-            area.add(block, ledger.rows(block))
+            if block.stage in ATTACK_STAGES:
+                area.add(ledger.records(block))
         waiting = [block for block in own if not ledger.has(block)]
         done = total - sum(_cost(block, plan) for block in waiting)
         for block in waiting:
             report(area.progress(done, total, block.stage))
             started = time.monotonic()
-            rows = _run_block(block, plan, subject, data, indices)
-            ledger.write(block, rows, time.monotonic() - started)
-            area.add(block, rows)
+            entries = _run_block(block, plan, subject, data, indices)
+            ledger.write(block, entries, time.monotonic() - started)
+            area.add(entry for entry in entries if isinstance(entry, AttackRecord))
             done += _cost(block, plan)
         report(area.progress(total, total, ""))
     return sum(not ledger.has(block) for block in everything)
@@ -94,7 +98,7 @@ def stoppable(subject: Subject, check: Callable[[], None]) -> Iterator[None]:
 
 def _run_block(
     block: Block, plan: AuditPlan, subject: Subject, data: Images, indices: Sequence[int]
-) -> list[Row]:
+) -> Sequence[AttackRecord] | Sequence[Row]:
     chosen = indices[block.start : block.stop]
     batch = Batch(
         positions=range(block.start, block.stop),
@@ -133,14 +137,13 @@ class _RunningArea:
 
     def __init__(self, naive: float) -> None:
         self._naive = naive
-        self._rows: list[Row] = []
+        self._records: list[AttackRecord] = []
 
-    def add(self, block: Block, rows: Sequence[Row]) -> None:
-        if block.stage in ATTACK_STAGES:
-            self._rows += [row for row in rows if row["goal"] == "attack"]
+    def add(self, records: Iterable[AttackRecord]) -> None:
+        self._records += [record for record in records if record.goal is Goal.ATTACK]
 
     def progress(self, done: int, total: int, stage: str) -> Progress:
-        positions = sorted({row["position"] for row in self._rows})
+        positions = sorted({record.position for record in self._records})
         return Progress(
             done=done,
             total=total,
@@ -151,7 +154,7 @@ class _RunningArea:
 
     def _value(self, positions: Sequence[int]) -> float:
         return accuracy_robustness_area(
-            combine(self._rows, "attack", positions).values,
+            combine(self._records, "attack", positions).values,
             naive=self._naive,
             generator=np.random.default_rng(0),
             resample_count=1,

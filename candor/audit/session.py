@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from candor.audit.report.schema import Report
     from candor.audit.run import Progress
     from candor.audit.sections.comparison import Other
-    from candor.audit.stages import Subject
+    from candor.audit.stage import Subject
     from candor.data.images import Images
     from candor.models.folder import LoadedModel
 
@@ -85,7 +85,8 @@ def prepare(
     """
     from candor.audit.plan import QUICK, AuditPlan, Budget, code_digest
     from candor.audit.registry import checked_stages
-    from candor.audit.stages import ATTACK_STAGES, Subject
+    from candor.audit.sections.attacks import ATTACK_STAGES
+    from candor.audit.stage import Subject
     from candor.models.folder import load_model
 
     def load(field: str, folder: Path) -> "LoadedModel":
@@ -191,7 +192,7 @@ def _check_count(count: int, available: int) -> None:
 def _command(model_name: str, plan: "AuditPlan") -> str:
     """What to type for the same ledger; models by name, for paths say nothing elsewhere."""
     from candor.audit.plan import QUICK
-    from candor.audit.stages import ATTACK_STAGES
+    from candor.audit.sections.attacks import ATTACK_STAGES
 
     attacks = ",".join(name for name in plan.stages if name in ATTACK_STAGES)
     words = [

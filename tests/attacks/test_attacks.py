@@ -18,7 +18,9 @@ from candor.attacks.pgd import pgd
 from candor.attacks.projection import random_start
 from candor.attacks.verification import Status, tighten, verify
 from candor.audit.plan import Budget
-from candor.audit.stages import ATTACK_STAGES, Batch, Subject, solver_stage
+from candor.audit.records import AttackRecord
+from candor.audit.sections.attacks import ATTACK_STAGES, solver_stage
+from candor.audit.stage import Batch, Subject
 from candor.search.solvers import SOLVERS
 from candor.search.state import rmse
 from candor.terms import Goal
@@ -88,9 +90,9 @@ def test_solver_comes_within_a_hundredth_of_the_closed_form(
     linear: LinearClassifier, solver: str
 ) -> None:
     images, labels = _sure(linear, 8)
-    rows = solver_stage(solver).run(_subject(linear), _batch(images, labels), _long())
+    records = solver_stage(solver).run(_subject(linear), _batch(images, labels), _long())
     exact = nearest_rmse(linear, images, labels).tolist()
-    radii = [row["radius"] for row in rows if row["goal"] == "attack"]
+    radii = [record.radius for record in records if record.goal is Goal.ATTACK]
     for radius, distance in zip(radii, exact, strict=True):
         assert distance * (1 - 1e-6) <= radius <= 1.01 * distance
 
@@ -103,13 +105,13 @@ def test_library_and_blind_attacks_never_pass_below_the_closed_form(
     # L2 0.18 from the boundary, within every budget.
     images = images - 0.88 * (images - _mirror(linear, images, labels))
     exact = nearest_rmse(linear, images, labels).tolist()
-    rows = ATTACK_STAGES[name].run(_subject(linear), _batch(images, labels), _long())
-    found = [row for row in rows if row["status"] == Status.FOUND]
-    assert len(found) == len(rows) or name != "autoattack"
+    records = ATTACK_STAGES[name].run(_subject(linear), _batch(images, labels), _long())
+    found = [record for record in records if record.status is Status.FOUND]
+    assert len(found) == len(records) or name != "autoattack"
     assert found
-    for row in found:
-        assert exact[row["position"]] * (1 - 1e-6) <= row["radius"]
-        assert row["radius"] * images[0].numel() ** 0.5 <= row["eps_l2"]
+    for record in found:
+        assert exact[record.position] * (1 - 1e-6) <= record.radius
+        assert record.radius * images[0].numel() ** 0.5 <= record.eps_l2
 
 
 @pytest.mark.parametrize("goal", [Goal.ATTACK, Goal.BTR])
@@ -226,18 +228,15 @@ def test_padded_batches_give_every_image_the_outputs_and_gradients_of_a_whole_ba
 
 
 def _assert_alike(
-    whole: list[dict[str, object]], parts: list[dict[str, object]], largest_change: float
+    whole: list[AttackRecord], parts: list[AttackRecord], largest_change: float
 ) -> None:
-    def key(row: dict[str, object]) -> tuple[object, ...]:
-        return row["position"], row["goal"], row["eps_l2"]
-
-    found = {key(row): row for row in parts}
+    found = {record.key: record for record in parts}
     assert len(found) == len(whole) == len(parts)
-    for row in whole:
-        other = found[key(row)]
-        assert row["status"] == other["status"]
-        if row["radius"] is not None:
-            assert other["radius"] == pytest.approx(row["radius"], rel=largest_change)
+    for record in whole:
+        other = found[record.key]
+        assert record.status is other.status
+        if record.radius is not None:
+            assert other.radius == pytest.approx(record.radius, rel=largest_change)
 
 
 def _mirror(network: LinearClassifier, images: Tensor, labels: Tensor) -> Tensor:

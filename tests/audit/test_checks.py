@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from candor.audit.report.schema import Check
+from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.checks import Panel, run_checks
 from candor.audit.sections.probes import panel
 from candor.audit.sections.summary import Evidence, ensemble_areas, share
-from candor.audit.stages import ATTACK_STAGES, Batch, Subject
+from candor.audit.stage import Batch, Subject
 from tests.fixtures.audit import CLASSES, TINY, card, plan_for, small_data, small_network
 
 IMAGES = 5
@@ -71,10 +72,9 @@ def _verdicts(
         {"position": row, "is_correct": True, "is_above_chance": True, "label": 0}
         for row in range(image_count)
     ]
-    rows = {name: ATTACK_STAGES[name].run(subject, batch, BUDGET) for name in STAGES}
     evidence = Evidence(
-        rows={"clean": clean, **rows},
-        attacks=STAGES,
+        rows={"clean": clean},
+        records={name: ATTACK_STAGES[name].run(subject, batch, BUDGET) for name in STAGES},
         naive=1 / len(CLASSES),
         pixel_count=images[0].numel(),
         seed=0,

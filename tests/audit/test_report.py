@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,22 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
+from candor.attacks.verification import Status
 from candor.audit import registry
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
 from candor.audit.facts import collect, write_facts
 from candor.audit.ledger import Ledger
+from candor.audit.records import AttackRecord
 from candor.audit.report import formats
 from candor.audit.report.assemble import write_report
 from candor.audit.report.schema import SCHEMA_FILE, Report, schema_text
 from candor.audit.run import run_blocks
 from candor.audit.sections.comparison import read_other
-from candor.audit.stages import Subject
+from candor.audit.stage import Subject
 from candor.data.images import ImageSet
 from candor.robustness.ara import naive_accuracy
+from candor.terms import Goal
 from tests.fixtures.audit import card, plan_for, small_data, small_network
 
 KEY = Ed25519PrivateKey.generate()
@@ -143,17 +147,17 @@ def test_area_is_that_of_the_ledger(audited: tuple[Path, Report], data: ImageSet
 
 
 def test_unresolved_counts_with_its_bound_and_never_as_zero() -> None:
-    rows = [
-        {"position": 0, "goal": "attack", "radius": None, "lower_bound": 0.3},
-        {"position": 0, "goal": "attack", "radius": None, "lower_bound": 0.1},
-        {"position": 1, "goal": "attack", "radius": 0.2, "lower_bound": None},
-        {"position": 1, "goal": "attack", "radius": None, "lower_bound": 0.5},
-        {"position": 1, "goal": "btr", "radius": 0.05, "lower_bound": None},
+    records = [
+        _record(0, "ddn", Goal.ATTACK, lower_bound=0.3),
+        _record(0, "fmn", Goal.ATTACK, lower_bound=0.1),
+        _record(1, "ddn", Goal.ATTACK, radius=0.2),
+        _record(1, "fmn", Goal.ATTACK, lower_bound=0.5),
+        _record(1, "ddn", Goal.BTR, radius=0.05),
     ]
-    radii = combine(rows, "attack", [0, 1])
+    radii = combine(records, "attack", [0, 1])
     assert radii.values.tolist() == [0.3, 0.2]
     assert radii.is_unresolved.tolist() == [True, False]
-    assert radii.winners[1] is rows[2]
+    assert radii.winners == (None, records[2])
 
 
 def test_report_says_where_numbers_come_from_but_not_on_whose_machine(
@@ -184,10 +188,11 @@ def test_comparison_with_itself_finds_nothing(
 def test_comparison_with_halved_radii_is_half_the_area(audited: tuple[Path, Report]) -> None:
     folder, _ = audited
     other = read_other(folder)
-    for row in other.ledger:
-        for name in ("radius_rmse", "lower_bound_rmse"):
-            row[name] = None if row[name] is None else row[name] / 2
-    report = write_report(folder, KEY, command="test", other=other)
+    records = tuple(
+        replace(record, radius=_half(record.radius), lower_bound=_half(record.lower_bound))
+        for record in other.records
+    )
+    report = write_report(folder, KEY, command="test", other=replace(other, records=records))
     assert report.comparison is not None
     for row, area in zip(report.comparison.goals, report.areas, strict=True):
         assert row.difference.rmse == pytest.approx(area.value.rmse / 2)
@@ -203,6 +208,39 @@ def test_comparison_with_other_data_is_refused(
     _audit(folder, Subject(network=network, card=card()), data, ("clean", "fgsm"))
     with pytest.raises(AuditError, match="other images"):
         write_report(folder, KEY, command="test", other=read_other(audited[0]))
+
+
+def _record(
+    position: int,
+    attack: str,
+    goal: Goal,
+    *,
+    radius: float | None = None,
+    lower_bound: float | None = None,
+) -> AttackRecord:
+    status = Status.UNRESOLVED if radius is None else Status.FOUND
+    return AttackRecord(
+        position=position,
+        attack=attack,
+        goal=goal,
+        status=status,
+        radius=radius,
+        lower_bound=lower_bound,
+    )
+
+
+def _half(value: float | None) -> float | None:
+    return None if value is None else value / 2
+
+
+def test_record_is_its_row_and_back() -> None:
+    row = {
+        "position": 3, "attack": "square", "goal": "attack", "eps_l2": 1.0, "status": "found",
+        "radius": 0.02, "lower_bound": None, "rounded_radius": 0.021, "holds_rounded": True,
+        "picture_sha256": "0" * 64, "steps": 30, "warnings": [],
+    }  # fmt: skip
+    for written in (row, {key: value for key, value in row.items() if key != "warnings"}):
+        assert json.dumps(AttackRecord.from_row(written).to_row()) == json.dumps(written)
 
 
 def _found(folder: Path, goal: str, *, zero: bool = False) -> list[float]:

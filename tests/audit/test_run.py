@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
 from candor.audit import registry
-from candor.audit.ensemble import LEDGER_FILE
 from candor.audit.errors import AuditError, AuditStopped, DiskFull, OutOfMemory
 from candor.audit.facts import collect, write_facts
 from candor.audit.ledger import PARTS_FOLDER, Block, Ledger
 from candor.audit.plan import AuditPlan, Shard, image_seed
 from candor.audit.report.assemble import merge, write_report
+from candor.audit.report.ledger_table import LEDGER_FILE
 from candor.audit.report.signing import load_or_create_key, verify_folder
 from candor.audit.run import Progress, run_blocks, stoppable
-from candor.audit.stages import Subject
+from candor.audit.stage import Subject
 from candor.data.images import ImageSet
 from candor.runtime.compiled import compile_network
 from tests.audit.worker import STAGES

@@ -8,7 +8,7 @@ from candor.audit.facts import collect, write_facts
 from candor.audit.ledger import Ledger
 from candor.audit.plan import Shard
 from candor.audit.run import Progress, run_blocks
-from candor.audit.stages import Subject
+from candor.audit.stage import Subject
 from tests.fixtures.audit import card, plan_for, small_data, small_network
 
 STAGES = ("clean", "paper", "ddn", "fmn", "square")

@@ -269,7 +269,7 @@ def test_failed_block_names_its_place_and_the_log(
     def fail(*arguments: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr("candor.audit.stages.verify", fail)
+    monkeypatch.setattr("candor.audit.sections.attacks.verify", fail)
     name = reports.create(_SMALL.model_copy(update={"steps": 1})).name
     worker.run(until_idle=True)
     error = reports.get(name).error

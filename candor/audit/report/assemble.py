@@ -8,23 +8,24 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from candor.audit import registry
-from candor.audit.ensemble import LEDGER_FILE, ledger_bytes
 from candor.audit.errors import AuditError
 from candor.audit.facts import FACTS_FILE, Facts, read_facts, write_facts
-from candor.audit.ledger import Ledger, Row, read_plan, write_atomically, write_model
+from candor.audit.ledger import Ledger, read_plan, write_atomically, write_model
 from candor.audit.plan import PLAN_FILE, AuditPlan
+from candor.audit.records import AttackRecord, Row
 from candor.audit.report.html import html_text
+from candor.audit.report.ledger_table import LEDGER_FILE, ledger_bytes
 from candor.audit.report.pdf import pdf_bytes
 from candor.audit.report.schema import Provenance, Report
 from candor.audit.report.signing import sign_folder
 from candor.audit.sections import summary
+from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.certificates import clever_section, smoothing_section
 from candor.audit.sections.checks import Panel, failed_checks, run_checks
 from candor.audit.sections.comparison import Other, compare
 from candor.audit.sections.explanations import section
 from candor.audit.sections.summary import Evidence
-from candor.audit.stages import ATTACK_STAGES
-from candor.audit.threat import WORDS, ThreatModel
+from candor.audit.sections.threat import WORDS, ThreatModel
 
 REPORT_FILE = "report.json"
 HTML_FILE = "report.html"
@@ -46,9 +47,8 @@ def write_report(
     plan, facts = read_plan(folder), read_facts(folder)
     ledger = Ledger(folder, plan)
     evidence = _evidence(ledger, plan, facts)
-    winners = [row for goal in summary.GOAL_NAMES for row in evidence.radii(goal).winners]
     content = ledger_bytes(
-        evidence.clean, evidence.attack_rows(), winners, evidence.distance(1.0).l2
+        evidence.clean, evidence.all_records(), evidence.smallest(), evidence.distance(1.0).l2
     )
     seconds = dict.fromkeys(plan.stages, 0.0)
     for block in registry.blocks(plan):
@@ -84,7 +84,7 @@ def build_report(
     """The one object, from finished rows."""
     areas = summary.ensemble_areas(evidence)
     subset = summary.subset_positions(evidence)
-    settings = {name: registry.STAGES[name].settings(plan.budget) for name in evidence.attacks}
+    settings = {name: registry.STAGES[name].settings(plan.budget) for name in evidence.records}
     accuracy = summary.share(row["is_correct"] for row in evidence.clean)
     smoothing = smoothing_section(evidence, plan.budget.smoothing_samples)
     checks = run_checks(
@@ -154,11 +154,15 @@ def _evidence(ledger: Ledger, plan: AuditPlan, facts: Facts) -> Evidence:
             f"{missing[0].file_name}; run the audit or merge the other shards first"
         )
     rows: dict[str, list[Row]] = {}
+    records: dict[str, list[AttackRecord]] = {}
     for block in blocks:
-        rows.setdefault(block.stage, []).extend(ledger.rows(block))
+        if block.stage in ATTACK_STAGES:
+            records.setdefault(block.stage, []).extend(ledger.records(block))
+        else:
+            rows.setdefault(block.stage, []).extend(ledger.rows(block))
     return Evidence(
         rows=rows,
-        attacks=tuple(name for name in plan.stages if name in ATTACK_STAGES and name in rows),
+        records=records,
         naive=facts.naive,
         pixel_count=facts.pixel_count,
         seed=plan.seed,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from candor.audit.plan import AuditPlan, Frozen
-from candor.audit.threat import ThreatModel
+from candor.audit.sections.threat import ThreatModel
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Number = Annotated[int, Field(ge=0)]

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 from torch import Generator, Tensor
 
-from candor.audit.ledger import Row
 from candor.audit.plan import Budget
+from candor.audit.records import Row
 from candor.audit.report.schema import CertifiedPoint, Clever, Smoothing
 from candor.audit.sections.summary import Evidence, area, share
-from candor.audit.stages import Batch, Subject
+from candor.audit.stage import Batch, Subject
 from candor.robustness.ara import accuracy_curve
 from candor.robustness.clever import clever
 from candor.robustness.smoothing import ABSTAIN, certify

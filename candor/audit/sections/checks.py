@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from candor.audit.ledger import Row
 from candor.audit.plan import AuditPlan
+from candor.audit.records import Row
 from candor.audit.report.schema import Area, Check, Share, Smoothing
 from candor.audit.sections.probes import BUDGETS_L2, PANEL_EPS_L2, RESTARTS, RUNS
 from candor.audit.sections.summary import Evidence
+from candor.terms import Goal
 
 Verdict = Literal["pass", "warn", "fail", "not-applicable"]
 LARGEST_SPREAD = 1e-4  # of repeated outputs, relative (AutoAttack's own flag)
@@ -50,11 +51,11 @@ class Panel:
         """Images that a gradient attack fools within ``eps_l2``, wrong ones left out."""
         limit = eps_l2 / self.evidence.distance(1.0).l2
         return {
-            row["position"]
-            for name in self.evidence.attacks
+            record.position
+            for name, records in self.evidence.records.items()
             if name not in _BLIND_ATTACKS
-            for row in self.evidence.rows[name]
-            if row["goal"] == "attack" and row["radius"] and row["radius"] <= limit
+            for record in records
+            if record.goal is Goal.ATTACK and record.radius and record.radius <= limit
         } & set(positions)
 
 
@@ -86,7 +87,7 @@ def _threat_model(panel: Panel) -> Finding:
 
 
 def _own_loss(panel: Panel) -> Finding:
-    names = [name for name in panel.evidence.attacks if name not in _BLIND_ATTACKS]
+    names = [name for name in panel.evidence.records if name not in _BLIND_ATTACKS]
     text = f"{', '.join(names)} differentiate the network as deployed, preprocessing included"
     return ("pass" if names else "fail"), text, panel.accuracy.image_count
 
@@ -137,14 +138,14 @@ def _whole_axis(panel: Panel) -> Finding:
 def _minimum(panel: Panel) -> Finding:
     everywhere = [
         name
-        for name in panel.evidence.attacks
-        if len({row["position"] for row in panel.evidence.rows[name]}) == panel.plan.image_count
+        for name, records in panel.evidence.records.items()
+        if len({record.position for record in records}) == panel.plan.image_count
     ]
     text = (
-        f"the smallest radius of each image counts; {len(panel.evidence.attacks)} attacks, "
+        f"the smallest radius of each image counts; {len(panel.evidence.records)} attacks, "
         f"on every image: {', '.join(everywhere) or 'none'}"
     )
-    is_enough = len(panel.evidence.attacks) >= FEWEST_ATTACKS and everywhere
+    is_enough = len(panel.evidence.records) >= FEWEST_ATTACKS and everywhere
     return ("pass" if is_enough else "warn"), text, panel.plan.image_count
 
 
@@ -153,21 +154,20 @@ def _settings_listed(panel: Panel) -> Finding:
 
 
 def _blind(panel: Panel) -> Finding:
-    ran = [name for name in _BLIND_ATTACKS if name in panel.evidence.attacks]
+    ran = [name for name in _BLIND_ATTACKS if name in panel.evidence.records]
     if not ran:
         return "not-applicable", "neither Square nor the hard-label attack ran", 0
     texts, worst, count = [], 0, 0
     for name in ran:
-        rows = panel.evidence.rows[name]
-        eps = rows[0]["eps_l2"]
-        hits = {row["position"] for row in rows if row["radius"]}
-        positions = [row["position"] for row in rows]
-        known = panel.fooled_within(eps, positions)
+        records = panel.evidence.records[name]
+        eps = records[0].eps_l2 or 0.0
+        hits = {record.position for record in records if record.radius}
+        known = panel.fooled_within(eps, [record.position for record in records])
         texts.append(
             f"{name} fools {len(hits)}, gradient attacks {len(known)} within L2 {eps:g}, "
             f"{len(hits - known)} by it alone"
         )
-        worst, count = max(worst, len(hits - known)), max(count, len(rows))
+        worst, count = max(worst, len(hits - known)), max(count, len(records))
     verdict = _compared(worst, count)
     if len(ran) < len(_BLIND_ATTACKS) and verdict == "pass":
         verdict = "warn"

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.stats import wilcoxon
 
-from candor.audit.ensemble import LEDGER_FILE, combine
+from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
-from candor.audit.ledger import Row
 from candor.audit.plan import AuditPlan
+from candor.audit.records import AttackRecord
+from candor.audit.report.ledger_table import LEDGER_FILE, record_of_ledger_row
 from candor.audit.report.schema import ComparedGoal, Comparison, Report
 from candor.audit.sections.summary import GOAL_NAMES, Evidence, GoalName
 from candor.robustness.ara import paired_difference
@@ -24,10 +24,14 @@ _FEWEST_IMAGES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """A finished report of another model and its ledger."""
+    """A finished report of another model.
+
+    Attributes:
+        records: of its ledger; their positions are indices in the data set.
+    """
 
     report: Report
-    ledger: list[Row]
+    records: tuple[AttackRecord, ...]
 
 
 def read_other(folder: Path) -> Other:
@@ -38,7 +42,8 @@ def read_other(folder: Path) -> Other:
     """
     try:
         report = Report.model_validate_json((folder / _REPORT_FILE).read_bytes())
-        ledger = pq.read_table(folder / LEDGER_FILE).to_pylist()
+        rows = pq.read_table(folder / LEDGER_FILE).to_pylist()
+        records = tuple(map(record_of_ledger_row, rows))
     except FileNotFoundError as err:
         raise AuditError(f"compare: {folder} holds no finished audit: {err}") from err
     except ValidationError as err:
@@ -48,9 +53,9 @@ def read_other(folder: Path) -> Other:
             f"compare: the report in {folder} is damaged or of another version "
             f"({place}: {first['msg']})"
         ) from err
-    except pa.ArrowException as err:
+    except (pa.ArrowException, KeyError, ValueError) as err:
         raise AuditError(f"compare: {folder / LEDGER_FILE} is damaged: {err}") from err
-    return Other(report=report, ledger=ledger)
+    return Other(report=report, records=records)
 
 
 def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:
@@ -63,7 +68,7 @@ def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:
     if theirs.data_sha256 != plan.data_sha256:
         raise AuditError(f"compare: that audit is of {theirs.data}, other images than {plan.data}")
     own = {row["index"]: row["position"] for row in evidence.clean}
-    common = sorted(own.keys() & {row["index"] for row in other.ledger})
+    common = sorted(own.keys() & {record.position for record in other.records})
     if len(common) < _FEWEST_IMAGES:
         raise AuditError(f"compare: got {len(common)} images in common, allowed [2, inf)")
     return Comparison(
@@ -80,7 +85,7 @@ def _compare_goal(
     ours = evidence.radii(goal)
     by_position = dict(zip(ours.positions.tolist(), ours.values.tolist(), strict=True))
     left = np.array([by_position[own[index]] for index in common])
-    right = _their_radii(other, goal, common)
+    right = combine(other.records, goal, common).values
     difference = paired_difference(
         left, right, naive=evidence.naive, generator=np.random.default_rng(evidence.seed)
     )
@@ -95,16 +100,3 @@ def _compare_goal(
         # Without any difference the test is undefined, and there is nothing to tell apart.
         p_value=1.0 if bool((left == right).all()) else float(wilcoxon(left, right).pvalue),
     )
-
-
-def _their_radii(other: Other, goal: str, indices: list[int]) -> NDArray[np.float64]:
-    rows = [
-        {
-            "position": row["index"],
-            "goal": row["goal"],
-            "radius": row["radius_rmse"],
-            "lower_bound": row["lower_bound_rmse"],
-        }
-        for row in other.ledger
-    ]
-    return combine(rows, goal, indices).values

@@ -14,11 +14,11 @@ import torch
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
-from candor.audit.ledger import Row
 from candor.audit.plan import Budget
+from candor.audit.records import Row
 from candor.audit.report.schema import Example, ExplanationQuality, Faithfulness, Overlap
 from candor.audit.sections.summary import Evidence, share
-from candor.audit.stages import Batch, Subject
+from candor.audit.stage import Batch, Subject
 from candor.explainers.overlap import energy_share, rank_correlation
 from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
 from candor.images.encode import encode_png

@@ -15,9 +15,9 @@ from candor.attacks.gradients import score_gradients
 from candor.attacks.margin import Score, holds, margin_score
 from candor.attacks.pgd import pgd
 from candor.attacks.projection import random_directions, random_start
-from candor.audit.ledger import Row
 from candor.audit.plan import Budget
-from candor.audit.stages import Batch, Subject
+from candor.audit.records import Row
+from candor.audit.stage import Batch, Subject
 from candor.terms import Goal
 
 PANEL_EPS_L2 = 1.0

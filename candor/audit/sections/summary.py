@@ -1,16 +1,16 @@
 """Rows of the ledger to the report.  Pure: the same rows give the same numbers."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from candor.attacks.verification import Status
 from candor.audit.ensemble import Radii, combine, count_status
-from candor.audit.ledger import Row
+from candor.audit.records import AttackRecord, RecordKey, Row
 from candor.audit.report.schema import (
     Area,
     AttackRow,
@@ -43,14 +43,14 @@ class Evidence:
     """Finished rows of an audit.
 
     Attributes:
-        rows: by stage; a stage that did not run is absent.
-        attacks: stages that are attacks, in the order of the plan.
+        rows: of the stages that are no attacks, by stage; one that did not run is absent.
+        records: of the attacks by name, in the order of the plan, which settles ties.
         naive, pixel_count: as in `Report`.
         seed: of the bootstrap's draws.
     """
 
     rows: Mapping[str, Sequence[Row]]
-    attacks: tuple[str, ...]
+    records: Mapping[str, Sequence[AttackRecord]]
     naive: float
     pixel_count: int
     seed: int
@@ -63,13 +63,18 @@ class Evidence:
     def positions(self) -> list[int]:
         return sorted(row["position"] for row in self.clean)
 
-    def attack_rows(self) -> list[Row]:
-        """Rows of every attack, in the order that settles ties."""
-        return [row for name in self.attacks for row in self.rows[name]]
+    def all_records(self) -> list[AttackRecord]:
+        """Records of every attack, in the order that settles ties."""
+        return [record for records in self.records.values() for record in records]
+
+    def smallest(self) -> set[RecordKey]:
+        """Keys of the records that give an image's radius, for both goals."""
+        winners = [winner for goal in GOAL_NAMES for winner in self.radii(goal).winners]
+        return {winner.key for winner in winners if winner is not None}
 
     def radii(self, goal: str, positions: Sequence[int] | None = None) -> Radii:
         """The ensemble's radii for ``goal``."""
-        return combine(self.attack_rows(), goal, positions or self.positions)
+        return combine(self.all_records(), goal, positions or self.positions)
 
     def distance(self, rmse: float) -> Distance:
         return Distance(rmse=rmse, l2=rmse * math.sqrt(self.pixel_count))
@@ -122,7 +127,7 @@ def ensemble_areas(evidence: Evidence, positions: Sequence[int] | None = None) -
 
 def subset_positions(evidence: Evidence) -> list[int]:
     """Images that every attack saw."""
-    seen = [{row["position"] for row in evidence.rows[name]} for name in evidence.attacks]
+    seen = [{record.position for record in records} for records in evidence.records.values()]
     return sorted(set.intersection(*seen)) if seen else []
 
 
@@ -172,23 +177,23 @@ def attack_rows(
     evidence: Evidence, settings: Mapping[str, Mapping[str, Any]]
 ) -> tuple[AttackRow, ...]:
     """One row an attack, goal and budget."""
-    winners = {goal: [id(row) for row in evidence.radii(goal).winners] for goal in GOAL_NAMES}
+    smallest = evidence.smallest()
     return tuple(
-        _attack_row(evidence, rows, set(winners[goal]), goal, eps, settings[name])
-        for name in evidence.attacks
+        _attack_row(evidence, group, smallest, goal, eps, settings[name])
+        for name, records in evidence.records.items()
         for goal in GOAL_NAMES
-        for eps, rows in _by_budget(evidence.rows[name], goal).items()
+        for eps, group in _by_budget(records, goal).items()
     )
 
 
 def budget_rows(evidence: Evidence) -> tuple[BudgetRow, ...]:
     """Accuracy under every attack of fixed budget, an image that is wrong anyway included."""
     rows = []
-    for name in evidence.attacks:
-        for eps, group in _by_budget(evidence.rows[name], "attack").items():
+    for name, records in evidence.records.items():
+        for eps, group in _by_budget(records, "attack").items():
             if eps is None:
                 continue
-            fooled = [row["radius"] is not None for row in group]
+            fooled = [record.radius is not None for record in group]
             distance = evidence.distance(eps / math.sqrt(evidence.pixel_count))
             accuracy = share(not is_fooled for is_fooled in fooled)
             rows.append(BudgetRow(attack=name, eps=distance, accuracy=accuracy))
@@ -232,39 +237,40 @@ def warnings(evidence: Evidence, areas: Sequence[Area]) -> list[str]:
     return found
 
 
-def _by_budget(rows: Sequence[Row], goal: str) -> dict[float | None, list[Row]]:
-    groups: dict[float | None, list[Row]] = {}
-    for row in rows:
-        if row["goal"] == goal:
-            groups.setdefault(row["eps_l2"], []).append(row)
+def _by_budget(
+    records: Sequence[AttackRecord], goal: str
+) -> dict[float | None, list[AttackRecord]]:
+    groups: dict[float | None, list[AttackRecord]] = {}
+    for record in records:
+        if record.goal == goal:
+            groups.setdefault(record.eps_l2, []).append(record)
     return groups
 
 
 def _attack_row(
     evidence: Evidence,
-    rows: Sequence[Row],
-    winners: set[int],
+    records: Sequence[AttackRecord],
+    smallest: Set[RecordKey],
     goal: GoalName,
     eps: float | None,
     settings: Mapping[str, Any],
 ) -> AttackRow:
-    found = [row for row in rows if row["status"] == Status.FOUND]
-    own = combine(rows, goal, sorted(row["position"] for row in rows))
-    messages = {message for row in rows for message in row.get("warnings", ())}
+    found = [record for record in records if record.status is Status.FOUND]
+    radii = [record.radius for record in found if record.radius is not None]
+    own = combine(records, goal, sorted(record.position for record in records))
+    messages = {message for record in records for message in record.warnings or ()}
     return AttackRow(
-        attack=cast(str, rows[0]["attack"]),
+        attack=records[0].attack,
         goal=goal,
         eps_l2=eps,
-        image_count=len(rows),
+        image_count=len(records),
         found=len(found),
-        unresolved=count_status(rows, Status.UNRESOLVED),
-        already_wrong=count_status(rows, Status.ALREADY_WRONG),
-        unverified=count_status(rows, Status.UNVERIFIED),
-        wins=sum(id(row) in winners for row in found),
-        holds_rounded=sum(row["holds_rounded"] for row in found),
-        median_radius=(
-            evidence.distance(float(np.median([row["radius"] for row in found]))) if found else None
-        ),
+        unresolved=count_status(records, Status.UNRESOLVED),
+        already_wrong=count_status(records, Status.ALREADY_WRONG),
+        unverified=count_status(records, Status.UNVERIFIED),
+        wins=sum(record.key in smallest for record in found),
+        holds_rounded=sum(bool(record.holds_rounded) for record in found),
+        median_radius=evidence.distance(float(np.median(radii))) if radii else None,
         area=area(evidence, goal, own.values, own.is_unresolved) if eps is None else None,
         settings=dict(settings),
         warnings=tuple(sorted(messages)),

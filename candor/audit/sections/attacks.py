@@ -1,11 +1,7 @@
-"""Attack stages by name: what runs on a block of images and what it costs.
-
-A stage turns one block of images into rows of the ledger.  It is a pure function of the subject,
-the block and the budget, so blocks may run anywhere and in any order.
-"""
+"""Attack stages by name: what runs on a block of images and what it costs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,17 +10,15 @@ from torch import Tensor, nn
 
 from candor.attacks import carlini_wagner, ddn, fmn, pgd
 from candor.attacks.autoattack import autoattack
-from candor.attacks.batching import PaddedBatches
 from candor.attacks.candidates import Candidates
 from candor.attacks.fgsm import fgsm
 from candor.attacks.label_only import label_only
-from candor.attacks.margin import holds
 from candor.attacks.projection import random_start
 from candor.attacks.square import square
 from candor.attacks.verification import tighten, verify
-from candor.audit.ledger import Row
-from candor.audit.plan import Budget, image_seed
-from candor.contracts.card import ModelCard
+from candor.audit.plan import Budget
+from candor.audit.records import AttackRecord
+from candor.audit.stage import Batch, Stage, Subject
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.search.solvers import SOLVERS
@@ -34,115 +28,13 @@ EPS_L2 = (0.25, 0.5, 1.0)  # of AutoAttack, PGD and FGSM; 0.5 is RobustBench's
 SQUARE_EPS_L2 = 1.0
 LABEL_EPS_L2 = 1.0
 GOALS = (Goal.ATTACK, Goal.BTR)
-_FILE_NAMES = {"image_sha256": "picture_sha256"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What is audited.
-
-    Attributes:
-        network: in evaluation mode, weights without gradient.
-        card: its card; the classes, the input and the name.
-        searcher: the same network compiled, for the solvers' steps; None for ``network`` itself.
-        independent, undefended: further networks for transfer and ablation, None where not given.
-    """
-
-    network: nn.Module
-    card: ModelCard
-    searcher: nn.Module | None = None
-    independent: nn.Module | None = None
-    undefended: nn.Module | None = None
-
-    @property
-    def padded(self) -> nn.Module:
-        """``network`` as the attacks on a whole batch call it."""
-        return PaddedBatches(self.network)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """The images of one block.
-
-    Attributes:
-        positions: (B,) place in the order of the audit.     indices: (B,) rows of the data set.
-        identifiers: one name an image.
-        images: (B, C, H, W) float32 in [0, 1].     labels: (B,) int64.
-        seed: of the audit.
-    """
-
-    positions: Sequence[int]
-    indices: Sequence[int]
-    identifiers: Sequence[str]
-    images: Tensor
-    labels: Tensor
-    seed: int
-
-    def seeds(self, stage: str) -> list[int]:
-        """One seed an image; see `image_seed`."""
-        return [image_seed(self.seed, index, stage) for index in self.indices]
-
-    def first(self, count: int) -> "Batch":
-        """The first ``count`` images."""
-        return replace(
-            self,
-            positions=self.positions[:count],
-            indices=self.indices[:count],
-            identifiers=self.identifiers[:count],
-            images=self.images[:count],
-            labels=self.labels[:count],
-        )
-
-
-Runner = Callable[[Subject, Batch, Budget], list[Row]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One part of an audit.
-
-    Attributes:
-        run: rows of one block.
-        limit: images it sees by the budget, None for all.
-        steps: about how many network evaluations an image costs, for the time left.
-        settings: hyper-parameters, for the report.
-        block_images: largest block; small where an image takes long, for a kill loses a block.
-    """
-
-    run: Runner
-    limit: Callable[[Budget], int | None]
-    steps: Callable[[Budget], int]
-    settings: Callable[[Budget], Mapping[str, Any]] = field(default=lambda budget: {})
-    block_images: int = 1024
-
-
-@torch.no_grad()
-def clean(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    """Predictions on the images as they came, each alone."""
-    rows: list[Row] = []
-    for row, label in enumerate(batch.labels.tolist()):
-        logits = subject.network(batch.images[row : row + 1])
-        own = batch.labels[row : row + 1]
-        rows.append(
-            {
-                "position": batch.positions[row],
-                "index": batch.indices[row],
-                "identifier": batch.identifiers[row],
-                "label": label,
-                "prediction": int(logits.argmax(1)),
-                "confidence": float(logits.softmax(1)[0, label]),
-                "is_correct": not bool(holds(logits, own, Goal.ATTACK)),
-                "is_above_chance": not bool(holds(logits, own, Goal.BTR)),
-            }
-        )
-    return rows
-
-
-def solver_stage(solver: str) -> Stage:
+def solver_stage(solver: str) -> Stage[AttackRecord]:
     """Both goals by a solver of `candor.search`."""
 
-    def run(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-        rows: list[Row] = []
+    def run(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
+        records: list[AttackRecord] = []
         for goal in GOALS:
             seeds = torch.tensor(batch.seeds(solver))
             plan = replace(plan_goal(goal, batch.labels, steps=budget.steps), seeds=seeds)
@@ -162,8 +54,8 @@ def solver_stage(solver: str) -> Stage:
                 lower_bounds=ends.lower_bounds.nan_to_num(0.0),
                 steps=ends.steps,
             )
-            rows += _verified_rows(subject, batch, goal, proposed, solver)
-        return rows
+            records += _verified(subject, batch, goal, proposed, solver)
+        return records
 
     return Stage(
         run=run,
@@ -180,16 +72,16 @@ def _descent(
     *,
     searches: int = 1,
     step_factor: int = 1,
-) -> Stage:
+) -> Stage[AttackRecord]:
     """Both goals by a minimal-norm attack; ``step_factor`` times the budget's steps a search."""
 
-    def run(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-        rows: list[Row] = []
+    def run(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
+        records: list[AttackRecord] = []
         steps = step_factor * budget.descent_steps
         for goal in GOALS:
             proposed = attack(subject.padded, batch.images, batch.labels, goal, steps)
-            rows += _tightened_rows(subject, batch, goal, proposed, name)
-        return rows
+            records += _tightened(subject, batch, goal, proposed, name)
+        return records
 
     return Stage(
         run=run,
@@ -199,16 +91,16 @@ def _descent(
     )
 
 
-def _fgsm(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    rows: list[Row] = []
+def _fgsm(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
+    records: list[AttackRecord] = []
     for eps in EPS_L2:
         proposed = fgsm(subject.padded, batch.images, batch.labels, eps)
-        rows += _tightened_rows(subject, batch, Goal.ATTACK, proposed, "fgsm", eps)
-    return rows
+        records += _tightened(subject, batch, Goal.ATTACK, proposed, "fgsm", eps)
+    return records
 
 
-def _pgd(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    rows: list[Row] = []
+def _pgd(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
+    records: list[AttackRecord] = []
     for eps in EPS_L2:
         start = random_start(batch.images, eps, batch.seeds("pgd"))
         proposed = pgd.pgd(
@@ -219,22 +111,21 @@ def _pgd(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
             steps=budget.descent_steps,
             start=start,
         )
-        rows += _tightened_rows(subject, batch, Goal.ATTACK, proposed, "pgd", eps)
-    return rows
+        records += _tightened(subject, batch, Goal.ATTACK, proposed, "pgd", eps)
+    return records
 
 
-def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
-    rows: list[Row] = []
+def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
+    records: list[AttackRecord] = []
     for eps in EPS_L2:
         proposed, warnings = autoattack(
             subject.network, batch.images, batch.labels, eps, batch.seeds("autoattack")
         )
-        for row in _tightened_rows(subject, batch, Goal.ATTACK, proposed, "autoattack", eps):
-            rows.append(row | {"warnings": warnings})
-    return rows
+        records += _tightened(subject, batch, Goal.ATTACK, proposed, "autoattack", eps, warnings)
+    return records
 
 
-def _square(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
+def _square(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
     proposed, warnings = square(
         subject.network,
         batch.images,
@@ -243,11 +134,10 @@ def _square(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
         batch.seeds("square"),
         queries=budget.square_queries,
     )
-    rows = _tightened_rows(subject, batch, Goal.ATTACK, proposed, "square", SQUARE_EPS_L2)
-    return [row | {"warnings": warnings} for row in rows]
+    return _tightened(subject, batch, Goal.ATTACK, proposed, "square", SQUARE_EPS_L2, warnings)
 
 
-def _label_only(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
+def _label_only(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
     proposed = label_only(
         subject.network,
         batch.images,
@@ -256,44 +146,41 @@ def _label_only(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
         batch.seeds("label-only"),
         queries=budget.label_queries,
     )
-    return _tightened_rows(subject, batch, Goal.ATTACK, proposed, "label-only", LABEL_EPS_L2)
+    return _tightened(subject, batch, Goal.ATTACK, proposed, "label-only", LABEL_EPS_L2)
 
 
-def _tightened_rows(
+def _tightened(
     subject: Subject,
     batch: Batch,
     goal: Goal,
     proposed: Candidates,
     attack: str,
     eps: float | None = None,
-) -> list[Row]:
+    warnings: Sequence[str] | None = None,
+) -> list[AttackRecord]:
     tight = tighten(subject.padded, batch.images, batch.labels, goal, proposed)
-    return _verified_rows(subject, batch, goal, tight, attack, eps)
+    return _verified(subject, batch, goal, tight, attack, eps, warnings)
 
 
-def _verified_rows(
+def _verified(
     subject: Subject,
     batch: Batch,
     goal: Goal,
     proposed: Candidates,
     attack: str,
     eps: float | None = None,
-) -> list[Row]:
+    warnings: Sequence[str] | None = None,
+) -> list[AttackRecord]:
     ends = verify(subject.network, batch.images, batch.labels, goal, proposed)
     return [
-        {
-            "position": position,
-            "attack": attack,
-            "goal": str(goal),
-            "eps_l2": eps,
-            # Files keep the name that they had before.
-            **{_FILE_NAMES.get(name, name): value for name, value in asdict(end).items()},
-        }
+        AttackRecord.of(
+            end, position=position, attack=attack, goal=goal, eps_l2=eps, warnings=warnings
+        )
         for position, end in zip(batch.positions, ends, strict=True)
     ]
 
 
-ATTACK_STAGES: Mapping[str, Stage] = {
+ATTACK_STAGES: Mapping[str, Stage[AttackRecord]] = {
     **{solver: solver_stage(solver) for solver in SOLVERS},
     "ddn": _descent(
         "ddn",
