@@ -118,7 +118,7 @@ class TrainConfig:
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ValueError(f"{name}: got {value!r}, allowed [{low}, {high}]")
+                raise ValueError(f"{name}: expected [{low}, {high}], got {value!r}")
         self._check_powers()
         self._check_engine()
 
@@ -127,9 +127,9 @@ class TrainConfig:
         for name in ("power", "cross_power"):
             value = getattr(self, name)
             if 0.0 < value < 1.0:
-                raise ValueError(f"{name}: got {value!r}, allowed 0 or at least 1")
+                raise ValueError(f"{name}: expected 0 or at least 1, got {value!r}")
         if self.power == self.cross_power == 0.0:
-            raise ValueError("power: got 0.0, allowed [1, 5] where cross_power is 0")
+            raise ValueError("power: expected [1, 5] where cross_power is 0, got 0.0")
 
     def _check_engine(self) -> None:
         """torch refuses a second backward through a compiled function.
@@ -146,7 +146,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value != allowed:
                 raise ValueError(
-                    f"{name}: got {value!r}, allowed {allowed!r} where penalty_mode is "
+                    f"{name}: expected {allowed!r}, got {value!r}, where penalty_mode is "
                     f"{self.penalty_mode!r}"
                 )
 
@@ -227,7 +227,7 @@ class PaperRow:
         for name, high in (("accuracy", 100.0), ("attack_ara", 1.0), ("btr_ara", 1.0)):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= high:
-                raise ValueError(f"paper_{name}: got {value!r}, allowed [0, {high}]")
+                raise ValueError(f"paper_{name}: expected [0, {high}], got {value!r}")
 
 
 PAPER_KEYS = ("paper_row", "paper_accuracy", "paper_attack_ara", "paper_btr_ara", "note")
@@ -265,7 +265,7 @@ def load_paper_row(name: str) -> PaperRow | None:
     for key, value in values.items():
         expected = str if key in ("paper_row", "note") else float
         if type(value) is not expected:
-            raise ValueError(f"{key}: got {value!r}, allowed a value of type {expected}")
+            raise ValueError(f"{key}: expected a value of type {expected}, got {value!r}")
     if "paper_row" not in values:
         raise ValueError("paper_row: missing")
     return PaperRow(**{key.removeprefix("paper_"): value for key, value in values.items()})
@@ -276,7 +276,7 @@ def _read_experiment(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     path = Path(name) if name.endswith(".toml") else EXPERIMENTS_DIR / f"{name}.toml"
     if not path.is_file():
         raise ValueError(
-            f"experiment: got {name!r}, allowed {experiment_names()} or a .toml file"
+            f"experiment: expected {experiment_names()} or a .toml file, got {name!r}"
             f"{_suggestion(name, experiment_names())}"
         )
     values = tomllib.loads(path.read_text())
@@ -294,7 +294,7 @@ def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
         if expected is float and type(value) is int:
             continue
         if type(value) is not expected:
-            raise ValueError(f"{key}: got {value!r}, allowed a value of type {expected}")
+            raise ValueError(f"{key}: expected a value of type {expected}, got {value!r}")
     missing = {"architecture", "epochs"} - values.keys()
     if missing:
         raise ValueError(f"{sorted(missing)[0]}: missing")
@@ -304,7 +304,7 @@ def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
 def _parse_override(override: str) -> dict[str, Any]:
     key, separator, text = override.partition("=")
     if not separator:
-        raise ValueError(f"--set: got {override!r}, allowed key=value")
+        raise ValueError(f"--set: expected key=value, got {override!r}")
     try:
         return {key: tomllib.loads(f"value = {text}")["value"]}
     except tomllib.TOMLDecodeError:
@@ -313,7 +313,7 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}, allowed {tuple(map(str, allowed))}")
+        raise ValueError(f"{name}: expected {tuple(map(str, allowed))}, got {value!r}")
 
 
 def _suggestion(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:

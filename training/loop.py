@@ -206,7 +206,7 @@ def _train_step(
         state.sums.penalty += penalty
         state.sums.penalised_steps += 1
     optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     gradient_norm = get_total_norm(
         [weight.grad for weight in network.parameters() if weight.grad is not None]
     )
@@ -272,8 +272,8 @@ def _controller(config: TrainConfig, integral: float) -> PsiController:
 def _check_processes(config: TrainConfig) -> None:
     if world_size() > 1 and config.engine == Engine.COMPILED:
         raise ValueError(
-            f"engine: got {config.engine!r}, allowed 'eager' where {world_size()} processes share "
-            "the statistics of a batch"
+            f"engine: expected 'eager', got {config.engine!r}, where {world_size()} processes "
+            "share the statistics of a batch"
         )
 
 

@@ -1,6 +1,6 @@
 """A method's saliency held against adversarial explanations.
 
-What a handler calls: numpy items in, numpy answers out.
+A handler calls it: numpy items in, numpy results out.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """Grad-CAM, LIME and gradients through captum, for side by side.
 
-A saliency is (B, H, W) float32, larger where a pixel counts more for the class asked about.
+A saliency is (B, H, W) float32, larger where a pixel counts more for the target class.
 """
 
 from collections.abc import Iterable, Sequence
@@ -106,7 +106,7 @@ def last_feature_layer(network: nn.Module, image: Tensor) -> nn.Module:
         for handle in handles:
             handle.remove()
     if not found:
-        raise ValueError("network: got no layer with a feature map, allowed a convolutional one")
+        raise ValueError("network: expected a layer with a feature map, got none")
     return found[-1]
 
 

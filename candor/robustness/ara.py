@@ -1,4 +1,4 @@
-"""Accuracy-robustness area, its interval, and accuracies.  (III-A)  Imports numpy and scipy only.
+"""Accuracy-robustness area, its interval, and accuracies.  (III-A)
 
 A *radius* is the smallest RMSE on the [0, 1] pixel scale at which one image is no longer classified
 correctly (attack) or better than at random (BTR); 0 where it never was.  Where the search found
@@ -132,7 +132,7 @@ def paired_difference(
     a = _checked_radii("radii_a", radii_a)
     b = _checked_radii("radii_b", radii_b)
     if len(a) != len(b):
-        raise ValueError(f"radii_b: got {len(b)} radii, allowed {len(a)} (one an image of radii_a)")
+        raise ValueError(f"radii_b: expected {len(a)}, one for each image of radii_a, got {len(b)}")
     _check_fraction("naive", naive)
     _check_count("resample_count", resample_count)
     low, high = _percentiles(
@@ -174,10 +174,10 @@ def naive_accuracy(labels: ArrayLike, class_count: int) -> float:
     indices = np.asarray(labels)
     if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
         got = f"shape {indices.shape} of {indices.dtype}"
-        raise ValueError(f"labels: got {got}, allowed (N,) integers, N >= 1")
+        raise ValueError(f"labels: expected (N,) integers, N >= 1, got {got}")
     for label in (indices.min(), indices.max()):
         if not 0 <= label < class_count:
-            raise ValueError(f"labels: got {label}, allowed [0, {class_count - 1}]")
+            raise ValueError(f"labels: expected [0, {class_count - 1}], got {label}")
     return float(np.bincount(indices).max() / indices.size)
 
 
@@ -190,7 +190,7 @@ def accuracy_interval(correct: int, total: int) -> Interval:
     """
     _check_count("total", total)
     if not 0 <= correct <= total:
-        raise ValueError(f"correct: got {correct}, allowed [0, {total}]")
+        raise ValueError(f"correct: expected [0, {total}], got {correct}")
     bounds = binomtest(correct, total).proportion_ci(CONFIDENCE, method="exact")
     return Interval(value=correct / total, low=float(bounds.low), high=float(bounds.high))
 
@@ -225,11 +225,11 @@ def _percentiles(values: FloatArray) -> tuple[float, float]:
 def _checked_radii(name: str, values: ArrayLike) -> FloatArray:
     radii = np.asarray(values, dtype=np.float64)
     if radii.ndim != 1 or radii.size == 0:
-        raise ValueError(f"{name}: got shape {radii.shape}, allowed (N,), N >= 1")
+        raise ValueError(f"{name}: expected (N,), N >= 1, got shape {radii.shape}")
     is_bad = ~(np.isfinite(radii) & (radii >= 0.0))
     if is_bad.any():
         raise ValueError(
-            f"{name}: got {radii[is_bad][0]}, allowed [0, inf); "
+            f"{name}: expected [0, inf), got {radii[is_bad][0]}; "
             "an unresolved image enters with its lower bound"
         )
     return radii
@@ -241,15 +241,15 @@ def _checked_flags(values: ArrayLike | None, count: int) -> NDArray[np.bool_]:
     flags = np.asarray(values)
     if flags.shape != (count,) or flags.dtype != np.bool_:
         got = f"shape {flags.shape} of {flags.dtype}"
-        raise ValueError(f"is_unresolved: got {got}, allowed ({count},) bool")
+        raise ValueError(f"is_unresolved: expected ({count},) bool, got {got}")
     return flags
 
 
 def _check_fraction(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name}: got {value!r}, allowed [0, 1]")
+        raise ValueError(f"{name}: expected [0, 1], got {value!r}")
 
 
 def _check_count(name: str, value: int) -> None:
     if value < 1:
-        raise ValueError(f"{name}: got {value!r}, allowed [1, inf)")
+        raise ValueError(f"{name}: expected [1, inf), got {value!r}")

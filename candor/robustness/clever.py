@@ -52,9 +52,9 @@ def clever(
         generator: source of the points.
     """
     if not ball_l2 > 0.0:
-        raise ValueError(f"ball_l2: got {ball_l2!r}, allowed (0, inf)")
+        raise ValueError(f"ball_l2: expected (0, inf), got {ball_l2!r}")
     if batches < 5 or samples < 1:
-        raise ValueError(f"batches, samples: got {batches}, {samples}, allowed >= 5, >= 1")
+        raise ValueError(f"batches, samples: expected >= 5 and >= 1, got {batches}, {samples}")
     with torch.no_grad():
         logits = network(image[None])[0]
     own = int(logits.argmax())

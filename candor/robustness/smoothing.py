@@ -1,8 +1,8 @@
-"""Randomised smoothing: certified L2 radii.  (arXiv 1902.02918)  Imports scipy and torch.
+"""Randomised smoothing: certified L2 radii.  (arXiv 1902.02918)
 
-The smoothed classifier g answers what the base classifier f answers most often under Gaussian
-noise.  With probability at least 1 - alpha no perturbation of L2 length below the radius changes
-g's answer.  Nothing is said about f itself.
+The smoothed classifier g predicts the class that the base classifier f predicts most often under
+Gaussian noise.  With probability at least 1 - alpha no perturbation of L2 length below the radius
+changes the prediction of g.  Nothing is said about f itself.
 """
 
 from dataclasses import dataclass
@@ -82,9 +82,9 @@ def _counts(
 
 def _check(sigma: float, selection_samples: int, samples: int, alpha: float) -> None:
     if not 0.0 < sigma < float("inf"):
-        raise ValueError(f"sigma: got {sigma!r}, allowed (0, inf)")
+        raise ValueError(f"sigma: expected (0, inf), got {sigma!r}")
     for name, value in {"selection_samples": selection_samples, "samples": samples}.items():
         if value < 1:
-            raise ValueError(f"{name}: got {value!r}, allowed [1, inf)")
+            raise ValueError(f"{name}: expected [1, inf), got {value!r}")
     if not 0.0 < alpha < 0.5:
-        raise ValueError(f"alpha: got {alpha!r}, allowed (0, 0.5)")
+        raise ValueError(f"alpha: expected (0, 0.5), got {alpha!r}")

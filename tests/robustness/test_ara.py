@@ -202,5 +202,5 @@ def test_accuracy_interval_is_clopper_pearson():
     ],
 )
 def test_argument_out_of_range_is_refused_by_name(call, field):
-    with pytest.raises(ValueError, match=rf"^{field}: got .*allowed"):
+    with pytest.raises(ValueError, match=rf"^{field}: expected .*, got"):
         call()

@@ -62,7 +62,7 @@ def test_lower_bound_is_the_quantile_of_the_beta_distribution(hits: int, samples
 )
 def test_bad_arguments_are_named(name: str, value: float) -> None:
     arguments = {"sigma": 0.1, "selection_samples": 1, "samples": 1, "alpha": 0.1} | {name: value}
-    with pytest.raises(ValueError, match=f"{name}: got"):
+    with pytest.raises(ValueError, match=f"{name}: expected"):
         certify(LinearClassifier(SHAPE, 2), _images(1)[0], generator=Generator(), **arguments)
 
 

@@ -67,11 +67,11 @@ def test_scalars_are_those_reported(watched):
 
 def test_explanations_are_drawn_at_each_epochs_end(watched):
     folder, *_ = watched
-    pictures = read(folder).Images("explanations")
-    assert [picture.step for picture in pictures] == [3, 6, 9, 12]
+    images = read(folder).Images("explanations")
+    assert [image.step for image in images] == [3, 6, 9, 12]
     # Two rows of four images of 8 x 6 pixels.
-    assert {(picture.height, picture.width) for picture in pictures} == {(16, 24)}
-    assert pictures[0].encoded_image_string != pictures[-1].encoded_image_string
+    assert {(image.height, image.width) for image in images} == {(16, 24)}
+    assert images[0].encoded_image_string != images[-1].encoded_image_string
 
 
 def test_resumed_run_shows_no_step_twice(tmp_path):
