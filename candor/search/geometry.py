@@ -9,6 +9,7 @@ from torch import Tensor
 
 from candor.search.state import rmse
 
+_SHORT, _LONG = 1e-15, 1e15  # lengths outside may have squares that under- or overflow
 _LARGEST_EXPONENT = 126  # 2^126 and 2^-126 are normal float32 numbers
 _NEWTON_STEPS = 6
 _BISECTIONS = 30
@@ -33,19 +34,26 @@ def per_row(values: Tensor, vectors: Tensor) -> Tensor:
 def unit(vectors: Tensor) -> Tensor:
     """Each vector at L2 length 1; a vector of zeros stays zero.
 
-    Every vector is first divided by a power of two near its largest element.  That changes no bit
-    of the quotient v / |v|, and the squares of a gradient near 1e-20 do not underflow.
+    The squares of a gradient near 1e-20 underflow in float32.  Such vectors are first divided by a
+    power of two near their largest element, which changes no bit of the quotient v / |v|.
 
     Args:
         vectors: (B, ...) floating point; not modified.
     Returns:
         (B, ...) of the same dtype.  At RMSE 1 it is this times sqrt(elements of one vector).
     """
+    lengths = lengths_of(vectors)
+    if bool(((lengths < _SHORT) | (lengths > _LONG)).any()):
+        vectors = _scaled_by_powers_of_two(vectors)
+        lengths = lengths_of(vectors)
+    return vectors / per_row(torch.where(lengths > 0, lengths, 1.0), vectors)
+
+
+def _scaled_by_powers_of_two(vectors: Tensor) -> Tensor:
+    """Vectors (B, ...) whose largest elements are near 1 in absolute value; zeros stay zeros."""
     largest = torch.linalg.vector_norm(vectors.flatten(1), torch.inf, dim=1)
     exponents = -torch.frexp(largest).exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT)
-    scaled = vectors * per_row(torch.ldexp(torch.ones_like(largest), exponents), vectors)
-    lengths = lengths_of(scaled)
-    return scaled / per_row(torch.where(lengths > 0, lengths, 1.0), vectors)
+    return vectors * per_row(torch.ldexp(torch.ones_like(largest), exponents), vectors)
 
 
 def where_row(chosen: Tensor, left: Tensor, right: Tensor) -> Tensor:
