@@ -105,8 +105,8 @@ def l2_min_adversary(
     """Adversary L2,min: examples near the boundary where the network goes wrong.  (III-G)
 
     Before step n the network is evaluated.  A correct example steps up the cross-entropy, a wrong
-    one along its negated perturbation, both by psi_k,n eps, so a step back may pass the original.  An
-    example that is wrong from the start has no perturbation to negate and stays.
+    one along its negated perturbation, both by psi_k,n eps, so a step back may pass the original.
+    An example that is wrong from the start has no perturbation to negate and stays.
 
     Arguments, clipping and result as in `l2_adversary`.
     """

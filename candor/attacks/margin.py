@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from candor.search.goals import gap_to_goal, goal_code, output_condition
 from candor.terms import Goal
@@ -32,3 +33,14 @@ def goal_margin(logits: Tensor, labels: Tensor, goal: Goal) -> Tensor:
 def margin_score(labels: Tensor, goal: Goal = Goal.ATTACK) -> Score:
     """`goal_margin` as a function of the logits alone."""
     return lambda logits: goal_margin(logits, labels, goal)
+
+
+def other_class(logits: Tensor, classes: Tensor, rank: int = 1) -> Tensor:
+    """(B,) int64: the ``rank``-th likeliest class beside ``classes`` (B,); 1 is the runner-up.
+
+    Args:
+        logits: (B, V).     rank: in [1, V - 1].
+    """
+    is_own = functional.one_hot(classes, logits.shape[1]).bool()
+    ordered: Tensor = logits.masked_fill(is_own, float("-inf")).argsort(dim=1, descending=True)
+    return ordered[:, rank - 1]

@@ -18,20 +18,20 @@ class OutOfMemory(AuditError):
 
 
 class BlockFailed(AuditError):
-    """A block ended in an error nobody foresaw, the cause; what was finished stays.
+    """A block ended in an unexpected error, the cause; what was finished stays.
 
     Attributes:
         place: stage and images.
     """
 
     def __init__(self, place: str, cause: Exception) -> None:
-        words = " ".join(str(cause).split())[:300] or "no further word"
+        words = " ".join(str(cause).split())[:300] or "no message"
         super().__init__(f"{place}: {type(cause).__name__}: {words}")
         self.place = place
 
 
 class AuditStopped(BaseException):
-    """Somebody wants an audit to stop where it is; finished parts stay.
+    """The audit is to stop where it is; finished parts stay.
 
     No error, so that whatever catches errors on the way lets it through.
     """

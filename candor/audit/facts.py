@@ -55,10 +55,13 @@ def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
     shape = (card.input.channels, card.input.height, card.input.width)
     got = data.shape
     if got != shape:
-        raise AuditError(f"data: images of {data.name} are {got}, the model takes {shape}")
+        raise AuditError(
+            f"data: expected images of {shape} for the model, got {got} of {data.name}"
+        )
     if card.classes != data.class_names:
         raise AuditError(
-            f"data: the classes of {data.name} are {data.class_names}, the model's {card.classes}"
+            f"data: expected the model's classes {card.classes}, "
+            f"got {data.class_names} of {data.name}"
         )
     device = next(network.parameters()).device
     return Facts(

@@ -121,7 +121,7 @@ class AuditPlan(Frozen):
     @model_validator(mode="after")
     def _unique_stages(self) -> Self:
         if len(set(self.stages)) != len(self.stages):
-            raise ValueError(f"stages: got {self.stages}, allowed each once")
+            raise ValueError(f"stages: expected each once, got {self.stages}")
         return self
 
     @property
@@ -146,7 +146,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ValueError(f"shard: got {self.index}/{self.count}, allowed 0/n to (n-1)/n")
+            raise ValueError(f"shard: expected 0/n to (n-1)/n, got {self.index}/{self.count}")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -157,7 +157,7 @@ class Shard:
         """
         index, slash, count = text.partition("/")
         if not (slash and index.isdecimal() and count.isdecimal()):
-            raise ValueError(f"shard: got {text!r}, allowed i/n with 0 <= i < n")
+            raise ValueError(f"shard: expected i/n with 0 <= i < n, got {text!r}")
         return cls(int(index), int(count))
 
 

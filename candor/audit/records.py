@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 class RecordKey(NamedTuple):
-    """What tells the records of one audit apart.
+    """What distinguishes the records of one audit.
 
     Attributes:
         position: of the image in the order of the audit.

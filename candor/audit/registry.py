@@ -54,10 +54,10 @@ def checked_stages(attacks: tuple[str, ...], *, has_extras: bool = True) -> tupl
         ValueError: an unknown attack, or none that sees every image.
     """
     if not any(name in SOLVERS for name in attacks):
-        raise ValueError(f"attacks: got {attacks}, allowed with at least one of {tuple(SOLVERS)}")
+        raise ValueError(f"attacks: expected {' or '.join(SOLVERS)} among them, got {attacks}")
     for name in attacks:
         if name not in ATTACK_STAGES:
-            raise ValueError(f"attacks: got {name!r}, allowed {tuple(ATTACK_STAGES)}")
+            raise ValueError(f"attacks: expected one of {tuple(ATTACK_STAGES)}, got {name!r}")
     return tuple(
         name
         for name in STAGES

@@ -58,7 +58,7 @@ def run_blocks(
             finished stays.
     """
     if plan.image_count > len(data):
-        raise AuditError(f"image_count: got {plan.image_count}, allowed [2, {len(data)}]")
+        raise AuditError(f"image_count: expected [2, {len(data)}], got {plan.image_count}")
     everything = registry.blocks(plan)
     own = everything[shard.index :: shard.count]
     indices = plan.image_indices(len(data))
@@ -114,7 +114,7 @@ def _run_block(
         place = f"{block.stage} on images {block.start} to {block.stop - 1}"
         if _is_out_of_memory(err):
             raise OutOfMemory(
-                f"batch_size: got {plan.batch_size}, allowed as many as memory holds; "
+                f"batch_size: expected as many as memory holds, got {plan.batch_size}; "
                 f"it ran out at {place}"
             ) from err
         raise BlockFailed(place, err) from err

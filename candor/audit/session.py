@@ -7,22 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from candor.cli.options import open_dataset
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import nn
+
+from candor.audit.facts import collect, read_facts, write_facts
+from candor.audit.ledger import Ledger, read_plan
+from candor.audit.plan import QUICK, AuditPlan, Budget, Shard, code_digest
+from candor.audit.registry import checked_stages
+from candor.audit.report.assemble import write_report
+from candor.audit.report.schema import Report
+from candor.audit.run import Progress, run_blocks
+from candor.audit.sections.attacks import ATTACK_STAGES
+from candor.audit.sections.comparison import Other
+from candor.audit.stage import Subject
+from candor.data.images import Images
+from candor.data.registry import default_data_dir, load_dataset
+from candor.models.folder import LoadedModel, load_model
 from candor.runtime.preparation import compiled_for, compiling_pays
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from torch import nn
-
-    from candor.audit.plan import AuditPlan, Shard
-    from candor.audit.report.schema import Report
-    from candor.audit.run import Progress
-    from candor.audit.sections.comparison import Other
-    from candor.audit.stage import Subject
-    from candor.data.images import Images
-    from candor.models.folder import LoadedModel
 
 
 class BadOption(ValueError):
@@ -69,36 +71,32 @@ class AuditRequest:
 class PreparedAudit:
     """Models and data in memory, and the plan they make."""
 
-    subject: "Subject"
-    dataset: "Images"
-    plan: "AuditPlan"
+    subject: Subject
+    dataset: Images
+    plan: AuditPlan
 
 
 def prepare(
     request: AuditRequest, *, notify: Callable[[str], None] = lambda notice: None
 ) -> PreparedAudit:
-    """Load what is asked for; ``notify`` gets a line for the user before a long wait.
+    """Load the models and the data of a request; ``notify`` gets a line for the user before a long wait.
 
     Raises:
         BadOption: a model or the data is missing, damaged or does not fit, or an option is out of
             its range.
     """
-    from candor.audit.plan import QUICK, AuditPlan, Budget, code_digest
-    from candor.audit.registry import checked_stages
-    from candor.audit.sections.attacks import ATTACK_STAGES
-    from candor.audit.stage import Subject
-    from candor.models.folder import load_model
 
-    def load(field: str, folder: Path) -> "LoadedModel":
+    def load(field: str, folder: Path) -> LoadedModel:
         with option(field, folder.name):
             return load_model(folder)
 
     loaded = load("model", request.model)
     given = {"independent": request.independent, "undefended": request.undefended}
-    beside = {name: path and load(name, path) for name, path in given.items()}
+    beside = {name: None if path is None else load(name, path) for name, path in given.items()}
     size = loaded.card.input.height
     with option("data", request.data):
-        dataset = open_dataset(request.data, "test", request.data_dir, image_size=size)
+        folder = request.data_dir or default_data_dir()
+        dataset = load_dataset(request.data, "test", folder, image_size=size)
     _check_count(request.image_count, len(dataset))
     budget = QUICK if request.is_quick else Budget()
     if request.steps is not None:
@@ -127,17 +125,13 @@ def prepare(
 
 
 def compute(
-    prepared: PreparedAudit, out: Path, *, shard: "Shard", report: "Callable[[Progress], None]"
+    prepared: PreparedAudit, out: Path, *, shard: Shard, report: Callable[[Progress], None]
 ) -> int:
     """Run what is unfinished of a shard into the ledger in ``out``; parts left to other shards.
 
     Raises:
         AuditError: see `candor.audit.run.run_blocks` and `candor.audit.facts.collect`.
     """
-    from candor.audit.facts import collect, write_facts
-    from candor.audit.ledger import Ledger
-    from candor.audit.run import run_blocks
-
     subject, dataset, plan = prepared.subject, prepared.dataset, prepared.plan
     facts = collect(subject.network, subject.card, dataset)
     ledger = Ledger(out, plan)
@@ -145,16 +139,12 @@ def compute(
     return run_blocks(ledger, plan, subject, dataset, shard=shard, report=report)
 
 
-def finish(out: Path, key: "Ed25519PrivateKey", other: "Other | None") -> "Report":
+def finish(out: Path, key: Ed25519PrivateKey, other: Other | None) -> Report:
     """Write and sign the report of the finished ledger in ``out``.
 
     Raises:
         AuditError: see `candor.audit.report.assemble.write_report`.
     """
-    from candor.audit.facts import read_facts
-    from candor.audit.ledger import read_plan
-    from candor.audit.report.assemble import write_report
-
     command = _command(read_facts(out).model.name, read_plan(out))
     return write_report(out, key, command=command, other=other)
 
@@ -165,17 +155,18 @@ def option(field: str, got: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as err:
-        told = str(err).removeprefix(f"{field}: ")
-        raise BadOption(field, told if told.startswith("got ") else f"got {got!r}; {told}") from err
+        reason = str(err).removeprefix(f"{field}: ")
+        is_whole = reason.startswith(("got ", "expected "))
+        raise BadOption(field, reason if is_whole else f"got {got!r}; {reason}") from err
 
 
-def _weights(loaded: "LoadedModel | None") -> str | None:
+def _weights(loaded: LoadedModel | None) -> str | None:
     return None if loaded is None else loaded.card.weights_sha256
 
 
 def _searcher(
-    loaded: "LoadedModel", request: AuditRequest, steps: int, notify: Callable[[str], None]
-) -> "nn.Module | None":
+    loaded: LoadedModel, request: AuditRequest, steps: int, notify: Callable[[str], None]
+) -> nn.Module | None:
     """The compiled network; None where it does not pay or cannot be."""
     if not compiling_pays(request.compiles, request.image_count * steps):
         return None
@@ -186,13 +177,11 @@ def _searcher(
 
 def _check_count(count: int, available: int) -> None:
     if count > available:
-        raise BadOption("image_count", f"got {count}, allowed [2, {available}]")
+        raise BadOption("image_count", f"expected [2, {available}], got {count}")
 
 
-def _command(model_name: str, plan: "AuditPlan") -> str:
+def _command(model_name: str, plan: AuditPlan) -> str:
     """What to type for the same ledger; models by name, for paths say nothing elsewhere."""
-    from candor.audit.plan import QUICK
-    from candor.audit.sections.attacks import ATTACK_STAGES
 
     attacks = ",".join(name for name in plan.stages if name in ATTACK_STAGES)
     words = [

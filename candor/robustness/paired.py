@@ -1,4 +1,4 @@
-"""Two models on the same images: is the difference more than chance?  Imports numpy and scipy.
+"""Two models on the same images: is the difference more than chance?
 
 Companions of `candor.robustness.ara.paired_difference`, which gives the interval of an ARA.
 """
@@ -48,9 +48,9 @@ def accuracy_difference(
     for name, values in (("correct_a", a), ("correct_b", b)):
         if values.ndim != 1 or values.size == 0 or values.dtype != np.bool_:
             got = f"shape {values.shape} of {values.dtype}"
-            raise ValueError(f"{name}: got {got}, allowed (N,) bool, N >= 1")
+            raise ValueError(f"{name}: expected (N,) bool, N >= 1, got {got}")
     if len(a) != len(b):
-        raise ValueError(f"correct_b: got {len(b)} images, allowed {len(a)} (those of correct_a)")
+        raise ValueError(f"correct_b: expected the {len(a)} images of correct_a, got {len(b)}")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     count = len(a)
     # A resample draws each image alike, so only how often each kind is drawn matters.

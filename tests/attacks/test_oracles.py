@@ -39,16 +39,16 @@ def labelled(network: nn.Module, count: int = 12) -> tuple[Tensor, Tensor]:
 def theirs(network: nn.Module, attack: Any, images: Tensor, labels: Tensor, eps: float | None):  # type: ignore[no-untyped-def]
     """Images within ``eps`` (None: the smallest found) and whether each succeeded."""
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    _, pictures, is_found = attack(model, images, labels, epsilons=eps)
-    return pictures, is_found
+    _, attacked, is_found = attack(model, images, labels, epsilons=eps)
+    return attacked, is_found
 
 
 def test_fgsm_is_foolbox_s(binary: nn.Module) -> None:
     images, labels = labelled(binary)
     ours = fgsm(binary, images, labels, EPS)
     attack = foolbox.attacks.L2FastGradientAttack()
-    pictures, is_found = theirs(binary, attack, images, labels, EPS)
-    torch.testing.assert_close(ours.images, pictures, rtol=0, atol=1e-5)
+    attacked, is_found = theirs(binary, attack, images, labels, EPS)
+    torch.testing.assert_close(ours.images, attacked, rtol=0, atol=1e-5)
     assert ours.is_found.tolist() == is_found.tolist()
     assert 0 < int(is_found.sum()) < len(images), "shows nothing where all or none succeed"
 
@@ -59,24 +59,24 @@ def test_pgd_is_foolbox_s_until_it_succeeds(binary: nn.Module) -> None:
     attack = foolbox.attacks.L2ProjectedGradientDescentAttack(
         rel_stepsize=STEP_SHARE / STEPS, steps=STEPS, random_start=False
     )
-    pictures, is_found = theirs(binary, attack, images, labels, EPS)
+    attacked, is_found = theirs(binary, attack, images, labels, EPS)
     assert ours.is_found.tolist() == is_found.tolist()
     missed = ~is_found
     assert 0 < int(missed.sum()) < len(images), "shows nothing where all or none succeed"
-    torch.testing.assert_close(ours.images[missed], pictures[missed], rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.images[missed], attacked[missed], rtol=0, atol=1e-4)
 
 
 def test_ddn_finds_what_foolbox_s_finds() -> None:
     network = small_network()
     images, labels = labelled(network)
     ours = ddn(network, images, labels, Goal.ATTACK, 100)
-    pictures, is_found = theirs(network, foolbox.attacks.DDNAttack(steps=100), images, labels, None)
+    attacked, is_found = theirs(network, foolbox.attacks.DDNAttack(steps=100), images, labels, None)
     assert bool(is_found.all())
     assert bool(ours.is_found.all())
-    ratios = _distances(ours.images, images) / _distances(pictures, images)
+    ratios = _distances(ours.images, images) / _distances(attacked, images)
     assert float(ratios.max()) < 1.05
     assert float(ratios.median()) < 1.01
 
 
-def _distances(pictures: Tensor, images: Tensor) -> Tensor:
-    return (pictures - images).flatten(1).norm(dim=1)
+def _distances(attacked: Tensor, images: Tensor) -> Tensor:
+    return (attacked - images).flatten(1).norm(dim=1)

@@ -41,7 +41,7 @@ class Saturated(nn.Module):
 
 
 class Noisy(nn.Module):
-    """A network that answers differently every time."""
+    """A network whose outputs differ every time."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

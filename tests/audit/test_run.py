@@ -52,7 +52,7 @@ def _ledger_bytes(folder: Path) -> bytes:
 def whole(
     subject: Subject, data: ImageSet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, bytes]:
-    """An audit that nobody disturbed."""
+    """An audit without interruption."""
     folder = tmp_path_factory.mktemp("whole")
     assert _audit(folder, plan_for(data, STAGES, batch_size=2), subject, data) == 0
     return folder, _ledger_bytes(folder)
@@ -219,7 +219,7 @@ def test_memory_that_runs_out_is_told_with_the_batch_size(
 
     greedy = replace(subject, network=Greedy())
     plan = plan_for(data, STAGES)
-    with pytest.raises(OutOfMemory, match="batch_size: got 4, allowed as many as memory holds"):
+    with pytest.raises(OutOfMemory, match="batch_size: expected as many as memory holds, got 4"):
         run_blocks(Ledger(folder, plan), plan, greedy, data)
 
 
@@ -299,7 +299,7 @@ def test_progress_reaches_its_end_with_an_estimate(
 
 @pytest.mark.parametrize("text", ["1/1", "-1/2", "a/2", "3", "/", "2/1"])
 def test_bad_shard_names_the_form(text: str) -> None:
-    with pytest.raises(ValueError, match="shard: got"):
+    with pytest.raises(ValueError, match="shard: expected"):
         Shard.parse(text)
 
 

@@ -70,10 +70,10 @@ def test_shards_are_merged_without_model_or_data(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--attacks", "magic"), "attacks: got"),
+        (("--attacks", "magic"), "attacks: expected"),
         (("--attacks", "fgsm"), "at least one of"),
         (("--shard", "2/2"), "shard: got"),
-        (("--images", 25), "images: got 25, allowed [2, 24]"),
+        (("--images", 25), "images: expected [2, 24], got 25"),
         (("--compare", "nowhere"), "compare: nowhere holds no finished audit"),
         (("--seed", 1), "differs in seed"),
     ],
@@ -113,4 +113,4 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(
 def test_missing_options_are_named() -> None:
     result = _run("audit")
     assert result.exit_code == 1
-    assert "model: got nothing" in result.stderr
+    assert "model: expected a folder (--model), got nothing" in result.stderr

@@ -180,7 +180,7 @@ def test_data_of_another_size_or_other_classes_than_the_models_is_refused(
     official_files.folder(tmp_path / "images")
     for data, root, message in (
         ("jsrt", tmp_path, "image_size: expected 256 for data 'jsrt', got 32"),
-        ("folder", tmp_path / "images", "data: got 2 classes from 'cats' to 'dogs', allowed"),
+        ("folder", tmp_path / "images", "got 2 from 'cats' to 'dogs'"),
     ):
         result = _run("ara", "--model", model, "--data", data, "--data-dir", root)
         assert result.exit_code == 1

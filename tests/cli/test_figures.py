@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from candor.audit.measured import read_measured
 from candor.cli.main import build_app
-from candor.robustness.measured import Measured, Span, Steps, read_measured
+from candor.robustness.measured import Measured, Span, Steps
 from candor.viz import figures
 
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
@@ -95,7 +96,7 @@ def test_grid_and_sweep_hold_every_explanation(model: Path, photo: Path, tmp_pat
 
 def test_a_folder_without_a_measurement_is_refused(model: Path, tmp_path: Path) -> None:
     for sources, message in (
-        ((tmp_path,), "allowed a folder with report.json"),
+        ((tmp_path,), "expected a folder with report.json"),
         ((model,), "has no curve"),
     ):
         result = _run("figures", "curves", *sources, "--out", tmp_path)

@@ -205,7 +205,7 @@ def worker(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_count": 25}, "image_count: got 25, allowed [2, 24]"),
+        ({"image_count": 25}, "image_count: expected [2, 24], got 25"),
         ({"data": "jsrt"}, "data: got 'jsrt'; "),
         ({"model": "gone"}, "model: got 'gone'; "),
         ({"model": "damaged"}, "model: got 'damaged'; "),

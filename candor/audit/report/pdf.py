@@ -297,7 +297,7 @@ def _example(example: Example) -> list[Any]:
     ]
     return [
         Spacer(0, 6),
-        Table([images, ["picture", "explanation", "difference", "Grad-CAM"]], hAlign="LEFT"),
+        Table([images, ["image", "explanation", "difference", "Grad-CAM"]], hAlign="LEFT"),
         _text(
             f"{example.rank}: {example.label} ({example.identifier}), target {example.target} from "
             f"{formats.percent(example.confidence_before)} to "
@@ -346,8 +346,8 @@ def _others(report: Report) -> list[Any]:
         ]
         parts += [
             _text(f"Against {report.comparison.model}", _HEAD),
-            _text(f"{report.comparison.image_count} images in both reports; p of Wilcoxon's "
-                  "signed-rank test, two-sided."),
+            _text(f"{report.comparison.image_count} images in both reports; p of a "
+                  "permutation test that exchanges the models image by image, two-sided."),
             _table([head, *rows], (0.12, 0.26, 0.24, 0.24, 0.14)),
         ]  # fmt: skip
     return parts

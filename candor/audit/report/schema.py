@@ -263,8 +263,8 @@ class ComparedGoal(Frozen):
 class Comparison(Frozen):
     """This report against another, image by image.
 
-    ``p_value`` is of Wilcoxon's signed-rank test (two-sided, zero differences dropped) on the
-    radii; the interval is a paired bootstrap of the difference of areas.
+    ``p_value`` is two-sided, of so large a difference of areas if the two models were exchanged
+    at random image by image; the interval is a paired bootstrap of the difference of areas.
     """
 
     model: str

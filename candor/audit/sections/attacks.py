@@ -1,7 +1,6 @@
 """Attack stages by name: what runs on a block of images and what it costs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,15 +18,13 @@ from candor.attacks.verification import tighten, verify
 from candor.audit.plan import Budget
 from candor.audit.records import AttackRecord
 from candor.audit.stage import Batch, Stage, Subject
-from candor.runtime.threads import in_shares
-from candor.search.batch import plan_goal, run_searches
+from candor.robustness.measure import GOALS, search_radii
 from candor.search.solvers import SOLVERS
 from candor.terms import Goal, SearchStatus
 
 EPS_L2 = (0.25, 0.5, 1.0)  # of AutoAttack, PGD and FGSM; 0.5 is RobustBench's
 SQUARE_EPS_L2 = 1.0
 LABEL_EPS_L2 = 1.0
-GOALS = (Goal.ATTACK, Goal.BTR)
 
 
 def solver_stage(solver: str) -> Stage[AttackRecord]:
@@ -36,16 +33,16 @@ def solver_stage(solver: str) -> Stage[AttackRecord]:
     def run(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
         records: list[AttackRecord] = []
         for goal in GOALS:
-            seeds = torch.tensor(batch.seeds(solver))
-            plan = replace(plan_goal(goal, batch.labels, steps=budget.steps), seeds=seeds)
-            ends = run_searches(
+            ends = search_radii(
                 subject.network,
                 batch.images,
-                plan,
+                batch.labels,
+                goal,
                 solver=solver,
+                steps=budget.steps,
+                seeds=torch.tensor(batch.seeds(solver)),
                 batch_size=len(batch.labels),
                 searcher=subject.searcher,
-                execute=in_shares,
             )
             is_found = [status is SearchStatus.FOUND for status in ends.statuses]
             proposed = Candidates(

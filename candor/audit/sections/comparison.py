@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
-from scipy.stats import wilcoxon
 
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
@@ -16,7 +15,7 @@ from candor.audit.records import AttackRecord
 from candor.audit.report.ledger_table import LEDGER_FILE, record_of_ledger_row
 from candor.audit.report.schema import ComparedGoal, Comparison, Report
 from candor.audit.sections.summary import GOAL_NAMES, Evidence, GoalName
-from candor.robustness.ara import paired_difference
+from candor.robustness.paired import area_difference
 
 _REPORT_FILE = "report.json"
 _FEWEST_IMAGES = 2
@@ -70,7 +69,7 @@ def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:
     own = {row["index"]: row["position"] for row in evidence.clean}
     common = sorted(own.keys() & {record.position for record in other.records})
     if len(common) < _FEWEST_IMAGES:
-        raise AuditError(f"compare: got {len(common)} images in common, allowed [2, inf)")
+        raise AuditError(f"compare: expected at least 2 images in common, got {len(common)}")
     return Comparison(
         model=f"{other.report.model.name} {other.report.model.version}",
         weights_sha256=theirs.weights_sha256,
@@ -86,7 +85,7 @@ def _compare_goal(
     by_position = dict(zip(ours.positions.tolist(), ours.values.tolist(), strict=True))
     left = np.array([by_position[own[index]] for index in common])
     right = combine(other.records, goal, common).values
-    difference = paired_difference(
+    difference = area_difference(
         left, right, naive=evidence.naive, generator=np.random.default_rng(evidence.seed)
     )
     return ComparedGoal(
@@ -97,6 +96,5 @@ def _compare_goal(
         ours_larger=int((left > right).sum()),
         theirs_larger=int((left < right).sum()),
         ties=int((left == right).sum()),
-        # Without any difference the test is undefined, and there is nothing to tell apart.
-        p_value=1.0 if bool((left == right).all()) else float(wilcoxon(left, right).pvalue),
+        p_value=difference.p_value,
     )

@@ -14,6 +14,7 @@ import torch
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
+from candor.attacks.margin import other_class
 from candor.audit.plan import Budget
 from candor.audit.records import Row
 from candor.audit.report.schema import Example, ExplanationQuality, Faithfulness, Overlap
@@ -39,7 +40,8 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
     """One explanation an image, its scores and its images."""
     network, images = subject.network, batch.images
     with torch.no_grad():
-        targets = network(images).argsort(dim=1, descending=True)[:, 1]
+        logits = network(images)
+    targets = other_class(logits, logits.argmax(1))
     seeds = batch.seeds("explanations")
     explain = _explainer(subject, budget.descent_steps, seeds)
     ends = explain(images, targets)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from candor.attacks.batching import PaddedBatches
 from candor.attacks.fgsm import fgsm
 from candor.attacks.gradients import score_gradients
-from candor.attacks.margin import Score, holds, margin_score
+from candor.attacks.margin import Score, holds, margin_score, other_class
 from candor.attacks.pgd import pgd
 from candor.attacks.projection import random_directions, random_start
 from candor.audit.plan import Budget
@@ -49,7 +49,7 @@ def panel(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
 
 
 def _gradients(network: nn.Module, batch: Batch) -> dict[str, list[object]]:
-    """Whether the gradient exists, tells the slope, and knows of the curvature around it.
+    """Whether the gradient exists, agrees with the slope, and reflects the curvature around it.
 
     A piecewise linear network has curvature only in its kinks: its second derivative is zero
     everywhere although its gradient changes, so no gradient sees what comes.
@@ -123,8 +123,10 @@ def _attacks(subject: Subject, batch: Batch, budget: Budget) -> dict[str, list[o
         start = random_start(images, eps, batch.seeds(f"panel-start-{restart}"))
         restarted |= fooled_by_pgd(eps, start=start)
     targeted = torch.zeros_like(restarted)
+    with torch.no_grad():
+        logits = network(images)
     for rank in range(1, 1 + min(MOST_TARGETS, len(subject.card.classes) - 1)):
-        targets = _ranked_targets(network, images, labels, rank)
+        targets = other_class(logits, labels, rank)
         targeted |= fooled_by_pgd(eps, score=_towards(labels, targets))
     columns: dict[str, list[object]] = {
         "fgsm": single.tolist(),
@@ -184,8 +186,8 @@ def _corruptions(network: nn.Module, batch: Batch) -> dict[str, list[object]]:
         "contrast 0.5": 0.5 + 0.5 * (images - 0.5),
     }
     kept = {
-        name: (~_fooled(network, pictures, batch.labels)).tolist()
-        for name, pictures in changed.items()
+        name: (~_fooled(network, altered, batch.labels)).tolist()
+        for name, altered in changed.items()
     }
     rows: list[object] = [
         {name: flags[row] for name, flags in kept.items()} for row in range(len(images))
@@ -207,15 +209,6 @@ def _rotated(images: Tensor, degrees: float) -> Tensor:
     return turned.clamp(0.0, 1.0)
 
 
-@torch.no_grad()
-def _ranked_targets(network: nn.Module, images: Tensor, labels: Tensor, rank: int) -> Tensor:
-    """The wrong class that is the ``rank``-th likeliest."""
-    logits = network(images)
-    is_own = functional.one_hot(labels, logits.shape[1]).bool()
-    ordered: Tensor = logits.masked_fill(is_own, float("-inf")).argsort(dim=1, descending=True)
-    return ordered[:, rank - 1]
-
-
 def _towards(labels: Tensor, targets: Tensor) -> Score:
     def score(logits: Tensor) -> Tensor:
         own = logits.gather(1, labels[:, None])[:, 0]
@@ -226,5 +219,5 @@ def _towards(labels: Tensor, targets: Tensor) -> Score:
 
 
 @torch.no_grad()
-def _fooled(network: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor:
-    return holds(network(pictures), labels, Goal.ATTACK)
+def _fooled(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return holds(network(images), labels, Goal.ATTACK)

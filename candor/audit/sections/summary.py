@@ -22,7 +22,8 @@ from candor.audit.report.schema import (
     Reference,
     Share,
 )
-from candor.robustness.ara import accuracy_curve, accuracy_interval, accuracy_robustness_area
+from candor.robustness.ara import accuracy_curve, accuracy_interval
+from candor.robustness.measure import radii_area
 
 GoalName = Literal["attack", "btr"]
 GOAL_NAMES: tuple[GoalName, ...] = ("attack", "btr")
@@ -100,12 +101,7 @@ def area(
     is_unresolved: NDArray[np.bool_] | None = None,
 ) -> Area:
     """Exact area of radii (N,) with the bootstrap's interval."""
-    measured = accuracy_robustness_area(
-        values,
-        naive=evidence.naive,
-        generator=np.random.default_rng(evidence.seed),
-        is_unresolved=is_unresolved,
-    )
+    measured = radii_area(values, is_unresolved, naive=evidence.naive, seed=evidence.seed)
     return Area(
         goal=goal,
         value=evidence.distance(measured.value),

@@ -8,10 +8,10 @@ import typer
 from matplotlib.figure import Figure
 
 from candor import terms
+from candor.audit.measured import read_measured
 from candor.cli.client import as_request, image_value
 from candor.cli.output import clear_errors, console
 from candor.contracts import api
-from candor.robustness.measured import read_measured
 from candor.viz import figures
 from candor.viz.explanation_rows import common_classes, explanation_rows
 from training.results import paper_results

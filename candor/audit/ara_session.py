@@ -1,0 +1,82 @@
+"""One measurement of `candor ara`, from a model folder to its numbers and files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from candor.data.registry import default_data_dir, load_dataset
+from candor.models.folder import load_model
+from candor.robustness.ara import naive_accuracy
+from candor.robustness.ara_files import summary_of, write_ara
+from candor.robustness.measure import AraPlan, Report, measure_ara
+from candor.runtime.allocator import keep_freed_memory
+from candor.runtime.preparation import compiled_for, compiling_pays
+
+
+def measure_folder(
+    model: Path,
+    data: str,
+    data_dir: Path | None,
+    image_count: int,
+    plan: AraPlan,
+    *,
+    out: Path | None = None,
+    compiles: bool | None = None,
+    report: Report = lambda goal, finished, image_steps: None,
+    notify: Callable[[str], None] = lambda notice: None,
+) -> dict[str, Any]:
+    """Measure a model on the first images of the order that the seed draws.
+
+    Args:
+        model: folder of weights and card.
+        data: registered name; its test split.     data_dir: None for the user's cache.
+        out: folder for `ara.json` and `radii.parquet`; None for no files.
+        compiles: whether the network is compiled; None where it pays.
+        report: see `measure_ara`.
+        notify: called with a line for the user before a long wait.
+    Returns:
+        The summary, see `candor.robustness.ara_files.summary_of`.
+    Raises:
+        ValueError: model, data and number of images do not fit each other.
+    """
+    keep_freed_memory()
+    loaded = load_model(model)
+    card, folder = loaded.card, data_dir or default_data_dir()
+    dataset = load_dataset(data, "test", folder, image_size=card.input.height)
+    _check(dataset.class_names, card.classes, image_count, len(dataset))
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(plan.seed))
+    chosen = order[:image_count]
+    images, labels = dataset.images(chosen), dataset.labels[chosen]
+    naive = naive_accuracy(dataset.labels.numpy(), len(card.classes))
+    network = loaded.network
+    if compiling_pays(compiles, image_count * plan.steps):
+        network = compiled_for(loaded, plan.batch_size, notify=notify)
+    measured = measure_ara(network, images, labels, plan, naive=naive, report=report)
+    facts = {
+        "model": str(model),
+        "weights_digest": card.weights_sha256,
+        "data": dataset.name,
+        "data_digest": dataset.digest(),
+        "images": image_count,
+        "seed": plan.seed,
+        "solver": plan.solver,
+        "steps": plan.steps,
+        "naive": naive,
+    }
+    summary = summary_of(measured, facts)
+    if out is not None:
+        identifiers = [dataset.identifiers[index] for index in chosen.tolist()]
+        write_ara(out, summary, measured, chosen.tolist(), labels.tolist(), identifiers)
+    return summary
+
+
+def _check(got: tuple[str, ...], expected: tuple[str, ...], count: int, available: int) -> None:
+    if got != expected:
+        raise ValueError(
+            f"data: expected the model's {len(expected)} classes from {expected[0]!r} to "
+            f"{expected[-1]!r}, got {len(got)} from {got[0]!r} to {got[-1]!r}"
+        )
+    if count > available:
+        raise ValueError(f"images: expected [2, {available}], got {count}")

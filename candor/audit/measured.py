@@ -1,0 +1,83 @@
+"""What was measured of a model, from whichever folder holds it.
+
+An audit has `report.json`, `candor ara --out` leaves `ara.json` and `radii.parquet`, a model folder
+has a card, a run folder has a model folder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from candor.audit.report.schema import Report
+from candor.models.folder import read_card
+from candor.robustness.ara_files import measure_row, read_ara
+from candor.robustness.measured import GOALS, Measured, Span, Steps, steps_of
+
+
+def read_measured(folder: Path) -> Measured:
+    """The newest kind of measurement that ``folder`` holds.
+
+    Raises:
+        ValueError: there is no such folder, or nothing was measured in it.
+    """
+    if (folder / "report.json").is_file():
+        return _from_report(folder / "report.json")
+    if (folder / "ara.json").is_file():
+        try:
+            return _from_ara(folder)
+        except KeyError as err:
+            raise ValueError(
+                f"source: {folder / 'ara.json'} has no {err}; candor ara has to measure it again"
+            ) from err
+    for place in (folder, folder / "model"):
+        if (place / "card.json").is_file():
+            return _from_card(place)
+    raise ValueError(
+        "source: expected a folder with report.json (candor audit), ara.json (candor ara), "
+        f"card.json or model/card.json, got {folder}"
+    )
+
+
+def _from_report(path: Path) -> Measured:
+    report = Report.model_validate_json(path.read_bytes())
+    share = report.accuracy
+    return Measured(
+        name=report.model.name,
+        accuracy=Span(share.value, share.low, share.high),
+        areas={
+            area.goal: Span(area.value.rmse, area.low.rmse, area.high.rmse) for area in report.areas
+        },
+        curves={
+            curve.goal: Steps(
+                rmse=np.array([point.distance.rmse for point in curve.points]),
+                accuracy=np.array([point.accuracy for point in curve.points]),
+            )
+            for curve in report.curves
+        },
+        naive=report.naive,
+    )
+
+
+def _from_ara(folder: Path) -> Measured:
+    found = read_ara(folder)
+    summary = found.summary
+    return Measured(
+        name=Path(summary["model"]).name,
+        accuracy=_span(measure_row(summary, "accuracy")),
+        areas={goal: _span(summary[f"{goal}_ara"]) for goal in GOALS},
+        curves={goal: steps_of(found.radii[f"{goal}_ara"]) for goal in GOALS},
+        naive=summary["naive"],
+    )
+
+
+def _span(values: Mapping[str, Any]) -> Span:
+    return Span(values["value"], values["low"], values["high"])
+
+
+def _from_card(folder: Path) -> Measured:
+    card = read_card(folder)
+    spans = {metric.name: Span(metric.value, metric.low, metric.high) for metric in card.metrics}
+    areas = {goal: spans[f"{goal}_ara"] for goal in GOALS if f"{goal}_ara" in spans}
+    return Measured(name=card.name, accuracy=spans.get("accuracy"), areas=areas)

@@ -1,0 +1,133 @@
+"""What `candor ara` leaves in a folder, `ara.json` and `radii.parquet`, written and read."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from candor.contracts.card import MetricCard
+from candor.robustness.measure import AraMeasurement
+from candor.terms import Goal, SearchStatus
+
+SUMMARY_FILE = "ara.json"
+RADII_FILE = "radii.parquet"
+_ACCURACY = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
+_AREAS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
+MEASURES = ("accuracy", *_AREAS)
+
+
+@dataclass(frozen=True, slots=True)
+class AraFolder:
+    """A finished measurement as the files have it; arrays in the order of the images.
+
+    Attributes:
+        summary: the JSON object of `summary_of`.
+        indices: rows of the data set.
+        is_correct: (N,) bool on the images as they came.
+        radii: "attack_ara" and "btr_ara" to (N,) float64 RMSE.
+    """
+
+    summary: dict[str, Any]
+    indices: list[int]
+    is_correct: NDArray[np.bool_]
+    radii: dict[str, NDArray[np.float64]]
+
+
+def summary_of(measured: AraMeasurement, facts: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object of `candor ara --json`: ``facts`` first, then the numbers."""
+    accuracy = measured.accuracy
+    summary = facts | {
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+    }
+    for name, goal in _AREAS.items():
+        one = measured.goals[goal]
+        summary[name] = {
+            "value": one.area.value,
+            "low": one.area.low,
+            "high": one.area.high,
+            "unresolved": one.area.unresolved_count,
+            "median_radius": float(np.median(one.radii)),
+            "seconds": round(one.seconds, 3),
+            "image_steps": one.image_steps,
+        }
+    return summary
+
+
+def measure_row(summary: dict[str, Any], name: str) -> dict[str, Any]:
+    """Value, low and high of one of `MEASURES`; of an area all that is known of it."""
+    if name == "accuracy":
+        return {key: summary[field] for key, field in _ACCURACY.items()}
+    row: dict[str, Any] = summary[name]
+    return row
+
+
+def write_ara(
+    folder: Path,
+    summary: dict[str, Any],
+    measured: AraMeasurement,
+    indices: Sequence[int],
+    labels: Sequence[int],
+    identifiers: Sequence[str],
+) -> None:
+    """Write both files; the last three hold one entry for each image, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("image_path", "index", "label", "goal", "radius", "status")
+    }
+    for goal, one in measured.goals.items():
+        columns["image_path"] += identifiers
+        columns["index"] += indices
+        columns["label"] += labels
+        columns["goal"] += [str(goal)] * len(indices)
+        columns["radius"] += one.radii.tolist()
+        columns["status"] += [str(status) for status in one.result.statuses]
+    pq.write_table(pa.table(columns), folder / RADII_FILE)
+
+
+def read_ara(folder: Path) -> AraFolder:
+    """What `write_ara` left in ``folder``."""
+    summary = json.loads((folder / SUMMARY_FILE).read_bytes())
+    rows = pq.read_table(folder / RADII_FILE).to_pylist()
+    by_area = {name: [row for row in rows if row["goal"] == goal] for name, goal in _AREAS.items()}
+    attacked = by_area["attack_ara"]
+    return AraFolder(
+        summary,
+        [row["index"] for row in attacked],
+        np.array([row["status"] != SearchStatus.ALREADY_WRONG for row in attacked]),
+        {name: np.array([row["radius"] for row in chosen]) for name, chosen in by_area.items()},
+    )
+
+
+def is_measured(folder: Path, expected: dict[str, Any]) -> bool:
+    """Whether ``folder`` holds a measurement whose summary has all of ``expected``."""
+    path = folder / SUMMARY_FILE
+    if not path.is_file() or not (folder / RADII_FILE).is_file():
+        return False
+    summary = json.loads(path.read_bytes())
+    return all(summary.get(key) == value for key, value in expected.items())
+
+
+def metric_cards(summary: dict[str, Any], method: str) -> list[MetricCard]:
+    """The three numbers for a model's card; ``method`` is the command that repeats them."""
+    return [
+        MetricCard(
+            name=name,
+            value=row["value"],
+            low=row["low"],
+            high=row["high"],
+            image_count=summary["images"],
+            data=summary["data"],
+            method=method,
+        )
+        for name in MEASURES
+        for row in [measure_row(summary, name)]
+    ]
