@@ -34,7 +34,7 @@ class CandorGroup(LazyGroup):
             "Write a model as one file for other runtimes, checked and timed against torch.",
         ),
         "verify": Entry(
-            f"{_COMMANDS}.audit:verify",
+            f"{_COMMANDS}.verify:verify",
             "Check a report's signature and files; names what was changed, then exits with 1.",
         ),
         "report-worker": Entry(

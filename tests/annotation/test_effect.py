@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from candor.annotation.effect import MEASURES, MeasuredModel, effect_report
+from candor.annotation.effect import effect_report
+from candor.robustness.ara_files import MEASURES, AraFolder
 
 COUNT = 40
 
 
-def measured(correct_count: int, radius: float) -> MeasuredModel:
+def measured(correct_count: int, radius: float) -> AraFolder:
     area = {"value": radius / 2, "low": 0.0, "high": 1.0}
     accuracy = correct_count / COUNT
     summary: dict[str, Any] = {
@@ -28,12 +29,12 @@ def measured(correct_count: int, radius: float) -> MeasuredModel:
     }
     correct = np.arange(COUNT) < correct_count
     radii = np.where(correct, radius, 0.0)
-    return MeasuredModel(
+    return AraFolder(
         summary, list(range(COUNT)), correct, {"attack_ara": radii, "btr_ara": 2 * radii}
     )
 
 
-def models() -> dict[str, MeasuredModel]:
+def models() -> dict[str, AraFolder]:
     return {
         "base": measured(20, 0.05),
         "annotated": measured(30, 0.1),

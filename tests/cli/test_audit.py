@@ -71,8 +71,8 @@ def test_shards_are_merged_without_model_or_data(
     ("options", "reason"),
     [
         (("--attacks", "magic"), "attacks: expected"),
-        (("--attacks", "fgsm"), "at least one of"),
-        (("--shard", "2/2"), "shard: got"),
+        (("--attacks", "fgsm"), "attacks: expected paper or fast among them"),
+        (("--shard", "2/2"), "shard: expected 0/n to (n-1)/n, got 2/2"),
         (("--images", 25), "images: expected [2, 24], got 25"),
         (("--compare", "nowhere"), "compare: nowhere holds no finished audit"),
         (("--seed", 1), "differs in seed"),

@@ -135,7 +135,7 @@ def test_ara_of_the_same_seed_is_the_same(model: Path, data_root: Path) -> None:
 def test_ara_of_more_images_than_there_are_names_the_range(model: Path, data_root: Path) -> None:
     result = _run("ara", "--model", model, "--data-dir", data_root, "--images", 25)
     assert result.exit_code == 1
-    assert "images: got 25, allowed [2, 24]" in result.stderr
+    assert "images: expected [2, 24], got 25" in result.stderr
 
 
 def test_missing_data_says_where_it_was_looked_for(model: Path, tmp_path: Path) -> None:

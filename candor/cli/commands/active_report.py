@@ -8,11 +8,12 @@ import typer
 from rich.table import Table
 
 from candor import terms
-from candor.annotation.effect import MEASURES, effect_report, is_measured, read_measurement
+from candor.annotation.effect import effect_report, has_measurement
 from candor.cli.commands.measure import ara
 from candor.cli.options import DataDir, DataName
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
+from candor.robustness.ara_files import MEASURES, read_ara
 
 _REPORT_FILE = "active-report.json"
 
@@ -42,7 +43,7 @@ def active_report(
         measured = {}
         for name, model in models.items():
             folder = out / name
-            if not is_measured(folder, model, data, settings):
+            if not has_measurement(folder, model, data, settings):
                 ara(
                     model=model,
                     data=data,
@@ -52,7 +53,7 @@ def active_report(
                     batch_size=64,
                     **settings,
                 )
-            measured[name] = read_measurement(folder)
+            measured[name] = read_ara(folder)
         report = effect_report(measured, seed)
         (out / _REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
         if as_json:

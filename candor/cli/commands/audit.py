@@ -12,13 +12,11 @@ from candor.audit.sections.comparison import read_other
 from candor.audit.session import AuditRequest, compute, finish, prepare
 from candor.cli.audit_options import CompareDir, KeyFile, attack_names, key_file, required
 from candor.cli.audit_screen import one_reason, progress_bar, show_report
-from candor.cli.commands.verify import verify
 from candor.cli.options import Compiles, DataDir, DataName
 from candor.cli.output import AsJson, console
 from candor.contracts import limits
 from candor.runtime.allocator import keep_freed_memory
 
-__all__ = ["KeyFile", "app", "audit", "key_file", "merge", "verify"]
 app = typer.Typer(help="Robustness reports that an auditor can sign.", add_completion=False)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from candor import terms
@@ -16,7 +16,7 @@ from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
 from candor.models.folder import record_metrics
 from candor.robustness.ara_files import MEASURES, measure_row, metric_cards
-from candor.robustness.measure import GOALS, AraPlan, Report
+from candor.robustness.measure import AraPlan, Report
 from candor.terms import Goal
 
 
@@ -64,17 +64,23 @@ def ara(
 
 @contextmanager
 def progress_bar(image_count: int, steps: int) -> Iterator[Report]:
-    """One bar for each goal, over the steps of all searches."""
+    """One bar for each goal, over the steps of all searches; shown from the first report on."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    total = image_count * steps
-    with Progress(*columns, console=console()) as bar:
-        tasks = {goal: bar.add_task(str(goal), total=total, visible=False) for goal in GOALS}
+    bar = Progress(*columns, console=console())
+    tasks: dict[Goal, TaskID] = {}
 
-        def report(goal: Goal, finished: int, image_steps: int) -> None:
-            # Searches that ended early count as whole, so that the bar reaches its end.
-            bar.update(tasks[goal], completed=max(image_steps, finished * steps), visible=True)
+    def report(goal: Goal, finished: int, image_steps: int) -> None:
+        bar.start()
+        if goal not in tasks:
+            tasks[goal] = bar.add_task(str(goal), total=image_count * steps)
+        # Searches that ended early count as whole, so that the bar reaches its end.
+        bar.update(tasks[goal], completed=max(image_steps, finished * steps))
 
+    try:
         yield report
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from candor.audit.report.signing import load_or_create_key
-from candor.cli.commands.audit import KeyFile, key_file
+from candor.cli.audit_options import KeyFile, key_file
 from candor.cli.options import DataDir
 from candor.cli.output import clear_errors
 from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
