@@ -39,8 +39,10 @@ class Tls:
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        ca, key, cert = (path and path.read_bytes() for path in (self.ca, self.key, self.cert))
-        return grpc.ssl_channel_credentials(ca, key, cert)
+        files = (self.ca, self.key, self.cert)
+        return grpc.ssl_channel_credentials(
+            *(path.read_bytes() if path else None for path in files)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ request; entries of lists, members of a oneof and `optional` fields do show whet
 An enum value becomes the lower-case end of its name: ``GOAL_BTR`` is ``btr``.
 """
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -21,16 +21,20 @@ def given_fields(message: Message) -> dict[str, Any]:
 
 def all_fields(message: Message) -> dict[str, Any]:
     """Every field, zeros included, None where unset: a response as a mapping."""
-    return {field.name: _complete(message, field) for field in message.DESCRIPTOR.fields}
+    return {field.name: _complete(message, field) for field in _fields(message)}
 
 
 def to_message(values: Mapping[str, Any], message: MessageT) -> MessageT:
     """Fills ``message`` from a mapping and returns it; None and unknown names are left out."""
-    for field in message.DESCRIPTOR.fields:
+    for field in _fields(message):
         value = values.get(field.name)
         if value is not None:
             _set(message, field, value)
     return message
+
+
+def _fields(message: Message) -> Sequence[FieldDescriptor]:
+    return cast("Sequence[FieldDescriptor]", message.DESCRIPTOR.fields)
 
 
 def _given(field: FieldDescriptor, value: Any) -> Any:

@@ -57,7 +57,7 @@ class Certificates:
         """For `add_secure_port`."""
         return grpc.dynamic_ssl_server_credentials(
             self._grpc_config,
-            self._fetch_for_grpc,
+            self._fetch_for_grpc,  # type: ignore[arg-type]  # may give None, the stub forgets that
             require_client_authentication=self._client_ca is not None,
         )
 

@@ -22,7 +22,7 @@ from candor.rpc import convert, status
 
 _NO_DEADLINE_SECONDS = 1e8  # the library reports a missing deadline as one years away
 
-Context: TypeAlias = aio.ServicerContext
+Context: TypeAlias = aio.ServicerContext[Any, Any]
 Response: TypeAlias = BaseModel | Mapping[str, Any] | Message
 UnaryMethod: TypeAlias = Callable[[Any, Any, RequestContext], Awaitable[Response]]
 StreamingMethod: TypeAlias = Callable[[Any, Any, RequestContext], AsyncGenerator[Response, None]]
