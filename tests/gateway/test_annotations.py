@@ -40,7 +40,7 @@ def ask(rest: httpx.Client, verb: str, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def refused(response: httpx.Response) -> dict[str, str]:
+def rejected(response: httpx.Response) -> dict[str, str]:
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["code"] == "INVALID_INPUT"
@@ -90,10 +90,10 @@ def test_answer_is_in_the_store_when_it_is_acknowledged(
     ],
 )
 def test_bad_fields_are_named(rest: httpx.Client, fields: dict[str, Any], field: str) -> None:
-    assert field in refused(rest.post("/v1/annotations:answer", json=fields))
+    assert field in rejected(rest.post("/v1/annotations:answer", json=fields))
 
 
-def test_bodies_that_are_too_long_or_no_json_are_refused(rest: httpx.Client) -> None:
+def test_bodies_that_are_too_long_or_no_json_are_rejected(rest: httpx.Client) -> None:
     kind = {"content-type": "application/json"}
     for body, message in (
         (b"{", "not JSON"),
@@ -102,7 +102,7 @@ def test_bodies_that_are_too_long_or_no_json_are_refused(rest: httpx.Client) -> 
         (b"\xff", "not JSON"),
         (b"[]", "dictionary"),
     ):
-        fields = refused(rest.post("/v1/annotations:next", content=body, headers=kind))
+        fields = rejected(rest.post("/v1/annotations:next", content=body, headers=kind))
         assert message in fields["request"]
 
 
@@ -110,7 +110,7 @@ def test_only_json_is_accepted_so_that_other_sites_need_permission(rest: httpx.C
     body = '{"annotator": "mallory"}'
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         response = rest.post("/v1/annotations:next", content=body, headers={"content-type": kind})
-        assert "expected content type application/json" in refused(response)["request"]
+        assert "expected content type application/json" in rejected(response)["request"]
 
 
 def test_api_is_described(rest: httpx.Client) -> None:

@@ -106,7 +106,7 @@ def test_connection_is_kept_between_requests_and_timed_again(impatient: Servers)
         assert time.perf_counter() - started < HEADER_SECONDS + 5
 
 
-def test_slow_body_is_refused_in_time(impatient: Servers, png: bytes) -> None:
+def test_slow_body_is_rejected_in_time(impatient: Servers, png: bytes) -> None:
     head = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
     with connected(impatient) as connection:
         connection.sendall(head + b"{")
@@ -132,7 +132,7 @@ def test_slow_body_is_refused_in_time(impatient: Servers, png: bytes) -> None:
     ],
     ids=["long", "many", "no colon", "negative", "two lengths", "chunked twice"],
 )
-def test_broken_or_huge_headers_are_refused(impatient: Servers, png: bytes, headers: bytes) -> None:
+def test_bad_or_huge_headers_are_rejected(impatient: Servers, png: bytes, headers: bytes) -> None:
     with connected(impatient) as connection:
         # It may hang up before it has read all of it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -142,7 +142,7 @@ def test_broken_or_huge_headers_are_refused(impatient: Servers, png: bytes, head
     assert_serves(impatient, png)
 
 
-def test_huge_metadata_is_refused_by_grpc(impatient: Servers, png: bytes) -> None:
+def test_huge_metadata_is_rejected_by_grpc(impatient: Servers, png: bytes) -> None:
     request = pb.PredictRequest(image=pb.Image(encoded=png))
     with pytest.raises(grpc.RpcError) as caught:
         impatient.stub.Predict(request, metadata=(("x-long", "a" * 1_000_000),), timeout=20)
@@ -204,7 +204,7 @@ def test_deep_and_large_json_is_the_callers_mistake(
     assert_serves(servers, png)
 
 
-def test_bytes_that_are_no_message_are_refused_by_grpc(servers: Servers, png: bytes) -> None:
+def test_bytes_that_are_no_message_are_rejected_by_grpc(servers: Servers, png: bytes) -> None:
     call = servers.channel.unary_unary(
         "/candor.v1.CandorService/Predict",
         request_serializer=bytes,
@@ -292,7 +292,7 @@ def bombs() -> dict[str, bytes]:
         "jpeg fill",
     ],
 )
-def test_image_that_would_cost_much_is_refused_cheaply(
+def test_image_that_would_cost_much_is_rejected_cheaply(
     servers: Servers, png: bytes, bombs: dict[str, bytes], name: str
 ) -> None:
     assert len(bombs[name]) <= limits.MAX_ENCODED_BYTES
@@ -309,7 +309,7 @@ def test_texts_that_inflate_cost_nothing(servers: Servers, bombs: dict[str, byte
     assert time.perf_counter() - begun < 5.0
 
 
-def test_ordinary_progressive_and_large_images_are_not_refused(servers: Servers) -> None:
+def test_ordinary_progressive_and_large_images_are_not_rejected(servers: Servers) -> None:
     noise = Image.effect_noise((2000, 1500), 80).convert("RGB")
     for encoded in (
         saved(noise, "JPEG", progressive=True, quality=80),
@@ -323,7 +323,7 @@ def test_ordinary_progressive_and_large_images_are_not_refused(servers: Servers)
 # --- archives ----------------------------------------------------------------------------------
 
 
-def test_zip_bomb_is_refused_before_it_inflates(tmp_path: Path) -> None:
+def test_zip_bomb_is_rejected_before_it_inflates(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store.sqlite"))
     whole = tmp_path / "whole.zip"
     export_store(store, whole)

@@ -119,7 +119,7 @@ class Clock:
         return self.now
 
 
-def refused(quotas: Quotas, tenant: str, *, computes: bool = False) -> float:
+def rejected(quotas: Quotas, tenant: str, *, computes: bool = False) -> float:
     with pytest.raises(ServiceError) as caught:
         quotas.admit(tenant, computes=computes)
     assert caught.value.code is ErrorCode.QUOTA_EXCEEDED
@@ -133,11 +133,11 @@ def test_rate_lets_a_burst_through_and_then_its_rate() -> None:
     quotas = Quotas(Quota(requests_per_second=2.0, burst=3), {}, clock)
     for _ in range(3):
         quotas.admit("a", computes=False)
-    assert refused(quotas, "a") == pytest.approx(0.5)
+    assert rejected(quotas, "a") == pytest.approx(0.5)
     quotas.admit("b", computes=False)
     clock.now += 0.5
     quotas.admit("a", computes=False)
-    refused(quotas, "a")
+    rejected(quotas, "a")
 
 
 def test_overdrawn_compute_account_fills_before_more_is_admitted() -> None:
@@ -145,7 +145,7 @@ def test_overdrawn_compute_account_fills_before_more_is_admitted() -> None:
     quotas = Quotas(Quota(compute_seconds_per_minute=6.0), {}, clock)
     quotas.admit("a", computes=True)
     quotas.charge("a", 9.0)
-    assert refused(quotas, "a", computes=True) == pytest.approx(30.0)
+    assert rejected(quotas, "a", computes=True) == pytest.approx(30.0)
     quotas.admit("a", computes=False)
     clock.now += 30.1
     quotas.admit("a", computes=True)
@@ -158,7 +158,7 @@ def test_day_and_minute_both_hold_and_a_tenant_may_have_its_own() -> None:
     for tenant in ("a", "big"):
         quotas.charge(tenant, 101.0)
     clock.now += 120.0
-    assert refused(quotas, "a", computes=True) > 600
+    assert rejected(quotas, "a", computes=True) > 600
     quotas.admit("big", computes=True)
 
 

@@ -163,7 +163,7 @@ def test_binary_tensors_behind_the_json(servers: Servers, images: np.ndarray) ->
     assert servers.rest.post(INFER, content=text, headers=headers).status_code == 400
 
 
-# --- refusals ----------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_v1_predicts_and_explains_instances(servers: Servers, png: bytes) -> Non
     assert explained["explanations"][0]["target"]["name"] == "dog"
 
 
-def test_v1_refusals_have_the_error_body_and_the_place(servers: Servers, png: bytes) -> None:
+def test_v1_errors_have_the_error_body_and_the_index(servers: Servers, png: bytes) -> None:
     good = {"b64": base64.b64encode(png).decode()}
     path = "/v1/models/linear:predict"
     for body, field in (

@@ -144,7 +144,7 @@ def test_tenant_sees_and_cancels_its_own_jobs_alone(store: Store) -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "-1", "²", "9" * 30])
-def test_token_that_no_page_gave_is_refused(store: Store, token: str) -> None:
+def test_token_that_no_page_gave_is_rejected(store: Store, token: str) -> None:
     with pytest.raises(ServiceError, match="page_token: expected"):
         Reports(store).list(ListReportsRequest(page_token=token))
 
@@ -165,7 +165,7 @@ def test_many_workers_at_once_never_lease_the_same_job(store: Store) -> None:
     made = {reports.create(asked(seed=seed)).name for seed in range(8)}
     with ThreadPoolExecutor(8) as pool:
         leased = list(pool.map(lambda w: queue(store, f"worker-{w}", clock).lease(), range(8)))
-    # A row that another worker is about to take is skipped, so somebody may have gone without.
+    # A row that another worker is about to take is skipped, so a worker may have got none.
     names = [job.name for job in leased if job is not None]
     while (job := queue(store, "last", clock).lease()) is not None:
         names.append(job.name)
@@ -331,7 +331,7 @@ def finished(servers: Servers, shared: Store, folder: Path) -> Report:
     return servers.client.get_report(report.name)
 
 
-def refused(response: httpx.Response, code: int) -> dict[str, Any]:
+def rejected(response: httpx.Response, code: int) -> dict[str, Any]:
     assert response.status_code == code, response.text
     error: dict[str, Any] = response.json()["error"]
     assert error["request_id"] == response.headers["x-request-id"]
@@ -355,7 +355,7 @@ def test_idempotency_holds_across_grpc_and_rest(servers: Servers) -> None:
     made = servers.rest.post("/v1/reports", json=fields).json()
     again = servers.client.create_report(CreateReportRequest(**fields))
     assert again.name == made["name"]
-    error = refused(servers.rest.post("/v1/reports", json={**fields, "seed": 1}), 409)
+    error = rejected(servers.rest.post("/v1/reports", json={**fields, "seed": 1}), 409)
     assert error["code"] == "CONFLICT"
     with pytest.raises(ServiceError, match="idempotency_key: .* got 'both'") as caught:
         servers.client.create_report(CreateReportRequest(**fields, seed=1))
@@ -386,7 +386,7 @@ def test_idempotency_holds_across_grpc_and_rest(servers: Servers) -> None:
 def test_every_bad_field_is_named(
     servers: Servers, fields: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    error = refused(servers.rest.post("/v1/reports", json=fields), 400)
+    error = rejected(servers.rest.post("/v1/reports", json=fields), 400)
     violations = {item["field"]: item["description"] for item in error["violations"]}
     assert violations.keys() == expected.keys()
     for field, text in expected.items():
@@ -400,15 +400,15 @@ def test_bad_field_is_named_over_grpc_too(stub: reports_pb2_grpc.ReportServiceSt
     assert "image_count: expected [2, 1000000], got 1" in caught.value.details()
 
 
-def test_unknown_model_is_refused_by_name(servers: Servers) -> None:
-    error = refused(servers.rest.post("/v1/reports", json={"model": "other", "seed": -1}), 404)
+def test_unknown_model_is_rejected_by_name(servers: Servers) -> None:
+    error = rejected(servers.rest.post("/v1/reports", json={"model": "other", "seed": -1}), 404)
     assert error["code"] == "MODEL_NOT_FOUND"
     assert [item["field"] for item in error["violations"]] == ["model", "seed"]
 
 
 def test_only_json_begins_a_report_so_that_other_sites_must_ask_first(servers: Servers) -> None:
     headers = {"content-type": "text/plain"}
-    error = refused(servers.rest.post("/v1/reports", content=b"{}", headers=headers), 400)
+    error = rejected(servers.rest.post("/v1/reports", content=b"{}", headers=headers), 400)
     assert "expected content type application/json" in error["message"]
 
 
@@ -426,7 +426,7 @@ def test_list_takes_its_fields_from_the_query(servers: Servers) -> None:
     assert [job["name"] for job in page["reports"]] == names[:0:-1]
     request = ListReportsRequest(page_size=1, page_token=page["next_page_token"])
     assert servers.client.list_reports(request).reports[0].name == names[0]
-    error = refused(servers.rest.get("/v1/reports", params={"page_size": 0, "state": "x"}), 400)
+    error = rejected(servers.rest.get("/v1/reports", params={"page_size": 0, "state": "x"}), 400)
     assert {item["field"] for item in error["violations"]} == {"page_size", "state"}
     for name in names:
         servers.client.cancel_report(name)
@@ -488,10 +488,12 @@ def test_file_that_was_changed_is_noticed_by_the_client(
         list(servers.client.download_report(name, "report.html"))
 
 
-def test_files_there_are_none_of_are_refused(servers: Servers, shared: Store, folder: Path) -> None:
+def test_files_that_do_not_exist_are_rejected(
+    servers: Servers, shared: Store, folder: Path
+) -> None:
     name = finished(servers, shared, folder).name
     for file in ("report.exe", "..%2f..%2fstore.sqlite", "plan.json"):
-        error = refused(servers.rest.get(f"/v1/{name}/files/{file}"), 404)
+        error = rejected(servers.rest.get(f"/v1/{name}/files/{file}"), 404)
         assert error["code"] in ("REPORT_NOT_FOUND", "INVALID_INPUT")
     with pytest.raises(ServiceError, match="expected one of report.html"):
         list(servers.client.download_report(name, "../../store.sqlite"))
@@ -517,8 +519,8 @@ def test_comparison_needs_a_report_that_succeeded(
 def test_jobs_of_another_tenant_are_not_found_over_grpc_and_rest(servers: Servers) -> None:
     body = {"image_count": 10}
     made = servers.rest.post("/v1/reports", json=body, headers={"x-candor-tenant": "a"}).json()
-    refused(servers.rest.get(f"/v1/{made['name']}"), 404)
-    refused(servers.rest.get(f"/v1/{made['name']}/files/report.json"), 404)
+    rejected(servers.rest.get(f"/v1/{made['name']}"), 404)
+    rejected(servers.rest.get(f"/v1/{made['name']}/files/report.json"), 404)
     for call in (servers.client.get_report, servers.client.cancel_report):
         with pytest.raises(ServiceError, match="name: expected reports/ID"):
             call(made["name"])
@@ -552,7 +554,7 @@ def test_there_are_no_reports_without_a_store() -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_full_store_refuses_until_there_is_room_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_store_rejects_jobs_until_there_is_room_and_loses_nothing(tmp_path: Path) -> None:
     def full(connection: Any, record: Any) -> None:
         connection.execute("PRAGMA max_page_count = 1")  # no less than it has: it cannot grow
 
@@ -563,10 +565,10 @@ def test_a_full_store_refuses_until_there_is_room_and_loses_nothing(tmp_path: Pa
         event.listen(engine, "connect", full)
         answers = [servers.rest.post("/v1/reports", json=body) for _ in range(40)]
         kept = [answer for answer in answers if answer.status_code == 200]
-        refused = [answer for answer in answers if answer.status_code != 200]
-        assert {answer.status_code for answer in refused} == {503}
-        assert {answer.headers["retry-after"] for answer in refused} == {"5"}
-        assert "store: " in refused[0].json()["error"]["message"]
+        rejected = [answer for answer in answers if answer.status_code != 200]
+        assert {answer.status_code for answer in rejected} == {503}
+        assert {answer.headers["retry-after"] for answer in rejected} == {"5"}
+        assert "store: " in rejected[0].json()["error"]["message"]
         event.remove(engine, "connect", full)
         engine.dispose()
         assert servers.rest.post("/v1/reports", json=body).status_code == 200

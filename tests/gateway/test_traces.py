@@ -91,8 +91,8 @@ def test_only_our_own_faults_are_errors(
     traced.backend.call = broken
     traced.rest.post("/v1/predict", files={"image": png})
     until(lambda: len(named(spans, "predict")) == 2)
-    refused, failed = named(spans, "predict")
-    assert refused.status.status_code is StatusCode.UNSET
+    rejected, failed = named(spans, "predict")
+    assert rejected.status.status_code is StatusCode.UNSET
     assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "INTERNAL")
 
 

@@ -40,7 +40,7 @@ def pixels_of(encoded: bytes) -> np.ndarray:
     return values.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
 
 
-def refused(call: Any, request: Message, **options: Any) -> tuple[grpc.RpcError, dict[str, Any]]:
+def rejected(call: Any, request: Message, **options: Any) -> tuple[grpc.RpcError, dict[str, Any]]:
     """The error of a gRPC call and its details by type."""
     with pytest.raises(grpc.RpcError) as caught:
         call(request, timeout=20, **options)
@@ -54,7 +54,7 @@ def refused(call: Any, request: Message, **options: Any) -> tuple[grpc.RpcError,
     return caught.value, details
 
 
-def refused_fields(servers: Servers, verb: str, request: dict[str, Any]) -> dict[str, str]:
+def rejected_fields(servers: Servers, verb: str, request: dict[str, Any]) -> dict[str, str]:
     """Violations that REST reports, after checking that the answer is the one error body."""
     response = servers.rest.post(f"/v1/{verb}", json=request)
     assert response.status_code == 400, response.text
@@ -257,7 +257,7 @@ def test_models_are_listed_and_described(servers: Servers) -> None:
 def test_every_violation_is_reported_at_once_over_grpc_and_rest(
     servers: Servers, png: bytes
 ) -> None:
-    fields = refused_fields(
+    fields = rejected_fields(
         servers,
         "explain",
         {
@@ -290,7 +290,7 @@ def test_every_violation_is_reported_at_once_over_grpc_and_rest(
         solver="magic",
         steps=5000,
     )
-    error, details = refused(servers.stub.Explain, request)
+    error, details = rejected(servers.stub.Explain, request)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     found = {violation.field for violation in details["BadRequest"].field_violations}
     assert found == expected - {"colour"}
@@ -352,7 +352,7 @@ BAD_FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
 def test_bad_field_is_named(
     servers: Servers, png: bytes, verb: str, fields: dict[str, Any], expected: str
 ) -> None:
-    found = refused_fields(servers, verb, {"image": as_json(png), **fields})
+    found = rejected_fields(servers, verb, {"image": as_json(png), **fields})
     assert list(found) == [expected]
     assert len(found[expected]) < 300
 
@@ -361,7 +361,7 @@ def test_explicit_zero_rho_is_rejected_over_grpc(servers: Servers, png: bytes) -
     request = pb.ExplainRequest(
         image=pb.Image(encoded=png), targets=[pb.ClassRef(index=0)], rhos=[0.0, float("nan")]
     )
-    _, details = refused(servers.stub.Explain, request)
+    _, details = rejected(servers.stub.Explain, request)
     fields = [violation.field for violation in details["BadRequest"].field_violations]
     assert fields == ["rhos.0", "rhos.1"]
 
@@ -381,18 +381,18 @@ def test_odd_messages_are_rejected_over_grpc(
     message = pb.ProbeRequest()
     message.CopyFrom(request_message)
     message.image.encoded = png
-    _, details = refused(servers.stub.Probe, message)
+    _, details = rejected(servers.stub.Probe, message)
     assert [violation.field for violation in details["BadRequest"].field_violations] == [field]
 
 
 def test_missing_image_is_rejected_over_grpc(servers: Servers) -> None:
-    _, details = refused(servers.stub.Predict, pb.PredictRequest())
+    _, details = rejected(servers.stub.Predict, pb.PredictRequest())
     assert details["BadRequest"].field_violations[0].field == "image"
 
 
 def test_unknown_model_lists_what_there_is(servers: Servers, png: bytes) -> None:
     request = pb.PredictRequest(model="cubic", image=pb.Image(encoded=png), top_k=-1)
-    error, details = refused(servers.stub.Predict, request)
+    error, details = rejected(servers.stub.Predict, request)
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert "linear" in error.details()
     fields = [violation.field for violation in details["BadRequest"].field_violations]
@@ -404,7 +404,7 @@ def test_unknown_model_lists_what_there_is(servers: Servers, png: bytes) -> None
 
 def test_error_details_fit_into_metadata_however_much_is_wrong(servers: Servers) -> None:
     targets = [pb.ClassRef(name="x" * 500)] * 32
-    error, details = refused(
+    error, details = rejected(
         servers.stub.Explain, pb.ExplainRequest(targets=targets, rhos=[-1] * 32)
     )
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -526,7 +526,7 @@ def test_unexpected_exception_shows_only_its_request_id(
         assert response.status_code == 500
         assert "secret" not in response.text
         assert response.headers["x-request-id"] in response.json()["error"]["message"]
-    error, details = refused(
+    error, details = rejected(
         fresh_servers.stub.Predict, pb.PredictRequest(image=pb.Image(encoded=png))
     )
     assert error.code() is grpc.StatusCode.INTERNAL
@@ -544,7 +544,7 @@ def test_request_id_comes_back_over_grpc_and_rest(servers: Servers, png: bytes) 
     response, call = servers.stub.Predict.with_call(request, metadata=sent)
     assert response.request_id == "order-66"
     assert dict(call.trailing_metadata())["x-request-id"] == "order-66"
-    error, details = refused(servers.stub.Predict, pb.PredictRequest(), metadata=sent)
+    error, details = rejected(servers.stub.Predict, pb.PredictRequest(), metadata=sent)
     assert dict(error.trailing_metadata())["x-request-id"] == "order-66"
     assert details["RequestInfo"].request_id == "order-66"
     answer = servers.rest.get("/v1/models", headers={"x-request-id": "order-66"})
@@ -645,7 +645,7 @@ def test_full_gateway_rejects_the_next_request(fresh_servers: Servers, png: byte
         pb.ExplainRequest(image=image, targets=[pb.ClassRef(index=0)], steps=200)
     )
     until(lambda: any(call[0].step_count == 200 for call in fresh_servers.backend.search_calls))
-    error, details = refused(fresh_servers.stub.Predict, pb.PredictRequest(image=image))
+    error, details = rejected(fresh_servers.stub.Predict, pb.PredictRequest(image=image))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details["RetryInfo"].retry_delay.ToMilliseconds() > 0
     running.result(timeout=20)
@@ -685,7 +685,7 @@ def test_drain_finishes_what_runs_and_admits_nothing(fresh_servers: Servers, png
         lambda: servers.wait(servers.gateway.service.drain())
     )
     until(lambda: servers.gateway.service.admission.is_draining)
-    error, details = refused(servers.stub.Predict, pb.PredictRequest(image=image))
+    error, details = rejected(servers.stub.Predict, pb.PredictRequest(image=image))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert details["RetryInfo"].retry_delay.ToMilliseconds() > 0
     response = servers.rest.post("/v1/predict", json={"image": as_json(png)})
