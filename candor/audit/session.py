@@ -79,7 +79,9 @@ class PreparedAudit:
 def prepare(
     request: AuditRequest, *, notify: Callable[[str], None] = lambda notice: None
 ) -> PreparedAudit:
-    """Load the models and the data of a request; ``notify`` gets a line for the user before a long wait.
+    """Load the models and the data of a request.
+
+    ``notify`` gets a line for the user before a long wait.
 
     Raises:
         BadOption: a model or the data is missing, damaged or does not fit, or an option is out of
