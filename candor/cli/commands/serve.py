@@ -23,12 +23,8 @@ _READY_SECONDS = 1800.0  # compiling every model of the store for the first time
 
 
 def serve(
-    grpc_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the gRPC server.")
-    ] = 8500,
-    rest_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the REST server.")
-    ] = 8501,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for gRPC.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for REST.")] = 8501,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
     models_dir: Annotated[Path, typer.Option(help="Folder of model folders.")] = MODELS_DIR,
     archives_dir: Annotated[
