@@ -57,7 +57,7 @@ class House:
         return {
             path: ast.parse(text)
             for path, text in self.sources.items()
-            if not _GENERATED.search(path)
+            if not _GENERATED.search(path) and "generated" not in text.partition("\n")[0].lower()
         }
 
     @cached_property
