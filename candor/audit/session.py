@@ -81,8 +81,8 @@ def prepare(
 ) -> PreparedAudit:
     """Load the models and the data of a request.
 
-    ``notify`` gets a line for the user before a long wait.
-
+    Args:
+        notify: called with a line for the user before a long wait.
     Raises:
         BadOption: a model or the data is missing, damaged or does not fit, or an option is out of
             its range.

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from candor.audit.stages import ATTACK_STAGES
 from sqlalchemy import event, select
 
+from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.client.aio import AsyncCandorClient
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
