@@ -206,7 +206,7 @@ def _train_step(
         state.sums.penalty += penalty
         state.sums.penalised_steps += 1
     optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]  # torch annotates it in part
     gradient_norm = get_total_norm(
         [weight.grad for weight in network.parameters() if weight.grad is not None]
     )
