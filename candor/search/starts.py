@@ -123,23 +123,12 @@ def leg_of(state: SearchState, starts: Sequence[Start] = STARTS) -> Leg:
     """Where each search stands in ``starts``, which attacks walk through; others have one start."""
     table = _columns(tuple(starts), state.goals.device)
     is_attack = state.goals == goal_code(Goal.ATTACK)
-    scouting_steps = (state.step_counts // _LARGEST_SCOUTING).clamp_max(table.scouted_classes)
-    scouting_steps = torch.where(is_attack, scouting_steps, 0)
-    searching_steps = state.step_counts - scouting_steps
-    since = state.steps - scouting_steps
-    is_scouting = since < 0
-    # The steps of one share, and in which of the shares each search is.
-    length = (searching_steps // torch.where(is_attack, table.share_count, 1)).clamp_min(1)
-    slot = (since.clamp_min(0) // length).clamp_max(table.share_count - 1)
-    start = torch.where(is_attack, table.start_of_slot[slot], len(starts))
-    before = table.shares_before[start] * length
-    position = (since - before).clamp_min(0)
-    is_final = table.is_final[start]
-    steps_here = torch.where(is_final, searching_steps - before, table.shares[start] * length)
-    is_departing = is_attack & (position == 0) & ~is_scouting
+    place = _place_in(table, state, is_attack)
+    start, is_scouting = place.start, place.is_scouting
+    is_departing = is_attack & (place.position == 0) & ~is_scouting
     is_unscouted = is_departing & (state.steps == 0)
     is_restart = (is_departing & table.is_at_original[start]) | is_unscouted
-    aimed_left = table.aimed_steps[start] - position
+    aimed_left = table.aimed_steps[start] - place.position
     is_near_departure = is_attack & (aimed_left > 0)
     return Leg(
         is_scouting=is_scouting,
@@ -149,11 +138,11 @@ def leg_of(state: SearchState, starts: Sequence[Start] = STARTS) -> Leg:
         is_aimed=is_near_departure & table.is_at_a_class[start],
         is_descending=is_near_departure & table.is_down_the_odds[start],
         is_jump=is_scouting | is_restart | (state.steps == 0),
-        is_last=is_final & ~is_scouting & ~is_explanation(state.goals),
+        is_last=table.is_final[start] & ~is_scouting & ~is_explanation(state.goals),
         rank=torch.where(is_scouting, state.steps, table.ranks[start]),
-        position=position,
+        position=place.position,
         aimed_left=aimed_left,
-        done=position / steps_here.clamp_min(1),
+        done=place.position / place.steps.clamp_min(1),
     )
 
 
@@ -182,9 +171,45 @@ class _Columns:
     is_down_the_odds: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """In which start each search is and how far in it; every field (B,).
+
+    Attributes:
+        start: int64, row of `_Columns`; 0 while it scouts.
+        is_scouting: bool.
+        position, steps: int64, steps done since the start set off, and all that the start has.
+    """
+
+    start: Tensor
+    is_scouting: Tensor
+    position: Tensor
+    steps: Tensor
+
+
+def _place_in(table: _Columns, state: SearchState, is_attack: Tensor) -> _Place:
+    scouting_steps = (state.step_counts // _LARGEST_SCOUTING).clamp_max(table.scouted_classes)
+    scouting_steps = torch.where(is_attack, scouting_steps, 0)
+    searching_steps = state.step_counts - scouting_steps
+    since = state.steps - scouting_steps
+    # The steps of one share, and in which of the shares each search is.
+    length = (searching_steps // torch.where(is_attack, table.share_count, 1)).clamp_min(1)
+    slot = (since.clamp_min(0) // length).clamp_max(table.share_count - 1)
+    start = torch.where(is_attack, table.start_of_slot[slot], len(table.shares) - 1)
+    before = table.shares_before[start] * length
+    to_the_end, its_share = searching_steps - before, table.shares[start] * length
+    return _Place(
+        start=start,
+        is_scouting=since < 0,
+        position=(since - before).clamp_min(0),
+        steps=torch.where(table.is_final[start], to_the_end, its_share),
+    )
+
+
 @cache
 def _columns(starts: tuple[Start, ...], device: torch.device) -> _Columns:
-    """
+    """The table on a device, kept for the next step.
+
     Raises:
         ValueError: there is no start.
     """

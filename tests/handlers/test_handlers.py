@@ -125,7 +125,7 @@ def test_bad_items_get_their_own_error_and_harm_no_neighbour(
 
 @pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, np.inf])
 @pytest.mark.parametrize("role", ["predict", "search"])
-def test_pixels_outside_the_domain_are_refused(
+def test_pixels_outside_the_domain_are_rejected(
     role: str, value: float, images: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
     picture = images[0].copy()
@@ -139,7 +139,7 @@ def test_pixels_outside_the_domain_are_refused(
 @pytest.mark.parametrize(
     ("changes", "field"), [({"target": 10}, "target"), ({"solver": "magic"}, "solver")]
 )
-def test_a_search_that_does_not_fit_is_refused(
+def test_a_search_that_does_not_fit_is_rejected(
     search: Call, images: np.ndarray, changes: dict[str, Any], field: str
 ) -> None:
     answers = search([row(search_message(images[0], **changes), search_message(images[1]))])
@@ -218,7 +218,7 @@ def test_search_worker_compiles_where_it_is_told_to(
     assert (((1, 8, 16, 32), (3, 32, 32)) in asked) is (choice == "auto")
 
 
-def test_unknown_way_of_compiling_is_refused(
+def test_unknown_way_of_compiling_is_rejected(
     tiny_models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANDOR_COMPILE", "always")

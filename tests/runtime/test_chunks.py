@@ -93,7 +93,7 @@ def test_mixed_items_come_back_in_order(model: LoadedModel, images: np.ndarray) 
         assert int(np.argmin(moved)) == index
         if is_running:
             assert answer.step == 3 + index % 2
-            assert "image" not in arrays  # whoever sent it has it
+            assert "image" not in arrays  # the sender has it
 
 
 def test_fitting_item_passes(model: LoadedModel, images: np.ndarray) -> None:
@@ -103,7 +103,7 @@ def test_fitting_item_passes(model: LoadedModel, images: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"), [({"target": 10}, "target"), ({"solver": "guess"}, "solver")]
 )
-def test_item_outside_the_model_is_refused(
+def test_item_outside_the_model_is_rejected(
     model: LoadedModel, images: np.ndarray, changes: dict[str, Any], field: str
 ) -> None:
     error = check_item(model.card, _item(0, **changes), {"image": images[0]})
@@ -136,7 +136,7 @@ def test_search_travels_with_what_its_solver_needs(model: LoadedModel, images: n
         np.full((3, 32, 32), 1.1, np.float32),
     ],
 )
-def test_wrong_image_is_refused(model: LoadedModel, image: np.ndarray) -> None:
+def test_wrong_image_is_rejected(model: LoadedModel, image: np.ndarray) -> None:
     error = check_image(model.card, {"image": image})
     assert error is not None
     assert error.field == "image"

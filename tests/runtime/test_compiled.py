@@ -48,7 +48,7 @@ def test_outputs_and_gradients_are_those_of_the_network(count: int) -> None:
     assert set(network.seen) <= {4, 8}
 
 
-def test_no_sizes_are_refused() -> None:
+def test_no_sizes_are_rejected() -> None:
     with pytest.raises(ValueError, match="sizes"):
         FixedBatchNetwork(LinearClassifier(SHAPE, 5), ())
 

@@ -187,14 +187,14 @@ def test_search_leaves_inputs_weights_and_modes_alone(network: LinearClassifier)
     assert not trainable.training
 
 
-def test_training_mode_is_refused() -> None:
+def test_training_mode_is_rejected() -> None:
     network = LinearClassifier(SHAPE, 5).train()
     with pytest.raises(ValueError, match="got training mode"):
         paper.advance(network, _state(grey_images(1), Goal.ATTACK, torch.tensor([0])), 1)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
-def test_images_outside_the_box_are_refused(bad: float) -> None:
+def test_images_outside_the_box_are_rejected(bad: float) -> None:
     images = grey_images(2)
     images[1, 0, 0, 0] = bad
     with pytest.raises(ValueError, match=r"images: expected values in \[0, 1\]"):
@@ -202,7 +202,7 @@ def test_images_outside_the_box_are_refused(bad: float) -> None:
 
 
 @pytest.mark.parametrize("rho", [0.0, -1.0, math.nan, 1.5])
-def test_rho_outside_its_range_is_refused(rho: float) -> None:
+def test_rho_outside_its_range_is_rejected(rho: float) -> None:
     with pytest.raises(ValueError, match="rhos"):
         _state(grey_images(1), Goal.EXPLAIN_FOR, torch.tensor([0]), rho=rho)
 
