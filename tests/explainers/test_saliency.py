@@ -74,5 +74,5 @@ def test_grad_cam_has_the_size_of_the_image(images: Tensor) -> None:
 
 def test_network_without_a_feature_map_is_refused() -> None:
     network = LinearClassifier((3, 8, 6), 4)
-    with pytest.raises(ValueError, match="no layer with a feature map"):
+    with pytest.raises(ValueError, match="expected a layer with a feature map, got none"):
         last_feature_layer(network, torch.rand(1, 3, 8, 6))
