@@ -50,7 +50,7 @@ class Pod:
 
     @property
     def serves(self) -> bool:
-        """Whether somebody calls it: it stays and has a port."""
+        """Whether it has clients: it stays and has a port."""
         return self.kind in _SERVING and any(item.get("ports") for item in self.containers)
 
     def named(self) -> Iterator[tuple[str, Manifest]]:

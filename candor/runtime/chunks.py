@@ -1,7 +1,7 @@
 """Searches in chunks of steps, whose state travels: numpy items in, numpy responses out.
 
 A handler calls this.  The gateway keeps the arrays between two chunks and does not look inside.
-Items are checked once, by `check_item`; whoever computes them relies on that.
+Items are checked once, by `check_item`; the functions that compute them rely on that.
 """
 
 import math

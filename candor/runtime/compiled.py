@@ -162,9 +162,9 @@ def compile_network(
 def keep_compiled(folder: Path) -> Iterator[None]:
     """Keep what torch compiles meanwhile in ``folder``, or where TORCHINDUCTOR_CACHE_DIR says.
 
-    A restart then reads it back instead of compiling again, and so does whoever else compiles at
-    the same time: one process after the other.  Enter it before anything is compiled; code in the
-    folder is run, so it is made for this user alone.
+    A restart then reads it back instead of compiling again, and so does every process that
+    compiles at the same time: one process after the other.  Enter it before anything is compiled;
+    code in the folder is run, so it is made for this user alone.
     """
     used = Path(os.environ.setdefault(_CACHE_VARIABLE, str(folder)))
     used.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -219,7 +219,7 @@ def test_a_misspelt_field_does_not_pass_the_schema(
 
 
 def test_the_drain_is_as_long_as_gateway_and_stack_say() -> None:
-    assert invariants._LAST_RESPONSES_SECONDS == 2 * main._LAST_ANSWERS_SECONDS
+    assert invariants._LAST_RESPONSES_SECONDS == 2 * main._LAST_RESPONSES_SECONDS
     assert invariants._JVM_STOP_SECONDS == supervisor._JVM_STOP_SECONDS
 
 

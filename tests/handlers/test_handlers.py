@@ -43,8 +43,8 @@ def row(*messages: bytes) -> dict[str, Any]:
     return {"items": bytearray(wire.pack_list(list(messages)))}
 
 
-def predict_message(picture: np.ndarray) -> bytes:
-    return message(PredictItem(), {"image": picture})
+def predict_message(image: np.ndarray) -> bytes:
+    return message(PredictItem(), {"image": image})
 
 
 def search_item(**changes: Any) -> SearchItem:
@@ -52,8 +52,8 @@ def search_item(**changes: Any) -> SearchItem:
     return SearchItem(**fields | changes)
 
 
-def search_message(picture: np.ndarray, **changes: Any) -> bytes:
-    return message(search_item(**changes), {"image": picture})
+def search_message(image: np.ndarray, **changes: Any) -> bytes:
+    return message(search_item(**changes), {"image": image})
 
 
 def started(model_dir: Path) -> SearchHandler:
@@ -76,7 +76,7 @@ def test_predict_answers_every_item_of_every_row_in_order(
     rows = [row(*(predict_message(next(remaining)) for _ in range(count))) for count in layout]
     answers = predict(rows)
     assert [len(items) for items in answers] == list(layout)
-    alone = [only(predict([row(predict_message(picture))])) for picture in images[: sum(layout)]]
+    alone = [only(predict([row(predict_message(image))])) for image in images[: sum(layout)]]
     together = [answer for items in answers for answer in items]
     for (meta, arrays), (_, expected) in zip(together, alone, strict=True):
         assert isinstance(meta, PredictAnswer)
@@ -128,9 +128,9 @@ def test_bad_items_get_their_own_error_and_harm_no_neighbour(
 def test_pixels_outside_the_domain_are_rejected(
     role: str, value: float, images: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
-    picture = images[0].copy()
-    picture[0, 0, 0] = value
-    made = predict_message(picture) if role == "predict" else search_message(picture)
+    image = images[0].copy()
+    image[0, 0, 0] = value
+    made = predict_message(image) if role == "predict" else search_message(image)
     answer, _ = only(request.getfixturevalue(role)([row(made)]))
     assert isinstance(answer, ItemError)
     assert (answer.field, answer.is_internal) == ("image", False)

@@ -89,7 +89,7 @@ def test_mixed_items_come_back_in_order(model: LoadedModel, images: np.ndarray) 
     for index, (answer, arrays) in enumerate(answers):
         is_running = isinstance(answer, SearchProgress)
         best = arrays["best" if is_running else "image"]
-        moved = [np.abs(best - picture).mean() for picture in images[:5]]
+        moved = [np.abs(best - image).mean() for image in images[:5]]
         assert int(np.argmin(moved)) == index
         if is_running:
             assert answer.step == 3 + index % 2

@@ -105,7 +105,7 @@ def recordings() -> dict[str, str]:
 
 
 def send_traffic(stack: Stack, client: CandorClient, images: list[api.ImageInput]) -> None:
-    """Every verb, through both doors; found, cut short, from the cache and refused."""
+    """Every verb, through both transports; found, cut short, from the cache and refused."""
     target = (api.ClassRef(index=1),)
     explain = api.ExplainRequest(image=images[0], targets=target, rhos=(0.05,), steps=20)
     long = api.ExplainRequest(

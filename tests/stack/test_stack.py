@@ -1,4 +1,4 @@
-"""The real service: both doors agree, a killed worker costs no answer, nothing is left behind."""
+"""The real service: both transports agree, a killed worker costs no answer, nothing is left."""
 
 import os
 import signal
