@@ -139,4 +139,4 @@ docs: $(READY) ## The API reference into out/docs; a broken reference fails
 	$(BIN)/python -m sphinx -W -n -b html docs out/docs
 
 .PHONY: check
-check: lint lint-imports type check-proto docs test test-wheel ## All that must hold; what CI runs
+check: lint lint-imports type check-proto docs test test-wheel test-isa ## All that must hold; what CI runs
