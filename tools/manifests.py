@@ -88,7 +88,7 @@ def build(target: Path) -> list[Manifest]:
     """The objects of a folder with a kustomization.
 
     Raises:
-        ManifestError: kubectl is missing or refuses.
+        ManifestError: kubectl is missing or reports an error.
     """
     kubectl = shutil.which("kubectl")
     if kubectl is None:

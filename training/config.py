@@ -132,7 +132,7 @@ class TrainConfig:
             raise ValueError("power: expected [1, 5] where cross_power is 0, got 0.0")
 
     def _check_engine(self) -> None:
-        """torch refuses a second backward through a compiled function.
+        """torch supports no second backward through a compiled function.
 
         A difference needs the digits of float32, and a network that draws nothing.
         """
@@ -285,7 +285,7 @@ def _read_experiment(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
-    """`TrainConfig` from plain values; unknown keys and wrong types are refused by name."""
+    """`TrainConfig` from plain values; unknown keys and wrong types are rejected by name."""
     known = {field.name: field.type for field in fields(TrainConfig)}
     for key, value in values.items():
         if key not in known:

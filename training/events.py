@@ -1,4 +1,4 @@
-"""What a run shows to TensorBoard while it goes on."""
+"""Writes the progress of a training run for TensorBoard."""
 
 from pathlib import Path
 

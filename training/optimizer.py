@@ -1,4 +1,4 @@
-"""What weight decay acts on."""
+"""The parameters on which weight decay acts."""
 
 from enum import StrEnum
 from typing import Any

@@ -40,7 +40,7 @@ class StepLoss:
     Attributes:
         cross_entropy: nats, mean over the batch, weighed by class where the configuration says so.
         penalty: Eq. 9 without psi; None where the step skipped it.  By finite difference its
-            gradient is an estimate, and the other parts are those of images a hair away.
+            gradient is an estimate, and the other parts are those of minimally shifted images.
         added: k_out L_out (Eq. 12) and TRADES' divergence, each with its weight; None where
             neither is on.
         correct: number of images classified correctly, after the adversary.

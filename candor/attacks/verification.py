@@ -1,7 +1,7 @@
-"""What an attack hands over and how it is believed: tightened, verified alone.
+"""Verification of what an attack proposes: moved toward the original, then evaluated alone.
 
-An attack proposes an image per image.  It counts only after the network, given that image alone
-(batch of 1, float32, clipped to [0, 1]), does what the goal asks; whether the same holds after
+An attack proposes one image for each original.  It counts only if the goal holds for the network's
+outputs on that image alone (batch of 1, float32, clipped to [0, 1]); whether the same holds after
 rounding to 8 bits is recorded beside it.
 """
 

@@ -1,4 +1,4 @@
-"""Records of all attacks to one radius for each image.
+"""Combines the records of all attacks into one radius for each image.
 
 The smallest verified radius counts; where no attack found one the image is unresolved and the
 largest RMSE any of them tried stands in, so that it never counts as distance 0.

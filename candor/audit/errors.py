@@ -1,8 +1,8 @@
-"""Errors of the audit room, and what stops an audit."""
+"""Errors of audits, and the exception that stops one."""
 
 
 class AuditError(ValueError):
-    """An audit cannot start, go on or be believed; the message says why in one sentence."""
+    """An audit cannot start or go on, or its result is not valid; the message says why."""
 
 
 class AuditBusy(AuditError):

@@ -1,4 +1,4 @@
-"""What was measured of a model, from whichever folder holds it.
+"""Reads what was measured of a model from any folder that holds such numbers.
 
 An audit has `report.json`, `candor ara --out` leaves `ara.json` and `radii.parquet`, a model folder
 has a card, a run folder has a model folder.

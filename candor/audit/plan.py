@@ -35,7 +35,7 @@ _PACKAGES = (
 
 
 class Frozen(BaseModel):
-    """Base of every model here: unknown fields are refused, values never change."""
+    """Base of every model here: unknown fields are rejected, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 

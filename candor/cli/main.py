@@ -22,8 +22,7 @@ class CandorGroup(LazyGroup):
         ),
         "compare": Entry(
             f"{_COMMANDS}.compare:compare",
-            "Hold other explanations against the adversarial one, and all of them against a "
-            "change.",
+            "Compare other explanations with the adversarial one, and measure how stable all are.",
         ),
         "ara": Entry(
             f"{_COMMANDS}.measure:ara",

@@ -1,4 +1,4 @@
-"""The message of an install that lacks a package of a command; needs no package itself."""
+"""The message where a package that a command needs is not installed.  Needs no package itself."""
 
 
 def missing_package(error: ModuleNotFoundError) -> str:

@@ -26,7 +26,7 @@ class _Source:
 
 
 def _of_own_size(read: Callable[[Path, str], Images]) -> Callable[[Path, str, int], Images]:
-    """A reader whose images have one size; `load_dataset` checks the size that is asked for."""
+    """A reader whose images have one size; `load_dataset` checks the requested size."""
     return lambda root, split, image_size: read(root, split)
 
 

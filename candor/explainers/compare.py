@@ -1,4 +1,4 @@
-"""A method's saliency held against adversarial explanations.
+"""Compares a method's saliency with adversarial explanations.
 
 A handler calls it: numpy items in, numpy results out.
 """

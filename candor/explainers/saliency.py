@@ -1,4 +1,4 @@
-"""Grad-CAM, LIME and gradients through captum, for side by side.
+"""Grad-CAM, LIME and gradients, computed by captum, for comparison with explanations.
 
 A saliency is (B, H, W) float32, larger where a pixel counts more for the target class.
 """

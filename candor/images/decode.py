@@ -1,4 +1,4 @@
-"""Image files and tensors to the pixels that a model sees.
+"""Decodes image files and tensors into the pixels that a model receives.
 
 There is one implementation for serving, training, audits and the command line: the same file gives
 the same pixels everywhere.  In this order:

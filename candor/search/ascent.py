@@ -26,7 +26,7 @@ def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: T
 
 
 def is_stronger(state: SearchState, scores: Tensor) -> Tensor:
-    """(B,) bool: ``scores`` (B,), log-odds of s_t, beat the best so far in the way asked for."""
+    """(B,) bool: ``scores`` (B,), log-odds of s_t, beat the best so far in the goal's direction."""
     sign = ascent_sign(state.goals)
     return state.best_score.isnan() | (sign * scores > sign * state.best_score)
 

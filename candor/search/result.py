@@ -60,7 +60,7 @@ def finish(network: nn.Module, state: SearchState) -> SearchResult:
     Attack, BTR, confident: found when the goal holds for the image returned, already wrong when
     it held for the image as it came, else unresolved.  Explanations: the best of three images
     inside rho (best visited, the same direction drawn out to rho, the last one drawn to rho); found
-    when s_t moved the way it was asked to.
+    when s_t moved in the requested direction.
 
     Args:
         network: in evaluation mode, float32.
@@ -94,7 +94,7 @@ def finish(network: nn.Module, state: SearchState) -> SearchResult:
 def _explained(
     network: nn.Module, state: SearchState, logits_before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Best image inside rho of each explanation, its logits, and whether s_t moved as asked."""
+    """Best image inside rho of each explanation, its logits, and whether s_t moved as requested."""
     last = (state.images + state.deltas).clamp(0.0, 1.0)
     sign = ascent_sign(state.goals)
     best_images, best_logits = state.images.clone(), logits_before.clone()
@@ -113,7 +113,7 @@ def _explained(
         logits = torch.where(chosen[:, None], 0.0, best_logits)
         logits[chosen] = network(candidate[chosen])
         gain = sign * (log_odds(logits, state.targets) - before)
-        # A tie goes to the image nearer to rho, which is what was asked.
+        # A tie goes to the image nearer to rho, which was requested.
         is_better = chosen & (gain >= best_gain)
         best_images = torch.where(is_better[:, None, None, None], candidate, best_images)
         best_logits = torch.where(is_better[:, None], logits, best_logits)

@@ -1,4 +1,4 @@
-"""Everything in the store as one file, and back.
+"""Export of the whole store to one file, and import of such a file.
 
 A zip: ``store.json`` states the format, one ``.jsonl`` a table refers to rows by their keys, and
 ``pictures/ID-original.png`` and ``pictures/ID-adversarial.png`` are what annotators saw.

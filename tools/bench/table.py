@@ -1,4 +1,4 @@
-"""A benchmark's command line, what it hands over and its print."""
+"""The options of a benchmark, the rows that it returns, and how they are printed."""
 
 import argparse
 import json
@@ -38,7 +38,7 @@ class Row:
         measure: number of the measure and what is measured.
         ours, baseline: medians in ``unit``; the baseline None where the goal is absolute.
         ratio: how many times better than the baseline; None without one.
-        goal: what was asked for, in words.
+        goal: the required value, in words.
         is_met: whether it was reached.
         n: images, requests or repeats behind the numbers.
         detail: spread or distribution, in words.
@@ -56,7 +56,7 @@ class Row:
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """What every benchmark may be told; see `options_of`."""
+    """The command-line options of every benchmark; see `options_of`."""
     made = argparse.ArgumentParser(prog=program, description=description)
     made.add_argument("--images", type=int, default=200)
     made.add_argument("--repeats", type=int, default=5)

@@ -1,4 +1,4 @@
-"""``python -m tools.faults`` lets one fault after another befall a real service; ends in a table.
+"""``python -m tools.faults`` injects one fault after another into a real service; ends in a table.
 
 Needs root, to mount a small disk, and Debian's libfaketime.
 """

@@ -1,4 +1,4 @@
-"""The faults by name, and how one of them befalls a service."""
+"""The faults by name, and how one of them is injected into a service."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The real service that the faults befall, its supervisor, and its small disk."""
+"""The real service into which faults are injected, its supervisor, and its small disk."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What came of many hostile inputs, and the images they are made from."""
+"""Results of many hostile inputs, and the images from which these are made."""
 
 import io
 import random

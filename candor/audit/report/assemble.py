@@ -1,4 +1,4 @@
-"""Finished parts to a signed report in its three forms."""
+"""Makes the signed report, in its three forms, from the finished parts of an audit."""
 
 import datetime
 import hashlib

@@ -1,7 +1,7 @@
 """The masking panel: 20 checks, each a verdict with its evidence.
 
 The list is the evaluation checklist of Carlini et al. 2019 (arXiv 1902.06705).  A verdict is a
-function of the ledger's rows alone.  "fail" says that the radii cannot be believed, "warn" that a
+function of the ledger's rows alone.  "fail" says that the radii cannot be trusted, "warn" that a
 reader should look, "not-applicable" that what the check needs was not given.
 """
 

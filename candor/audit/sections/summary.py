@@ -1,4 +1,4 @@
-"""Rows of the ledger to the report.  Pure: the same rows give the same numbers."""
+"""Numbers of the report from rows of the ledger.  Pure: the same rows give the same numbers."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set

@@ -38,7 +38,7 @@ def compare(
     out: OutDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold other explanations against the adversarial one, and all of them against a change."""
+    """Compare other explanations with the adversarial one, and measure how stable all are."""
     with clear_errors("compare"):
         values = {
             "model": name,

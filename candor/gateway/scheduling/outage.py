@@ -1,4 +1,4 @@
-"""What happens while workers are away, and to searches that keep killing them."""
+"""What happens while workers are unavailable, and to searches that repeatedly kill them."""
 
 import math
 from collections.abc import Sequence

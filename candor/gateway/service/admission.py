@@ -1,4 +1,4 @@
-"""Who is let in: a slot, a model and a time limit for each request."""
+"""Admission of requests: each one gets a slot, a model and a time limit, or is rejected."""
 
 import asyncio
 import time

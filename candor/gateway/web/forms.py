@@ -1,4 +1,4 @@
-"""What pages send: small bodies and forms."""
+"""Reads what pages send: small bodies and forms."""
 
 import asyncio
 from urllib.parse import parse_qsl

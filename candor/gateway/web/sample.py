@@ -1,4 +1,4 @@
-"""The image the console begins with, drawn here."""
+"""The sample image with which the console starts, drawn by this module."""
 
 from PIL import Image, ImageDraw
 
