@@ -193,7 +193,7 @@ DESCRIPTIONS = {
         "One adversarial explanation (AE): the image changed by at most rho."
     ),
     "Explanation.target": (
-        "The explained class with its confidence on the unchanged image."
+        "The explained class with its confidence on the explanation."
     ),
     "Explanation.direction": (
         "Direction of the request."
