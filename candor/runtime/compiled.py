@@ -58,8 +58,9 @@ class FixedBatchNetwork(nn.Module):
     def _padded(self, images: Tensor) -> Tensor:
         count = len(images)
         size = next(size for size in self.sizes if size >= count)
-        padding = images.new_zeros(size - count, *images.shape[1:])
-        batch = torch.cat([images, padding]).contiguous(memory_format=torch.channels_last)
+        if count < size:
+            images = torch.cat([images, images.new_zeros(size - count, *images.shape[1:])])
+        batch = images.contiguous(memory_format=torch.channels_last)
         before = torch.get_num_threads()
         _set_threads(self.threads_alone if size == 1 else 1)
         logits: Tensor = self.network(batch)
