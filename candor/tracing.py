@@ -40,12 +40,13 @@ def start_tracing(service: str, endpoint: str) -> Tracing:
             OpenTelemetry name, if any.  These variables decide everything else too: sampler,
             headers, delays.
     """
-    if not (endpoint or any(map(os.environ.get, _STANDARD_VARIABLES))):
+    endpoint = endpoint or next(filter(None, map(os.environ.get, _STANDARD_VARIABLES)), "")
+    if not endpoint:
         return NO_TRACING
     # Imported where spans are sent: the SDK takes time to import.
     from candor.tracing_export import exporting_provider
 
-    provider = exporting_provider(service, endpoint or None)
+    provider = exporting_provider(service, endpoint)
     return Tracing(provider.get_tracer("candor"), provider.shutdown)
 
 

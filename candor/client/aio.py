@@ -18,6 +18,7 @@ from candor.client import verbs
 from candor.client.connection import OPTIONS, Connection, service_error
 from candor.client.verbs import Download, Verb
 from candor.contracts import api, reports
+from candor.contracts.proxies import channel_options
 
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
 
@@ -35,10 +36,11 @@ class AsyncCandorClient:
     def __init__(self, address: str, **options: Any) -> None:
         self._connection = Connection(**options)
         tls = self._connection.tls
+        channel = [*OPTIONS, *channel_options(address)]
         self._channel = (
-            aio.insecure_channel(address, options=OPTIONS)
+            aio.insecure_channel(address, options=channel)
             if tls is None
-            else aio.secure_channel(address, tls.credentials(), options=OPTIONS)
+            else aio.secure_channel(address, tls.credentials(), options=channel)
         )
         self._methods = {
             **{verb.path: verb.bound_to(self._channel.unary_unary) for verb in verbs.UNARY},

@@ -5,23 +5,24 @@ import contextlib
 import logging
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator
 from http.server import HTTPServer
 from typing import Any
 
 import uvicorn
-from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from candor.contracts.errors import ServiceError
+from candor.contracts.secrets import without_secrets
 from candor.gateway.access.authorizer import Authorizer
 from candor.gateway.access.keys import KeyFileError
 from candor.gateway.access.quotas import Quotas
 from candor.gateway.access.tls import Certificates
-from candor.gateway.config.settings import Settings
+from candor.gateway.config.settings import BadSettings, Settings, read_settings
 from candor.gateway.observability.metrics import Metrics, start_exposition
 from candor.gateway.observability.request_log import JsonLines, RequestLog
+from candor.gateway.pools import UPKEEP
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
@@ -59,7 +60,8 @@ class Gateway:
             they have started.
 
     Raises:
-        KeyFileError, OSError: on construction, if keys or certificates cannot be used.
+        BadSettings, StoreError, KeyFileError, OSError: on construction, if ports, store, keys or
+            certificates cannot be used.
     """
 
     def __init__(
@@ -71,13 +73,15 @@ class Gateway:
         self.metrics = Metrics(settings.models, settings.metric_tenants, primaries)
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
-        self._store = open_store(settings.store_url) if settings.store_url else None
+        self._store = _open_store(settings)
         self._parts = self._make_parts(backend, tracing)
         self.service = self._parts.service
         self._certificates = Certificates(settings) if settings.tls_cert else None
-        self._grpc = GrpcServer(self._parts, self._certificates)
+        with _port_of(settings, "grpc_port"):
+            self._grpc = GrpcServer(self._parts, self._certificates)
         self.grpc_port = self._grpc.port
-        self._socket = _listen(settings.host, settings.rest_port)
+        with _port_of(settings, "rest_port"):
+            self._socket = _listen(settings.host, settings.rest_port)
         self.rest_port = int(self._socket.getsockname()[1])
         app = make_app(self._parts, grpc_port=self.grpc_port)
         self._rest = _http_server(app, settings.header_seconds, self._certificates)
@@ -94,6 +98,8 @@ class Gateway:
             self._http_tasks.append(asyncio.create_task(server.serve(sockets=[listener])))
             self.health_port = int(listener.getsockname()[1])
         self._tasks = [asyncio.create_task(self._watch())]
+        if self._parts.reports is not None:
+            self._tasks.append(asyncio.create_task(self._watch_reports()))
         _log.info("gRPC on port %d, REST on port %d", self.grpc_port, self.rest_port)
 
     async def stop(self) -> None:
@@ -110,7 +116,7 @@ class Gateway:
             self._health[0].should_exit = True
         await asyncio.gather(*self._http_tasks)
         if self._exposition is not None:
-            await asyncio.to_thread(self._exposition.shutdown)
+            await UPKEEP.run(self._exposition.shutdown)
             self._exposition.server_close()
         if self._store is not None:
             self._store.close()
@@ -135,12 +141,14 @@ class Gateway:
         if settings.health_port is None:
             return None
         server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
-        return server, _listen(settings.host, settings.health_port)
+        with _port_of(settings, "health_port"):
+            return server, _listen(settings.host, settings.health_port)
 
     def _start_exposition(self) -> None:
         port = self._settings.metrics_port
         if port is not None:
-            self._exposition = start_exposition(self.metrics, self._settings.host, port)
+            with _port_of(self._settings, "metrics_port"):
+                self._exposition = start_exposition(self.metrics, self._settings.host, port)
             self.metrics_port = int(self._exposition.server_port)
             _log.info("metrics on port %d", self.metrics_port)
 
@@ -152,24 +160,29 @@ class Gateway:
         await self.service.start()
         while True:
             if self._certificates is not None:
-                await asyncio.to_thread(self._certificates.refresh)
+                await UPKEEP.run(self._certificates.refresh)
             was_ready = self._is_ready
             self._set_ready(await self._check())
             if was_ready != self._is_ready:
                 _log.info("ready" if self._is_ready else "not ready")
             await self._grpc.set_serving(self._is_ready)
-            await self._count_reports()
             is_first = not was_ready and not self._is_ready
             await asyncio.sleep(
                 _STARTING_PAUSE_SECONDS if is_first else self._settings.ready_seconds
             )
 
+    async def _watch_reports(self) -> None:
+        """Apart from readiness, which a store that does not answer must not hold up."""
+        while True:
+            await self._count_reports()
+            await asyncio.sleep(self._settings.ready_seconds)
+
     async def _count_reports(self) -> None:
         try:
             if self._parts.reports is not None:
                 self.metrics.set_jobs(await self._parts.reports.counts())
-        except SQLAlchemyError:  # the store may come back
-            _log.exception("report jobs not counted")
+        except (SQLAlchemyError, ServiceError) as err:  # the store may come back
+            _log.error("report jobs not counted: %s", " ".join(str(err).split()))
 
     async def _check(self) -> bool:
         try:
@@ -197,6 +210,23 @@ def _http_server(
     return _QuietServer(config)
 
 
+@contextlib.contextmanager
+def _port_of(settings: Settings, name: str) -> Iterator[None]:
+    """Raises: BadSettings: the port of that setting cannot be opened, which names it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as err:  # the latter is gRPC's, without a reason
+        reason = getattr(err, "strerror", None) or "taken, or no address of this machine"
+        place = f"port {getattr(settings, name)} on {settings.host}"
+        raise BadSettings(f"CANDOR_{name.upper()}: {place} cannot be used: {reason}") from err
+
+
+def _open_store(settings: Settings) -> Store | None:
+    if not settings.store_url:
+        return None
+    return open_store(settings.store_url.reveal(), patience_seconds=settings.store_seconds)
+
+
 def _report_service(store: Store, settings: Settings) -> ReportService:
     return ReportService(Reports(store), settings.make_routes(), settings.reports_dir)
 
@@ -212,9 +242,13 @@ def _annotations(store: Store, settings: Settings) -> Annotations:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen()  # connections wait here until the server accepts them
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()  # connections wait here until the server accepts them
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
@@ -224,29 +258,25 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     backend = TorchServeBackend(settings.torchserve_address, settings.worker_call_seconds)
-    tracing = start_tracing("candor-gateway", settings.otlp_endpoint)
+    tracing = start_tracing("candor-gateway", settings.otlp_endpoint.reveal())
     gateway = Gateway(settings, backend, tracing)
     await gateway.start()
     await stopped.wait()
     _log.info("draining")
     await gateway.stop()
     await backend.close()
-    await asyncio.to_thread(tracing.close)
+    await UPKEEP.run(tracing.close)
 
 
 def main() -> int:
-    """Exit code 0 after a drain, 2 for bad settings."""
+    """Exit code 0 after a drain; 2, with one line that says why, where it cannot start."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
-        settings = Settings()  # type: ignore[call-arg]  # fields come from the environment
-    except ValidationError as err:
-        print(f"settings, CANDOR_ in the environment: {err}", file=sys.stderr)
-        return 2
-    try:
-        asyncio.run(serve(settings))
-    except (StoreError, KeyFileError, ssl.SSLError, FileNotFoundError, PermissionError) as err:
-        print(err, file=sys.stderr)
+        asyncio.run(serve(read_settings()))
+    except (BadSettings, StoreError, KeyFileError, OSError) as err:
+        reason = without_secrets(" ".join(str(err).split()))
+        print(f"candor.gateway: {reason}", file=sys.stderr)
         return 2
     return 0

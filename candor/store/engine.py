@@ -4,6 +4,7 @@ SQLite by default, PostgreSQL by URL.  What a transaction has committed survives
 process and of the machine: SQLite writes ahead with every commit forced to disk.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,16 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from candor.contracts.secrets import shown_url, without_secrets
 from candor.store.tables import Base
 
 _MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_263_001  # any number, the same in every process
-_BUSY_SECONDS = 30.0
+_PATIENCE_SECONDS = 30.0
 
 
 class StoreError(ValueError):
@@ -59,30 +62,41 @@ class Store:
         self._engine.dispose()
 
 
-def open_store(address: str) -> Store:
+def open_store(address: str, *, patience_seconds: float = _PATIENCE_SECONDS) -> Store:
     """The store at a path or URL, created or migrated as needed.
 
     Args:
         address: path of an SQLite file, or ``sqlite:///PATH``, or ``postgresql://USER@HOST/NAME``.
+        patience_seconds: the longest wait for a connection, and for a lock of another process.
     Raises:
         StoreError: not such an address, or the database cannot be opened or is of a newer Candor.
     """
     url = store_url(address)
-    if url.database and url.get_backend_name() == "sqlite":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = _engine(url)
+    engine = _engine(url, patience_seconds)
     try:
+        if url.database and url.get_backend_name() == "sqlite":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         with engine.execution_options(is_writing=True).begin() as connection:
             _migrate(connection)
-    except DBAPIError as err:
+    except (DBAPIError, OSError) as err:
         engine.dispose()
-        shown = url.render_as_string(hide_password=True)
-        raise StoreError(f"store: {shown} cannot be opened: {err.orig}") from err
+        reason = _one_line(err.orig if isinstance(err, DBAPIError) else err)
+        raise StoreError(f"store: {_shown(url)} cannot be opened: {reason}") from err
     except CommandError as err:  # a revision that this version has no migration for
         engine.dispose()
-        shown = url.render_as_string(hide_password=True)
-        raise StoreError(f"store: {shown} is of a newer version of Candor: {err}") from err
+        reason = _one_line(err)
+        raise StoreError(f"store: {_shown(url)} is of a newer version of Candor: {reason}") from err
     return Store(engine)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether this error of a query says that the database does not answer, or is full or locked.
+
+    The same query may work later.
+    """
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def store_url(address: str) -> URL:
@@ -91,14 +105,17 @@ def store_url(address: str) -> URL:
         return URL.create("sqlite", database=str(Path(address).absolute()))
     try:
         url = make_url(address)
-    except ArgumentError as err:
-        raise StoreError("store: expected a path, sqlite:// or postgresql://, got no URL") from err
+    except (ArgumentError, ValueError):  # their texts quote the URL, password and all
+        raise StoreError(
+            f"store: expected a path, sqlite:///PATH or postgresql://, got {shown_url(address)}"
+        ) from None
+    if url.get_backend_name() == "sqlite" and url.query:
+        raise StoreError(f"store: expected sqlite:///PATH without a query, got {_shown(url)}")
     if url.get_backend_name() == "sqlite" and url.database:
         return url.set(drivername="sqlite", database=str(Path(url.database).absolute()))
     if url.get_backend_name() == "postgresql":
         return url.set(drivername="postgresql+psycopg")
-    shown = url.render_as_string(hide_password=True)
-    raise StoreError(f"store: expected a path, sqlite:///PATH or postgresql://, got {shown}")
+    raise StoreError(f"store: expected a path, sqlite:///PATH or postgresql://, got {_shown(url)}")
 
 
 def insert_new(session: Session, table: type[Base], **values: object) -> bool:
@@ -113,13 +130,29 @@ def insert_new(session: Session, table: type[Base], **values: object) -> bool:
     return session.scalar(new) is not None
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, patience_seconds: float) -> Engine:
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+        milliseconds = round(1000 * patience_seconds)
+        limits = {
+            "connect_timeout": math.ceil(patience_seconds),
+            "tcp_user_timeout": milliseconds,
+            "options": f"-c lock_timeout={milliseconds}",
+        }
+        given = {name: value for name, value in limits.items() if name not in url.query}
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=given)
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": patience_seconds})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _shown(url: URL) -> str:
+    return shown_url(url.render_as_string(hide_password=True))
+
+
+def _one_line(error: object) -> str:
+    """A library's text as part of ours."""
+    return without_secrets(" ".join(str(error).split()))
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

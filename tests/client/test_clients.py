@@ -64,6 +64,25 @@ def test_both_clients_give_the_same_answers(servers: Servers, png: bytes) -> Non
     assert answers[3:] == expected[3:]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_loopback_is_reached_past_every_proxy(
+    servers: Servers, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing answers
+    monkeypatch.delenv("no_proxy", raising=False)
+    address = f"{host}:{servers.gateway.grpc_port}"
+    with CandorClient(address, timeout_seconds=10, max_attempts=1) as client:
+        models = client.list_models().models
+
+    async def listed() -> Any:
+        async with AsyncCandorClient(address, timeout_seconds=10, max_attempts=1) as client:
+            return (await client.list_models()).models
+
+    assert asyncio.run(listed()) == models
+    assert models[0].model.name == "linear"
+
+
 def test_clients_come_back_when_the_gateway_says_so(png: bytes) -> None:
     quota = Quota(requests_per_second=2.0, burst=1)
 

@@ -82,7 +82,9 @@ def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Servers]:
         address = f"127.0.0.1:{gateway.grpc_port}"
         channel = grpc.insecure_channel(address)
         with (
-            httpx.Client(base_url=f"http://127.0.0.1:{gateway.rest_port}", timeout=20) as rest,
+            httpx.Client(
+                base_url=f"http://127.0.0.1:{gateway.rest_port}", timeout=20, trust_env=False
+            ) as rest,
             CandorClient(address, timeout_seconds=20) as client,
             channel,
         ):

@@ -429,8 +429,9 @@ def test_issuer_may_change_its_keys(
 
 
 def test_issuers_keys_come_over_http_but_never_by_a_detour(
-    tmp_path: Path, signing_keys: dict[str, Any]
+    signing_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nothing answers
     jwks = json.dumps({"keys": [public_jwk(signing_keys["rsa"], "one")]}).encode()
 
     class Issuer(BaseHTTPRequestHandler):

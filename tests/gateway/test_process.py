@@ -13,14 +13,22 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from candor.client.sync import CandorClient
 from candor.contracts import api, reports, wire
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
+from candor.gateway.main import main
 from candor.rpc import convert, status
 from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
 from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
+from tests.gateway.certificates import Authority
 from tests.gateway.linear_worker import LinearWorker
 from tests.gateway.servers import START_SECONDS, until
 from tools import generate_pb
@@ -74,6 +82,8 @@ def test_process_starts_serves_and_drains_on_sigterm(
         "CANDOR_REST_PORT": "0",
         "CANDOR_TORCHSERVE_ADDRESS": f"127.0.0.1:{port}",
         "CANDOR_MODELS": '["linear"]',
+        # Nothing answers there, and nothing on this machine is to go through it.
+        **dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9"),
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "candor.gateway"], env=environment, stdout=subprocess.PIPE, text=True
@@ -163,7 +173,44 @@ def test_process_without_models_says_which_setting_is_missing() -> None:
         [sys.executable, "-m", "candor.gateway"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "models" in done.stderr
+    assert done.stderr == "candor.gateway: CANDOR_MODELS: expected a value, got none\n"
+
+
+@pytest.mark.parametrize("port", ["GRPC_PORT", "REST_PORT", "METRICS_PORT", "HEALTH_PORT"])
+def test_taken_port_is_named_with_its_setting(port: str) -> None:
+    free = {"CANDOR_GRPC_PORT": "0", "CANDOR_REST_PORT": "0", "CANDOR_MODELS": '["linear"]'}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = str(taken.getsockname()[1])
+        environment = {**os.environ, **free, f"CANDOR_{port}": number}
+        command = [sys.executable, "-m", "candor.gateway"]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 2
+    assert (
+        f"candor.gateway: CANDOR_{port}: port {number} on 127.0.0.1 cannot be used" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_encrypted_key_is_refused_and_no_password_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key, _ = Authority(tmp_path).issue("gateway")
+    encrypted = load_pem_private_key(key.read_bytes(), None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hunter2")
+    )
+    key.write_bytes(encrypted)
+    monkeypatch.setenv("CANDOR_MODELS", '["linear"]')
+    monkeypatch.setenv("CANDOR_TLS_CERT", str(cert))
+    monkeypatch.setenv("CANDOR_TLS_KEY", str(key))
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert said == (
+        "candor.gateway: tls_key: expected a key without a password, got an encrypted one\n"
+    )
 
 
 def test_gateway_never_imports_torch() -> None:

@@ -94,7 +94,7 @@ def _denied(identity: Identity, scope: Scope) -> ServiceError:
 
 def _token_reader(settings: Settings) -> TokenReader:
     return TokenReader(
-        KeySource(settings.oidc_jwks),
+        KeySource(settings.oidc_jwks.reveal()),
         issuer=settings.oidc_issuer,
         audience=settings.oidc_audience,
         algorithms=settings.oidc_algorithms,

@@ -17,12 +17,16 @@ class Certificates:
     New handshakes use the new files; open connections keep their certificates.
 
     Raises:
-        OSError: on construction, if a file is missing, is no PEM, or the key does not match.
+        OSError: on construction, if a file is missing, is no PEM, is encrypted, or the key does
+            not match.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._cert, self._key = Path(settings.tls_cert), Path(settings.tls_key)
         self._client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
+        self._paths = [one for one in (self._cert, self._key, self._client_ca) if one is not None]
+        for path in self._paths:
+            path.read_bytes()  # OpenSSL's error would not name the file
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._client_ca is not None:
@@ -69,9 +73,14 @@ class Certificates:
         return self._grpc_config
 
     def _load_into(self, context: ssl.SSLContext) -> None:
-        context.load_cert_chain(self._cert, self._key)
-        if self._client_ca is not None:
-            context.load_verify_locations(self._client_ca)
+        try:
+            context.load_cert_chain(self._cert, self._key, _refuse_password)
+            if self._client_ca is not None:
+                context.load_verify_locations(self._client_ca)
+        except ssl.SSLError as err:
+            files = ", ".join(str(path) for path in self._paths)
+            reason = err.reason or "no PEM"
+            raise OSError(f"certificates: {files}: cannot be used: {reason}") from err
 
     def _new_grpc_config(self) -> grpc.ServerCertificateConfiguration:
         authorities = self._client_ca.read_bytes() if self._client_ca is not None else None
@@ -80,8 +89,12 @@ class Certificates:
         )
 
     def _stamps(self) -> tuple[tuple[int, int], ...]:
-        paths = [path for path in (self._cert, self._key, self._client_ca) if path is not None]
         try:
-            return tuple((path.stat().st_ino, path.stat().st_mtime_ns) for path in paths)
+            return tuple((path.stat().st_ino, path.stat().st_mtime_ns) for path in self._paths)
         except OSError:  # between the old files and the new ones
             return self._stamp
+
+
+def _refuse_password() -> str:
+    """OpenSSL would ask for it on the terminal, and wait."""
+    raise OSError("tls_key: expected a key without a password, got an encrypted one")

@@ -11,17 +11,21 @@ import re
 import time
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import jwt
 
+from candor.contracts.proxies import open_url
+from candor.contracts.secrets import shown_url
 from candor.gateway.access.keys import Identity, Scope
 from candor.gateway.access.request_context import MAX_TENANT_CHARS
+from candor.gateway.pools import ISSUER
 
 MAX_TOKEN_CHARS = 8192
 _MAX_JWKS_BYTES = 1024 * 1024
+_PART_BYTES = 64 * 1024
 _FETCH_SECONDS = 5.0
 _FRESH_SECONDS = 300.0  # a key that the issuer withdrew is trusted no longer than this
 _REFETCH_SECONDS = 10.0  # between two fetches, however many tokens name unknown keys
@@ -35,9 +39,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class BadToken(Exception):
@@ -76,9 +77,9 @@ class KeySource:
                 return
             self._tried_at = time.monotonic()
             try:
-                self._keys = await asyncio.to_thread(_read_keys, self._location)
-            except (OSError, URLError, ValueError, jwt.PyJWTError) as err:
-                _log.error("keys of the issuer from %s: %s", self._location, err)
+                self._keys = await ISSUER.run(_read_keys, self._location)
+            except (OSError, HTTPException, ValueError, jwt.PyJWTError) as err:
+                _log.error("keys of the issuer from %s: %s", shown_url(self._location), err)
             else:
                 self._fetched_at = time.monotonic()
 
@@ -94,8 +95,14 @@ def _read_keys(location: str) -> dict[str, jwt.PyJWK]:
 def _read(location: str) -> bytes:
     if "://" not in location:
         return Path(location).read_bytes()
-    with _OPENER.open(location, timeout=_FETCH_SECONDS) as response:
-        return bytes(response.read(_MAX_JWKS_BYTES + 1))
+    give_up, content = time.monotonic() + _FETCH_SECONDS, b""
+    with open_url(location, _NoRedirects, seconds=_FETCH_SECONDS) as response:
+        # In parts: an issuer that sends a byte now and then must not hold the thread for ever.
+        while len(content) <= _MAX_JWKS_BYTES and (part := response.read1(_PART_BYTES)):
+            content += part
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"not received in {_FETCH_SECONDS:g} seconds")
+    return content
 
 
 class TokenReader:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from candor.contracts.names import SERVED_PATTERN
+from candor.contracts.secrets import Secret
 from candor.gateway.access.quotas import Quota
+from candor.gateway.config.problems import problems_of
 from candor.gateway.service.routing import Route, Routes
 
 ServedName = Annotated[str, Field(pattern=SERVED_PATTERN)]
@@ -23,11 +25,32 @@ Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 
 
+class BadSettings(ValueError):
+    """The settings cannot be used; the message names each bad one and what was expected."""
+
+
+def read_settings() -> "Settings":
+    """The settings of the environment.
+
+    Raises:
+        BadSettings: one is missing or wrong, or several contradict each other.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # fields come from the environment
+    except (ValidationError, SettingsError) as err:
+        # Without the cause: it quotes what was given, passwords too.
+        raise BadSettings(problems_of(err)) from None
+
+
 class Settings(BaseSettings):
     """Every setting of the gateway with its default."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CANDOR_", extra="forbid", frozen=True, use_attribute_docstrings=True
+        env_prefix="CANDOR_",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
     host: str = "127.0.0.1"
@@ -91,12 +114,14 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 30.0
     """How long requests in flight may finish after SIGTERM."""
 
-    otlp_endpoint: str = ""
+    otlp_endpoint: Secret = Secret()
     """Address of the OpenTelemetry collector, ``http://host:4317``; empty: that of the standard
     ``OTEL_`` variables, or no traces.  Workers read the same variable."""
 
-    store_url: str = ""
+    store_url: Secret = Secret()
     """Database of candidates, annotations and report jobs, a path or a URL; empty: no database."""
+    store_seconds: Seconds = 5.0
+    """Longest wait for the database or for a lock of another process; then 503."""
     reports_dir: Path = Path("runs/reports")
     """Folder of finished reports; `candor report-worker` writes there."""
     annotators_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -118,7 +143,7 @@ class Settings(BaseSettings):
     """`iss` of tokens to accept; empty: no tokens."""
     oidc_audience: str = ""
     """`aud` that a token must name."""
-    oidc_jwks: str = ""
+    oidc_jwks: Secret = Secret()
     """The issuer's public keys: a file, or an https:// address."""
     oidc_algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
     """Signatures to accept."""
@@ -145,7 +170,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        problems = [*self._incomplete(), *self._unprotected()]
+        problems = [*self._incomplete(), *self._unprotected(), *self._equal_ports()]
         if problems:
             raise ValueError("; ".join(problems))
         self.make_routes()
@@ -162,13 +187,45 @@ class Settings(BaseSettings):
             yield "tls_client_ca: needs tls_cert and tls_key"
         if self.oidc_issuer and not (self.oidc_audience and self.oidc_jwks):
             yield "oidc_issuer: needs oidc_audience and oidc_jwks"
-        address = urlsplit(self.oidc_jwks)
-        if (
-            address.scheme
-            and address.scheme != "https"
-            and not _is_loopback(address.hostname or "")
-        ):
-            yield f"oidc_jwks: expected a file, https, or http on loopback, got {address.scheme}"
+        yield from self._bad_key_source()
+        yield from self._bad_collector()
+
+    def _bad_key_source(self) -> Iterator[str]:
+        location = self.oidc_jwks.reveal()
+        if "://" not in location:
+            return
+        try:
+            address = urlsplit(location)
+            is_usable = "@" not in address.netloc and address.port != 0
+            is_safe = address.scheme == "https" or _is_loopback(address.hostname or "")
+        except ValueError:
+            is_usable = is_safe = False
+        if not is_usable or not is_safe:
+            yield (
+                "oidc_jwks: expected a file, https://HOST/PATH without user and password, or http "
+                f"on loopback, got {self.oidc_jwks}"
+            )
+
+    def _bad_collector(self) -> Iterator[str]:
+        endpoint = self.otlp_endpoint.reveal()
+        try:
+            address = urlsplit(endpoint)
+            is_usable = address.scheme in ("http", "https") and bool(address.hostname)
+            is_usable = is_usable and address.port != 0
+        except ValueError:
+            is_usable = False
+        if endpoint and not is_usable:
+            yield f"otlp_endpoint: expected http://HOST:PORT, got {self.otlp_endpoint}"
+
+    def _equal_ports(self) -> Iterator[str]:
+        names = ("grpc_port", "rest_port", "metrics_port", "health_port")
+        taken: dict[int, str] = {}
+        for name in names:
+            port = getattr(self, name)
+            if port and port in taken:
+                yield f"{taken[port]}, {name}: expected two ports, got {port} twice"
+            elif port:
+                taken[port] = name
 
     def _unprotected(self) -> Iterator[str]:
         is_protected = self.has_keys or self.tls_client_ca or self.allow_anonymous

@@ -45,6 +45,7 @@ PLAIN_VERBS: Final = (
     "annotations_next",
     "annotations_answer",
     "annotations_undo",
+    "annotation_page",
     "create_report",
     "get_report",
     "list_reports",

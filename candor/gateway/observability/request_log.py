@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
 
 from candor import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.secrets import without_secrets
 from candor.gateway.access.request_context import report_model
 from candor.gateway.observability.metrics import VERBS, Metrics
 from candor.rpc import status
+from candor.store.engine import is_away
 from candor.tracing import NO_TRACING, Tracing
 
 MAX_REQUEST_ID_CHARS = 128
@@ -38,18 +39,21 @@ def usable_request_id(sent: str | None) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """Every record as one JSON object on one line; ``extra={"fields": ...}`` adds to it."""
+    """Every record as one JSON object on one line; ``extra={"fields": ...}`` adds to it.
+
+    Secrets are hidden in what it says, also in what a library wrote.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(line)
 
 
@@ -121,19 +125,11 @@ class RequestLog:
         except (asyncio.CancelledError, GeneratorExit):  # the latter ends a stream
             code = "CANCELLED"
             raise
-        except OperationalError as err:  # the disk is full or the database down: both may pass
-            code = ErrorCode.MODEL_NOT_READY.value
-            _log_fault(entry)
-            raise ServiceError(
-                ErrorCode.MODEL_NOT_READY,
-                "store: does not answer or is full; nothing was changed",
-                retry_seconds=_STORE_RETRY_SECONDS,
-            ) from err
         except Exception as err:
-            code = ErrorCode.INTERNAL.value
             _log_fault(entry)
-            message = f"internal error, see the log for request {entry.request_id}"
-            raise ServiceError(ErrorCode.INTERNAL, message) from err
+            known = _known_error(err, entry.request_id)
+            code = known.code.value
+            raise known from err
         finally:
             self._ended(entry, code, time.perf_counter() - started, span)
 
@@ -158,6 +154,18 @@ class RequestLog:
         if span.get_span_context().is_valid:
             line["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
         _requests.info("request", extra={"fields": line})
+
+
+def _known_error(error: Exception, request_id: str) -> ServiceError:
+    """What the client learns of an unexpected exception: nothing that a library wrote."""
+    if is_away(error):  # the disk is full or the database down: both may pass
+        return ServiceError(
+            ErrorCode.MODEL_NOT_READY,
+            "store: does not answer or is full; nothing was changed",
+            retry_seconds=_STORE_RETRY_SECONDS,
+        )
+    message = f"internal error, see the log for request {request_id}"
+    return ServiceError(ErrorCode.INTERNAL, message)
 
 
 def _log_fault(entry: LogEntry) -> None:

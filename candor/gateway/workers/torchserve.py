@@ -5,6 +5,7 @@ from grpc import StatusCode, aio
 from candor import tracing
 from candor.contracts import wire
 from candor.contracts.names import runtime_name
+from candor.contracts.proxies import channel_options
 from candor.gateway.workers.protocol import (
     MAX_CALL_BYTES,
     Role,
@@ -36,6 +37,7 @@ class TorchServeBackend:
             ("grpc.max_receive_message_length", MAX_CALL_BYTES),
             # The default back-off grows to two minutes, far longer than a restart takes.
             ("grpc.max_reconnect_backoff_ms", 1000),
+            *channel_options(address),
         ]
         self._channel = aio.insecure_channel(address, options=options)
         self._stub = inference_pb2_grpc.InferenceAPIsServiceStub(self._channel)
