@@ -167,10 +167,15 @@ def test_bad_name_is_reported_on_the_form(browser: httpx.Client, name: str) -> N
 
 def test_bad_answer_is_reported_beside_the_task(browser: httpx.Client) -> None:
     browser.post("/annotate/name", data={"annotator": "bea"})
-    for fields in ({}, {"candidate": "99999", "verdict": "unsure"}, {"candidate": "x" * 9000}):
+    for fields, reason in (
+        ({}, "candidate: "),
+        ({"candidate": "99999", "verdict": "unsure"}, "candidate: "),
+        ({"candidate": "x" * 9000}, "request: body above 4096 bytes"),
+        ({f"f{one}": "1" for one in range(9)}, "request: expected a form of at most 8 fields"),
+    ):
         response = browser.post("/annotate/answer", data=fields)
         assert response.status_code == 400
-        assert "candidate: " in response.text
+        assert f"Not saved: {reason}" in response.text
         assert shown_candidate(response.text)
 
 

@@ -4,9 +4,8 @@ Their script uses the annotation API instead and survives a lost connection.  A 
 name of the annotator.
 """
 
-import asyncio
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -15,16 +14,20 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse
 
 from candor.contracts.annotations import AnnotatorRequest, AnswerRequest
-from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.gateway.access.keys import Scope
 from candor.gateway.access.rules import add_page
+from candor.gateway.observability.request_log import LogEntry, RequestLog
+from candor.gateway.pools import STORE
 from candor.gateway.web.assets import page
+from candor.gateway.web.errors import Form, error_page
 from candor.gateway.web.forms import read_form
 from candor.store.annotations import Annotations
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
 PAGE = "/annotate"
+_ANSWER = f"{PAGE}/answer"
 MAX_BODY_BYTES = 4096
 _COOKIE = "candor_annotator"
 _COOKIE_SECONDS = 180 * 24 * 3600
@@ -32,14 +35,31 @@ _MAX_VIOLATIONS = 8
 _SHOWN_PIXELS = 320  # an image is magnified by the largest whole number that keeps it below
 
 
-def add_annotation_pages(app: FastAPI, annotations: Annotations) -> None:
-    """Adds the pages under `/annotate`."""
+def add_annotation_pages(app: FastAPI, annotations: Annotations, request_log: RequestLog) -> None:
+    """Adds the pages under `/annotate`, each in the log and with a page for its errors."""
     pages = _Pages(annotations)
-    add_page(app, "GET", PAGE, pages.show, Scope.ANNOTATE)
-    add_page(app, "POST", f"{PAGE}/name", pages.name, Scope.ANNOTATE)
-    add_page(app, "POST", f"{PAGE}/answer", pages.answer, Scope.ANNOTATE)
-    add_page(app, "POST", f"{PAGE}/undo", pages.undo, Scope.ANNOTATE)
-    add_page(app, "POST", f"{PAGE}/leave", pages.leave, Scope.ANNOTATE)
+    for method, path, serve in (
+        ("GET", PAGE, pages.show),
+        ("POST", f"{PAGE}/name", pages.name),
+        ("POST", _ANSWER, pages.answer),
+        ("POST", f"{PAGE}/undo", pages.undo),
+        ("POST", f"{PAGE}/leave", pages.leave),
+    ):
+        add_page(app, method, path, _with_errors(serve, request_log), Scope.ANNOTATE)
+
+
+def _with_errors(
+    serve: Callable[[Request], Awaitable[Response]], request_log: RequestLog
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        entry = LogEntry("annotation_page", request.state.request_id)
+        try:
+            with request_log.watch(entry, request.headers):
+                return await serve(request)
+        except ServiceError as err:
+            return error_page(err, PAGE, getattr(request.state, "refused_form", None))
+
+    return endpoint
 
 
 class _Pages:
@@ -75,23 +95,26 @@ class _Pages:
         annotator = _annotator(request)
         if annotator is None:
             return _to_task()
-        fields = {**await read_form(request, MAX_BODY_BYTES), "annotator": annotator}
         try:
-            sent = parsed(AnswerRequest, fields)
-            await asyncio.to_thread(
-                self._annotations.answer, sent.annotator, sent.candidate, sent.verdict
-            )
+            fields = await read_form(request, MAX_BODY_BYTES)
+            # To be sent again, should the store not answer.
+            request.state.refused_form = Form(_ANSWER, fields)
+            sent = parsed(AnswerRequest, {**fields, "annotator": annotator})
+            await STORE.run(self._annotations.answer, sent.annotator, sent.candidate, sent.verdict)
         except ServiceError as err:
-            return await self._task_page(annotator, message=err.message, http_status=400)
+            if err.code is not ErrorCode.INVALID_INPUT:
+                raise
+            message = f"Not saved: {err.message}"
+            return await self._task_page(annotator, message=message, http_status=400)
         return _to_task()
 
     async def undo(self, request: Request) -> Response:
         annotator = _annotator(request)
         if annotator is not None:
-            await asyncio.to_thread(self._annotations.undo, annotator)
+            await STORE.run(self._annotations.undo, annotator)
         return _to_task()
 
-    async def leave(self) -> Response:
+    async def leave(self, request: Request) -> Response:
         response = _to_task()
         response.delete_cookie(_COOKIE, path=PAGE)
         return response
@@ -99,7 +122,7 @@ class _Pages:
     async def _task_page(
         self, annotator: str, *, message: str = "", http_status: int = 200
     ) -> Response:
-        state = await asyncio.to_thread(self._annotations.next, annotator)
+        state = await STORE.run(self._annotations.next, annotator)
         shown = state.model_dump(mode="json")
         width = _shown_width(state.task.original_png) if state.task else _SHOWN_PIXELS
         return page(

@@ -32,12 +32,18 @@ async def read_small_body(request: Request, max_bytes: int) -> bytes:
 
 
 async def read_form(request: Request, max_bytes: int) -> dict[str, str]:
-    """The fields of a form; none if it cannot be read, so that each is reported as missing."""
+    """The fields of a form.
+
+    Raises:
+        ServiceError: INVALID_INPUT: it is too long, arrives too slowly, or is no form.
+    """
     try:
         body = await read_small_body(request, max_bytes)
         return dict(parse_qsl(body.decode(), max_num_fields=_MAX_FIELDS))
-    except (ClientDisconnect, ServiceError, ValueError):
-        return {}
+    except ClientDisconnect:
+        return {}  # nobody reads what is wrong with them
+    except ValueError as err:
+        raise _bad_body(f"expected a form of at most {_MAX_FIELDS} fields in UTF-8") from err
 
 
 def _bad_body(description: str) -> ServiceError:

@@ -61,7 +61,7 @@ def _add_api(app: FastAPI, parts: Parts) -> None:
 def _add_pages(app: FastAPI, parts: Parts, grpc_port: int) -> None:
     add_login(app, parts.authorizer)
     if parts.annotations is not None:
-        add_annotation_pages(app, parts.annotations)
+        add_annotation_pages(app, parts.annotations, parts.request_log)
     add_console(
         app,
         parts.service,

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 from fastapi import FastAPI, Request, Response
 from starlette.responses import RedirectResponse
 
-from candor.contracts.errors import ServiceError
+from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.access.authorizer import Authorizer, Credentials
 from candor.gateway.access.rules import Access, add_page
 from candor.gateway.web.assets import page
@@ -40,12 +40,14 @@ class _LoginPages:
 
     async def enter(self, request: Request) -> Response:
         """Keeps a valid key in the cookie and redirects to the page the person wanted."""
-        fields = await read_form(request, _MAX_BODY_BYTES)
-        key, then = fields.get("key", "").strip(), fields.get("next", "/")
+        then = "/"
         try:
+            fields = await read_form(request, _MAX_BODY_BYTES)
+            key, then = fields.get("key", "").strip(), fields.get("next", "/")
             await self._authorizer.identify(Credentials(session=key))
         except ServiceError as err:
-            return login_page(then, err.message, 401)
+            is_unread = err.code is ErrorCode.INVALID_INPUT
+            return login_page(then, err.message, 400 if is_unread else 401)
         response = _see_other(_own_path(then))
         response.set_cookie(
             SESSION_COOKIE,

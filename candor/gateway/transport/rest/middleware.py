@@ -12,6 +12,7 @@ from candor.gateway.access.rules import rule_of_path
 from candor.gateway.observability.request_log import RequestLog, usable_request_id
 from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.login import SESSION_COOKIE, login_page, redirect_to_login
+from candor.gateway.web.errors import error_page, wants_page
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_SITE = ("same-origin", "none")
@@ -128,9 +129,16 @@ def _check_site(request: Request) -> None:
 
 def _rejection(request: Request, error: ServiceError) -> Response:
     """People get the page where they enter a key, programs an error response."""
-    is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
-    if is_page and error.code is ErrorCode.UNAUTHENTICATED:
-        return redirect_to_login(request.url.path)
-    if is_page and error.code is ErrorCode.PERMISSION_DENIED:
-        return login_page(request.url.path, f"This key is not sufficient. {error.message}", 403)
-    return error_response(error, request)
+    if not wants_page(request):
+        return error_response(error, request)
+    path, is_form = request.url.path, request.method == "POST"
+    if error.code is ErrorCode.UNAUTHENTICATED and not is_form:
+        return redirect_to_login(path)
+    # Of a form the page it stands on: /annotate of /annotate/answer.
+    back = f"/{path.split('/')[1]}" if is_form else path
+    lost = "Nothing was saved. " if is_form else ""
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        return login_page(back, f"{lost}Your key is missing or no longer valid.", 401)
+    if error.code is ErrorCode.PERMISSION_DENIED:
+        return login_page(back, f"{lost}This key is not sufficient. {error.message}", 403)
+    return error_page(error, back)

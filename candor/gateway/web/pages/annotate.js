@@ -1,5 +1,6 @@
-// Answers by keyboard and without a reload.  An answer counts as saved once the server confirms it;
-// until then it is sent again, which changes nothing if it had arrived.
+// Answers by keyboard and without a reload.  An answer is kept in this browser until the server
+// confirms that it is saved; it is sent again, also after a reload, which changes nothing if it had
+// arrived.
 "use strict";
 
 const KEYS = {
@@ -8,44 +9,138 @@ const KEYS = {
   3: "changed", ArrowRight: "changed",
 };
 const SHOWN_PIXELS = 320;
-const RETRY_MILLISECONDS = 1000;
+const FIRST_PAUSE_SECONDS = 1;
+const LONGEST_PAUSE_SECONDS = 15;
 const CALL_MILLISECONDS = 10000;
 
 const element = (id) => document.getElementById(id);
 const annotator = element("desk").dataset.annotator;
 const answerForm = element("answer");
 let isBusy = false;
+let goOn = () => {}; // ends the pause before the next attempt
 
-class Rejected extends Error {}
+// --- answers that wait ---------------------------------------------------------------------------
 
-async function call(verb, fields) {
-  const response = await fetch(`/v1/annotations:${verb}`, {
+const kept = {
+  place: `candor: answers of ${annotator}`,
+  isDurable: true,
+  answers: [],
+  read() {
+    try {
+      this.answers = JSON.parse(localStorage.getItem(this.place) ?? "[]");
+    } catch {
+      this.isDurable = false; // the browser keeps nothing for this site
+    }
+    return this.answers;
+  },
+  write(answers) {
+    this.answers = answers;
+    try {
+      if (answers.length > 0) localStorage.setItem(this.place, JSON.stringify(answers));
+      else localStorage.removeItem(this.place);
+    } catch {
+      this.isDurable = false;
+    }
+  },
+  others(candidate) {
+    return this.read().filter((one) => one.candidate !== candidate);
+  },
+  add(answer) {
+    this.write([...this.others(answer.candidate), answer]);
+  },
+  remove(answer) {
+    this.write(this.others(answer.candidate));
+  },
+  has(answer) {
+    return this.read().some((one) => one.candidate === answer.candidate);
+  },
+};
+
+// --- calls ---------------------------------------------------------------------------------------
+
+function call(verb, fields = {}) {
+  const options = {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ annotator, ...fields }),
     signal: AbortSignal.timeout(CALL_MILLISECONDS),
-  });
-  const body = await response.json();
-  if (response.status >= 500) throw new Error(body.error.message);
-  if (!response.ok) throw new Rejected(body.error.message);
-  return body;
+  };
+  return askObject(`/v1/annotations:${verb}`, options, (body) => Number.isInteger(body.answered) && "task" in body);
 }
 
-async function callUntilAnswered(verb, fields, waiting) {
-  for (;;) {
+// The state after the call, tried again until there is one; null once it is no longer wanted.
+async function patiently(verb, fields, explain, isWanted = () => true) {
+  for (let pause = FIRST_PAUSE_SECONDS; isWanted(); pause = Math.min(2 * pause, LONGEST_PAUSE_SECONDS)) {
     try {
-      return await call(verb, fields);
+      const state = await call(verb, fields);
+      showWaiting(null);
+      return state;
     } catch (error) {
-      if (error instanceof Rejected) throw error;
-      say(waiting, true);
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
+      if (!(error instanceof Refused)) throw error;
+      if (error.isFinal) throw error;
+      say(explain(error), true);
+      showWaiting(error, verb === "answer");
+      await pauseOf(Math.max(pause, Math.min(error.retrySeconds, 60)));
     }
   }
+  return null;
 }
+
+function pauseOf(seconds) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    goOn = () => { clearTimeout(timer); resolve(); };
+  });
+}
+
+// Sends every answer that waits; the state after the last one, or null where it is to be asked for.
+async function deliver() {
+  let state = null;
+  for (let waiting = kept.read()[0]; waiting; waiting = kept.read()[0]) {
+    try {
+      state = await patiently("answer", waiting, notYet, () => kept.has(waiting));
+      say(state === null ? "Not sent again." : `Saved: ${waiting.verdict}.`, state === null);
+    } catch (error) {
+      if (!error.isFinal) throw error;
+      state = null;
+      report(`Not saved (${waiting.verdict}): ${error.message}`);
+    }
+    kept.remove(waiting);
+  }
+  return state;
+}
+
+function notYet(error) {
+  const what = kept.isDurable
+    ? "Your answer is kept in this browser and sent again."
+    : "Please keep this page open: your answer is sent again.";
+  return `Not saved yet: ${error.message} ${what}`;
+}
+
+async function settle() {
+  const state = await deliver();
+  show(state ?? await patiently("next", {}, (error) => `No next image yet: ${error.message} Trying again ...`));
+}
+
+// --- what is shown -------------------------------------------------------------------------------
 
 function say(text, isWarning = false) {
   element("status").textContent = text;
   element("status").classList.toggle("warning", isWarning);
+}
+
+// Stays on the page: no later message may hide that an answer was lost.
+function report(text) {
+  const line = document.createElement("li");
+  line.textContent = text;
+  element("lost").append(line);
+  say(text, true);
+}
+
+function showWaiting(error, isAnswer = false) {
+  element("again").hidden = error === null;
+  element("discard").hidden = error === null || !isAnswer;
+  element("enter-key").hidden = !error?.needsKey;
 }
 
 function showImage(id, png) {
@@ -74,6 +169,8 @@ function show(state) {
   element("undo").querySelector("button").disabled = state.answered === 0;
 }
 
+// --- what people do ------------------------------------------------------------------------------
+
 async function alone(work) {
   if (isBusy) return;
   isBusy = true;
@@ -81,9 +178,7 @@ async function alone(work) {
   try {
     await work();
   } catch (error) {
-    const state = await callUntilAnswered("next", {}, "The server does not respond. Trying again ...");
-    show(state);
-    say(error.message, true);
+    say(`Not done: ${error.message} Please reload this page.`, true);
   } finally {
     isBusy = false;
     document.body.removeAttribute("aria-busy");
@@ -93,10 +188,9 @@ async function alone(work) {
 function answer(verdict) {
   if (element("task").hidden) return;
   alone(async () => {
-    const candidate = Number(answerForm.elements.candidate.value);
-    const waiting = "Not saved yet: the server does not respond. Trying again ...";
-    show(await callUntilAnswered("answer", { candidate, verdict }, waiting));
-    say(`Saved: ${verdict}.`);
+    kept.add({ candidate: Number(answerForm.elements.candidate.value), verdict });
+    say("Saving ...");
+    await settle();
   });
 }
 
@@ -104,9 +198,30 @@ function undo() {
   if (element("undo").querySelector("button").disabled) return;
   // Sent only once: a second request would take back one more answer.
   alone(async () => {
-    show(await call("undo", {}));
-    say("Taken back.");
+    say("Taking back ...");
+    const before = Number(element("answered").textContent);
+    try {
+      show(await call("undo"));
+      say("Taken back.");
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      await showWhetherUndone(before, error);
+    }
   });
+}
+
+async function showWhetherUndone(before, error) {
+  const refused = `Not taken back: ${error.message}`;
+  if (error.isKnown) {
+    element("enter-key").hidden = !error.needsKey;
+    say(refused, true);
+    return;
+  }
+  const asking = () => `Perhaps not taken back: ${error.message} Asking the server ...`;
+  const state = await patiently("next", {}, asking);
+  show(state);
+  const isBack = state.answered < before;
+  say(isBack ? "Taken back." : refused, !isBack);
 }
 
 answerForm.addEventListener("submit", (event) => {
@@ -126,6 +241,18 @@ document.addEventListener("keydown", (event) => {
     undo();
   }
 });
-window.addEventListener("beforeunload", (event) => {
-  if (isBusy) event.preventDefault();
+element("again").addEventListener("click", () => goOn());
+element("discard").addEventListener("click", () => {
+  kept.write(kept.read().slice(1));
+  goOn();
 });
+window.addEventListener("online", () => goOn());
+window.addEventListener("beforeunload", (event) => {
+  if (isBusy && !kept.isDurable) event.preventDefault();
+});
+if (kept.read().length > 0) {
+  alone(async () => {
+    say("Sending the answers that wait in this browser ...");
+    await settle();
+  });
+}

@@ -24,8 +24,6 @@ const png = (base64) => `data:image/png;base64,${base64}`;
 const state = { model: "", details: null, image: null, isSample: false, target: null, response: null };
 const running = new Map();
 
-class Rejected extends Error {}
-
 // --- requests ------------------------------------------------------------------------------------
 
 // A later call of the same name aborts the one before, and with it the work on the server.
@@ -36,26 +34,26 @@ function beginning(name) {
   return controller.signal;
 }
 
-async function checked(response) {
-  if (response.ok) return response;
-  const body = await response.json().catch(() => null);
-  const error = body?.error ?? { message: `HTTP ${response.status}`, code: "", request_id: "" };
-  const retry = error.retry_seconds ? ` Try again in ${error.retry_seconds} s.` : "";
-  throw new Rejected(`${error.message}.${retry} (${error.code}, request ${error.request_id})`);
-}
-
-async function post(path, fields, signal) {
+function questionForm(fields) {
   const form = new FormData();
   form.append("image", state.image);
   form.append("request", JSON.stringify({ model: state.model, ...fields }));
-  return checked(await fetch(path, { method: "POST", body: form, signal }));
+  return form;
+}
+
+function post(path, fields, signal, part) {
+  const options = { method: "POST", body: questionForm(fields), signal };
+  return askObject(path, options, (body) => part in body);
 }
 
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      throw new Refused("The connection ended before the result.");
+    });
     if (done) return;
     text += value;
     const parts = text.split("\n\n");
@@ -70,12 +68,15 @@ async function* events(response) {
 // Runs work and shows on the page why it failed; an aborted call shows nothing.
 async function reportingErrors(work) {
   element("error").textContent = "";
+  element("enter-key").hidden = true;
   try {
     await work();
   } catch (error) {
     if (error.name === "AbortError") return;
-    const isRejected = error instanceof Rejected;
-    element("error").textContent = isRejected ? error.message : `The service does not respond: ${error.message}.`;
+    const retry = error.retrySeconds ? ` Try again in ${Math.ceil(error.retrySeconds)} s.` : "";
+    element("error").textContent = `Not done: ${error.message}${retry}`;
+    element("enter-key").hidden = !error.needsKey;
+    element("model").value = state.model; // what the page shows is still of this one
     say("");
   }
 }
@@ -105,8 +106,8 @@ function question(targets = [state.target], rhos = [rho()]) {
 }
 
 async function chooseModel(name) {
-  const response = await checked(await fetch(`/v1/models/${encodeURIComponent(name)}`));
-  state.details = await response.json();
+  const path = `/v1/models/${encodeURIComponent(name)}`;
+  state.details = await askObject(path, {}, (body) => Array.isArray(body.classes));
   state.model = name;
   element("model").value = name;
   const solvers = state.details.solvers;
@@ -127,13 +128,19 @@ function setImage(blob, isSample) {
   state.image = blob;
   state.isSample = isSample;
   state.target = null;
+  showPicture();
+}
+
+function showPicture() {
   const reader = new FileReader();
   reader.onload = () => { element("picture").src = reader.result; };
-  reader.readAsDataURL(blob);
+  reader.readAsDataURL(state.image);
 }
 
 async function sample() {
-  setImage(await (await checked(await fetch("/pages/sample.png"))).blob(), true);
+  const response = await ask("/pages/sample.png");
+  if (response.headers.get("content-type") !== "image/png") throw foreign(response);
+  setImage(await response.blob(), true);
 }
 
 // The address no longer describes what is shown.
@@ -148,7 +155,7 @@ async function predict() {
   running.get("explain")?.abort();
   const signal = beginning("predict");
   say("Predicting ...");
-  const response = await (await post("/v1/predict", { top_k: listedClasses() }, signal)).json();
+  const response = await post("/v1/predict", { top_k: listedClasses() }, signal, "predictions");
   const [first] = response.predictions;
   element("prediction").textContent = `The model predicts ${first.name}, ${percent(first.confidence)}.`;
   element("classes").replaceChildren(...response.predictions.map(classButton));
@@ -180,12 +187,29 @@ async function explain() {
   }
   const signal = beginning("explain");
   say("Waiting ...", 0);
-  const response = await post("/v1/explain/stream", question(), signal);
+  try {
+    await explainWith(await ask("/v1/explain/stream", { method: "POST", body: questionForm(question()), signal }));
+  } catch (error) {
+    // Neither an earlier result nor a preview may pass for the answer to this question.
+    if (error.name !== "AbortError") forgetResult();
+    throw error;
+  }
+}
+
+async function explainWith(response) {
+  if (!response.headers.get("content-type")?.startsWith("text/event-stream")) throw foreign(response);
   for await (const { name, data } of events(response)) {
     if (name === "progress") showProgress(data);
-    else if (name === "result") await show(data);
-    else throw new Rejected(`${data.error.message} (${data.error.code}, request ${data.error.request_id})`);
+    else if (name === "result") return show(data);
+    else throw new Refused(`${data.error.message} (${data.error.code}, request ${data.error.request_id})`);
   }
+  throw new Refused("The connection ended before the result.");
+}
+
+function forgetResult() {
+  element("result").hidden = true;
+  state.response = null;
+  showPicture();
 }
 
 function showProgress({ step, step_count, best_confidence, queue_position, preview_png }) {
@@ -300,6 +324,10 @@ function refresh(id) {
     element(id).setAttribute("aria-busy", "true");
     try {
       await DRAWERS[id](beginning(id));
+    } catch (error) {
+      // What was drawn before belongs to another question.
+      if (error.name !== "AbortError") element(id).querySelector(".strip, tbody").replaceChildren();
+      throw error;
     } finally {
       element(id).removeAttribute("aria-busy");
     }
@@ -307,7 +335,7 @@ function refresh(id) {
 }
 
 async function drawSweep(signal) {
-  const response = await (await post("/v1/explain", question([state.target], SWEEP), signal)).json();
+  const response = await post("/v1/explain", question([state.target], SWEEP), signal, "explanations");
   fillStrip("sweep", response.explanations, (found) => [`rho ${found.rho}:`, () => setRho(found.rho)]);
 }
 
@@ -315,7 +343,7 @@ async function drawGrid(signal) {
   const ranked = state.response.predictions_before.map((one) => one.index);
   const classes = state.details.classes;
   const targets = classes.length <= MAX_TARGETS ? [...classes.keys()] : ranked;
-  const response = await (await post("/v1/explain", question(targets), signal)).json();
+  const response = await post("/v1/explain", question(targets), signal, "explanations");
   fillStrip("grid", response.explanations, (found) => [found.target.name, () => { state.target = found.target.index; }]);
 }
 
@@ -338,7 +366,7 @@ function fillStrip(id, explanations, entry) {
 async function drawCompare(signal) {
   const fields = { target: { index: state.target }, rho: rho(), solver: solver() };
   say("Computing every method ...");
-  const response = await (await post("/v1/compare", fields, signal)).json();
+  const response = await post("/v1/compare", fields, signal, "methods");
   say("");
   const moved = response.perturbation;
   const { name } = response.explanation.target;
