@@ -47,17 +47,17 @@ def test_batch_shrinks_until_its_chunk_is_worth_the_transfer() -> None:
 
 def test_worst_lengths_follow_peaks_at_once_and_forget_them_slowly() -> None:
     sizer = ChunkSizer(0.1, 3072)
-    assert sizer.ending_length() > 0
+    assert sizer.ending_length(1) > 0
     sizer.record(8, 4, 0.5)
-    sizer.record_ending(0.3)
-    assert (sizer.chunk_length(8), sizer.ending_length()) == (0.5, 0.3)
+    sizer.record_ending(1, 0.3)
+    assert (sizer.chunk_length(8), sizer.ending_length(1)) == (0.5, 0.3)
     sizer.record(8, 4, 0.1)
     assert 0.4 < sizer.chunk_length(8) < 0.5
     for _ in range(60):
         sizer.record(8, 4, 0.1)
-        sizer.record_ending(0.02)
+        sizer.record_ending(1, 0.02)
     assert sizer.chunk_length(8) < 0.11
-    assert sizer.ending_length() < 0.03
+    assert sizer.ending_length(1) < 0.03
 
 
 def test_batch_of_large_images_fits_into_one_message() -> None:

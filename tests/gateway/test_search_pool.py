@@ -13,6 +13,7 @@ from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.scheduler import SearchScheduler
+from candor.gateway.service.answer_times import AnswerTimes
 from candor.gateway.service.cache import ResultCache, key_maker
 from candor.gateway.service.concurrency import ConcurrencyLimiter
 from candor.gateway.service.search_pool import PoolResult, SearchOptions, SearchPool
@@ -29,11 +30,17 @@ class Pool:
     """A search pool with everything behind it."""
 
     def __init__(
-        self, clock: ManualClock, *, call_seconds: float = 0.002, max_bytes: int = 10**6
+        self,
+        clock: ManualClock,
+        *,
+        call_seconds: float = 0.002,
+        max_bytes: int = 10**6,
+        backend: LinearBackend | None = None,
+        **options: Any,
     ) -> None:
         self.clock = clock
-        self.backend = LinearBackend(call_seconds, clock=clock)
-        options = SchedulerOptions(value_count=3072, chunk_seconds=0.02)
+        self.backend = backend or LinearBackend(call_seconds, clock=clock)
+        options = SchedulerOptions(**{"value_count": 3072, "chunk_seconds": 0.02, **options})
         self.scheduler = SearchScheduler(self.backend, "linear", options, clock=clock)
         self.cache = ResultCache(max_bytes)
         self.search_pool = SearchPool(self.scheduler, self.cache, Metrics(["linear"]), "linear")
@@ -333,6 +340,87 @@ def test_deadline_that_cannot_be_met_is_rejected_on_arrival(
     assert "takes about" in error.message
 
 
+class SlowEndings(LinearBackend):
+    """Every call takes as long as it has searches, also one that only verifies the best so far."""
+
+    def _seconds(self, items: list[bytes]) -> float:
+        return self.call_seconds + 0.004 * len(items)
+
+
+@pytest.mark.parametrize("count", [1, 33, 60, 64])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_deadline_holds_for_any_number_of_searches_under_load(
+    clock: ManualClock, count: int, workers: int
+) -> None:
+    async def scenario() -> None:
+        backend = SlowEndings(0.01, worker_count=workers, clock=clock)
+        pool = Pool(clock, backend=backend, worker_count=workers)
+        await pool.results_within(0.5, [explain(2000, seed=99)])
+        load = [
+            asyncio.create_task(pool.results([explain(2000, seed=one)], SearchOptions(tenant="x")))
+            for one in range(40)
+        ]
+        await clock.advance(0.5)
+        started = clock.now()
+        items = [explain(2000, seed=100 + one) for one in range(count)]
+        found = await pool.results_within(1.5, items)
+        assert clock.now() - started < 1.5
+        assert len(found) == count
+        assert all(one.outcome.is_partial for one in found)
+        for task in load:
+            task.cancel()
+        await pool.scheduler.close()
+
+    clock.run(scenario())
+
+
+def test_deadlines_of_several_clients_hold_together(clock: ManualClock) -> None:
+    async def scenario() -> None:
+        pool = Pool(clock, backend=SlowEndings(0.01, clock=clock))
+        await pool.results_within(0.5, [explain(2000, seed=9)])
+
+        async def ask(client: int) -> float:
+            items = [explain(2000, seed=100 * client + one) for one in range(60)]
+            found = await pool.results_within(4.0, items, tenant=str(client))
+            assert any(one.outcome.end.steps > 0 for one in found)
+            return clock.now()
+
+        started = clock.now()
+        ended = await asyncio.gather(*map(ask, range(1, 7)))
+        assert max(ended) - started < 4.0
+        await pool.scheduler.close()
+
+    clock.run(scenario())
+
+
+def test_newcomers_make_no_promised_answer_late(clock: ManualClock) -> None:
+    async def scenario() -> None:
+        pool = Pool(clock, backend=SlowEndings(0.01, clock=clock))
+        await pool.results_within(3.0, [explain(2000, seed=one) for one in range(60)])
+        late: list[float] = []
+
+        async def was_promised_in_vain(client: int, seconds: float) -> bool:
+            started = clock.now()
+            items = [explain(2000, seed=100 * client + one) for one in range(60)]
+            try:
+                await pool.results_within(seconds, items, tenant=str(client))
+            except ServiceError:
+                return clock.now() > started  # on arrival nothing was promised yet
+            late.append(clock.now() - started - seconds)
+            return False
+
+        asked = []
+        for client in range(1, 9):
+            asked.append(asyncio.create_task(was_promised_in_vain(client, 1.4 - 0.1 * client)))
+            await clock.advance(0.1)
+        assert not any(await asyncio.gather(*asked))
+        assert 1 < len(late) < len(asked)
+        assert max(late) <= 0.0
+        await pool.scheduler.close()
+
+    clock.run(scenario())
+
+
 def test_whole_result_is_rejected_where_a_partial_one_would_be_in_time(clock: ManualClock) -> None:
     async def scenario() -> None:
         pool = Pool(clock, call_seconds=0.01)
@@ -379,3 +467,13 @@ def test_cancelled_comparison_holds_its_slot_until_the_worker_is_back(clock: Man
         assert len(pool.backend.search_calls) == 1
 
     clock.run(scenario())
+
+
+def test_time_kept_back_for_an_answer_grows_with_its_results() -> None:
+    times = AnswerTimes(0.2, value_count=3 * 224 * 224)
+    assert 0.2 < times.seconds(1) < 0.25
+    times.record(2, 0.1)
+    assert times.seconds(60) == pytest.approx(0.2 + 1.25 * 60 * 0.05)
+    for _ in range(60):
+        times.record(60, 0.6)
+    assert times.seconds(60) < 1.0

@@ -30,7 +30,7 @@ class ChunkSizer:
         self._fallback = _FALLBACK_SECONDS * value_count
         self._step_seconds: dict[int, float] = {}
         self._chunk_peak = chunk_seconds
-        self._ending_peak = 0.0
+        self._ending_peaks: dict[int, float] = {}  # by the number of searches
 
     @property
     def has_measured(self) -> bool:
@@ -71,9 +71,23 @@ class ChunkSizer:
         planned = max(self._lengths.values(), default=self._shortest)
         return max(self._chunk_peak, planned, self.step_seconds(batch_size))
 
-    def ending_length(self) -> float:
-        """Seconds at worst of a call that takes no step and only verifies the best so far."""
-        return self._ending_peak or _ENDING_STEPS * self.step_seconds(1)
+    def ending_length(self, batch_size: int) -> float:
+        """Seconds at worst of a call that takes no step and only verifies so many best so far.
+
+        A batch that was not measured takes as long as the nearest smaller one over and over, or at
+        most as long as a larger one.
+        """
+        if not self._ending_peaks:
+            return _ENDING_STEPS * self.step_seconds(batch_size)
+        nearest = min(self._ending_peaks, key=lambda size: abs(size - batch_size))
+        return self._ending_peaks[nearest] * max(1.0, batch_size / nearest)
+
+    def likely_ending_length(self, batch_size: int) -> float:
+        """Seconds of such a call by what is known, for a size that was not measured, too."""
+        length = self.ending_length(batch_size)
+        if any(2 * size >= batch_size for size in self._ending_peaks):
+            return length
+        return min(length, _ENDING_STEPS * self.step_seconds(batch_size))
 
     def record(
         self, batch_size: int, step_count: int, seconds: float, *, is_cut: bool = False
@@ -89,9 +103,10 @@ class ChunkSizer:
         known = self._step_seconds.get(batch_size, measured)
         self._step_seconds[batch_size] = known + _NEW_SHARE * (measured - known)
 
-    def record_ending(self, seconds: float) -> None:
-        """Takes a call into account that only verified the best so far."""
-        self._ending_peak = _faded(self._ending_peak, seconds)
+    def record_ending(self, batch_size: int, seconds: float) -> None:
+        """Takes a call into account that only verified so many best so far."""
+        known = self._ending_peaks.get(batch_size, 0.0)
+        self._ending_peaks[batch_size] = _faded(known, seconds)
 
     def _steps_in(self, seconds: float, batch_size: int) -> int:
         return min(MAX_CHUNK_STEPS, max(1, int(seconds / self.step_seconds(batch_size))))

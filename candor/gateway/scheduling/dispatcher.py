@@ -125,6 +125,7 @@ class Dispatcher:
     def _next_endings(self) -> Coroutine[Any, Any, None] | None:
         limit = self._options.max_batch
         waiting = [ending for ending in self._endings if not ending.settle_with_search()]
+        waiting.sort(key=lambda ending: ending.deadline)
         endings, self._endings = waiting[:limit], waiting[limit:]
         return self._send_endings(endings) if endings else None
 
@@ -205,7 +206,7 @@ class Dispatcher:
         except Exception as err:
             _fail(endings, err)
         else:
-            self._sizer.record_ending(self._clock.now() - started_at)
+            self._sizer.record_ending(len(endings), self._clock.now() - started_at)
             for ending, answer in zip(endings, answers, strict=True):
                 self._take_ending(ending, answer)
 

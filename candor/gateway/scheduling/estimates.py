@@ -9,6 +9,7 @@ from candor.gateway.scheduling.chunk_sizer import ChunkSizer
 from candor.gateway.scheduling.jobs import ServiceClass
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.policy import JobQueue
+from candor.gateway.scheduling.promises import Promises
 
 _CAUTION = 1.25  # of an estimate: chunks and first chunks of others take longer than on average
 
@@ -16,8 +17,11 @@ _CAUTION = 1.25  # of an estimate: chunks and first chunks of others take longer
 class Estimates:
     """Predictions from the queue as it is and from the chunks measured so far."""
 
-    def __init__(self, queue: JobQueue, sizer: ChunkSizer, options: SchedulerOptions) -> None:
+    def __init__(
+        self, queue: JobQueue, sizer: ChunkSizer, options: SchedulerOptions, promises: Promises
+    ) -> None:
         self._queue = queue
+        self._promises = promises
         self._sizer = sizer
         self._options = options
 
@@ -43,10 +47,28 @@ class Estimates:
         """How long the next chunk takes at worst."""
         return self._sizer.chunk_length(self.batch_size)
 
-    @property
-    def ending_seconds(self) -> float:
-        """How long the best so far takes at worst: the chunk in flight, then a call of its own."""
-        return self.chunk_seconds + self._sizer.ending_length()
+    def endings_seconds(self, deadline: float) -> float:
+        """How long the best so far of everything promised by ``deadline`` takes at worst.
+
+        They share calls of their own, as many at once as there are workers, before any chunk.
+        """
+        rounds, size = self._ending_calls(self._promises.due_by(deadline))
+        # Several calls in a row vary more than the peak of one shows.
+        return rounds * self._sizer.ending_length(size) * (_CAUTION if rounds > 1 else 1.0)
+
+    def likely_endings_seconds(self, deadline: float, more: int = 0) -> float:
+        """`endings_seconds` with ``more`` searches, not at worst: to reject what may be in time
+        would be worse than to try.
+        """
+        rounds, size = self._ending_calls(self._promises.due_by(deadline) + more)
+        return rounds * self._sizer.likely_ending_length(size)
+
+    def breaks_promise(self, count: int, deadline: float, now: float) -> bool:
+        """Whether ``count`` more searches with this deadline would make an earlier promise late."""
+        return any(
+            now + self.chunk_seconds + self.likely_endings_seconds(one, count) > one
+            for one in self._promises.deadlines_from(deadline)
+        )
 
     @property
     def backlog_seconds(self) -> float:
@@ -54,18 +76,26 @@ class Estimates:
         return self._steps_left() * self._search_step_seconds()
 
     def first_result_seconds(
-        self, tenant: str, service_class: ServiceClass, call_count: int
+        self,
+        tenant: str,
+        service_class: ServiceClass,
+        call_count: int,
+        *,
+        count: int = 1,
+        deadline: float = -math.inf,
     ) -> float:
-        """Until a search that arrives now could be ended with a result.
+        """Until ``count`` searches that arrive now could be ended, one of them with a result.
 
         Args:
             call_count: calls in flight.
+            deadline: what is promised by then comes before.
         """
         batch_count = self._options.worker_count * self._full_batch
         chunks = self._queue.count_before(tenant, service_class) // batch_count
         chunks += math.ceil(call_count / self._options.worker_count)
-        verified = self._sizer.step_seconds(1) + self._sizer.ending_length()
-        return chunks * self.chunk_seconds + verified
+        first_step = self._sizer.step_seconds(min(count, self._full_batch))
+        endings = self.likely_endings_seconds(deadline, count)
+        return chunks * self.chunk_seconds + first_step + endings
 
     def whole_result_seconds(
         self,
@@ -86,6 +116,11 @@ class Estimates:
         alone = max(item.step_count for item in items) * self._sizer.step_seconds(1)
         shared = _CAUTION * (steps + self._steps_left()) * self._search_step_seconds()
         return first + max(alone, shared)
+
+    def _ending_calls(self, count: int) -> tuple[int, int]:
+        """Calls one after another for the best so far of so many searches, and the size of one."""
+        size = max(1, min(count, self._options.max_batch))
+        return max(1, math.ceil(count / (size * self._options.worker_count))), size
 
     @property
     def _full_batch(self) -> int:

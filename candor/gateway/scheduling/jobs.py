@@ -171,10 +171,15 @@ class SaliencyJob(Job):
 
 @dataclass(slots=True, eq=False)
 class Ending:
-    """A request for the best of a search so far, while the search may go on for others."""
+    """A request for the best of a search so far, while the search may go on for others.
+
+    Attributes:
+        deadline: when it was promised, in the time of the scheduler's clock.
+    """
 
     search: Search
     future: asyncio.Future[SearchOutcome]
+    deadline: float
 
     def take(self, message: bytes) -> SearchOutcome | None:
         """Stores the worker's answer; returns the outcome where there is one and it is awaited."""

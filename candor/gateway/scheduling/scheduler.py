@@ -8,6 +8,7 @@ next one, any search can sit out a chunk, and the best so far is available at an
 
 import asyncio
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from candor.gateway.scheduling.estimates import Estimates
 from candor.gateway.scheduling.jobs import Ending, Job, SaliencyJob, Search, ServiceClass
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.policy import JobQueue
+from candor.gateway.scheduling.promises import Promises
 from candor.gateway.scheduling.telemetry import OnCharge, Telemetry
 from candor.gateway.workers.codec import Arrays, SearchOutcome
 from candor.gateway.workers.protocol import WorkerBackend
@@ -40,6 +42,7 @@ class SearchScheduler:
 
     Attributes:
         clock: deadlines of searches are in its time.
+        promises: deadlines by which requests get the best so far.
     """
 
     def __init__(
@@ -58,7 +61,8 @@ class SearchScheduler:
         self._options = options
         self._queue = JobQueue()
         sizer = ChunkSizer(options.chunk_seconds, options.value_count)
-        self._estimates = Estimates(self._queue, sizer, options)
+        self.promises = Promises()
+        self._estimates = Estimates(self._queue, sizer, options, self.promises)
         self._telemetry = Telemetry(model, metrics or Metrics([model]), tracing, on_charge)
         self._dispatcher = Dispatcher(
             backend,
@@ -135,12 +139,12 @@ class SearchScheduler:
         self._admit(job)
         return job
 
-    def end_now(self, search: Search) -> asyncio.Future[SearchOutcome]:
-        """The best of a search so far, verified, about `ending_seconds` from now.
+    def end_now(self, search: Search, deadline: float = math.inf) -> asyncio.Future[SearchOutcome]:
+        """The best of a search so far, verified, before those with a later deadline.
 
         The search itself goes on; where it ends meanwhile, its own outcome is the result.
         """
-        ending = Ending(search, asyncio.get_running_loop().create_future())
+        ending = Ending(search, asyncio.get_running_loop().create_future(), deadline)
         self._dispatcher.end(ending)
         return ending.future
 
@@ -149,14 +153,35 @@ class SearchScheduler:
         return ServiceClass(priority, is_long=item.step_count > self._options.short_steps)
 
     @property
-    def ending_seconds(self) -> float:
-        """See `Estimates.ending_seconds`."""
-        return self._estimates.ending_seconds
+    def chunk_seconds(self) -> float:
+        """See `Estimates.chunk_seconds`."""
+        return self._estimates.chunk_seconds
 
-    def first_result_seconds(self, tenant: str, service_class: ServiceClass) -> float:
+    def endings_seconds(self, deadline: float) -> float:
+        """See `Estimates.endings_seconds`."""
+        return self._estimates.endings_seconds(deadline)
+
+    def likely_endings_seconds(self, deadline: float) -> float:
+        """See `Estimates.likely_endings_seconds`."""
+        return self._estimates.likely_endings_seconds(deadline)
+
+    def breaks_promise(self, count: int, deadline: float) -> bool:
+        """See `Estimates.breaks_promise`."""
+        return self._estimates.breaks_promise(count, deadline, self.clock.now())
+
+    def first_result_seconds(
+        self,
+        tenant: str,
+        service_class: ServiceClass,
+        *,
+        count: int = 1,
+        deadline: float = -math.inf,
+    ) -> float:
         """See `Estimates.first_result_seconds`."""
         calls = self._dispatcher.call_count
-        return self._estimates.first_result_seconds(tenant, service_class, calls)
+        return self._estimates.first_result_seconds(
+            tenant, service_class, calls, count=count, deadline=deadline
+        )
 
     def whole_result_seconds(
         self, items: Sequence[SearchItem], tenant: str, service_class: ServiceClass

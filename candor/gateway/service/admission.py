@@ -12,6 +12,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import SearchItem
 from candor.gateway.access.request_context import Priority, RequestContext, report_model
 from candor.gateway.config.settings import Settings
+from candor.gateway.pools import BODIES
 from candor.gateway.service import validation
 from candor.gateway.service.concurrency import ConcurrencyLimiter, Slot
 from candor.gateway.service.models import ModelRegistry, ServedModel
@@ -19,6 +20,8 @@ from candor.gateway.service.routing import request_key
 from candor.gateway.service.search_pool import SearchGroup, SearchOptions
 from candor.gateway.workers.retry import RESTART_SECONDS
 from candor.images.pixels import Pixels
+
+_ANSWER_SHARE = 2 / 3  # of the time left, at most
 
 SearchRequest = api.ExplainRequest | api.ProbeRequest | api.CompareRequest
 
@@ -29,7 +32,6 @@ class AdmittedRequest:
 
     Attributes:
         key: of its image, see `candor.gateway.service.routing`; empty where no route needs it.
-        answer_seconds: kept back before the deadline to encode the response.
     """
 
     model: ServedModel
@@ -37,13 +39,13 @@ class AdmittedRequest:
     slot: Slot
     context: RequestContext
     timeout: asyncio.Timeout
-    answer_seconds: float
 
-    def search_options(self, request: SearchRequest, usual: Priority) -> SearchOptions:
+    def search_options(self, request: SearchRequest, usual: Priority, count: int) -> SearchOptions:
         """How the request wants its searches done; from now on its `timeout_seconds` counts too.
 
         Args:
             usual: priority of the verb, unless the client marked the request as a report.
+            count: results in the response, which take time to encode before the deadline.
         """
         deadline = self.context.deadline
         if request.timeout_seconds is not None:
@@ -52,11 +54,16 @@ class AdmittedRequest:
         return SearchOptions(
             tenant=self.context.tenant,
             priority=self.context.priority(usual),
-            deadline=deadline - self.answer_seconds,
+            deadline=deadline - self._answer_seconds(count, deadline),
             # Half a search says nothing about how methods compare.
             allows_partial=not isinstance(request, api.CompareRequest) and request.allow_partial,
             uses_cache=not request.no_cache,
         )
+
+    def _answer_seconds(self, count: int, deadline: float) -> float:
+        """Kept back for the response, but the larger part of the time is for the searches."""
+        left = max(0.0, deadline - time.monotonic())
+        return min(self.model.answer_times.seconds(count), _ANSWER_SHARE * left)
 
     def searches(
         self, items: Sequence[SearchItem], image: Pixels, options: SearchOptions
@@ -108,8 +115,7 @@ class Admission:
             report_model.get()(model.name)
             longest = context.arrived + self._settings.request_seconds
             async with asyncio.timeout_at(min(context.deadline, longest)) as timeout:
-                answer_seconds = self._settings.answer_seconds
-                yield AdmittedRequest(model, key, slot, context, timeout, answer_seconds)
+                yield AdmittedRequest(model, key, slot, context, timeout)
         except TimeoutError as err:
             message = f"not finished in {time.monotonic() - context.arrived:.3g} seconds"
             raise ServiceError(ErrorCode.TIMEOUT, message) from err
@@ -127,7 +133,7 @@ class Admission:
         wanted, key = validation.requested_model(payload), b""
         if self._models.routes.needs_image(wanted):
             # In a thread: base64 and digest of megabytes.
-            sent_image = await asyncio.to_thread(validation.sent_image, payload)
+            sent_image = await BODIES.run(validation.sent_image, payload)
             key = request_key(context.tenant, sent_image)
         return self._models.find(wanted, key, payload, kind), key
 

@@ -1,6 +1,5 @@
 """Compare: how steady the explanations of several methods are under an imperceptible change."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ from candor import terms
 from candor.contracts import api
 from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.request_context import Priority
+from candor.gateway.pools import PICTURES
 from candor.gateway.service import responses, validation
 from candor.gateway.service.admission import AdmittedRequest
 from candor.gateway.service.items import item_maker
@@ -48,7 +48,7 @@ async def respond(payload: Any, admitted: AdmittedRequest) -> api.CompareRespons
     details = admitted.model.details
     checked = await validation.check(api.CompareRequest, payload, details)
     target = await _target(checked, admitted)
-    options = admitted.search_options(checked.request, Priority.EXPLAIN)
+    options = admitted.search_options(checked.request, Priority.EXPLAIN, count=len(api.Method))
     explain, perturb = _search_items(checked.request, target, details)
     searched = await _search(explain, perturb, checked.image, admitted, options)
     items = _compare_items(checked.request, target)
@@ -56,7 +56,7 @@ async def respond(payload: Any, admitted: AdmittedRequest) -> api.CompareRespons
         items, searched.arrays(checked.image), options, admitted.slot
     )
     # In a thread: PNGs are encoded.
-    return await asyncio.to_thread(
+    return await PICTURES.run(
         responses.compare_response,
         checked,
         explain,

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Self
 from candor.contracts import api
 from candor.contracts.worker import SearchItem
 from candor.gateway.access.request_context import Priority
+from candor.gateway.pools import PICTURES
 from candor.gateway.service import responses, validation
 from candor.gateway.service.admission import AdmittedRequest
 from candor.gateway.service.items import item_maker
@@ -73,14 +75,17 @@ class _Explanation:
         return cls(checked, _items(checked, details), admitted)
 
     def searches(self) -> AbstractContextManager[SearchGroup]:
-        options = self.admitted.search_options(self.checked.request, Priority.EXPLAIN)
+        options = self.admitted.search_options(
+            self.checked.request, Priority.EXPLAIN, len(self.items)
+        )
         return self.admitted.searches(self.items, self.checked.image, options)
 
     async def response(
         self, results: Sequence[PoolResult], shadows: Shadows
     ) -> api.ExplainResponse:
+        started = time.monotonic()
         # In a thread: 64 PNGs take longer than a chunk of the searches of other requests.
-        response = await asyncio.to_thread(
+        response = await PICTURES.run(
             responses.explain_response,
             self.checked,
             self.items,
@@ -88,6 +93,7 @@ class _Explanation:
             self.admitted.model.details,
             self.admitted.context.request_id,
         )
+        self.admitted.model.answer_times.record(len(self.items), time.monotonic() - started)
         answered = AnsweredRequest.of(self.admitted, self.checked.image)
         shadows.after_explanation(answered, self.items, results)
         return response
@@ -118,7 +124,7 @@ async def _progress(
             is_wanted = is_due or index in firsts
             if is_wanted and reported.get(index) != _state(snapshot) and not working.done():
                 reported[index] = _state(snapshot)
-                yield await asyncio.to_thread(responses.progress_event, index, snapshot)
+                yield await PICTURES.run(responses.progress_event, index, snapshot)
         with_progress |= firsts
         await asyncio.wait({working}, timeout=pause / _CHECKS_PER_PAUSE)
 

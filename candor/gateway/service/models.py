@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from candor import terms
 from candor.contracts import api
-from candor.contracts.card import ModelCard
+from candor.contracts.card import MetricCard, ModelCard
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import split_name, versioned
+from candor.contracts.secrets import without_secrets
 from candor.gateway.access.quotas import Quotas
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.scheduler import SearchScheduler
 from candor.gateway.service import validation
+from candor.gateway.service.answer_times import AnswerTimes
 from candor.gateway.service.cache import ResultCache
 from candor.gateway.service.search_pool import SearchPool
 from candor.gateway.workers.client import WorkerClient
@@ -48,6 +50,7 @@ class ServedModel:
     details: api.ModelDetails
     search_pool: SearchPool
     workers: WorkerClient
+    answer_times: AnswerTimes
 
     async def logits(self, image: Pixels) -> NDArray[np.float32]:
         """See `WorkerClient.logits`."""
@@ -161,11 +164,15 @@ class ModelRegistry:
         return [versioned(name, known.details.model.version)] if known else []
 
     async def _describe_until_known(self, name: str) -> None:
+        said = ""
         for pause in pauses():
             try:
                 await self._describe(name)
                 return
-            except (WorkerUnavailable, WorkerFault, ServiceError):
+            except (WorkerUnavailable, WorkerFault, ServiceError) as err:
+                # Once for each kind: nobody should have to guess what the gateway waits for.
+                if said != (said := str(err).partition(" ")[0]):
+                    _log.warning("%s: its worker does not answer yet: %s", name, err)
                 await asyncio.sleep(pause)
 
     async def _describe(self, name: str) -> None:
@@ -180,8 +187,12 @@ class ModelRegistry:
         known = self.known.get(name)
         details = _details(name, card)
         search_pool = known.search_pool if known else self._search_pool(name, details.input)
-        self.known[name] = ServedModel(name, details, search_pool, self._workers)
+        answer_times = known.answer_times if known else self._answer_times(details.input)
+        self.known[name] = ServedModel(name, details, search_pool, self._workers, answer_times)
         self._metrics.set_model(details.model)
+
+    def _answer_times(self, spec: api.InputSpec) -> AnswerTimes:
+        return AnswerTimes(self._settings.answer_seconds, _value_count(spec))
 
     def _search_pool(self, name: str, spec: api.InputSpec) -> SearchPool:
         scheduler = SearchScheduler(
@@ -221,14 +232,20 @@ def _details(served_name: str, card: ModelCard) -> api.ModelDetails:
     name, _ = split_name(served_name)
     return api.ModelDetails(
         model=api.ModelRef(name=name, version=card.version, weights_digest=card.weights_sha256),
-        description=card.description,
+        description=without_secrets(card.description),
         architecture=card.network.architecture,
         classes=card.classes,
         input=api.InputSpec(**card.input.model_dump()),
         recommended_rho=card.recommended_rho,
-        metrics=card.metrics,
+        metrics=tuple(map(_shown, card.metrics)),
         solvers=terms.SOLVERS,
     )
+
+
+def _shown(metric: MetricCard) -> MetricCard:
+    """Its texts quote a command line, which may hold a URL with a password."""
+    texts = {"data": metric.data, "method": metric.method}
+    return metric.model_copy(update={name: without_secrets(text) for name, text in texts.items()})
 
 
 def _summary(model: ServedModel, is_default: bool) -> api.ModelSummary:

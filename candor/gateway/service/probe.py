@@ -1,11 +1,12 @@
 """Probe: the smallest perturbations that change a prediction, or make it unconfident."""
 
-import asyncio
+import time
 from typing import Any
 
 from candor.contracts import api
 from candor.contracts.worker import SearchItem
 from candor.gateway.access.request_context import Priority
+from candor.gateway.pools import PICTURES
 from candor.gateway.service import responses, validation
 from candor.gateway.service.admission import AdmittedRequest
 from candor.gateway.service.items import item_maker
@@ -22,11 +23,12 @@ async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> 
     logits = await model.logits(checked.image)
     label = checked.classes.get("label", int(logits.argmax()))
     items = _items(checked.request, label)
-    options = admitted.search_options(checked.request, Priority.PROBE)
+    options = admitted.search_options(checked.request, Priority.PROBE, len(items))
     with admitted.searches(items, checked.image, options) as group:
         results = await group.results()
+    started = time.monotonic()
     # In a thread: PNGs are encoded.
-    response = await asyncio.to_thread(
+    response = await PICTURES.run(
         responses.probe_response,
         checked,
         label,
@@ -35,6 +37,7 @@ async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> 
         model.details,
         admitted.context.request_id,
     )
+    model.answer_times.record(len(items), time.monotonic() - started)
     shadows.after_probe(AnsweredRequest.of(admitted, checked.image), items, results)
     return response
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,6 +21,9 @@ from candor.gateway.service.concurrency import Slot
 from candor.gateway.workers.codec import Arrays, SaliencyPair, SearchOutcome
 
 _LONGEST_WAIT_SECONDS = 0.2  # between two estimates of how long the best so far takes
+_NO_TIME_SECONDS = 0.001
+_RETRY_SECONDS = 1.0
+_FIRST_WAIT_SECONDS = 0.01  # the same while a late first result is all that is waited for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +118,9 @@ class SearchPool:
             for position, (key, item, outcome) in enumerate(zip(keys, items, cached, strict=True))
             if outcome is None and key not in self._shared_searches
         }
-        if any(outcome is None for outcome in cached):
-            self._check_deadline(list(fresh.values()), items[0], options)
+        open_count = sum(outcome is None for outcome in cached)
+        if open_count:
+            self._check_deadline(list(fresh.values()), items[0], open_count, options)
         self.scheduler.check_room(len(fresh))
         entries = [
             PoolResult(outcome, from_cache=True)
@@ -126,7 +130,8 @@ class SearchPool:
         ]
         group = SearchGroup(self.scheduler, entries, options)
         try:
-            yield group
+            with group.promised():
+                yield group
         finally:
             for shared_search in group.shared_searches:
                 self._leave(shared_search, slot)
@@ -198,9 +203,14 @@ class SearchPool:
             del self._shared_searches[shared_search.key]
 
     def _check_deadline(
-        self, fresh: Sequence[SearchItem], first: SearchItem, options: SearchOptions
+        self,
+        fresh: Sequence[SearchItem],
+        first: SearchItem,
+        open_count: int,
+        options: SearchOptions,
     ) -> None:
-        needed = self._needed_seconds(fresh, first, options)
+        """``open_count``: searches, shared ones too, whose best so far may have to be fetched."""
+        needed = self._needed_seconds(fresh, first, open_count, options)
         left = options.deadline - self.scheduler.clock.now()
         if left < needed:
             what = "a first result" if options.allows_partial else "the whole result"
@@ -209,15 +219,29 @@ class SearchPool:
                 "for the search"
             )
             raise ServiceError(ErrorCode.TIMEOUT, message)
+        has_promise = options.allows_partial and math.isfinite(options.deadline)
+        if has_promise and self.scheduler.breaks_promise(open_count, options.deadline):
+            message = (
+                f"deadline: the best so far of {open_count} searches would come in the way of "
+                "answers that other requests were promised"
+            )
+            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=_RETRY_SECONDS)
 
     def _needed_seconds(
-        self, fresh: Sequence[SearchItem], first: SearchItem, options: SearchOptions
+        self,
+        fresh: Sequence[SearchItem],
+        first: SearchItem,
+        open_count: int,
+        options: SearchOptions,
     ) -> float:
-        service_class = self.scheduler.service_class(options.priority, first)
+        scheduler, deadline = self.scheduler, options.deadline
+        service_class = scheduler.service_class(options.priority, first)
         if not fresh:
-            return self.scheduler.ending_seconds
+            return scheduler.chunk_seconds + scheduler.endings_seconds(deadline)
         if options.allows_partial:
-            return self.scheduler.first_result_seconds(options.tenant, service_class)
+            return scheduler.first_result_seconds(
+                options.tenant, service_class, count=open_count, deadline=deadline
+            )
         return self.scheduler.whole_result_seconds(fresh, options.tenant, service_class)
 
 
@@ -238,6 +262,13 @@ class SearchGroup:
     def shared_searches(self) -> list[_SharedSearch]:
         """The searches that the cache did not answer."""
         return [entry for entry in self._entries if isinstance(entry, _SharedSearch)]
+
+    def promised(self) -> AbstractContextManager[None]:
+        """While it lasts, other requests leave time for the best so far of these searches."""
+        if not self._options.allows_partial or math.isinf(self._options.deadline):
+            return nullcontext()
+        searches = {search.number: search for _, search in self._searches()}
+        return self._scheduler.promises.kept(self._options.deadline, list(searches.values()))
 
     async def results(self) -> list[PoolResult]:
         """The result of every item, in order.
@@ -278,25 +309,35 @@ class SearchGroup:
     async def _wait(self) -> None:
         """Until all searches are done, one has failed, or it is time to request the best so far."""
         pending = {search.future for _, search in self._searches()}
-        while pending and (seconds := self._seconds_to_wait()) > 0.0:
-            # Not for long: the estimate follows what the chunks take by then.
-            done = await self._scheduler.clock.wait(pending, min(seconds, _LONGEST_WAIT_SECONDS))
+        while pending and (seconds := self._seconds_to_wait()) > _NO_TIME_SECONDS:
+            done = await self._scheduler.clock.wait(pending, seconds)
             pending -= done
             for future in done:
                 future.result()
 
     def _seconds_to_wait(self) -> float:
-        """Until the best so far has to be requested; inf to wait for the end of the searches."""
-        if not self._options.allows_partial:
-            return math.inf
-        clock = self._scheduler.clock
-        return self._options.deadline - self._scheduler.ending_seconds - clock.now()
+        """Until the next look at the time left; next to none: request the best so far.
+
+        Not for long: the estimate follows what the chunks take by then.
+        """
+        scheduler, deadline = self._scheduler, self._options.deadline
+        if not self._options.allows_partial or math.isinf(deadline):
+            return _LONGEST_WAIT_SECONDS
+        left = deadline - scheduler.clock.now()
+        # The chunk in flight ends first.
+        seconds = left - scheduler.chunk_seconds - scheduler.endings_seconds(deadline)
+        if seconds <= _NO_TIME_SECONDS and not self.with_progress():
+            # That chunk may bring the first result, without which there is nothing to answer.
+            return min(left - scheduler.likely_endings_seconds(deadline), _FIRST_WAIT_SECONDS)
+        return min(seconds, _LONGEST_WAIT_SECONDS)
 
     async def _outcomes(self) -> dict[int, SearchOutcome]:
         """The outcome of every search by its number; what still runs is ended where it is."""
         searches = {search.number: search for _, search in self._searches()}
         endings = {
-            number: search.future if search.future.done() else self._scheduler.end_now(search)
+            number: search.future
+            if search.future.done()
+            else self._scheduler.end_now(search, self._options.deadline)
             for number, search in searches.items()
         }
         try:
