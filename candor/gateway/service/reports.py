@@ -3,7 +3,6 @@
 Everything here queries the store, in a thread; finished files are read from the workers' folder.
 """
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from candor.contracts.reports import (
     ReportState,
 )
 from candor.gateway.access.request_context import RequestContext
+from candor.gateway.pools import FILES, STORE
 from candor.gateway.service import validation
 from candor.gateway.service.routing import Routes
 from candor.store.reports import Reports
@@ -55,7 +55,7 @@ class ReportService:
         if violations:
             raise invalid_input(violations)
         request = request.model_copy(update={"model": name, **others})
-        return await asyncio.to_thread(self._reports.create, request, tenant=request_context.tenant)
+        return await STORE.run(self._reports.create, request, tenant=request_context.tenant)
 
     async def get(self, name: str, request_context: RequestContext) -> Report:
         """A report job of the tenant.
@@ -63,7 +63,7 @@ class ReportService:
         Raises:
             ServiceError: REPORT_NOT_FOUND.
         """
-        return await asyncio.to_thread(self._reports.get, name, tenant=request_context.tenant)
+        return await STORE.run(self._reports.get, name, tenant=request_context.tenant)
 
     async def list(self, payload: Any, request_context: RequestContext) -> ListReportsResponse:
         """A page of the tenant's report jobs.
@@ -72,7 +72,7 @@ class ReportService:
             ServiceError: INVALID_INPUT.
         """
         request = validation.parsed(ListReportsRequest, payload)
-        return await asyncio.to_thread(self._reports.list, request, tenant=request_context.tenant)
+        return await STORE.run(self._reports.list, request, tenant=request_context.tenant)
 
     async def cancel(self, name: str, request_context: RequestContext) -> Report:
         """The report job, cancelled unless it had ended.
@@ -80,11 +80,11 @@ class ReportService:
         Raises:
             ServiceError: REPORT_NOT_FOUND.
         """
-        return await asyncio.to_thread(self._reports.cancel, name, tenant=request_context.tenant)
+        return await STORE.run(self._reports.cancel, name, tenant=request_context.tenant)
 
     async def counts(self) -> Mapping[ReportState, int]:
         """Report jobs of all tenants by state."""
-        return await asyncio.to_thread(self._reports.counts)
+        return await STORE.run(self._reports.counts)
 
     async def file(
         self, name: str, file_name: str, request_context: RequestContext
@@ -101,7 +101,7 @@ class ReportService:
             names = ", ".join(file.name for file in files) or f"none while it is {report.state}"
             raise _no_file(f"expected one of {names}, got {validation.shown(file_name)}")
         path = self._folder / report.name.removeprefix(NAME_PREFIX) / found.name
-        if not await asyncio.to_thread(path.is_file):
+        if not await FILES.run(path.is_file):
             raise _no_file(f"{found.name} is no longer in the gateway's folder of reports")
         return found, path
 

@@ -4,7 +4,6 @@ A request is a plain mapping, the same from both transports.  Here, and nowhere 
 image is decoded and its pixel range is checked.
 """
 
-import asyncio
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from candor import terms
 from candor.contracts import limits
-from candor.contracts.api import ClassRef, ImageInput, ModelDetails
+from candor.contracts.api import ClassRef, ImageInput, ModelDetails, PredictRequest
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.reports import ReportState
+from candor.gateway.pools import IMAGES, PREDICTED_IMAGES, Pool
 from candor.images.decode import BadImage, decode
 from candor.images.pixels import Pixels
 
@@ -140,7 +140,8 @@ async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Chec
     violations += unknown + list(_pair_violations(fields)) + list(_solver_violations(fields, model))
     # The parsed image where there is one: base64 of megabytes is decoded once.
     source = fields.get("image") if request is None else getattr(request, "image", None)
-    image, bad_image = await _image(source, model)
+    pool = PREDICTED_IMAGES if kind is PredictRequest else IMAGES
+    image, bad_image = await _image(source, model, pool)
     violations += bad_image
     if violations or request is None or image is None:
         raise invalid_input(_without_repeats(violations)[:_MAX_VIOLATIONS])
@@ -296,12 +297,14 @@ def _solver_violations(fields: Mapping[str, Any], model: ModelDetails) -> Iterat
         )
 
 
-async def _image(value: Any, model: ModelDetails) -> tuple[Pixels | None, list[FieldViolation]]:
+async def _image(
+    value: Any, model: ModelDetails, pool: Pool
+) -> tuple[Pixels | None, list[FieldViolation]]:
     image = _part(ImageInput, value)
     if image is None:
         return None, []
     try:
         # In a thread: a large image takes longer to decode than a whole chunk of searches.
-        return await asyncio.to_thread(decode, image, model.input), []
+        return await pool.run(decode, image, model.input), []
     except BadImage as err:
         return None, [err.violation]

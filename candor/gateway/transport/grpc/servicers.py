@@ -1,6 +1,5 @@
 """`candor.v1.CandorService` and `candor.v1.ReportService`: convert, await the service."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from google.protobuf.message import Message
@@ -10,6 +9,7 @@ from candor.gateway.access.keys import Scope
 from candor.gateway.access.request_context import RequestContext
 from candor.gateway.access.rules import Access
 from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.pools import FILES
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.reports import ReportService
 from candor.gateway.transport.grpc.call import Response, Servicer, streaming, unary
@@ -96,6 +96,6 @@ class ReportServicer(Servicer, reports_pb2_grpc.ReportServiceServicer):
     ) -> AsyncGenerator[Response, None]:
         file, path = await self._reports.file(request.name, request.file, context)
         yield {"file": file.model_dump()}
-        with path.open("rb") as stream:
-            while chunk := await asyncio.to_thread(stream.read, _CHUNK_BYTES):
+        with await FILES.run(path.open, "rb") as stream:
+            while chunk := await FILES.run(stream.read, _CHUNK_BYTES):
                 yield {"chunk": chunk}

@@ -3,7 +3,6 @@
 A response says "saved" only once the verdict is on disk.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 
 from candor.contracts.annotations import AnnotationState, AnnotatorRequest, AnswerRequest
 from candor.gateway.access.keys import Scope
+from candor.gateway.pools import STORE
 from candor.gateway.transport.rest.call import RestCall, RestCalls
 from candor.gateway.transport.rest.openapi import add_operation, request_body
 from candor.gateway.transport.rest.request_body import read_small_json
@@ -79,6 +79,6 @@ class _Endpoints:
     ) -> Response:
         async def work(call: RestCall) -> AnnotationState:
             sent = parsed(kind, await read_small_json(request, MAX_BODY_BYTES))
-            return await asyncio.to_thread(serve, sent)
+            return await STORE.run(serve, sent)
 
         return await self._calls.respond(f"annotations_{name}", request, work)

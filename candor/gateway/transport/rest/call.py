@@ -19,6 +19,7 @@ from candor.contracts import api
 from candor.contracts.errors import ServiceError
 from candor.gateway.access.request_context import RequestContext, request_context_of
 from candor.gateway.observability.request_log import LogEntry, RequestLog
+from candor.gateway.pools import ANSWERS
 from candor.gateway.service import validation
 from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.request_body import ClientGone, read_body, read_payload
@@ -159,14 +160,16 @@ class RestCalls:
             async for event in passed:
                 if event is not None:
                     call.entry.note(event)
-                await stream.write(await asyncio.to_thread(encode_event, event))
+                await stream.write(await ANSWERS.run(encode_event, event))
 
 
 async def _encoded(content: Content) -> Response:
     if isinstance(content, Response):
         return content
+    if isinstance(content, api.PredictResponse):  # short, and waits for no long one
+        return Response(content.model_dump_json(), media_type="application/json")
     # In a thread: explanations with tensors make tens of megabytes of base64.
-    body = await asyncio.to_thread(
+    body = await ANSWERS.run(
         content.model_dump_json if isinstance(content, BaseModel) else lambda: json.dumps(content)
     )
     return Response(body, media_type="application/json")

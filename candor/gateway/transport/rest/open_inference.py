@@ -4,7 +4,6 @@ Tensors travel as JSON, or as bytes behind it (the extension ``binary_tensor_dat
 header ``Inference-Header-Content-Length`` says where the bytes begin.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from candor.contracts.api import Base64Bytes
 from candor.contracts.errors import FieldViolation, invalid_input
 from candor.gateway.access.keys import Scope
 from candor.gateway.access.rules import Access, Rule
+from candor.gateway.pools import BODIES
 from candor.gateway.service import validation
 from candor.gateway.service.open_inference import (
     EXTENSIONS,
@@ -143,8 +143,8 @@ class _Endpoints:
         async def infer(call: RestCall) -> Response:
             content = await call.body()
             length = _header_length(request, len(content))
-            body = await asyncio.to_thread(_parsed_body, content[:length])
-            tensors = await asyncio.to_thread(_tensors, body.inputs, content[length:])
+            body = await BODIES.run(_parsed_body, content[:length])
+            tensors = await BODIES.run(_tensors, body.inputs, content[length:])
             wanted = _infer_request(model, version, body, tensors)
             inferred = await call.unless_gone(self._protocol.infer(wanted, call.context))
             return _infer_response(body, inferred, call.context.request_id)
@@ -165,7 +165,7 @@ class _Endpoints:
         self, model: str, serve: Callable[..., Coroutine[Any, Any, dict[str, Any]]]
     ) -> Callable[[RestCall], Awaitable[Mapping[str, Any]]]:
         async def work(call: RestCall) -> Mapping[str, Any]:
-            body = await asyncio.to_thread(parse_json, await call.body())
+            body = await BODIES.run(parse_json, await call.body())
             return await call.unless_gone(serve(model, body, call.context))
 
         return work

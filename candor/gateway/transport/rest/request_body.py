@@ -14,11 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from candor.contracts import limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.gateway.pools import BODIES
 from candor.gateway.web.forms import read_small_body
 
 # A body above the limit is read and discarded, so that the client gets the error response instead
 # of a broken connection; up to this many bytes.
 _MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
+_SMALL_BYTES = 256 * 1024  # parsed in a few milliseconds
 
 
 class BodyTooLarge(ServiceError):
@@ -86,7 +88,9 @@ async def read_payload(request: Request, body_seconds: float) -> Any:
     body = await read_body(request, body_seconds)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await _from_multipart(request.headers, body)
-    return await asyncio.to_thread(parse_json, body)
+    if len(body) <= _SMALL_BYTES:  # waits for no large one
+        return parse_json(body)
+    return await BODIES.run(parse_json, body)
 
 
 async def read_body(request: Request, body_seconds: float) -> bytes:
