@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 
 from candor.contracts.errors import ServiceError
+from candor.contracts.secrets import without_secrets
+from candor.stack.errors import ArchiveError, StackError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -30,6 +32,7 @@ def clear_errors(command: str) -> Iterator[None]:
     """Turn the errors a user can cause into one line and exit code 1; others stay tracebacks."""
     try:
         yield
-    except (ValueError, OSError, ServiceError) as err:
-        console().print(f"candor {command}: {err}", style="red", markup=False, soft_wrap=True)
+    except (ValueError, OSError, ServiceError, ArchiveError, StackError) as err:
+        text = without_secrets(f"candor {command}: {err}")
+        console().print(text, style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from err

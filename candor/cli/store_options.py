@@ -5,15 +5,35 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
-from candor.store.engine import Store, open_store
+from candor.cli.output import console
+from candor.contracts.secrets import shown_url
+from candor.store.engine import Store, StoreError, is_away, open_store
+
+STORE_VARIABLE = "CANDOR_STORE_URL"
+
+
+def note_password(ctx: typer.Context, param: typer.CallbackParam, value: str | None) -> str | None:
+    """Says where a password is safe, if one stands on the command line: others can read that."""
+    source = ctx.get_parameter_source(param.name or "")
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    if value and is_typed and shown_url(value) != value:
+        console().print(
+            "store: other users of this machine can read a password in the list of processes; "
+            f"give this URL as {STORE_VARIABLE} in the environment",
+            markup=False,
+        )
+    return value
+
 
 DEFAULT_STORE = "runs/store.sqlite"
 StoreAddress = Annotated[
     str,
     typer.Option(
         "--store",
-        envvar="CANDOR_STORE_URL",
+        envvar=STORE_VARIABLE,
+        callback=note_password,
         help="Path of an SQLite file, or postgresql://USER@HOST/NAME.",
     ),
 ]
@@ -25,5 +45,9 @@ def opened_store(address: str) -> Iterator[Store]:
     store = open_store(address)
     try:
         yield store
+    except SQLAlchemyError as err:  # its text quotes statements
+        if not is_away(err):
+            raise
+        raise StoreError(f"store: {shown_url(address)} does not answer or is full") from err
     finally:
         store.close()

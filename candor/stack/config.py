@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from candor.contracts.names import split_name
+from candor.contracts.secrets import Secret
 from candor.stack.archives import ARCHIVES_DIR, DEFAULT_MODEL, MODELS_DIR
 from candor.stack.errors import StackError
 from candor.stack.torchserve import LOOPBACK
@@ -40,7 +41,7 @@ class StackConfig:
     rest_port: int = 0
     default_model: str | None = None
     models: tuple[str, ...] = ()
-    store_url: str | None = None
+    store_url: Secret | None = None
     reports_dir: Path = REPORTS_DIR
     has_report_worker: bool = False
     shows_gateway_log: bool = False

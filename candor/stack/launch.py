@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from candor.stack.config import StackConfig
+from candor.stack.identity import identity
 from candor.stack.ports import Ports
 from candor.stack.process import Process, spawn
 from candor.stack.torchserve import LOOPBACK, SEARCH_WORKERS_VARIABLE, prepare_launch
@@ -51,7 +52,8 @@ def start_gateway(
     }
     log = None if config.shows_gateway_log else run_dir / "gateway.log"
     command = [sys.executable, "-m", "candor.gateway"]
-    return spawn("gateway", command, {**os.environ, **settings}, log=log)
+    environment = {**os.environ, **identity(run_dir), **settings}
+    return spawn("gateway", command, environment, log=log)
 
 
 def start_report_worker(config: StackConfig, run_dir: Path) -> Process:
@@ -59,7 +61,7 @@ def start_report_worker(config: StackConfig, run_dir: Path) -> Process:
     log = None if config.shows_gateway_log else run_dir / "report-worker.log"
     models_dir = str(config.models_dir.absolute())
     command = [sys.executable, "-m", "candor.cli", "report-worker", "--models-dir", models_dir]
-    environment = {**os.environ, **_store_settings(config)}
+    environment = {**os.environ, **identity(run_dir), **_store_settings(config)}
     if "CANDOR_DATA" in environment:  # it runs in another folder
         environment["CANDOR_DATA"] = str(Path(environment["CANDOR_DATA"]).absolute())
     return spawn("report worker", command, environment, log=log)
@@ -75,5 +77,5 @@ def _store_settings(config: StackConfig) -> dict[str, str]:
     # As environment: every user of the machine can read passwords on a command line.
     settings = {"CANDOR_REPORTS_DIR": str(config.reports_dir.absolute())}
     if config.store_url is not None:
-        settings["CANDOR_STORE_URL"] = config.store_url
+        settings["CANDOR_STORE_URL"] = config.store_url.reveal()
     return settings

@@ -2,11 +2,11 @@
 
 import socket
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from candor.stack.config import StackConfig
 from candor.stack.errors import StackError
-from candor.stack.torchserve import TorchServePorts
+from candor.stack.torchserve import LOOPBACK, TorchServePorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,9 @@ class Ports(TorchServePorts):
 
 
 def require_free_ports(config: StackConfig) -> None:
-    """Raises: StackError: a port of the gateway is taken."""
+    """Raises: StackError: a port of the gateway is taken, or both are the same."""
+    if config.grpc_port == config.rest_port != 0:
+        raise StackError(f"grpc-port, rest-port: expected two ports, got {config.grpc_port} twice")
     for transport, port in (("gRPC", config.grpc_port), ("REST", config.rest_port)):
         try:
             _bind(config.host, port).close()
@@ -28,6 +30,17 @@ def require_free_ports(config: StackConfig) -> None:
             raise StackError(
                 f"{transport} port {port} on {config.host} cannot be used ({err.strerror}); "
                 f"choose another with --{transport.lower()}-port"
+            ) from err
+
+
+def require_free_torchserve_ports(ports: TorchServePorts) -> None:
+    """Raises: StackError: one of TorchServe's ports on loopback is taken, which names it."""
+    for name, port in asdict(ports).items():
+        try:
+            _bind(LOOPBACK, port).close()
+        except OSError as err:
+            raise StackError(
+                f"TorchServe's {name} port {port} cannot be used ({err.strerror})"
             ) from err
 
 

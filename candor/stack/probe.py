@@ -15,6 +15,7 @@ import numpy as np
 
 from candor.contracts import wire
 from candor.contracts.card import ModelCard
+from candor.contracts.proxies import open_url
 from candor.contracts.worker import ANSWER_ADAPTER, ItemError, PredictItem, SearchItem
 from candor.terms import Goal
 
@@ -80,7 +81,7 @@ def _call(url: str, message: bytes, seconds: float) -> object:
         _form(wire.pack_list([message])),
         {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"},
     )
-    with urllib.request.urlopen(request, timeout=seconds) as response:
+    with open_url(request, seconds=seconds) as response:
         (packed,) = wire.unpack_list(response.read())
     return ANSWER_ADAPTER.validate_python(wire.unpack(packed)[0])
 

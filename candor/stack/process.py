@@ -1,6 +1,7 @@
 """Processes in groups of their own, which end together and with the one that started them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from candor.stack.archives import REPOSITORY
 from candor.stack.errors import StackError
 
 _LOG_TAIL_LINES = 25
+_FRAME = re.compile(r"^(?:\S+ \w+ MODEL_LOG )?(?:Traceback \(most|\s+\S)")
 _EXEC_DYING_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG of linux/prctl.h
@@ -42,14 +44,20 @@ class Process:
     def check(self) -> None:
         """Raises: StackError: it is no longer running."""
         if self.has_ended:
-            raise StackError(
-                f"{self.name} ended with code {self.popen.returncode}.{self.log_tail()}"
-            )
+            raise StackError(f"{self.name} {self._how_it_ended()}.{self.log_tail()}")
+
+    def _how_it_ended(self) -> str:
+        code = self.popen.returncode
+        if code == -signal.SIGKILL:
+            return "was killed, as the system does where memory is short"
+        return f"ended with code {code}"
 
     def log_tail(self) -> str:
+        """The last lines of its log; of an error in it, what it was and not where."""
         if self.log is None or not self.log.exists():
             return ""
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        lines = _without_frames(self.log.read_text(errors="replace").splitlines())
+        lines = lines[-_LOG_TAIL_LINES:]
         return "".join(f"\n  {line}" for line in ("Its last lines:", *lines))
 
     def stop(self, timeout_seconds: float) -> None:
@@ -84,6 +92,11 @@ def spawn(
             start_new_session=True,
         )
     return Process(name, popen, log)
+
+
+def _without_frames(lines: Sequence[str]) -> list[str]:
+    """Without the frames of tracebacks, of Python and of Java; a worker's line has a prefix."""
+    return [line for line in lines if not _FRAME.search(line)]
 
 
 def _dying_with_us(command: Sequence[str]) -> list[str]:

@@ -6,9 +6,7 @@ The two are processes of their own, seen only over HTTP.
 import json
 import os
 import shutil
-import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,12 +16,17 @@ from typing import Self
 from urllib.error import URLError
 
 from candor.contracts.names import runtime_name
+from candor.contracts.proxies import open_url
 from candor.stack import launch
 from candor.stack.archives import build_archives
 from candor.stack.config import StackConfig, served_models
+from candor.stack.deaths import looping_death
 from candor.stack.errors import StackError
+from candor.stack.java import java
 from candor.stack.ports import Ports, pick_ports, require_free_ports
+from candor.stack.preflight import check_folders, check_memory
 from candor.stack.process import Process
+from candor.stack.run_folder import run_folder
 from candor.stack.torchserve import LOOPBACK
 
 _POLL_SECONDS = 0.1
@@ -107,7 +110,7 @@ class Stack:
     def worker_pids(self, model: str, role: str) -> tuple[int, ...]:
         """Process ids of the model's workers of this role that run now."""
         url = f"http://{LOOPBACK}:{self.ports.management}/models/{runtime_name(model, role)}"
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with open_url(url, seconds=5) as response:
             workers = json.load(response)[0]["workers"]
         return tuple(int(worker["pid"]) for worker in workers if worker["pid"] > 0)
 
@@ -142,17 +145,26 @@ class Stack:
         self._torchserve = self._gateway = self._report_worker = None
 
     def _start(self) -> None:
+        try:
+            self._start_processes()
+        except OSError as err:
+            reason = f"{err.filename}: {err.strerror}" if err.filename else str(err)
+            raise StackError(f"cannot start: {reason}") from err
+        self._wait_until_ready()
+
+    def _start_processes(self) -> None:
         require_free_ports(self.config)
+        java()
+        check_folders(self.config)
+        self._run_dir = run_dir = run_folder()
         names = build_archives(self.config.models_dir, self.config.archives_dir)
         self.models = served_models(names, self.config)
-        # Under the system's temporary folder: socket paths may not exceed 107 bytes.
-        self._run_dir = run_dir = Path(tempfile.mkdtemp(prefix="candor-"))
+        check_memory(len(self.models), self.config.search_workers)
         self._ports = ports = pick_ports(self.config)
         self._torchserve = launch.start_torchserve(self.config, self.models, ports, run_dir)
         self._gateway = launch.start_gateway(self.config, self.models, ports, run_dir)
         if self.config.has_report_worker:
             self._start_report_worker()
-        self._wait_until_ready()
 
     def _restarted(self, ended: Process, start: _Start) -> Process:
         if ended.age_seconds < _RESTART_SECONDS:
@@ -169,10 +181,20 @@ class Stack:
         deadline = time.monotonic() + self.config.ready_timeout_seconds
         # Not through the REST port, which may want a certificate of its clients.
         while not _answers_ok(f"http://{self.host}:{self.ports.health}/healthz/ready"):
-            self.check()
+            self._check_start()
             if time.monotonic() > deadline:
                 raise StackError(self._late_message())
             time.sleep(_POLL_SECONDS)
+
+    def _check_start(self) -> None:
+        """Raises: StackError: a process has ended, or workers die again and again."""
+        for process in (self._gateway, self._torchserve, self._report_worker):
+            if process is not None:
+                process.check()
+        log = None if self._torchserve is None else self._torchserve.log
+        said = looping_death(log) if log else ""
+        if said:
+            raise StackError(f"a worker of the models cannot start; the last it said: {said}")
 
     def _late_message(self) -> str:
         processes = (self._gateway, self._torchserve)
@@ -187,7 +209,7 @@ class Stack:
 
 def _answers_ok(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with open_url(url, seconds=10) as response:
             return bool(response.status == 200)
     except (URLError, OSError):
         return False

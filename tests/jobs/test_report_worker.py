@@ -24,6 +24,7 @@ from candor.audit.plan import AuditPlan
 from candor.audit.report.signing import verify_folder
 from candor.cli.main import build_app
 from candor.contracts.reports import CreateReportRequest, Report, ReportState
+from candor.contracts.secrets import Secret
 from candor.jobs.report_worker import Worker
 from candor.stack.config import StackConfig
 from candor.stack.launch import start_report_worker
@@ -157,7 +158,9 @@ def test_running_job_is_cancelled_and_the_next_given_back_on_sigterm(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(_REPOSITORY))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    config = StackConfig(store_url=store.address, reports_dir=folder, models_dir=model.parent)
+    config = StackConfig(
+        store_url=Secret(store.address), reports_dir=folder, models_dir=model.parent
+    )
     worker = start_report_worker(config, tmp_path)  # as `candor serve --report-worker` does
     try:
         wait_for(reports, first, lambda report: report.progress is not None)

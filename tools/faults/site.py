@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from candor.contracts.secrets import Secret
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.stack.config import StackConfig
 from candor.stack.supervisor import Stack
@@ -69,7 +70,7 @@ def started(folder: Path) -> Iterator[Site]:
         config = StackConfig(
             models_dir=models,
             archives_dir=folder / "archives",
-            store_url=str(disk / "store.sqlite"),
+            store_url=Secret(str(disk / "store.sqlite")),
             ready_timeout_seconds=_READY_SECONDS,
         )
         stack = opened.enter_context(Stack(config))
@@ -143,7 +144,10 @@ def wait_until_ready(rest_url: str, limit_seconds: float = 120.0) -> None:
     deadline = time.monotonic() + limit_seconds
     while time.monotonic() < deadline:
         try:
-            if httpx.get(f"{rest_url}/healthz/ready", timeout=10).status_code == 200:
+            if (
+                httpx.get(f"{rest_url}/healthz/ready", timeout=10, trust_env=False).status_code
+                == 200
+            ):
                 return
         except httpx.HTTPError:
             pass

@@ -7,6 +7,7 @@ import time
 import httpx
 
 from candor.contracts import api
+from candor.contracts.secrets import Secret
 from candor.stack.archives import PLAIN_MODEL, build_archives
 from candor.store.annotations import Annotations
 from candor.store.engine import open_store
@@ -26,7 +27,7 @@ _REPORT: dict[str, object] = {"model": PLAIN_MODEL, "image_count": 10}
 
 def disk_full(site: Site) -> Row:
     """Verdicts and report jobs are rejected meanwhile; other requests are not affected."""
-    store = open_store(site.stack.config.store_url or "")
+    store = open_store((site.stack.config.store_url or Secret()).reveal())
     fill(store, 4 * _SAVED)
     store.close()
     ballast = site.disk / "ballast"
@@ -106,7 +107,7 @@ def _request_reports(site: Site) -> int:
 
 def _kept(site: Site) -> int:
     """Verdicts on disk, read by a process that never wrote them."""
-    store = open_store(site.stack.config.store_url or "")
+    store = open_store((site.stack.config.store_url or Secret()).reveal())
     try:
         return len(Annotations(store).judgements())
     finally:
@@ -119,4 +120,6 @@ def _predict(site: Site, model: str) -> httpx.Response:
 
 
 def _post(site: Site, path: str, body: dict[str, object]) -> httpx.Response:
-    return httpx.post(f"{site.stack.rest_url}/v1/{path}", json=body, timeout=_SECONDS)
+    return httpx.post(
+        f"{site.stack.rest_url}/v1/{path}", json=body, timeout=_SECONDS, trust_env=False
+    )

@@ -33,7 +33,7 @@ class Target:
     def is_well(self) -> bool:
         """The process lives and still makes a real prediction and a real search step."""
         try:
-            response = httpx.get(f"{self.rest_url}/healthz/ready", timeout=10)
+            response = httpx.get(f"{self.rest_url}/healthz/ready", timeout=10, trust_env=False)
         except httpx.HTTPError:
             return False
         return self.process.is_running() and response.status_code == 200

@@ -27,6 +27,7 @@ def fuzz(target: Target, case_count: int) -> Outcome:
     outcome = Outcome("OpenAPI through REST (schemathesis)")
     strategies = _strategies(target.rest_url)
     with requests.Session() as session:
+        session.trust_env = False  # the proxies of the environment do not reach this machine
         for strategy in strategies:
             _run(strategy, session, target, outcome, case_count // len(strategies) + 1)
     return outcome

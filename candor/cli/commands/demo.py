@@ -8,12 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from candor.cli.output import AsJson, print_json
+from candor.cli.output import AsJson, clear_errors, print_json
 from candor.client.sync import CandorClient
-from candor.contracts.errors import ServiceError
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.stack.config import StackConfig
-from candor.stack.errors import ArchiveError, StackError
 from candor.stack.supervisor import Stack
 from candor.viz.demo import View, compared_models, explained_views, photo, view_record, write_views
 
@@ -40,16 +38,13 @@ def demo(
         models=(default_model or DEFAULT_MODEL, plain_model),
     )
     console.print("Starting the service, takes some seconds ...")
-    try:
+    with clear_errors("demo"):
         with Stack(config) as stack:
             compared = compared_models(stack.models, plain_model)
             console.print(f"Explaining the photograph with {' and '.join(compared)} ...")
             with CandorClient(stack.grpc_address) as client:
                 views = explained_views(client, photo(), compared, target)
-    except (StackError, ArchiveError, ServiceError) as err:
-        Console(stderr=True).print(f"candor demo: {err}", style="red", markup=False)
-        raise typer.Exit(1) from err
-    write_views(out, views)
+        write_views(out, views)
     _show(console, views)
     if as_json:
         print_json([view_record(view) for view in views])

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from candor.cli.commands.worker import SearchWorkers
 from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.store_options import STORE_VARIABLE, note_password
+from candor.contracts.secrets import Secret
 from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR
 from candor.stack.config import REPORTS_DIR, StackConfig, shared_search_workers
-from candor.stack.errors import ArchiveError, StackError
 from candor.stack.supervisor import Stack
 from candor.stack.torchserve import LOOPBACK
 from candor.store.engine import store_url
@@ -36,7 +37,8 @@ def serve(
     store: Annotated[
         str | None,
         typer.Option(
-            envvar="CANDOR_STORE_URL",
+            envvar=STORE_VARIABLE,
+            callback=note_password,
             help="Path or URL of the store; with it there are pages at /annotate and report jobs.",
         ),
     ] = None,
@@ -55,41 +57,38 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
-    config = StackConfig(
-        store_url=_checked_store(store, report_worker),
-        reports_dir=reports,
-        has_report_worker=report_worker,
-        models_dir=models_dir,
-        archives_dir=archives_dir,
-        host=host,
-        grpc_port=grpc_port,
-        rest_port=rest_port,
-        default_model=default_model,
-        shows_gateway_log=True,
-        search_workers=search_workers,
-        compiles=True,
-        ready_timeout_seconds=_READY_SECONDS,
-    )
     console = Console(stderr=as_json)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    try:
-        _run(config, console, as_json)
-    except KeyboardInterrupt:
-        console.print("Stopped.")
-    except (StackError, ArchiveError) as err:
-        Console(stderr=True).print(f"candor serve: {err}", style="red", markup=False)
-        raise typer.Exit(1) from err
-
-
-def _checked_store(address: str | None, has_report_worker: bool) -> str | None:
-    """Absolute, since the gateway runs in another folder."""
     with clear_errors("serve"):
-        if not address and has_report_worker:
-            raise ValueError("store: expected a path or URL with --report-worker, got nothing")
-        if not address:
-            return None
-        return store_url(address).render_as_string(hide_password=False)
+        config = StackConfig(
+            store_url=_checked_store(store, report_worker),
+            reports_dir=reports,
+            has_report_worker=report_worker,
+            models_dir=models_dir,
+            archives_dir=archives_dir,
+            host=host,
+            grpc_port=grpc_port,
+            rest_port=rest_port,
+            default_model=default_model,
+            shows_gateway_log=True,
+            search_workers=search_workers,
+            compiles=True,
+            ready_timeout_seconds=_READY_SECONDS,
+        )
+        try:
+            _run(config, console, as_json)
+        except KeyboardInterrupt:
+            console.print("Stopped.")
+
+
+def _checked_store(address: str | None, has_report_worker: bool) -> Secret | None:
+    """Absolute, since the gateway runs in another folder."""
+    if not address and has_report_worker:
+        raise ValueError("store: expected a path or URL with --report-worker, got nothing")
+    if not address:
+        return None
+    return Secret(store_url(address).render_as_string(hide_password=False))
 
 
 def _run(config: StackConfig, console: Console, as_json: bool) -> None:
