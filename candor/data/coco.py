@@ -30,7 +30,8 @@ def load_coco(root: Path, split: str) -> LazyImages:
     JPEG files in ``root/coco/{train,val}2017``; "test" reads ``val``.  The paper neither pads boxes
     nor sets a smallest size, and neither does this reader.  It leaves out only boxes narrower or
     lower than one pixel, which show nothing, and crowds (``iscrowd``), whose box contains many
-    objects.  Labels are the categories in the order of their ids.
+    objects.  Labels are the categories of the training annotations in the order of their ids, for
+    both splits; without these annotations those of the split itself.
 
     Args:
         root: the data directory; ``root`` may also be the ``coco`` folder itself.
@@ -38,7 +39,8 @@ def load_coco(root: Path, split: str) -> LazyImages:
     Raises:
         DataMissing: the annotations or the folder of images do not exist.
         DataDamaged: annotations that are not JSON of this form, that name an image, a category or
-            a file that does not exist, or a box outside its image.
+            a file that does not exist, or a box outside its image; a category of the split that
+            the training annotations lack or call otherwise.
     """
     check_split(split)
     home = home_of("coco", root)
@@ -47,13 +49,19 @@ def load_coco(root: Path, split: str) -> LazyImages:
     if not (source.is_file() and folder.is_dir()):
         places = places_of("coco", root, annotations, FOLDERS[split])
         raise missing("coco", f"the {split} split", places, _REMEDY)
-    class_names, objects = _objects(source, folder)
+    content = _content(source)
+    categories = own = _categories(source, content)
+    taxonomy = home / f"annotations/instances_{FOLDERS['train']}.json"
+    if split != "train" and taxonomy.is_file():
+        categories = _categories(taxonomy, _content(taxonomy))
+        _check_taxonomy(own, source, categories, taxonomy)
+    objects = _objects(source, content, folder, categories)
     if not objects:
         raise DataDamaged(f"coco: {source}: annotations has no objects")
     return LazyImages(
         name=f"coco/{split}",
         labels=torch.tensor([each.label for each in objects]),
-        class_names=class_names,
+        class_names=tuple(categories.values()),
         identifiers=tuple(each.identifier for each in objects),
         mean=MEAN,
         std=STD,
@@ -78,15 +86,45 @@ class _Object:
     identifier: str
 
 
-def _objects(source: Path, folder: Path) -> tuple[tuple[str, ...], list[_Object]]:
-    """Names of the classes, and the objects in the order of the annotations."""
-    content = _content(source)
+def _categories(source: Path, content: Mapping[str, Any]) -> dict[int, str]:
+    """Names of the categories by id, in the order of the ids."""
+    found: dict[int, str] = {}
+    for row, category in enumerate(content["categories"]):
+        place = f"coco: {source}: categories[{row}]"
+        try:
+            number, name = category["id"], category["name"]
+        except (KeyError, TypeError) as err:
+            raise DataDamaged(f"coco: {source}: images or categories lack {err}") from err
+        if type(number) is not int or number in found:
+            raise DataDamaged(f"{place}.id: expected an integer, each once, got {number!r}")
+        if not isinstance(name, str) or not name or name in found.values():
+            raise DataDamaged(f"{place}.name: expected a name, each once, got {name!r}")
+        found[number] = name
+    return dict(sorted(found.items()))
+
+
+def _check_taxonomy(
+    own: Mapping[int, str], source: Path, training: Mapping[int, str], taxonomy: Path
+) -> None:
+    """A split may lack categories of the training annotations, and have no others."""
+    for number, name in own.items():
+        known = training.get(number)
+        if known != name:
+            got = "none" if known is None else repr(known)
+            raise DataDamaged(
+                f"coco: {source}: categories: id {number}: expected the name it has in "
+                f"{taxonomy.name}, which is {got}, got {name!r}"
+            )
+
+
+def _objects(
+    source: Path, content: Mapping[str, Any], folder: Path, categories: Mapping[int, str]
+) -> list[_Object]:
+    """The objects in the order of the annotations."""
+    label_of = {number: label for label, number in enumerate(categories)}
     try:
         images = {image["id"]: image for image in content["images"]}
-        categories = sorted(content["categories"], key=lambda category: int(category["id"]))
-        class_names = tuple(str(category["name"]) for category in categories)
-        label_of = {category["id"]: label for label, category in enumerate(categories)}
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError) as err:
         raise DataDamaged(f"coco: {source}: images or categories lack {err}") from err
     _check_files(source, images.values(), folder)
     objects = []
@@ -98,7 +136,7 @@ def _objects(source: Path, folder: Path) -> tuple[tuple[str, ...], list[_Object]
             raise DataDamaged(f"{place} is not of the expected form: {err!r}") from err
         if found is not None:
             objects.append(found)
-    return class_names, objects
+    return objects
 
 
 def _object(

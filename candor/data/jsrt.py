@@ -11,7 +11,7 @@ import torch
 
 from candor.data.augment import REGION_SIZE, WINDOW_SIZE
 from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
-from candor.data.lazy import LazyImages
+from candor.data.lazy import LazyImages, file_digest
 from candor.data.photos import held_out
 
 CLASS_NAMES = ("non-nodule", "nodule")
@@ -71,7 +71,7 @@ class FilmDecoder:
 
     def fingerprint(self, index: int) -> str:
         film = self.films[index]
-        return f"{film.path.stat().st_size} {film.centre} {film.radius}"
+        return f"{file_digest(film.path)} {film.centre} {film.radius}"
 
 
 def load_jsrt(root: Path, split: str) -> LazyImages:

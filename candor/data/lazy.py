@@ -5,7 +5,9 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ from candor.data.images import Batch, Images, ImageSet, Plan
 DRAWS = 4  # uniform numbers for the training view of one image
 _TEST_CHUNK = 64
 _MAX_WORKERS = 8
+_BLOCK, _BLOCKS = 4096, 8  # bytes, and blocks of a large file that its digest reads
 
 
 class Decoder(Protocol):
@@ -38,7 +41,7 @@ class Decoder(Protocol):
         """A training view; ``draws`` is (`DRAWS`,) float64 in [0, 1), its only randomness."""
 
     def fingerprint(self, index: int) -> str:
-        """What determines the image, without decoding it (size of a file, position in it)."""
+        """What determines the image, without decoding it: `file_digest`, position in the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ class LazyImages(Images):
             yield Batch(stored, self.labels[task.indices])
 
     def digest(self) -> str:
-        """SHA-256 over names, labels and fingerprints, not over pixels, which can be 150 GB."""
+        """SHA-256 over names, labels and fingerprints, not over all bytes, which can be 150 GB."""
+        file_digest.cache_clear()  # files may have changed since the last call
         sha = hashlib.sha256(repr((self.shape, self.class_names)).encode())
         for index, (name, label) in enumerate(zip(self.identifiers, self.labels, strict=True)):
             sha.update(f"{name}\n{int(label)}\n{self.decoder.fingerprint(index)}\n".encode())
@@ -78,6 +82,24 @@ class LazyImages(Images):
         # Starting processes takes longer than decoding one chunk.
         workers = _worker_count() if len(tasks) > 1 else 0
         return torch.cat([stored for _, stored in _decoded(self.decoder, tasks, workers)])
+
+
+@lru_cache(maxsize=2**16)  # COCO has many objects in one file
+def file_digest(path: Path) -> str:
+    """Size and SHA-256 of a file, of a large one by blocks that lie evenly in it.
+
+    So two files that change places are seen without reading whole data sets.
+    """
+    size = path.stat().st_size
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= _BLOCK * _BLOCKS:
+            sha.update(file.read())
+        else:
+            for number in range(_BLOCKS):
+                file.seek((size - _BLOCK) * number // (_BLOCKS - 1))
+                sha.update(file.read(_BLOCK))
+    return f"{size} {sha.hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

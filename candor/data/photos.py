@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from candor.data.errors import DataDamaged
+from candor.data.lazy import file_digest
 from candor.images.decode import FILE_LIMITS, UnusableImage, open_image
 from candor.images.geometry import Box, Size, crop_box, resize, scale_of_edge, whole
 from candor.images.pixels import levels_of
@@ -79,9 +80,9 @@ class PhotoDecoder:
         return self._cut(index, low + int(draws[0] * (high - low + 1)), draws[1], draws[2])
 
     def fingerprint(self, index: int) -> str:
-        """Size of the file in bytes, and the box."""
+        """Digest of the file, and the box."""
         box = [] if self.boxes is None else self.boxes[index].tolist()
-        return f"{self._path(index).stat().st_size} {box}"
+        return f"{file_digest(self._path(index))} {box}"
 
     def _cut(self, index: int, edge: int, across: float, down: float) -> np.ndarray:
         """(3, size, size) uint8; ``across`` and ``down`` in [0, 1] place the crop."""

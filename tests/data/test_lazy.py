@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from candor.data.errors import DataDamaged
-from candor.data.lazy import DRAWS, LazyImages
+from candor.data.lazy import DRAWS, LazyImages, file_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,3 +110,18 @@ def test_digest_depends_on_files_names_and_labels():
     ]
     assert data.digest() == images_of().digest()
     assert len({data.digest(), *(other.digest() for other in others)}) == 6
+
+
+def test_digest_of_a_file_sees_what_only_its_blocks_tell_apart(tmp_path):
+    path = tmp_path / "film"
+    content = bytearray(10 * 2**20)
+    digests = set()
+    for place in (0, len(content) // 2, len(content) - 1):
+        changed = content.copy()
+        changed[place] = 1
+        for written in (changed, changed[:-1]):
+            path.write_bytes(written)
+            file_digest.cache_clear()
+            digests.add(file_digest(path))
+    # The middle lies in no block: a long file is not read whole.
+    assert len(digests) == 5

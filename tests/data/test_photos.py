@@ -207,6 +207,58 @@ def test_broken_coco_reference_is_named(tmp_path, changes, message):
         load_coco(tmp_path, "test")
 
 
+def _rewritten(root, split, change):
+    path = root / "coco" / "annotations" / f"instances_{split}2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def _without_persons(content):
+    content["categories"] = [{"id": 18, "name": "dog"}]
+    content["annotations"] = [row for row in content["annotations"] if row["category_id"] == 18]
+
+
+def test_coco_split_that_lacks_a_category_keeps_the_labels_of_training(tmp_path):
+    root = official_files.coco(tmp_path)
+    _rewritten(root, "val", _without_persons)
+    training, test = load_coco(root, "train"), load_coco(root, "test")
+    assert test.class_names == training.class_names == ("person", "dog")
+    assert test.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([{"id": 18, "name": "cat"}], r"id 18: .* 'dog', got 'cat'"),
+        ([{"id": 18, "name": "dog"}, {"id": 2, "name": "car"}], r"id 2: .* none, got 'car'"),
+        ([{"id": 18, "name": "person"}, {"id": 1, "name": "dog"}], r"id 1: .* 'person', got 'dog'"),
+        ([{"id": 18, "name": "dog"}, {"id": 18, "name": "x"}], r"categories\[1\].id: .*, got 18"),
+        ([{"id": 18, "name": "dog"}, {"id": 1, "name": "dog"}], r"\[1\].name: .*, got 'dog'"),
+        ([{"id": "18", "name": "dog"}], r"categories\[0\].id: expected an integer.*'18'"),
+    ],
+)
+def test_coco_categories_of_another_taxonomy_are_refused(tmp_path, categories, message):
+    root = official_files.coco(tmp_path)
+    _rewritten(root, "val", lambda content: content.update(categories=categories))
+    with pytest.raises(DataDamaged, match=f"instances_val2017.json: .*{message}"):
+        load_coco(root, "test")
+
+
+def test_photographs_that_change_places_change_the_digest(tmp_path):
+    root = official_files.imagenet(tmp_path)
+    before = load_imagenet(root, "train")
+    first, second = (root / "imagenet" / "train" / name for name in before.identifiers[:2])
+    size = max(first.stat().st_size, second.stat().st_size)
+    for path in (first, second):  # of one size, which alone tells nothing
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    digest = before.digest()
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    assert load_imagenet(root, "train").digest() != digest
+
+
 def test_coco_image_smaller_than_its_boxes_is_rejected(tmp_path):
     root = official_files.coco(tmp_path)
     photo(root / "coco" / "val2017" / "000000000002.jpg", size=(30, 20))
