@@ -38,6 +38,10 @@ class SearchStatus(StrEnum):
     ALREADY_WRONG = "already_wrong"
 
 
+class NotFinite(ValueError):
+    """A number that has to be finite is NaN or infinite; the message says which one."""
+
+
 SOLVERS = ("paper", "fast")
 DEFAULT_SOLVER = "paper"
 DEFAULT_STEPS = 450  # N of Algorithm 1

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from candor.contracts import wire
 from candor.contracts.card import ModelCard
 from candor.contracts.worker import ITEM_ADAPTER, DescribeAnswer, DescribeItem, Item, ItemError
+from candor.terms import NotFinite
 
 INPUT_NAME = "items"  # key of TorchServe's input map
 _INTERNAL = ItemError(field="", message="the worker failed on this item", is_internal=True)
@@ -101,7 +102,10 @@ def _compute_all(tasks: Sequence[Task], compute: Compute) -> list[bytes]:
         return []
     try:
         return _responses_of(tasks, compute)
-    except Exception:
+    except Exception as err:
+        if len(tasks) == 1 and isinstance(err, NotFinite):
+            _LOG.error("%s", err)
+            return [seal(ItemError(field="model", message=str(err), is_internal=True))]
         if len(tasks) == 1:
             _LOG.exception("an item could not be computed")
             return [seal(_INTERNAL)]

@@ -24,6 +24,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from candor import terms
+from candor.contracts.json_text import json_text
 from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.runtime.threads import in_shares
@@ -243,7 +244,7 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         ],
         "rows": [asdict(row) for row in rows],
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json_text(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

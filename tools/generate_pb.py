@@ -7,7 +7,6 @@ pydantic models and OpenAPI take theirs.
 ``python -m tools.generate_pb`` writes both; ``--check`` fails if one no longer matches.
 """
 
-import json
 import re
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
+
+from candor.contracts.json_text import json_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
@@ -125,8 +126,8 @@ def _name_at(file: FileDescriptorProto, path: tuple[int, ...]) -> str:
 def _entry(name: str, text: str) -> str:
     lines = textwrap.wrap(text, _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
     parts = [*(line + " " for line in lines[:-1]), lines[-1]]
-    literals = "".join(f"        {json.dumps(part, ensure_ascii=False)}\n" for part in parts)
-    return f"    {json.dumps(name)}: (\n{literals}    ),\n"
+    literals = "".join(f"        {json_text(part, is_ascii=False)}\n" for part in parts)
+    return f"    {json_text(name)}: (\n{literals}    ),\n"
 
 
 def main(arguments: list[str]) -> int:

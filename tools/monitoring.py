@@ -5,13 +5,14 @@ says whether they are stale.
 """
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from candor.contracts.json_text import json_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RULES = REPOSITORY / "deploy/prometheus/rules.yaml"
@@ -43,7 +44,7 @@ def derived() -> dict[Path, str]:
     """Every derived file with the text it should have."""
     dashboards: Mapping[str, Json] = yaml.safe_load(PANELS.read_text())
     texts = {
-        DASHBOARDS_DIR / f"{name}.json": json.dumps(_dashboard(name, source), indent=1) + "\n"
+        DASHBOARDS_DIR / f"{name}.json": json_text(_dashboard(name, source), indent=1) + "\n"
         for name, source in dashboards.items()
     }
     return {**texts, PROMETHEUS_RULE: _prometheus_rule()}

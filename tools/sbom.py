@@ -26,6 +26,7 @@ from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.table import Table
 
+from candor.contracts.json_text import json_text
 from tools.invariants import project_version
 from tools.locks import REPOSITORY, locked_packages, needs
 
@@ -173,7 +174,7 @@ def audit(packages: Sequence[Package], url: str = OSV_URL) -> dict[str, list[str
     ]
     request = urllib.request.Request(
         f"{url}/v1/querybatch",
-        json.dumps({"queries": queries}).encode(),
+        json_text({"queries": queries}).encode(),
         {"Content-Type": "application/json"},
     )
     try:

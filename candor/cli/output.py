@@ -1,6 +1,5 @@
 """Output of commands: JSON on standard output, text for people on standard error."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from candor.contracts.errors import ServiceError
+from candor.contracts.json_text import json_text
 from candor.contracts.secrets import without_secrets
 from candor.stack.errors import ArchiveError, StackError
 
@@ -23,7 +23,7 @@ def console() -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json_text(value, indent=2) + "\n")
     sys.stdout.flush()
 
 

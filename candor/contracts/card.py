@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from candor.contracts.json_text import check_numbers
 from candor.contracts.messages import Message
 from candor.contracts.names import NAME_PATTERN, VERSION_PATTERN
 
@@ -12,7 +13,9 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class NetworkCard(_Strict):
@@ -84,3 +87,9 @@ class ModelCard(_Strict):
     metrics: tuple[MetricCard, ...] = ()
     code_version: str
     weights_sha256: Digest
+
+    @field_validator("recipe")
+    @classmethod
+    def _finite(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        check_numbers(recipe, "recipe")
+        return recipe

@@ -24,7 +24,9 @@ class Message(BaseModel):
         proto_name: the proto's name of the message, where it is not that of the class.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     proto_name: ClassVar[str] = ""
 

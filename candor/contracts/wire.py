@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from candor.contracts.json_text import json_text
+
 _DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
     "float64": np.dtype("<f8"),
@@ -40,7 +42,7 @@ def pack(meta: Any, arrays: Mapping[str, NDArray[Any]] | None = None) -> bytes:
             raise WireError(f"{name}: expected a dtype of {sorted(_DTYPES)}, got {dtype}")
         described.append([name, dtype, list(array.shape)])
         parts.append(np.ascontiguousarray(array, dtype=_DTYPES[dtype]).tobytes())
-    header = json.dumps({"meta": meta, "arrays": described}).encode()
+    header = json_text({"meta": meta, "arrays": described}).encode()
     return b"".join([len(header).to_bytes(4, "little"), header, *parts])
 
 

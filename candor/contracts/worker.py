@@ -31,7 +31,7 @@ from candor.terms import Goal, SearchStatus
 
 
 class _Meta(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PredictItem(_Meta):

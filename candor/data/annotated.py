@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from candor.contracts.json_text import json_text
 from candor.data.errors import DataDamaged, DataMissing
 from candor.data.images import ImageSet
 from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
@@ -57,7 +58,7 @@ def save_annotated(path: Path, rows: Sequence[JudgedImage], class_names: Sequenc
         "verdict": pa.array([row.verdict for row in rows], pa.string()),
         "rmse": pa.array([row.rmse for row in rows], pa.float64()),
     }
-    metadata = {_CLASS_NAMES_KEY: json.dumps(list(class_names))}
+    metadata = {_CLASS_NAMES_KEY: json_text(list(class_names))}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
 

@@ -79,7 +79,8 @@ class Images(ABC):
         return self.augment(self._on_unit_scale(stored), padding=padding, generator=generator)
 
     def _on_unit_scale(self, stored: Tensor) -> Tensor:
-        return stored.to(torch.float32).div_(self.white)
+        # Contiguous whatever the reader's layout is: `to` alone keeps strides.
+        return stored.to(torch.float32, memory_format=torch.contiguous_format).div_(self.white)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

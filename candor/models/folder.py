@@ -1,7 +1,6 @@
 """Model folders: the only reader and writer of weights and model card."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard
+from candor.contracts.json_text import json_text
 from candor.nets.architectures import NetworkSpec, build_network
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -148,7 +148,18 @@ def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
 
 
 def _check_fit(folder: Path, spec: NetworkSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """A network of ``spec`` holding ``state_dict``; torch's initialisation draws are undone."""
+    """A network of ``spec`` holding ``state_dict``; torch's initialisation draws are undone.
+
+    Raises:
+        ArtifactError: the weights are of another network, or not all of them are numbers.
+    """
+    for name, weight in state_dict.items():
+        if not bool(weight.isfinite().all()):
+            bad = weight[~weight.isfinite()]
+            raise ArtifactError(
+                f"{folder}: weights: {name}: expected finite numbers, got {bad[0].item()} in "
+                f"{bad.numel()} of {weight.numel()}"
+            )
     with torch.random.fork_rng(devices=[]):
         network = build_network(spec)
     try:
@@ -159,5 +170,5 @@ def _check_fit(folder: Path, spec: NetworkSpec, state_dict: Mapping[str, Tensor]
 
 
 def _write_card(folder: Path, card: ModelCard) -> None:
-    text = json.dumps(card.model_dump(mode="json"), indent=2) + "\n"
+    text = json_text(card.model_dump(mode="json"), indent=2) + "\n"
     (folder / CARD_FILE).write_text(text)

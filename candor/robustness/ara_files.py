@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from candor.contracts.card import MetricCard
+from candor.contracts.json_text import json_text
 from candor.robustness.measure import AraMeasurement
 from candor.terms import Goal, SearchStatus
 
@@ -79,7 +80,7 @@ def write_ara(
 ) -> None:
     """Write both files; the last three hold one entry for each image, in order."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    (folder / SUMMARY_FILE).write_text(json_text(summary, indent=2) + "\n")
     columns: dict[str, list[Any]] = {
         name: [] for name in ("image_path", "index", "label", "goal", "radius", "status")
     }

@@ -18,6 +18,7 @@ from candor.contracts.card import ModelCard
 from candor.contracts.worker import ItemError, SearchEnd, SearchItem, SearchProgress
 from candor.runtime.threads import in_shares
 from candor.search.goals import goal_code
+from candor.search.network import checked
 from candor.search.result import SearchResult, finish
 from candor.search.solvers import SOLVERS, Solver
 from candor.search.state import SearchState, begin_checked
@@ -91,8 +92,14 @@ def _image_shape(card: ModelCard) -> tuple[int, int, int]:
 
 @torch.no_grad()
 def predict_logits(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits (B, V) float32 of images (B, C, H, W) float32 in [0, 1]."""
-    logits: Tensor = network(torch.from_numpy(images).to(next(network.parameters()).device))
+    """Logits (B, V) float32 of images (B, C, H, W) float32 in [0, 1].
+
+    Raises:
+        NotFinite: a logit is infinite or NaN.
+    """
+    logits: Tensor = checked(network)(
+        torch.from_numpy(images).to(next(network.parameters()).device)
+    )
     return logits.cpu().numpy()
 
 
@@ -110,14 +117,17 @@ def advance_items(
         searcher: takes the steps; default ``network``, or the same in low precision.
     Returns:
         One response for each item, in order; see `candor.contracts.worker`.
+    Raises:
+        NotFinite: the network answers one of the items with infinite numbers or NaN.
     """
+    network, searcher = checked(network), checked(searcher or network)
     responses: dict[int, Response] = {}
     groups: dict[tuple[str, int], list[int]] = {}
     for index, (item, _) in enumerate(items):
         groups.setdefault((item.solver, item.chunk_steps), []).append(index)
     for (solver, chunk_steps), indices in groups.items():
         group = [items[index] for index in indices]
-        advanced = _advanced(network, group, solver, chunk_steps, searcher or network)
+        advanced = _advanced(network, group, solver, chunk_steps, searcher)
         responses |= zip(indices, advanced, strict=True)
     return [responses[index] for index in range(len(items))]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from candor import terms
 from candor.search.goals import goal_code, is_explanation, output_condition
+from candor.search.network import checked
 from candor.search.result import SearchResult, finish, join_results
 from candor.search.solvers import SOLVERS, Solver
 from candor.search.state import SearchState, begin, concatenate
@@ -127,7 +128,9 @@ def run_with(
         One entry for each search, in the order of the plan.
     Raises:
         ValueError: see `candor.search.state.begin`.
+        NotFinite: the network answers with infinite numbers or NaN.
     """
+    network, searcher = checked(network), None if searcher is None else checked(searcher)
     is_wrong = _is_wrong(network, images, plan, batch_size)
     waiting = (~is_wrong).nonzero()[:, 0].tolist()
     finished = _FinishedSearches(network, batch_size)

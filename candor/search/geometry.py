@@ -73,7 +73,9 @@ def boundary_jump(gaps: Tensor, gradients: Tensor, slopes: Tensor) -> Tensor:
     Args:
         gaps: (B,) F.      gradients: (B, ...) g.      slopes: (B,) |g|, > 0.
     """
-    return per_row(-gaps / slopes.square(), gradients) * gradients
+    steps = per_row(-gaps / slopes.square(), gradients) * gradients
+    # The square of a tiny slope underflows: infinity times a gradient of 0 is no step there.
+    return torch.where(steps.isnan(), 0.0, steps)
 
 
 def nearest_in_half_space(images: Tensor, gradients: Tensor, reach: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """How each process of the local service is started."""
 
-import json
 import os
 import sys
 from pathlib import Path
 
+from candor.contracts.json_text import json_text
 from candor.stack.config import StackConfig
 from candor.stack.identity import identity
 from candor.stack.ports import Ports
@@ -45,7 +45,7 @@ def start_gateway(
         "CANDOR_METRICS_PORT": str(ports.gateway_metrics),
         "CANDOR_HEALTH_PORT": str(ports.health),
         "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
-        "CANDOR_MODELS": json.dumps(models),
+        "CANDOR_MODELS": json_text(models),
         SEARCH_WORKERS_VARIABLE: str(config.search_workers),
         **_store_settings(config),
         **_file_settings(),

@@ -4,7 +4,6 @@ Workers use `candor.store.report_queue`.
 """
 
 import hashlib
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.json_text import json_text
 from candor.contracts.reports import (
     NAME_PREFIX,
     CreateReportRequest,
@@ -190,5 +190,5 @@ def _first_id(page_token: str) -> int:
 
 def _digest(request: CreateReportRequest) -> str:
     fields = request.model_dump(mode="json", exclude={"idempotency_key"})
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    text = json_text(fields, is_compact=True, is_sorted=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, undefer
 
 from candor.contracts.annotations import Verdict
+from candor.contracts.json_text import json_text
 from candor.store.engine import Store, StoreError, insert_new
 from candor.store.tables import Annotator, Assignment, Base, Candidate, CandidateSet
 
@@ -42,7 +43,7 @@ def export_store(store: Store, path: Path) -> Transferred:
     """Write one snapshot of the whole store to ``path``, which is replaced once it is whole."""
     partial = path.with_name(path.name + ".partial")
     with store.reading() as session, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("store.json", json.dumps(_FORMAT))
+        file.writestr("store.json", json_text(_FORMAT))
         counts = [_export_table(session, file, table) for table in _TABLES]
     partial.replace(path)
     return Transferred(
@@ -90,7 +91,7 @@ def _export_table(session: Session, file: zipfile.ZipFile, table: type[Base]) ->
         values = _values(row)
         for kind in _IMAGES if table is Candidate else ():
             file.writestr(f"pictures/{values['id']}-{kind}.png", values.pop(f"{kind}_png"))
-        lines.append(json.dumps(values) + "\n")
+        lines.append(json_text(values) + "\n")
     file.writestr(f"{table.__tablename__}.jsonl", "".join(lines))
     return len(lines)
 

@@ -1,6 +1,5 @@
 """The demo: a photograph explained by two models of a running service, as images."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from PIL import Image
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
+from candor.contracts.json_text import json_text
 from candor.contracts.names import split_name
 from candor.viz.images import (
     Difference,
@@ -141,7 +141,7 @@ def write_views(out: Path, views: Sequence[View]) -> None:
             difference_sheet(title, change.difference).save(out / f"difference_{name}")
     sheet([_panels(view) for view in views]).save(out / "composite.png")
     records = [view_record(view) for view in views]
-    (out / "response.json").write_text(json.dumps(records, indent=2) + "\n")
+    (out / "response.json").write_text(json_text(records, indent=2) + "\n")
 
 
 def _panels(view: View) -> list[Panel]:

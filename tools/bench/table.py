@@ -1,7 +1,6 @@
 """The options of a benchmark, the rows that it returns, and how they are printed."""
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from candor.contracts.json_text import json_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
 def show(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
     """As JSON or as a table, on stdout."""
     if arguments.json:
-        print(json.dumps(as_json(rows), indent=2))
+        print(json_text(as_json(rows), indent=2))
     else:
         print_table(rows, Console(width=180))
 

@@ -1,6 +1,5 @@
 """The real service into which faults are injected, its supervisor, and its small disk."""
 
-import json
 import os
 import shutil
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from candor.contracts.json_text import json_text
 from candor.contracts.secrets import Secret
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.stack.config import StackConfig
@@ -113,7 +113,7 @@ def another_gateway(site: Site, **environment: str) -> Iterator[Gateway]:
         "CANDOR_GRPC_PORT": str(grpc_port),
         "CANDOR_REST_PORT": str(rest_port),
         "CANDOR_TORCHSERVE_ADDRESS": f"127.0.0.1:{site.stack.ports.grpc_inference}",
-        "CANDOR_MODELS": json.dumps(site.stack.models),
+        "CANDOR_MODELS": json_text(site.stack.models),
     }
     with (site.folder / f"gateway-{grpc_port}.log").open("wb") as log:
         process = subprocess.Popen(

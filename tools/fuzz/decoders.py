@@ -19,6 +19,8 @@ from pathlib import Path
 import atheris
 import psutil
 
+from candor.contracts.json_text import json_text
+
 NAMES = ("images", "wire", "artifacts", "workers")
 _MAX_INPUT_BYTES = 4096
 _SECONDS_AN_INPUT = 10
@@ -168,7 +170,7 @@ def main(name: str, count: int, folder: Path) -> None:
             warm = process.memory_info().rss / 1e6
         if tried >= count:
             grown = process.memory_info().rss / 1e6 - warm
-            print(json.dumps({"tried": tried, "grown": grown, "slowest": slowest}), flush=True)
+            print(json_text({"tried": tried, "grown": grown, "slowest": slowest}), flush=True)
             os._exit(0)
 
     options = [

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from candor.contracts.json_text import json_text
 from tests.gateway.servers import running, until
 
 
@@ -68,7 +69,7 @@ def main(folder: str) -> None:
     store = str(Path(folder) / "store.sqlite")
     with running(cache_bytes=0, store_url=store, ready_seconds=1.0) as (gateway, *_):
         until(lambda: gateway._is_ready)
-        print(json.dumps({"rest": gateway.rest_port, "grpc": gateway.grpc_port}), flush=True)
+        print(json_text({"rest": gateway.rest_port, "grpc": gateway.grpc_port}), flush=True)
         sys.stdin.read()
 
 

@@ -1,6 +1,5 @@
 """The command `candor active-report`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from candor.cli.commands.measure import ara
 from candor.cli.options import DataDir, DataName
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
+from candor.contracts.json_text import json_text
 from candor.robustness.ara_files import MEASURES, read_ara
 
 _REPORT_FILE = "active-report.json"
@@ -55,7 +55,7 @@ def active_report(
                 )
             measured[name] = read_ara(folder)
         report = effect_report(measured, seed)
-        (out / _REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+        (out / _REPORT_FILE).write_text(json_text(report, indent=2) + "\n")
         if as_json:
             print_json(report)
         else:

@@ -1,7 +1,6 @@
 """One JSON log line, one count and one span per request; internal errors become fixed messages."""
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -17,6 +16,7 @@ from pydantic import BaseModel
 
 from candor import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.json_text import json_text
 from candor.contracts.secrets import without_secrets
 from candor.gateway.access.request_context import report_model
 from candor.gateway.observability.metrics import VERBS, Metrics
@@ -54,7 +54,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = without_secrets(self.formatException(record.exc_info))
-        return json.dumps(line)
+        return json_text(line)
 
 
 @dataclass(slots=True)

@@ -96,6 +96,7 @@ def read_end(answer: Answer, arrays: Arrays) -> SearchOutcome:
     check_accepted(answer, arrays)
     if not isinstance(answer, SearchEnd):
         raise _unexpected("a search item", answer, arrays)
+    _check_numbers(arrays)
     try:
         return SearchOutcome(
             end=answer,
@@ -117,6 +118,7 @@ def read_saliencies(answer: Answer, arrays: Arrays) -> SaliencyPair:
     check_accepted(answer, arrays)
     if not isinstance(answer, CompareAnswer) or not arrays.keys() >= _SALIENCIES:
         raise _unexpected("a compare item", answer, arrays)
+    _check_numbers(arrays)
     return SaliencyPair(scores=answer, **{name: arrays[name] for name in _SALIENCIES})
 
 
@@ -130,6 +132,7 @@ def read_logits(answer: Answer, arrays: Arrays) -> NDArray[np.float32]:
     check_accepted(answer, arrays)
     if not isinstance(answer, PredictAnswer) or "logits" not in arrays:
         raise _unexpected("a predict item", answer, arrays)
+    _check_numbers(arrays)
     return np.asarray(arrays["logits"])
 
 
@@ -151,6 +154,13 @@ def as_service_error(err: WorkerFault | ServiceError) -> ServiceError:
     if isinstance(err, ServiceError):
         return err
     return ServiceError(ErrorCode.INTERNAL, f"worker: {err}")
+
+
+def _check_numbers(arrays: Arrays) -> None:
+    """Raises WorkerFault where an array of a result holds NaN or infinity."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise WorkerFault(f"{name}: expected finite numbers, got others")
 
 
 def _unexpected(item: str, answer: Answer, arrays: Arrays) -> WorkerFault:

@@ -1,7 +1,6 @@
 """The predict graph of a model as an ONNX file, card inside."""
 
 import hashlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import onnx
 import torch
 
 from candor.contracts.card import ModelCard
+from candor.contracts.json_text import json_text
 from candor.models.folder import LoadedModel
 from candor.models.onnx.session import CARD_KEY, INPUT_NAME, OUTPUT_NAME, SEAL_KEY
 
@@ -90,7 +90,7 @@ def _describe(proto: onnx.ModelProto, card: ModelCard) -> None:
         "candor.name": card.name,
         "candor.version": card.version,
         "candor.weights_sha256": card.weights_sha256,
-        "candor.classes": json.dumps(card.classes),
+        "candor.classes": json_text(card.classes),
         CARD_KEY: card.model_dump_json(),
     }
     onnx.helper.set_model_props(proto, entries)

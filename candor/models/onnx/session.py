@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from candor.contracts.card import ModelCard
+from candor.terms import NotFinite
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
 CARD_KEY = "candor.card"
@@ -55,6 +56,9 @@ class OnnxModel:
         """Logits (B, V) float32 of images (B, C, H, W) float32 in [0, 1], B >= 1.
 
         A graph of fixed batch runs as often as needed, the last time filled up with black images.
+
+        Raises:
+            NotFinite: a logit is infinite or NaN.
         """
         count, size = len(images), self.batch or len(images)
         missing = -count % size
@@ -62,6 +66,9 @@ class OnnxModel:
         parts = np.split(filled, len(filled) // size)
         runs = [self._session.run([OUTPUT_NAME], {INPUT_NAME: part})[0] for part in parts]
         logits: NDArray[np.float32] = np.concatenate(runs)[:count]
+        if not np.isfinite(logits).all():
+            bad = logits[~np.isfinite(logits)][0]
+            raise NotFinite(f"the outputs of the network: expected finite numbers, got {bad}")
         return logits
 
 

@@ -5,7 +5,6 @@ same core.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from starlette.types import Send
 
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
+from candor.contracts.json_text import json_text
 from candor.gateway.access.request_context import RequestContext, request_context_of
 from candor.gateway.observability.request_log import LogEntry, RequestLog
 from candor.gateway.pools import ANSWERS
@@ -170,7 +170,7 @@ async def _encoded(content: Content) -> Response:
         return Response(content.model_dump_json(), media_type="application/json")
     # In a thread: explanations with tensors make tens of megabytes of base64.
     body = await ANSWERS.run(
-        content.model_dump_json if isinstance(content, BaseModel) else lambda: json.dumps(content)
+        content.model_dump_json if isinstance(content, BaseModel) else lambda: json_text(content)
     )
     return Response(body, media_type="application/json")
 

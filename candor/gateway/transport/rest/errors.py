@@ -1,6 +1,5 @@
 """Error responses over HTTP: one error body for every path."""
 
-import json
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -8,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.json_text import json_text
 from candor.gateway.transport.rest.request_body import BodyTooLarge
 from candor.rpc import status
 
@@ -21,7 +21,7 @@ def error_response(
     usual = 413 if isinstance(error, BodyTooLarge) else status.HTTP_STATUS[error.code]
     return Response(
         # Escaped to ASCII: an echoed name may hold characters that UTF-8 cannot encode.
-        json.dumps(_body(error, request)),
+        json_text(_body(error, request)),
         status_code=http_status or usual,
         media_type="application/json",
         headers={**status.retry_after(error), **_challenge(error)},

@@ -4,7 +4,6 @@ Tensors travel as JSON, or as bytes behind it (the extension ``binary_tensor_dat
 header ``Inference-Header-Content-Length`` says where the bytes begin.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.responses import JSONResponse
 from candor.contracts import limits
 from candor.contracts.api import Base64Bytes
 from candor.contracts.errors import FieldViolation, invalid_input
+from candor.contracts.json_text import json_text
 from candor.gateway.access.keys import Scope
 from candor.gateway.access.rules import Access, Rule
 from candor.gateway.pools import BODIES
@@ -240,7 +240,7 @@ def _infer_response(body: InferBody, inferred: InferResponse, request_id: str) -
             _described(output, is_binary=output.name in binary) for output in inferred.outputs
         ],
     }
-    text = json.dumps(head).encode()
+    text = json_text(head).encode()
     if not parts:
         return Response(text, media_type="application/json")
     return Response(

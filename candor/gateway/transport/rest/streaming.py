@@ -1,7 +1,6 @@
 """Server-sent events: one JSON message per event, comments during silence."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any
@@ -12,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from candor.contracts import api
 from candor.contracts.errors import ServiceError
+from candor.contracts.json_text import json_text
 from candor.rpc import status
 
 MEDIA_TYPE = "text/event-stream"
@@ -104,7 +104,7 @@ def encode_event(event: api.ExplainStreamResponse | None) -> bytes:
 
 def encode_error(error: ServiceError, request_id: str) -> bytes:
     """``error`` with the error body of any other response."""
-    return _named("error", json.dumps(status.to_json_body(error, request_id)))
+    return _named("error", json_text(status.to_json_body(error, request_id)))
 
 
 def _encoded(name: str, message: BaseModel) -> bytes:
