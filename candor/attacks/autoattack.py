@@ -12,6 +12,16 @@ _DLR_CLASSES = 4  # the targeted DLR loss of APGD compares four logits
 _UNTARGETED = ("apgd-ce", "fab", "square")
 
 
+def replacement_of_standard(class_count: int) -> tuple[str, ...] | None:
+    """Attacks that `autoattack` runs in place of the standard set; None where it runs that."""
+    return None if class_count >= _DLR_CLASSES else _UNTARGETED
+
+
+def target_count(class_count: int) -> int:
+    """Classes that the targeted attacks of the standard set aim at."""
+    return min(_TARGETS, class_count - 1)
+
+
 def autoattack(
     network: nn.Module, originals: Tensor, labels: Tensor, eps: float, seeds: Sequence[int]
 ) -> tuple[Candidates, list[str]]:
@@ -31,6 +41,6 @@ def autoattack(
         labels,
         eps,
         seeds,
-        attacks=None if class_count >= _DLR_CLASSES else list(_UNTARGETED),
-        targets=min(_TARGETS, class_count - 1),
+        attacks=replacement_of_standard(class_count),
+        targets=target_count(class_count),
     )

@@ -1,6 +1,7 @@
 """What an attack proposes, before anything of it is verified."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,15 @@ class Candidates:
         is_found: (B,) bool, whether the goal held for the image when the attack looked.
         lower_bounds: (B,) float64, largest RMSE it tried without success; 0 where it tried none.
         steps: (B,) int64, gradient steps or queries.
+        failures: why the attack failed, by row of an image on which it did: it says nothing of
+            that image, neither found nor not found.
     """
 
     images: Tensor
     is_found: Tensor
     lower_bounds: Tensor
     steps: Tensor
+    failures: Mapping[int, str] = field(default_factory=dict)
 
 
 class SmallestFound:

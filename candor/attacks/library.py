@@ -3,13 +3,17 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from candor.attacks.candidates import Candidates, proposed
+from candor.attacks.memory import is_out_of_memory
 from candor.attacks.projection import project
+from candor.search.network import checked
+from candor.terms import NotFinite
 
 
 def run_library(
@@ -19,13 +23,14 @@ def run_library(
     eps: float,
     seeds: Sequence[int],
     *,
-    attacks: list[str] | None,
+    attacks: Sequence[str] | None,
     targets: int,
     queries: int | None = None,
 ) -> tuple[Candidates, list[str]]:
     """Attacks of the library, L2, and the warnings they gave.
 
-    The library's random numbers belong to a batch, so it gets one image at a time.
+    The library's random numbers belong to a batch, so it gets one image at a time.  An image on
+    which it raises an error is one of the `Candidates.failures`.
 
     Args:
         network, originals, labels, eps: as in `candor.attacks.fgsm.fgsm`.
@@ -33,33 +38,57 @@ def run_library(
         attacks: names that the library gives them; None for the standard set.
         targets: classes that the targeted attacks aim at.
         queries: of Square, for each image; None for the library's number.
+    Raises:
+        NotFinite: the network answers with infinite numbers or NaN.
     """
+    network, originals = checked(network), originals.contiguous()  # the library calls `view`
     warnings: list[str] = []
+    failures: dict[int, str] = {}
     images = []
     for row, seed in enumerate(seeds):
-        version = "standard" if attacks is None else "custom"
-        runner = AutoAttack(
-            network, norm="L2", eps=eps, seed=seed, version=version, attacks=attacks,
-            device=originals.device,
-        )  # fmt: skip
-        runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = targets
-        if queries is not None:
-            runner.square.n_queries = queries
-        images.append(_run_one(runner, originals[row : row + 1], labels[row : row + 1], warnings))
+        image, label = originals[row : row + 1], labels[row : row + 1]
+        runner = _runner(network, eps, seed, attacks, targets, queries, originals.device)
+        try:
+            images.append(_run_one(runner, image, label, warnings))
+        except Exception as err:  # whatever the library meets
+            if isinstance(err, NotFinite) or is_out_of_memory(err):
+                raise
+            failures[row] = f"{type(err).__name__}: {' '.join(str(err).split())}"
+            images.append(image)
     found = project(torch.cat(images), originals, eps)
-    return proposed(network, originals, found, labels, queries or 0), sorted(set(warnings))
+    candidates = proposed(network, originals, found, labels, queries or 0)
+    return replace(candidates, failures=failures), sorted(set(warnings))
+
+
+def _runner(
+    network: nn.Module,
+    eps: float,
+    seed: int,
+    attacks: Sequence[str] | None,
+    targets: int,
+    queries: int | None,
+    device: torch.device,
+) -> AutoAttack:
+    runner = AutoAttack(
+        network,
+        norm="L2",
+        eps=eps,
+        seed=seed,
+        version="standard" if attacks is None else "custom",
+        attacks=None if attacks is None else list(attacks),
+        device=device,
+    )
+    runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = targets
+    if queries is not None:
+        runner.square.n_queries = queries
+    return runner
 
 
 def _run_one(runner: AutoAttack, image: Tensor, label: Tensor, warnings: list[str]) -> Tensor:
-    """(1, C, H, W), the image itself where the library gave up; adds to ``warnings``."""
+    """(1, C, H, W), the image itself where nothing was found; adds to ``warnings``."""
     # The library seeds torch's global generator; it is put back as it was.
     with torch.random.fork_rng(), _collected(runner.logger, warnings):
-        try:
-            attacked: Tensor = runner.run_standard_evaluation(image, label, batch_size=1)[0]
-        except RuntimeError as err:
-            # Square trips over outputs that tie exactly, as saturated networks' do.
-            warnings.append(f"gave up on an image: {err}")
-            return image
+        attacked: Tensor = runner.run_standard_evaluation(image, label, batch_size=1)[0]
     return attacked
 
 

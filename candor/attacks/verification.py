@@ -6,7 +6,7 @@ rounding to 8 bits is recorded beside it.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -29,12 +29,14 @@ class Status(StrEnum):
     FOUND: an image was found and verified alone.
     UNRESOLVED: none was found; the radius is at least nothing known, see ``lower_bound``.
     UNVERIFIED: one was proposed, but alone it is none; treated as unresolved.
+    NOT_TRIED: the attack itself failed, so nothing is known, see ``failure``; never resisted.
     """
 
     ALREADY_WRONG = "already_wrong"
     FOUND = "found"
     UNRESOLVED = "unresolved"
     UNVERIFIED = "unverified"
+    NOT_TRIED = "not_tried"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +45,11 @@ class Verified:
 
     Attributes:
         radius: RMSE of the verified image; 0 if already wrong, None without one.
-        lower_bound: RMSE up to which nothing was found; None unless without one.
+        lower_bound: RMSE up to which nothing was found; None with a radius and where not tried.
         rounded_radius: RMSE after rounding to 8 bits; None without an image.
         holds_rounded: whether the goal still holds then.
         image_sha256: of the verified image's float32 bytes, C order.
+        failure: of the attack; None unless not tried.
     """
 
     status: Status
@@ -56,6 +59,7 @@ class Verified:
     holds_rounded: bool | None = None
     image_sha256: str | None = None
     steps: int = 0
+    failure: str | None = None
 
 
 @torch.no_grad()
@@ -77,12 +81,7 @@ def tighten(
         inside = torch.where(is_outside, inside, middle)
     moved = (originals + outside[:, None, None, None] * deltas).clamp(0.0, 1.0)
     images = torch.where(candidates.is_found[:, None, None, None], moved, candidates.images)
-    return Candidates(
-        images=images,
-        is_found=candidates.is_found,
-        lower_bounds=candidates.lower_bounds,
-        steps=candidates.steps + _BISECTIONS,
-    )
+    return replace(candidates, images=images, steps=candidates.steps + _BISECTIONS)
 
 
 @torch.no_grad()
@@ -104,6 +103,8 @@ def _verify_one(
         return Verified(
             status=Status.ALREADY_WRONG, radius=0.0, rounded_radius=0.0, holds_rounded=True
         )
+    if row in proposed.failures:
+        return Verified(status=Status.NOT_TRIED, failure=proposed.failures[row])
     bound = float(proposed.lower_bounds[row])
     if not bool(proposed.is_found[row]):
         return Verified(status=Status.UNRESOLVED, lower_bound=bound, steps=steps)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from candor.audit.errors import AuditBusy, AuditError, DiskFull
 from candor.audit.plan import PLAN_FILE, AuditPlan, Frozen, Shard, differences
 from candor.audit.records import AttackRecord, Row
+from candor.contracts.json_text import json_text
 
 PARTS_FOLDER = "parts"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -72,7 +73,7 @@ class Ledger:
         content = {"plan": self._digest, "seconds": seconds, "rows": rows}
         write_atomically(
             self._parts / block.file_name,
-            json.dumps(content, separators=(",", ":"), allow_nan=False).encode(),
+            json_text(content, is_compact=True).encode(),
         )
 
     def rows(self, block: Block) -> list[Row]:
@@ -163,7 +164,7 @@ def read_model(path: Path, kind: type[FrozenT], *, where_missing: str) -> Frozen
 
 def write_model(path: Path, model: Frozen) -> None:
     """As JSON for people, atomically."""
-    write_atomically(path, (model.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(path, (json_text(model.model_dump(mode="json"), indent=2) + "\n").encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,7 +1,6 @@
 """What an audit will do, fixed before it starts, and its digest."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from candor import terms
 from candor.contracts.api import Seed, Steps
 from candor.contracts.card import Digest
+from candor.contracts.json_text import json_text
 from candor.search.seeds import derived_seed
 
 Count = Annotated[int, Field(ge=0)]
@@ -37,7 +37,9 @@ _PACKAGES = (
 class Frozen(BaseModel):
     """Base of every model here: unknown fields are rejected, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class Budget(Frozen):
@@ -127,7 +129,7 @@ class AuditPlan(Frozen):
     @property
     def digest(self) -> str:
         """SHA-256 of the plan's canonical JSON, hex."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        text = json_text(self.model_dump(mode="json"), is_compact=True, is_sorted=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def image_indices(self, available: int) -> list[int]:

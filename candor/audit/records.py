@@ -33,12 +33,13 @@ class AttackRecord:
         position, attack, goal, eps_l2: its `RecordKey`.
         status: how it ended.
         radius: RMSE of the verified image; 0 if already wrong, None without one.
-        lower_bound: RMSE up to which nothing was found; None unless there is no radius.
+        lower_bound: RMSE up to which nothing was found; None with a radius and where not tried.
         rounded_radius: RMSE after rounding to 8 bits; None without an image.
         holds_rounded: whether the goal still holds then.
         image_sha256: of the verified image's float32 bytes, C order.
         steps: gradient steps or queries.
         warnings: of the library that ran the attack; None where no library did.
+        failure: why the attack failed; None unless not tried.
     """
 
     position: int
@@ -53,6 +54,12 @@ class AttackRecord:
     image_sha256: str | None = None
     steps: int = 0
     warnings: tuple[str, ...] | None = None
+    failure: str | None = None
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether the attack says anything of the image."""
+        return self.status is not Status.NOT_TRIED
 
     @property
     def key(self) -> RecordKey:
@@ -83,6 +90,7 @@ class AttackRecord:
             image_sha256=end.image_sha256,
             steps=end.steps,
             warnings=None if warnings is None else tuple(warnings),
+            failure=end.failure,
         )
 
     @classmethod
@@ -106,6 +114,7 @@ class AttackRecord:
             image_sha256=row["picture_sha256"],
             steps=row["steps"],
             warnings=None if warnings is None else tuple(warnings),
+            failure=row.get("failure"),
         )
 
     def to_row(self) -> Row:
@@ -123,4 +132,8 @@ class AttackRecord:
             "picture_sha256": self.image_sha256,
             "steps": self.steps,
         }
-        return row if self.warnings is None else row | {"warnings": list(self.warnings)}
+        if self.warnings is not None:
+            row["warnings"] = list(self.warnings)
+        if self.failure is not None:
+            row["failure"] = self.failure
+        return row

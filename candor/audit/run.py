@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from candor.attacks.memory import is_out_of_memory
 from candor.audit import registry
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError, BlockFailed, OutOfMemory
@@ -112,19 +113,12 @@ def _run_block(
         return registry.STAGES[block.stage].run(subject, batch, plan.budget)
     except Exception as err:  # whatever a stage or a library meets ends as one readable reason
         place = f"{block.stage} on images {block.start} to {block.stop - 1}"
-        if _is_out_of_memory(err):
+        if is_out_of_memory(err):
             raise OutOfMemory(
                 f"batch_size: expected as many as memory holds, got {plan.batch_size}; "
                 f"it ran out at {place}"
             ) from err
         raise BlockFailed(place, err) from err
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch has no class of its own for it.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 def _cost(block: Block, plan: AuditPlan) -> int:
@@ -140,7 +134,9 @@ class _RunningArea:
         self._records: list[AttackRecord] = []
 
     def add(self, records: Iterable[AttackRecord]) -> None:
-        self._records += [record for record in records if record.goal is Goal.ATTACK]
+        self._records += [
+            record for record in records if record.goal is Goal.ATTACK and record.is_tried
+        ]
 
     def progress(self, done: int, total: int, stage: str) -> Progress:
         positions = sorted({record.position for record in self._records})

@@ -14,6 +14,7 @@ from candor.attacks.batching import PaddedBatches
 from candor.audit.plan import Budget, image_seed
 from candor.audit.records import AttackRecord, Row
 from candor.contracts.card import ModelCard
+from candor.search.network import checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class Subject:
     """What is audited.
 
     Attributes:
-        network: in evaluation mode, weights without gradient.
+        network: in evaluation mode, weights without gradient; all networks are `checked`.
         card: its card; the classes, the input and the name.
         searcher: the same network compiled, for the solvers' steps; None for ``network`` itself.
         independent, undefended: further networks for transfer and ablation, None where not given.
@@ -32,6 +33,12 @@ class Subject:
     searcher: nn.Module | None = None
     independent: nn.Module | None = None
     undefended: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("network", "searcher", "independent", "undefended"):
+            network = getattr(self, name)
+            if network is not None:  # a stage meets none that answers without numbers
+                object.__setattr__(self, name, checked(network))
 
     @property
     def padded(self) -> nn.Module:
@@ -46,7 +53,7 @@ class Batch:
     Attributes:
         positions: (B,) place in the order of the audit.     indices: (B,) rows of the data set.
         identifiers: one name an image.
-        images: (B, C, H, W) float32 in [0, 1].     labels: (B,) int64.
+        images: (B, C, H, W) float32 in [0, 1], made contiguous.     labels: (B,) int64.
         seed: of the audit.
     """
 
@@ -56,6 +63,10 @@ class Batch:
     images: Tensor
     labels: Tensor
     seed: int
+
+    def __post_init__(self) -> None:
+        # captum and the attack library refuse other layouts.
+        object.__setattr__(self, "images", self.images.contiguous())
 
     def seeds(self, stage: str) -> list[int]:
         """One seed an image; see `image_seed`."""
@@ -84,12 +95,14 @@ class Stage(Generic[EntryT]):
         run: entries of one block.
         limit: images it sees by the budget, None for all.
         steps: about how many network evaluations an image costs, for the time left.
-        settings: hyper-parameters, for the report.
+        settings: hyper-parameters, for the report, by the budget and the number of classes.
         block_images: largest block; small where an image takes long, for a kill loses a block.
     """
 
     run: Callable[[Subject, Batch, Budget], list[EntryT]]
     limit: Callable[[Budget], int | None]
     steps: Callable[[Budget], int]
-    settings: Callable[[Budget], Mapping[str, Any]] = field(default=lambda budget: {})
+    settings: Callable[[Budget, int], Mapping[str, Any]] = field(
+        default=lambda budget, class_count: {}
+    )
     block_images: int = 1024

@@ -19,7 +19,8 @@ from candor.cli.output import clear_errors, console, print_json
 
 _GOES_ON = "finished parts are kept, the same command goes on"
 _FILES = ("report.html", "report.pdf", "report.json", "ledger.parquet")
-_HEADLINE = {"model", "image_count", "warnings", "accuracy", "areas", "comparison"}
+_HEADLINE = {"model", "image_count", "warnings", "not_tried", "accuracy", "areas", "comparison"}
+_NOT_COMPLETE = 3  # exit code: there is a report, and attacks failed in it
 
 
 @contextmanager
@@ -68,10 +69,22 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
 
 def show_report(report: Report, out: Path, as_json: bool) -> None:
-    """Warnings, the three numbers, the time and the files; or the headline as JSON."""
+    """Warnings, the three numbers, the time and the files; or the headline as JSON.
+
+    Raises:
+        typer.Exit: with code 3, where an attack failed: the report is there and not complete.
+    """
     if as_json:
         print_json(report.model_dump(mode="json", include=_HEADLINE))
-        return
+    else:
+        _show_numbers(report, out)
+    if report.not_tried:
+        names = ", ".join(failed.attack for failed in report.not_tried)
+        _print(f"candor audit: not complete, {names} failed on some images", style="red")
+        raise typer.Exit(_NOT_COMPLETE)
+
+
+def _show_numbers(report: Report, out: Path) -> None:
     for warning in report.warnings:
         _print(warning, style="yellow")
     _print(f"accuracy {formats.share(report.accuracy)}")

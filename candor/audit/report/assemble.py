@@ -84,7 +84,10 @@ def build_report(
     """The one object, from finished rows."""
     areas = summary.ensemble_areas(evidence)
     subset = summary.subset_positions(evidence)
-    settings = {name: registry.STAGES[name].settings(plan.budget) for name in evidence.records}
+    class_count = len(facts.model.classes)
+    settings = {
+        name: registry.STAGES[name].settings(plan.budget, class_count) for name in evidence.records
+    }
     accuracy = summary.share(row["is_correct"] for row in evidence.clean)
     smoothing = smoothing_section(evidence, plan.budget.smoothing_samples)
     checks = run_checks(
@@ -101,7 +104,11 @@ def build_report(
         model=facts.model,
         data=plan.data,
         image_count=plan.image_count,
-        warnings=(*summary.warnings(evidence, areas), *failed_checks(checks)),
+        warnings=(
+            *summary.warnings(evidence, areas, class_count),
+            *failed_checks(checks),
+        ),
+        not_tried=summary.not_tried(evidence),
         threat=ThreatModel(),
         words=WORDS,
         naive=evidence.naive,

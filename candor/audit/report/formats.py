@@ -16,8 +16,10 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def share(value: Share) -> str:
-    """A share with its interval and counts."""
+def share(value: Share | None) -> str:
+    """A share with its interval and counts, or that nothing was tried."""
+    if value is None:
+        return "not tried"
     interval = f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
     return f"{percent(value.value)} {interval}, {value.count} of {value.image_count}"
 

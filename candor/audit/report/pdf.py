@@ -159,18 +159,19 @@ def _threat(report: Report) -> list[Any]:
 
 
 def _attacks(report: Report) -> list[Any]:
-    head = ["attack", "goal", "eps L2", "n", "found", "not found", "unver.", "smallest", "8 bits",
-            "median radius", "own ARA (RMSE)"]  # fmt: skip
+    head = ["attack", "goal", "eps L2", "n", "not tried", "found", "not found", "unver.",
+            "smallest", "8 bits", "median radius", "own ARA (RMSE)"]  # fmt: skip
     rows = [
         [
             row.attack, row.goal, "-" if row.eps_l2 is None else f"{row.eps_l2:g}",
-            str(row.image_count), str(row.found), str(row.unresolved), str(row.unverified),
-            str(row.wins), str(row.holds_rounded), formats.distance(row.median_radius),
+            str(row.image_count), str(row.not_tried), str(row.found), str(row.unresolved),
+            str(row.unverified), str(row.wins), str(row.holds_rounded),
+            formats.distance(row.median_radius),
             "-" if row.area is None else f"{row.area.value.rmse:.4f}",
         ]
         for row in report.attacks
     ]  # fmt: skip
-    widths = (0.11, 0.07, 0.07, 0.06, 0.07, 0.08, 0.07, 0.09, 0.07, 0.2, 0.11)
+    widths = (0.11, 0.07, 0.06, 0.05, 0.06, 0.07, 0.07, 0.07, 0.09, 0.06, 0.18, 0.11)
     settings = {row.attack: formats.settings(row.settings) for row in report.attacks}
     notes = {row.attack: "; ".join(row.warnings) for row in report.attacks if row.warnings}
     parts = [_text("Attacks", _HEAD), _table([head, *rows], widths)]
@@ -183,11 +184,14 @@ def _attacks(report: Report) -> list[Any]:
     parts.append(_table([["attack", "hyper-parameters", "warnings"], *named], (0.14, 0.5, 0.36)))
     if report.budgets:
         budget_rows = [
-            [row.attack, formats.distance(row.eps), formats.share(row.accuracy)]
+            [row.attack, formats.distance(row.eps), formats.share(row.accuracy),
+             str(row.not_tried)]
             for row in report.budgets
-        ]
+        ]  # fmt: skip
         parts.append(_text("Accuracy within fixed budgets", _HEAD))
-        parts.append(_table([["attack", "eps", "accuracy"], *budget_rows], (0.2, 0.3, 0.5)))
+        parts.append(
+            _table([["attack", "eps", "accuracy", "not tried"], *budget_rows], (0.2, 0.3, 0.4, 0.1))
+        )
     return parts
 
 

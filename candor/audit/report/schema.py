@@ -1,6 +1,5 @@
 """The report: the one object that JSON, HTML and PDF render."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +7,7 @@ from pydantic import Field
 
 from candor.audit.plan import AuditPlan, Frozen
 from candor.audit.sections.threat import ThreatModel
+from candor.contracts.json_text import json_text
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Number = Annotated[int, Field(ge=0)]
@@ -76,7 +76,8 @@ class AttackRow(Frozen):
 
     Attributes:
         eps_l2: largest L2 it may use, None for minimal-norm attacks.
-        image_count: images it saw; already wrong ones included.
+        image_count: images it was tried on; already wrong ones included.
+        not_tried: images on which it failed, which say nothing of the model.
         found, unresolved, already_wrong, unverified: how it ended on them.
         wins: images on which its radius is the smallest (the first in the list on a tie).
         holds_rounded: of the found, how many hold after rounding to 8 bits.
@@ -89,6 +90,7 @@ class AttackRow(Frozen):
     goal: Literal["attack", "btr"]
     eps_l2: float | None
     image_count: Number
+    not_tried: Number = 0
     found: Number
     unresolved: Number
     already_wrong: Number
@@ -102,11 +104,32 @@ class AttackRow(Frozen):
 
 
 class BudgetRow(Frozen):
-    """Accuracy of a fixed-budget attack: the share it did not fool within ``eps``."""
+    """Accuracy of a fixed-budget attack: the share it did not fool within ``eps``.
+
+    Attributes:
+        accuracy: of the images it was tried on; None where it was tried on none.
+        not_tried: images on which it failed.
+    """
 
     attack: str
     eps: Distance
-    accuracy: Share
+    accuracy: Share | None
+    not_tried: Number = 0
+
+
+class NotTried(Frozen):
+    """An attack that failed on some images, where it is neither resisted nor successful.
+
+    Attributes:
+        image_count: images on which it failed, with any goal or budget.
+        planned_count: images that it was to be tried on.
+        reasons: errors it ended with, each once.
+    """
+
+    attack: str
+    image_count: Number
+    planned_count: Number
+    reasons: tuple[str, ...]
 
 
 class Check(Frozen):
@@ -318,6 +341,7 @@ class Report(Frozen):
 
     Attributes:
         warnings: what a reader must know before believing a number.
+        not_tried: attacks that failed on some images; a report with any is not complete.
         words: the threat model as a paragraph.
         naive: accuracy of always naming the most frequent class of the data.
         pixel_count: C*H*W, so that L2 = RMSE * sqrt(pixel_count).
@@ -330,6 +354,7 @@ class Report(Frozen):
     data: str
     image_count: Number
     warnings: tuple[str, ...]
+    not_tried: tuple[NotTried, ...] = ()
     threat: ThreatModel
     words: str
     naive: Fraction
@@ -355,7 +380,7 @@ def schema_text() -> str:
     """JSON Schema of `Report` as ``report.schema.json`` holds it."""
     schema = Report.model_json_schema(mode="serialization")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return json.dumps(schema, indent=2) + "\n"
+    return json_text(schema, indent=2) + "\n"
 
 
 if __name__ == "__main__":

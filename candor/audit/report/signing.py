@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 
 from candor.audit.errors import AuditError
 from candor.audit.ledger import write_atomically
+from candor.contracts.json_text import json_text
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -100,7 +101,7 @@ def sign_folder(folder: Path, names: list[str], key: Ed25519PrivateKey) -> None:
         "public_key": public_key_text(key),
         "files": {name: _digest(folder / name) for name in sorted(names)},
     }
-    content = (json.dumps(manifest, indent=2) + "\n").encode()
+    content = (json_text(manifest, indent=2) + "\n").encode()
     write_atomically(folder / MANIFEST_FILE, content)
     write_atomically(folder / SIGNATURE_FILE, base64.b64encode(key.sign(content)) + b"\n")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from candor.attacks import carlini_wagner, ddn, fmn, pgd
-from candor.attacks.autoattack import autoattack
+from candor.attacks.autoattack import autoattack, replacement_of_standard, target_count
 from candor.attacks.candidates import Candidates
 from candor.attacks.fgsm import fgsm
 from candor.attacks.label_only import label_only
@@ -58,7 +58,7 @@ def solver_stage(solver: str) -> Stage[AttackRecord]:
         run=run,
         limit=lambda budget: None,
         steps=lambda budget: len(GOALS) * 3 * budget.steps,
-        settings=lambda budget: {"steps": budget.steps},
+        settings=lambda budget, class_count: {"steps": budget.steps},
     )
 
 
@@ -84,7 +84,10 @@ def _descent(
         run=run,
         limit=lambda budget: budget.descent_images,
         steps=lambda budget: len(GOALS) * searches * step_factor * 3 * budget.descent_steps,
-        settings=lambda budget: {"steps": step_factor * budget.descent_steps, **settings},
+        settings=lambda budget, class_count: {
+            "steps": step_factor * budget.descent_steps,
+            **settings,
+        },
     )
 
 
@@ -120,6 +123,16 @@ def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRe
         )
         records += _tightened(subject, batch, Goal.ATTACK, proposed, "autoattack", eps, warnings)
     return records
+
+
+def _autoattack_settings(class_count: int) -> dict[str, Any]:
+    """The set that really runs, which below four classes is not the standard one."""
+    replacement, library = replacement_of_standard(class_count), version("pyautoattack")
+    if replacement is None:
+        targets = {"targets": target_count(class_count)}
+        return {"eps_l2": list(EPS_L2), "version": f"standard, pyautoattack {library}", **targets}
+    named = f"custom ({' + '.join(replacement)}), pyautoattack {library}"
+    return {"eps_l2": list(EPS_L2), "version": named}
 
 
 def _square(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
@@ -200,13 +213,13 @@ ATTACK_STAGES: Mapping[str, Stage[AttackRecord]] = {
         run=_fgsm,
         limit=lambda budget: budget.descent_images,
         steps=lambda budget: 3 * len(EPS_L2),
-        settings=lambda budget: {"eps_l2": list(EPS_L2)},
+        settings=lambda budget, class_count: {"eps_l2": list(EPS_L2)},
     ),
     "pgd": Stage(
         run=_pgd,
         limit=lambda budget: budget.descent_images,
         steps=lambda budget: 3 * len(EPS_L2) * budget.descent_steps,
-        settings=lambda budget: {
+        settings=lambda budget, class_count: {
             "eps_l2": list(EPS_L2),
             "steps": budget.descent_steps,
             "step_length": f"{pgd.STEP_SHARE} eps / steps",
@@ -216,24 +229,27 @@ ATTACK_STAGES: Mapping[str, Stage[AttackRecord]] = {
         run=_autoattack,
         limit=lambda budget: budget.autoattack_images,
         steps=lambda budget: 20_000,
-        settings=lambda budget: {
-            "eps_l2": list(EPS_L2),
-            "version": f"standard, pyautoattack {version('pyautoattack')}",
-        },
+        settings=lambda budget, class_count: _autoattack_settings(class_count),
         block_images=1,
     ),
     "square": Stage(
         run=_square,
         limit=lambda budget: budget.autoattack_images,
         steps=lambda budget: budget.square_queries,
-        settings=lambda budget: {"eps_l2": SQUARE_EPS_L2, "queries": budget.square_queries},
+        settings=lambda budget, class_count: {
+            "eps_l2": SQUARE_EPS_L2,
+            "queries": budget.square_queries,
+        },
         block_images=4,
     ),
     "label-only": Stage(
         run=_label_only,
         limit=lambda budget: budget.autoattack_images,
         steps=lambda budget: budget.label_queries,
-        settings=lambda budget: {"eps_l2": LABEL_EPS_L2, "queries": budget.label_queries},
+        settings=lambda budget, class_count: {
+            "eps_l2": LABEL_EPS_L2,
+            "queries": budget.label_queries,
+        },
         block_images=4,
     ),
 }

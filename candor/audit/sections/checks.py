@@ -14,7 +14,7 @@ from candor.audit.plan import AuditPlan
 from candor.audit.records import Row
 from candor.audit.report.schema import Area, Check, Share, Smoothing
 from candor.audit.sections.probes import BUDGETS_L2, PANEL_EPS_L2, RESTARTS, RUNS
-from candor.audit.sections.summary import Evidence
+from candor.audit.sections.summary import Evidence, not_tried, sentence
 from candor.terms import Goal
 
 Verdict = Literal["pass", "warn", "fail", "not-applicable"]
@@ -87,7 +87,11 @@ def _threat_model(panel: Panel) -> Finding:
 
 
 def _own_loss(panel: Panel) -> Finding:
-    names = [name for name in panel.evidence.records if name not in _BLIND_ATTACKS]
+    names = [
+        name
+        for name, records in panel.evidence.records.items()
+        if name not in _BLIND_ATTACKS and any(record.is_tried for record in records)
+    ]
     text = f"{', '.join(names)} differentiate the network as deployed, preprocessing included"
     return ("pass" if names else "fail"), text, panel.accuracy.image_count
 
@@ -139,12 +143,15 @@ def _minimum(panel: Panel) -> Finding:
     everywhere = [
         name
         for name, records in panel.evidence.records.items()
-        if len({record.position for record in records}) == panel.plan.image_count
+        if len({r.position for r in records if r.is_tried}) == panel.plan.image_count
     ]
     text = (
         f"the smallest radius of each image counts; {len(panel.evidence.records)} attacks, "
         f"on every image: {', '.join(everywhere) or 'none'}"
     )
+    failed = not_tried(panel.evidence)
+    if failed:
+        return "fail", f"{text}; {' '.join(map(sentence, failed))}", panel.plan.image_count
     is_enough = len(panel.evidence.records) >= FEWEST_ATTACKS and everywhere
     return ("pass" if is_enough else "warn"), text, panel.plan.image_count
 
@@ -159,7 +166,9 @@ def _blind(panel: Panel) -> Finding:
         return "not-applicable", "neither Square nor the hard-label attack ran", 0
     texts, worst, count = [], 0, 0
     for name in ran:
-        records = panel.evidence.records[name]
+        records = [record for record in panel.evidence.records[name] if record.is_tried]
+        if not records:
+            return "fail", f"{name} failed on every image", 0
         eps = records[0].eps_l2 or 0.0
         hits = {record.position for record in records if record.radius}
         known = panel.fooled_within(eps, [record.position for record in records])

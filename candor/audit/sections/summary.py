@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from candor.attacks.autoattack import replacement_of_standard
 from candor.attacks.verification import Status
 from candor.audit.ensemble import Radii, combine, count_status
 from candor.audit.records import AttackRecord, RecordKey, Row
@@ -19,6 +20,7 @@ from candor.audit.report.schema import (
     Curve,
     CurvePoint,
     Distance,
+    NotTried,
     Reference,
     Share,
 )
@@ -122,8 +124,12 @@ def ensemble_areas(evidence: Evidence, positions: Sequence[int] | None = None) -
 
 
 def subset_positions(evidence: Evidence) -> list[int]:
-    """Images that every attack saw."""
-    seen = [{record.position for record in records} for records in evidence.records.values()]
+    """Images that every attack was tried on, with all its goals and budgets."""
+    seen = [
+        {record.position for record in records}
+        - {record.position for record in records if not record.is_tried}
+        for records in evidence.records.values()
+    ]
     return sorted(set.intersection(*seen)) if seen else []
 
 
@@ -189,11 +195,38 @@ def budget_rows(evidence: Evidence) -> tuple[BudgetRow, ...]:
         for eps, group in _by_budget(records, "attack").items():
             if eps is None:
                 continue
-            fooled = [record.radius is not None for record in group]
-            distance = evidence.distance(eps / math.sqrt(evidence.pixel_count))
-            accuracy = share(not is_fooled for is_fooled in fooled)
-            rows.append(BudgetRow(attack=name, eps=distance, accuracy=accuracy))
+            tried = [record for record in group if record.is_tried]
+            rows.append(
+                BudgetRow(
+                    attack=name,
+                    eps=evidence.distance(eps / math.sqrt(evidence.pixel_count)),
+                    accuracy=share(r.radius is None for r in tried) if tried else None,
+                    not_tried=len(group) - len(tried),
+                )
+            )
     return tuple(rows)
+
+
+def not_tried(evidence: Evidence) -> tuple[NotTried, ...]:
+    """Attacks that failed on some of their images."""
+    return tuple(
+        NotTried(
+            attack=name,
+            image_count=len({record.position for record in failed}),
+            planned_count=len({record.position for record in records}),
+            reasons=tuple(sorted({record.failure or "" for record in failed})),
+        )
+        for name, records in evidence.records.items()
+        if (failed := [record for record in records if not record.is_tried])
+    )
+
+
+def sentence(failed: NotTried) -> str:
+    """What a report says of an attack that failed."""
+    return (
+        f"{failed.attack} failed on {failed.image_count} of {failed.planned_count} images and "
+        f"was not tried there: nothing is known of them by it ({'; '.join(failed.reasons)})."
+    )
 
 
 def references(data: str, pixel_count: int) -> tuple[Reference, ...]:
@@ -213,9 +246,15 @@ def references(data: str, pixel_count: int) -> tuple[Reference, ...]:
     )
 
 
-def warnings(evidence: Evidence, areas: Sequence[Area]) -> list[str]:
-    """What a reader must know before believing the areas."""
-    found = []
+def warnings(evidence: Evidence, areas: Sequence[Area], class_count: int) -> list[str]:
+    """What a reader must know before believing the areas, the gravest first."""
+    found = [sentence(failed) for failed in not_tried(evidence)]
+    replacement = replacement_of_standard(class_count)
+    if replacement is not None and "autoattack" in evidence.records:
+        found.append(
+            f"autoattack ran a custom set ({', '.join(replacement)}), not standard AutoAttack: "
+            "its targeted attacks need four classes or more."
+        )
     count = len(evidence.clean)
     if count < ENOUGH_IMAGES:
         width = areas[0].high.rmse - areas[0].low.rmse
@@ -251,15 +290,16 @@ def _attack_row(
     eps: float | None,
     settings: Mapping[str, Any],
 ) -> AttackRow:
+    tried = [record for record in records if record.is_tried]
     found = [record for record in records if record.status is Status.FOUND]
     radii = [record.radius for record in found if record.radius is not None]
-    own = combine(records, goal, sorted(record.position for record in records))
     messages = {message for record in records for message in record.warnings or ()}
     return AttackRow(
         attack=records[0].attack,
         goal=goal,
         eps_l2=eps,
-        image_count=len(records),
+        image_count=len(tried),
+        not_tried=len(records) - len(tried),
         found=len(found),
         unresolved=count_status(records, Status.UNRESOLVED),
         already_wrong=count_status(records, Status.ALREADY_WRONG),
@@ -267,7 +307,12 @@ def _attack_row(
         wins=sum(record.key in smallest for record in found),
         holds_rounded=sum(bool(record.holds_rounded) for record in found),
         median_radius=evidence.distance(float(np.median(radii))) if radii else None,
-        area=area(evidence, goal, own.values, own.is_unresolved) if eps is None else None,
+        area=_own_area(evidence, tried, goal) if eps is None and tried else None,
         settings=dict(settings),
         warnings=tuple(sorted(messages)),
     )
+
+
+def _own_area(evidence: Evidence, records: Sequence[AttackRecord], goal: GoalName) -> Area:
+    own = combine(records, goal, sorted(record.position for record in records))
+    return area(evidence, goal, own.values, own.is_unresolved)

@@ -32,12 +32,13 @@ class ThreatModel(Frozen):
     }
     knowledge: str = (
         "White box: weights, architecture, preprocessing and training are known; the network is "
-        "differentiated as it is. Square sees outputs only, the hard-label attack predictions only."
+        "differentiated as it is. Where they ran, Square saw outputs only, the hard-label attack "
+        "predictions only."
     )
     access: str = "Digital: pixel values are set directly, one image at a time."
     capability: str = (
         "Any change of the pixels inside the box; the report gives the smallest one found, and "
-        "success within fixed L2 budgets for comparison with RobustBench."
+        "success within fixed L2 budgets where attacks of such budgets ran."
     )
     excluded: tuple[str, ...] = (
         "training-time poisoning",
