@@ -1,6 +1,5 @@
 """The training loop: data, schedule, psi, checkpoints, progress."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from candor.contracts.json_text import json_text
 from candor.data.images import Batch, Images
 from candor.search.seeds import derived_seed
+from candor.terms import NotFinite
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.distributed import (
@@ -25,8 +26,10 @@ from training.distributed import (
     shard,
     world_size,
 )
+from training.divergence import Diverged, check_state, check_step
 from training.engine import Engine, Precision, runner
 from training.optimizer import WeightDecayOn, parameter_groups
+from training.origin import Origin
 from training.psi import PsiController, PsiMode
 from training.regularizers import PenaltyMode, class_balanced_weights
 from training.schedule import Schedule, learning_rate
@@ -81,6 +84,7 @@ def train(
     config: TrainConfig,
     *,
     run_dir: Path,
+    origin: Origin | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     stop_after: int | None = None,
 ) -> TrainState:
@@ -100,11 +104,13 @@ def train(
         data: training images, in memory or on disk.
         config: the experiment.
         run_dir: existing folder; ``checkpoint.pt`` and ``log.jsonl`` are written there.
+        origin: what a resumed run is compared with; default that of ``data`` and drawn weights.
         report: called after every step.
         stop_after: stop (with a checkpoint) once so many steps of the whole run are done.
     Raises:
-        ValueError: the checkpoint in ``run_dir`` belongs to another configuration, or the
-            configuration does not allow several processes.
+        ValueError: the checkpoint in ``run_dir`` belongs to another configuration, other images,
+            classes or first weights, or the configuration does not allow several processes.
+        Diverged: a number of the run is no longer finite; the checkpoint of before stays.
     """
     _check_processes(config)
     if config.penalty_mode == PenaltyMode.FINITE_DIFFERENCE:
@@ -118,7 +124,8 @@ def train(
     class_weights = _class_weights(network, data, config)
     path = run_dir / "checkpoint.pt"
     saved = from_first(load_checkpoint(path) if rank() == 0 else None)
-    state = _restore(saved, network, optimizer, config)
+    origin = origin or Origin.of(data, "")
+    state = _restore(saved, network, optimizer, config, origin)
     called = runner(distributed(network), Engine(config.engine))
     steps_per_epoch = -(-len(data) // config.batch_size)
     step_count = steps_per_epoch * config.epochs
@@ -141,15 +148,18 @@ def train(
                 _finish_epoch(state, progress, run_dir)
             if rank() > 0:
                 continue
-            report(progress)
+            _tell(report, progress)
             if time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
-                save_checkpoint(path, _dump(state, network, optimizer, config))
+                save_checkpoint(path, _dump(state, network, optimizer, config, origin))
                 saved_at = time.monotonic()
+    except Diverged:
+        is_between_steps = False
+        raise
     finally:
         # Also after Ctrl-C; inside a step the weights may be half moved, then the last checkpoint
         # stands.
         if is_between_steps and rank() == 0:
-            save_checkpoint(path, _dump(state, network, optimizer, config))
+            save_checkpoint(path, _dump(state, network, optimizer, config, origin))
     return state
 
 
@@ -193,6 +203,8 @@ def _train_step(
             class_weights=class_weights,
         )
     cross_entropy, penalty, correct = _means(losses)
+    place = f"step {state.step + 1} of {step_count} (epoch {epoch + 1})"
+    check_step(place, loss=cross_entropy, penalty=penalty)
     controller = _controller(config, state.integral)
     is_adaptive = config.psi_mode == PsiMode.ADAPTIVE
     if is_regularised and is_adaptive:
@@ -210,6 +222,7 @@ def _train_step(
     gradient_norm = get_total_norm(
         [weight.grad for weight in network.parameters() if weight.grad is not None]
     )
+    check_step(place, loss=cross_entropy, psi=psi, gradient_norm=gradient_norm.item())
     optimizer.step()
 
     state.step += 1
@@ -228,6 +241,15 @@ def _train_step(
         gradient_norm=gradient_norm.item(),
         learning_rate=rate,
     )
+
+
+def _tell(report: Callable[[Progress], None], progress: Progress) -> None:
+    """Raises Diverged where what is reported cannot be computed from the network any more."""
+    try:
+        report(progress)
+    except NotFinite as err:
+        place = f"step {progress.step} of {progress.step_count}, loss {progress.cross_entropy:g}"
+        raise Diverged(f"diverged at {place}: {err}; the checkpoint of before is kept") from err
 
 
 def _means(losses: StepLoss) -> tuple[float, float, int]:
@@ -254,7 +276,7 @@ def _finish_epoch(state: TrainState, progress: Progress, run_dir: Path) -> None:
     if rank() > 0:
         return
     # Whole, not appended to: a run resumed from before this epoch's end must not log it twice.
-    lines = (json.dumps(epoch_entry) + "\n" for epoch_entry in state.history)
+    lines = (json_text(epoch_entry) + "\n" for epoch_entry in state.history)
     (run_dir / "log.jsonl").write_text("".join(lines))
 
 
@@ -318,10 +340,19 @@ def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def _dump(
-    state: TrainState, network: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig
+    state: TrainState,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    origin: Origin,
 ) -> dict[str, Any]:
+    """What a checkpoint holds.  Raises Diverged where a weight in it is not finite."""
+    place = f"step {state.step}"
+    check_state(place, {"network": network.state_dict()})
+    check_state(place, {"optimizer": optimizer.state_dict()})
     return {
         "config": config.as_dict(),
+        "origin": origin.as_dict(),
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": state.step,
@@ -337,6 +368,7 @@ def _restore(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
+    origin: Origin,
 ) -> TrainState:
     if saved is None:
         return TrainState()
@@ -351,6 +383,8 @@ def _restore(
             f"{changed[0]}: got {now[changed[0]]!r}, but the run in this folder was started with "
             f"{before.get(changed[0])!r}; choose another --run-dir or the same value"
         )
+    if "origin" in saved:  # checkpoints of earlier versions lack it
+        origin.check_same(saved["origin"])
     network.load_state_dict(saved["network"])
     optimizer.load_state_dict(saved["optimizer"])
     return TrainState(

@@ -47,7 +47,11 @@ class PsiController:
 
     @property
     def psi(self) -> float:
-        return self.psi_min * math.exp(self.psi_rate * self.integral)
+        """Infinite where it exceeds every float."""
+        try:
+            return self.psi_min * math.exp(self.psi_rate * self.integral)
+        except OverflowError:
+            return math.inf
 
     def updated(self, loss: float) -> "PsiController":
         """The controller after one batch whose cross-entropy was ``loss`` (nats, > 0)."""

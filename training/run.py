@@ -1,28 +1,31 @@
 """One run of an experiment, from its configuration to the model folder."""
 
 import contextlib
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from candor.contracts.card import MetricCard, ModelCard
+from candor.contracts.json_text import json_text
 from candor.data.images import Images
-from candor.models.folder import load_model, save_model
+from candor.models.folder import LoadedModel, load_model, save_model
 from candor.nets.architectures import NetworkSpec, build_network
 from candor.robustness.ara import accuracy_interval
 from candor.runtime.allocator import keep_freed_memory
+from candor.search.network import checked
 from training.config import TrainConfig
 from training.distributed import rank
 from training.events import RunEvents
 from training.loop import Progress, TrainState
 from training.loop import train as train_network
+from training.origin import Origin
 
 _EXPLAINED_IMAGES = 8  # training images explained in the run's TensorBoard log
 _TEST_BATCH = 500
@@ -61,17 +64,21 @@ def run_experiment(
     Returns:
         The card of the model written; None in all processes of a run but the first.
     Raises:
-        ValueError: the model to start from is another network, or see `training.loop.train`.
+        ValueError: the model to start from is another network, the test images have other classes
+            than the training images, or see `training.loop.train`.
+        NotFinite: the trained network answers a test image with infinite numbers or NaN.
     """
     keep_freed_memory()
+    _check_same_classes(training_data, test_data)
     target.run_dir.mkdir(parents=True, exist_ok=True)
-    resolved = _resolved(config, target.experiment, training_data)
+    spec = _spec(config, training_data)
+    network, start_digest = _network(config, spec)
+    origin = Origin.of(training_data, start_digest)
+    resolved = _resolved(config, target.experiment, origin)
     # Else the run there keeps the one it began with.
     if rank() == 0 and not (target.run_dir / "checkpoint.pt").exists():
-        (target.run_dir / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
-    spec = _spec(config, training_data)
-    network = _network(config, spec)
-    state = _train(network, training_data, config, target.run_dir, report)
+        (target.run_dir / "config.json").write_text(json_text(resolved, indent=2) + "\n")
+    state = _train(network, training_data, config, target.run_dir, origin, report)
     if rank() > 0:
         return None
     recipe = {
@@ -95,23 +102,36 @@ def run_experiment(
     )
 
 
-def _resolved(config: TrainConfig, experiment: str, data: Images) -> dict[str, Any]:
+def _resolved(config: TrainConfig, experiment: str, origin: Origin) -> dict[str, Any]:
     return {
         "experiment": experiment,
         **config.as_dict(),
         "candor": version("candor"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "data_digest": data.digest(),
+        "data_digest": origin.data_digest,
     }
 
 
-def _network(config: TrainConfig, spec: NetworkSpec) -> nn.Module:
+def _check_same_classes(training: Images, test: Images) -> None:
+    pairs = zip_longest(training.class_names, test.class_names)
+    for label, (trained, tested) in enumerate(pairs):
+        if trained != tested:
+            raise ValueError(
+                f"data: class {label} of {training.name} is {trained!r}, that of {test.name} is "
+                f"{tested!r}; expected the same classes"
+            )
+
+
+def _network(config: TrainConfig, spec: NetworkSpec) -> tuple[nn.Module, str]:
+    """The network as the run starts, and the digest of the weights it starts from, "" for none."""
     torch.manual_seed(config.seed)
-    network = build_network(spec)
+    network, digest = build_network(spec), ""
     if config.start_from:
-        network.load_state_dict(_start_weights(config.start_from, spec))
-    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+        model = _start_model(config.start_from, spec)
+        network.load_state_dict(model.network.state_dict())
+        digest = model.card.weights_sha256
+    return network.to("cuda" if torch.cuda.is_available() else "cpu"), digest
 
 
 def _spec(config: TrainConfig, data: Images) -> NetworkSpec:
@@ -128,12 +148,12 @@ def _spec(config: TrainConfig, data: Images) -> NetworkSpec:
     )
 
 
-def _start_weights(folder: str, spec: NetworkSpec) -> dict[str, Tensor]:
+def _start_model(folder: str, spec: NetworkSpec) -> LoadedModel:
     model = load_model(Path(folder))
     held = NetworkSpec(**model.card.network.model_dump())
     if held != spec:
         raise ValueError(f"start_from: expected a model with {spec}, got {folder!r} with {held}")
-    return model.network.state_dict()
+    return model
 
 
 def _train(
@@ -141,6 +161,7 @@ def _train(
     data: Images,
     config: TrainConfig,
     run_dir: Path,
+    origin: Origin,
     report: Callable[[Progress], None],
 ) -> TrainState:
     shown = slice(_EXPLAINED_IMAGES)
@@ -151,11 +172,13 @@ def _train(
         events(step)
 
     with contextlib.closing(events):
-        return train_network(network, data, config, run_dir=run_dir, report=report_both)
+        return train_network(
+            network, data, config, run_dir=run_dir, origin=origin, report=report_both
+        )
 
 
 def _accuracy(network: nn.Module, data: Images) -> MetricCard:
-    network.eval()
+    network = checked(network.eval())
     device = next(network.parameters()).device
     correct = 0
     with torch.no_grad():

@@ -14,6 +14,7 @@ from candor.nets.resnet import PreActivationResNet
 from tests import official_files
 from training.config import TrainConfig
 from training.loop import train
+from training.origin import Origin
 
 
 def cifar10_files(root):
@@ -114,12 +115,13 @@ def test_damaged_image_ends_a_run_with_its_checkpoint(tmp_path):
     root = official_files.imagenet(tmp_path / "data")
     data = load_dataset("imagenet", "train", root)
     config = config_of("imagenet")
-    train(network_for(data), data, config, run_dir=tmp_path, stop_after=1)
+    origin = Origin.of(data, "")
+    train(network_for(data), data, config, run_dir=tmp_path, origin=origin, stop_after=1)
     bad = root / "imagenet" / "train" / data.identifiers[0]
     content = bad.read_bytes()
     bad.write_bytes(content[:100])
     with pytest.raises(ValueError, match=f"^imagenet: .*{bad.name}: expected JPEG"):
-        train(network_for(data), data, config, run_dir=tmp_path)
+        train(network_for(data), data, config, run_dir=tmp_path, origin=origin)
     bad.write_bytes(content)
     resumed, whole = network_for(data), network_for(data)
     train(resumed, data, config, run_dir=tmp_path, stop_after=2)
