@@ -49,7 +49,8 @@ def collect(
         dataset: the split the images are drawn from.
         report: takes the number of images searched so far.
     Raises:
-        ValueError: more images than there are, or other classes than the model's.
+        ValueError: more images than there are, or other classes than the model's or than those of
+            the same search in the store.
     """
     _check(loaded, dataset, collection.image_count)
     key = SetKey(
@@ -63,10 +64,15 @@ def collect(
     writer = CandidateWriter(
         store, key, model=loaded.card.name, data=dataset.name, class_names=names
     )
+    if writer.class_names() != names:
+        raise ValueError(
+            f"data: expected the classes of the search in the store, {writer.class_names()}, "
+            f"got {names}"
+        )
     known = writer.count()
     _search(loaded, dataset, collection, writer, report)
     return {
-        "images": collection.image_count,
+        "images": writer.searched(),  # of an earlier search with more images, all of these
         "candidates": writer.count(),
         "new": writer.count() - known,
         "weights_digest": key.weights_sha256,

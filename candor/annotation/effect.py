@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from candor.data.images import Images
 from candor.models.folder import read_card
 from candor.robustness.ara_files import MEASURES, AraFolder, is_measured, measure_row
 from candor.robustness.paired import Difference, accuracy_difference, area_difference
@@ -13,10 +14,10 @@ from candor.robustness.paired import Difference, accuracy_difference, area_diffe
 _PAIRS = (("annotated", "base"), ("control", "base"), ("annotated", "control"))
 
 
-def has_measurement(folder: Path, model: Path, data: str, settings: dict[str, Any]) -> bool:
-    """Whether ``folder`` holds a measurement of these weights with these settings."""
-    digest = read_card(model).weights_sha256
-    return is_measured(folder, settings | {"data": f"{data}/test", "weights_digest": digest})
+def has_measurement(folder: Path, model: Path, data: Images, settings: dict[str, Any]) -> bool:
+    """Whether ``folder`` holds a measurement of these weights on these images and settings."""
+    digests = {"weights_digest": read_card(model).weights_sha256, "data_digest": data.digest()}
+    return is_measured(folder, settings | digests | {"data": data.name})
 
 
 def effect_report(measured: dict[str, AraFolder], seed: int) -> dict[str, Any]:

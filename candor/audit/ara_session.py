@@ -63,6 +63,8 @@ def measure_folder(
         "seed": plan.seed,
         "solver": plan.solver,
         "steps": plan.steps,
+        "batch_size": plan.batch_size,
+        "engine": "eager" if network is loaded.network else "compiled",
         "naive": naive,
     }
     summary = summary_of(measured, facts)

@@ -92,6 +92,34 @@ def write_facts(folder: Path, facts: Facts) -> None:
     write_model(folder / FACTS_FILE, facts)
 
 
+def settle_facts(folder: Path, facts: Facts) -> None:
+    """Keep the facts of an audit that begins, and compare those of one that goes on.
+
+    Raises:
+        AuditError: it began with another model, other classes or other versions.
+    """
+    if (folder / FACTS_FILE).exists():
+        check_same_facts(facts, read_facts(folder), folder)
+    write_facts(folder, facts)
+
+
+def check_same_facts(found: Facts, expected: Facts, folder: Path) -> None:
+    """Raises AuditError where two parts of one audit are of other models, classes or versions.
+
+    The machine may differ.
+    """
+    got, known = found.model_dump(exclude={"machine"}), expected.model_dump(exclude={"machine"})
+    for part in ("model", "versions"):
+        for facts in (got, known):
+            facts |= {f"{part}.{name}": value for name, value in facts.pop(part).items()}
+    for name in sorted(got.keys() | known.keys()):
+        if got.get(name) != known.get(name):
+            raise AuditError(
+                f"out: {folder}: {name}: expected {known.get(name)}, as the audit began, got "
+                f"{got.get(name)}; name another folder"
+            )
+
+
 def read_facts(folder: Path) -> Facts:
     """Facts of the audit in ``folder``.
 

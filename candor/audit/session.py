@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
-from candor.audit.facts import collect, read_facts, write_facts
+from candor.audit.facts import collect, read_facts, settle_facts
 from candor.audit.ledger import Ledger, read_plan
 from candor.audit.plan import QUICK, AuditPlan, Budget, Shard, code_digest
 from candor.audit.registry import checked_stages
@@ -137,7 +137,7 @@ def compute(
     subject, dataset, plan = prepared.subject, prepared.dataset, prepared.plan
     facts = collect(subject.network, subject.card, dataset)
     ledger = Ledger(out, plan)
-    write_facts(out, facts)
+    settle_facts(out, facts)
     return run_blocks(ledger, plan, subject, dataset, shard=shard, report=report)
 
 

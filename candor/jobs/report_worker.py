@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.exc import SQLAlchemyError
 
 from candor.audit.errors import AuditBusy, AuditError, AuditStopped, DiskFull
+from candor.audit.facts import check_same_facts, collect, read_facts
 from candor.audit.ledger import read_plan, write_atomically
 from candor.audit.plan import Shard
 from candor.audit.run import stoppable
@@ -191,11 +192,15 @@ def _has_space(folder: Path) -> bool:
 
 
 def _delete_where_plan_differs(out: Path, prepared: PreparedAudit, name: str) -> None:
-    """Delete what another version of code, model or data computed, which would not fit."""
+    """Delete what another version of code, model, data or libraries computed: it would not fit."""
+    subject = prepared.subject
     try:
         is_same = read_plan(out).digest == prepared.plan.digest
+        if is_same:
+            facts = collect(subject.network, subject.card, prepared.dataset)
+            check_same_facts(facts, read_facts(out), out)
     except AuditError:
         is_same = False
     if not is_same and out.exists():
-        _log.warning("%s: started under another plan (code, model or data); starts again", name)
+        _log.warning("%s: started under another plan or other versions; starts again", name)
         shutil.rmtree(out)

@@ -58,6 +58,11 @@ class CandidateWriter:
             )
             self._set_id = session.scalars(select(CandidateSet.id).filter_by(**asdict(key))).one()
 
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the images, as the search began."""
+        with self._store.reading() as session:
+            return tuple(self._set(session).class_names)
+
     def searched(self) -> int:
         """Images of the seeded order searched so far."""
         with self._store.reading() as session:

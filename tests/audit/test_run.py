@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,21 @@ def test_disagreeing_shards_are_refused(
     part.write_text(json.dumps(content))
     with pytest.raises(AuditError, match="differs from another"):
         merge([whole[0]], folder)
+
+
+def test_parts_of_other_classes_or_versions_are_refused(
+    whole: tuple[Path, bytes], folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(whole[0], other)
+    for change, message in (
+        ({"versions": {"torch": "1.0"}}, "versions.candor: expected .*, got None"),
+        ({"naive": 0.9}, "naive: expected .*, got 0.9"),
+    ):
+        facts = json.loads((whole[0] / "facts.json").read_bytes())
+        (other / "facts.json").write_text(json.dumps(facts | change))
+        with pytest.raises(AuditError, match=message):
+            merge([whole[0], other], folder)
 
 
 def test_failing_stage_ends_with_one_readable_reason(

@@ -2,11 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
+from candor.attacks import library
 from candor.cli.main import build_app
+from candor.data.cifar10 import load_cifar10
+from candor.models.folder import load_model
 from tools.small_disk import fill_up
 
 _SMALL = ("--images", 4, "--steps", 3, "--attacks", "paper,fgsm", "--attacks-only", "--quick")
@@ -108,6 +115,55 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(
     assert result.exit_code == 0, result.output
     assert _run("verify", out).exit_code == 0
     assert (out / "ledger.parquet").read_bytes() == (audited / "ledger.parquet").read_bytes()
+
+
+def _labelled_as_predicted(model: Path, data_root: Path, folder: Path) -> Path:
+    """The test images with the labels that the model predicts, so that every attack is tried."""
+    images = load_cifar10(data_root, "test").images(slice(None))
+    labels = load_model(model).network(images).argmax(1).tolist()
+    name = "cifar10/plain_text/test-00000-of-00001.parquet"
+    table = pq.read_table(data_root / name)
+    (folder / name).parent.mkdir(parents=True)
+    pq.write_table(table.set_column(1, "label", pa.array(labels, pa.int64())), folder / name)
+    return folder
+
+
+def test_attack_that_failed_is_on_the_screen_in_json_and_in_the_exit_code(
+    model: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: Any) -> Tensor:
+        raise RuntimeError("view size is not compatible")
+
+    monkeypatch.setattr(library, "_run_one", failing)
+    data = _labelled_as_predicted(model, data_root, tmp_path / "data")
+    arguments = _arguments(model, data, tmp_path / "report")
+    quick = (*arguments, "--attacks", "paper,square")
+    shown = _run(*quick)
+    assert shown.exit_code == 3
+    screen = " ".join(shown.stderr.split())
+    assert "square failed on 1 of 1 images and was not tried there" in screen
+    assert "candor audit: not complete, square failed on some images" in screen
+    asked = _run(*quick, "--json")
+    assert asked.exit_code == 3
+    headline = json.loads(asked.stdout)
+    assert [each["attack"] for each in headline["not_tried"]] == ["square"]
+    assert _run("verify", tmp_path / "report").exit_code == 0
+
+
+def test_audit_goes_on_with_the_versions_that_it_began_with(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    arguments = _arguments(model, data_root, tmp_path / "report")
+    assert _run(*arguments).exit_code == 0
+    path = tmp_path / "report" / "facts.json"
+    facts = json.loads(path.read_bytes())
+    facts["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(facts))
+    refused = _run(*arguments)
+    assert refused.exit_code == 1
+    assert "versions.torch: expected 1.0, as the audit began, got" in " ".join(
+        refused.stderr.split()
+    )
 
 
 def test_missing_options_are_named() -> None:

@@ -9,7 +9,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from candor.audit import registry
 from candor.audit.errors import AuditError
-from candor.audit.facts import FACTS_FILE, Facts, read_facts, write_facts
+from candor.audit.facts import (
+    FACTS_FILE,
+    Facts,
+    check_same_facts,
+    read_facts,
+    write_facts,
+)
 from candor.audit.ledger import Ledger, read_plan, write_atomically, write_model
 from candor.audit.plan import PLAN_FILE, AuditPlan
 from candor.audit.records import AttackRecord, Row
@@ -138,11 +144,12 @@ def merge(folders: Sequence[Path], out: Path) -> None:
         AuditError: the plans differ, or two folders disagree about a part.
     """
     plan = read_plan(folders[0])
-    ledger = Ledger(out, plan)
-    write_facts(out, read_facts(folders[0]))
+    ledger, facts = Ledger(out, plan), read_facts(folders[0])
+    write_facts(out, facts)
     for folder in folders:
         if read_plan(folder).digest != plan.digest:
             raise AuditError(f"{folder}: holds an audit by another plan than {folders[0]}")
+        check_same_facts(read_facts(folder), facts, folder)
         source = Ledger(folder, plan)
         for block in filter(source.has, registry.blocks(plan)):
             rows = source.rows(block)

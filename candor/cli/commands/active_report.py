@@ -9,10 +9,11 @@ from rich.table import Table
 from candor import terms
 from candor.annotation.effect import effect_report, has_measurement
 from candor.cli.commands.measure import ara
-from candor.cli.options import DataDir, DataName
+from candor.cli.options import DataDir, DataName, open_dataset
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
 from candor.contracts.json_text import json_text
+from candor.models.folder import read_card
 from candor.robustness.ara_files import MEASURES, read_ara
 
 _REPORT_FILE = "active-report.json"
@@ -35,15 +36,18 @@ def active_report(
 ) -> None:
     """Did the annotations help?  Three networks pairwise on the same test images.  (IV-C)
 
-    Measurements that are in the folder already, of the same weights and settings, are used again.
+    Measurements that are in the folder already, of the same weights, images and settings, are used
+    again.
     """
     models = {"base": base, "annotated": annotated, "control": control}
     settings: dict[str, Any] = {"images": images, "seed": seed, "solver": solver, "steps": steps}
     with clear_errors("active-report"):
         measured = {}
+        size = read_card(base).input.height
+        dataset = open_dataset(data, "test", data_dir, image_size=size)
         for name, model in models.items():
             folder = out / name
-            if not has_measurement(folder, model, data, settings):
+            if not has_measurement(folder, model, dataset, settings):
                 ara(
                     model=model,
                     data=data,

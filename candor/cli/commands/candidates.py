@@ -48,7 +48,7 @@ def candidates(
         else:
             console().print(
                 f"{summary['candidates']} candidates ({summary['new']} new) "
-                f"of {images} images of {dataset.name}"
+                f"of {summary['images']} images of {dataset.name}"
             )
 
 

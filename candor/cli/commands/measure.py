@@ -54,7 +54,8 @@ def ara(
             )
         if record:
             settings = f"--images {images} --seed {seed} --solver {solver} --steps {steps}"
-            method = f"candor ara --data {data} {settings}"
+            engine = "--compile" if summary["engine"] == "compiled" else "--no-compile"
+            method = f"candor ara --data {data} {settings} --batch-size {batch_size} {engine}"
             record_metrics(model, metric_cards(summary, method))
         if as_json:
             print_json(summary)
