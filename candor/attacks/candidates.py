@@ -19,7 +19,7 @@ class Candidates:
         images: (B, C, H, W) float32 in [0, 1].
         is_found: (B,) bool, whether the goal held for the image when the attack looked.
         lower_bounds: (B,) float64, largest RMSE it tried without success; 0 where it tried none.
-        steps: (B,) int64, gradient steps or queries.
+        steps: (B,) int64, gradient steps, or evaluations that were really asked for.
         failures: why the attack failed, by row of an image on which it did: it says nothing of
             that image, neither found nor not found.
     """

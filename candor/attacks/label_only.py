@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from candor.attacks.candidates import Candidates, proposed
+from candor.attacks.counting import CountedNetwork
 from candor.attacks.projection import to_length
 from candor.search.geometry import lengths_of, unit
 
@@ -39,16 +40,18 @@ def label_only(
         seeds: one for each image.
         queries: forward passes for each image, about.
     """
-    images = torch.stack(
-        [
-            _nearest(network, original, label, Generator().manual_seed(seed), queries)
-            for original, label, seed in zip(originals, labels, seeds, strict=True)
-        ]
-    )
+    counted = CountedNetwork(network)
+    reached, counts = [], []
+    for original, label, seed in zip(originals, labels, seeds, strict=True):
+        generator = Generator().manual_seed(seed)
+        reached.append(_nearest(counted, original, label, generator, queries))
+        counts.append(counted.take())
+    images = torch.stack(reached)
     is_inside = lengths_of(images.double() - originals) <= eps
-    found = proposed(network, originals, images, labels, queries)
+    found = proposed(network, originals, images, labels, 0)
     return replace(
         found,
+        steps=torch.tensor(counts),
         is_found=found.is_found & is_inside,
         lower_bounds=torch.zeros_like(found.lower_bounds),
     )

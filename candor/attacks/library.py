@@ -10,6 +10,7 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from candor.attacks.candidates import Candidates, proposed
+from candor.attacks.counting import CountedNetwork
 from candor.attacks.memory import is_out_of_memory
 from candor.attacks.projection import project
 from candor.search.network import checked
@@ -41,13 +42,14 @@ def run_library(
     Raises:
         NotFinite: the network answers with infinite numbers or NaN.
     """
-    network, originals = checked(network), originals.contiguous()  # the library calls `view`
+    counted = CountedNetwork(checked(network))
+    originals = originals.contiguous()  # the library calls `view`
     warnings: list[str] = []
     failures: dict[int, str] = {}
-    images = []
+    images, counts = [], []
     for row, seed in enumerate(seeds):
         image, label = originals[row : row + 1], labels[row : row + 1]
-        runner = _runner(network, eps, seed, attacks, targets, queries, originals.device)
+        runner = _runner(counted, eps, seed, attacks, targets, queries, originals.device)
         try:
             images.append(_run_one(runner, image, label, warnings))
         except Exception as err:  # whatever the library meets
@@ -55,9 +57,11 @@ def run_library(
                 raise
             failures[row] = f"{type(err).__name__}: {' '.join(str(err).split())}"
             images.append(image)
+        counts.append(counted.take())
     found = project(torch.cat(images), originals, eps)
-    candidates = proposed(network, originals, found, labels, queries or 0)
-    return replace(candidates, failures=failures), sorted(set(warnings))
+    candidates = proposed(counted, originals, found, labels, 0)
+    candidates = replace(candidates, failures=failures, steps=torch.tensor(counts))
+    return candidates, sorted(set(warnings))
 
 
 def _runner(

@@ -10,6 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
 from candor.attacks import library
+from candor.attacks.autoattack import autoattack
+from candor.attacks.candidates import Candidates
+from candor.attacks.label_only import label_only
+from candor.attacks.square import square
 from candor.attacks.verification import Status
 from candor.audit.facts import collect, write_facts
 from candor.audit.ledger import Ledger
@@ -149,3 +153,32 @@ def test_settings_name_the_set_that_autoattack_ran(class_count: int, version: st
     assert str(settings["version"]).startswith(version)
     assert ("apgd-ce + fab + square" in settings["version"]) == (version == "custom")
     assert settings.get("targets") == {4: 3, 12: 9}.get(class_count)
+
+
+class _Counting(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.count = network, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.count += len(images)
+        logits: Tensor = self.network(images)
+        return logits
+
+
+@pytest.mark.parametrize("attack", ["autoattack", "square", "label-only"])
+def test_steps_are_the_evaluations_that_an_attack_asked_for(
+    network: nn.Module, data: ImageSet, attack: str
+) -> None:
+    counting = _Counting(network).eval()
+    images, labels = data.images(slice(1, 2)), data.labels[1:2]
+    seeds = [0]
+    found: Candidates
+    if attack == "label-only":
+        found = label_only(counting, images, labels, 1.0, seeds, queries=80)
+    elif attack == "square":
+        found, _ = square(counting, images, labels, 0.001, seeds, queries=30)
+    else:
+        found, _ = autoattack(counting, images, labels, 0.25, seeds)
+    # Beside these, one looks at what was found, and AutoAttack one counts the classes.
+    assert int(found.steps[0]) == counting.count - (2 if attack == "autoattack" else 1)
