@@ -158,9 +158,13 @@ class Shard:
             ValueError: not of that form or out of range.
         """
         index, slash, count = text.partition("/")
-        if not (slash and index.isdecimal() and count.isdecimal()):
+        if not (slash and _is_number(index) and _is_number(count)):
             raise ValueError(f"shard: expected i/n with 0 <= i < n, got {text!r}")
         return cls(int(index), int(count))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def image_seed(seed: int, index: int, stage: str) -> int:

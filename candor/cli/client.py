@@ -1,7 +1,7 @@
 """Clients for commands: of a running service, or of a model in this process."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -66,6 +66,31 @@ def image_value(image: Path) -> dict[str, bytes]:
     return {"encoded": image.read_bytes()}
 
 
-def class_value(text: str) -> dict[str, int | str]:
-    """A class as a user writes it, by index or by name, as the field of a request."""
-    return {"index": int(text)} if text.isdigit() else {"name": text}
+def class_values(
+    field: str, names: Sequence[str] | None, indices: Sequence[int] | None
+) -> list[dict[str, int | str]]:
+    """Classes as a user writes them, by name and by index, as fields of a request.
+
+    Nothing is guessed from a text: "10" is a name, "#10" an index where no class has that name.
+
+    Raises:
+        ValueError: neither a name nor an index is given.
+    """
+    values: list[dict[str, int | str]] = [{"name": name} for name in names or ()]
+    values += [{"index": index} for index in indices or ()]
+    if not values:
+        raise ValueError(f"{field}: expected --{field} NAME or --{field}-index INDEX, got none")
+    return values
+
+
+def class_value(field: str, name: str | None, index: int | None) -> dict[str, int | str] | None:
+    """The same for a field that takes one class; None where the user names none.
+
+    Raises:
+        ValueError: both a name and an index are given.
+    """
+    if name is not None and index is not None:
+        raise ValueError(f"{field}: expected one of --{field} and --{field}-index, got both")
+    if name is None and index is None:
+        return None
+    return {"index": index} if name is None and index is not None else {"name": name or ""}

@@ -6,23 +6,28 @@ No proto describes these messages, so their descriptions stand here.
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from candor.contracts.api import Base64Bytes
 from candor.contracts.limits import MAX_ANNOTATOR_CHARS, MAX_CANDIDATE
 from candor.contracts.messages import Message
+from candor.contracts.names import checked_name, normalised
 
 AnnotatorName = Annotated[
     str,
-    StringConstraints(
-        strip_whitespace=True,
-        min_length=1,
-        max_length=MAX_ANNOTATOR_CHARS,
-        pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$",
-    ),
+    BeforeValidator(normalised),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_ANNOTATOR_CHARS),
+    AfterValidator(checked_name),
     Field(
         description="Name of the annotator: one line of printable text, 1 to "
-        f"{MAX_ANNOTATOR_CHARS} characters; blanks around it are removed."
+        f"{MAX_ANNOTATOR_CHARS} characters; blanks around it are removed, and spellings of one "
+        "text (Unicode's normal form C) are one name."
     ),
 ]
 CandidateId = Annotated[

@@ -21,6 +21,7 @@ from candor import terms
 from candor.contracts import limits
 from candor.contracts.card import MetricCard
 from candor.contracts.messages import Message, described
+from candor.contracts.names import normalised
 from candor.terms import SearchStatus
 
 
@@ -48,6 +49,9 @@ Seed = Annotated[int, Field(ge=0, le=limits.MAX_SEED)]
 TimeoutSeconds = Annotated[float, Field(gt=0.0, le=limits.MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
 TopK = Annotated[int, Field(ge=1, le=limits.MAX_TOP_K)]
 ClassIndex = Annotated[int, Field(ge=0)]
+# True or "3" is no index; a text with an index in it is a name.
+GivenIndex = Annotated[int, Field(ge=0, strict=True)]
+ClassName = Annotated[str, BeforeValidator(normalised)]
 StepsTaken = Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
 Pixels = Annotated[int, Field(ge=1)]
 Solver = Annotated[str, Field(examples=list(terms.SOLVERS))]
@@ -95,8 +99,8 @@ class ImageInput(Message):
 
 
 class ClassRef(Message):
-    index: ClassIndex | None = None
-    name: str | None = None
+    index: GivenIndex | None = None
+    name: ClassName | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

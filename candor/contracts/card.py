@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from candor.contracts.json_text import check_numbers
 from candor.contracts.messages import Message
-from candor.contracts.names import NAME_PATTERN, VERSION_PATTERN
+from candor.contracts.names import NAME_PATTERN, VERSION_PATTERN, checked_name
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -67,7 +67,7 @@ class ModelCard(_Strict):
         description: one sentence about the model.
         network: how the network is built.
         input: shape and pixel domain of one input.
-        classes: names of the classes in the order of their indices.
+        classes: names of the classes in the order of their indices; one spelling (NFC) each.
         recommended_rho: RMSE at which explanations are easy to read, (0, 1].
         recipe: how the weights were made (configuration, history, origin); free form.
         metrics: measured numbers.
@@ -81,7 +81,7 @@ class ModelCard(_Strict):
     description: str
     network: NetworkCard
     input: InputCard
-    classes: tuple[str, ...]
+    classes: tuple[Annotated[str, AfterValidator(checked_name)], ...]
     recommended_rho: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     recipe: dict[str, Any]
     metrics: tuple[MetricCard, ...] = ()

@@ -32,7 +32,9 @@ DESCRIPTIONS = {
         "Index of the class, [0, class_count)."
     ),
     "ClassRef.name": (
-        "Name of the class as GetModel lists it, case-sensitive."
+        "Name of the class as GetModel lists it, case-sensitive; spellings of one text (Unicode's "
+        "normal form C) are one name. Digits are a name like any other; `#10` is the class of "
+        "index 10 where no class has that name."
     ),
     "ClassConfidence": (
         "A class with the model's confidence in it."

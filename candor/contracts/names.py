@@ -1,12 +1,147 @@
-"""Names under which models are served.
+"""Names: of models as they are served, of classes and of people.
 
 A model with one version in its folder is served as ``NAME``, each version of a model with several
-as ``NAME@VERSION``.
+as ``NAME@VERSION``; both are ASCII, because they stand in URLs, in headers and on disk.  Classes
+and people have names of any script.  Two spellings of one text are one name: every name is
+normalised (NFC) where it enters.
 """
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 VERSION_PATTERN = r"^[0-9]+(\.[0-9]+){0,2}$"
 SERVED_PATTERN = f"{NAME_PATTERN[:-1]}(@{VERSION_PATTERN[1:-1]})?$"
+
+_JOINERS = "\u200c\u200d"  # some scripts cannot be written without them
+_INDEX = re.compile(r"#([0-9]{1,9})")  # ASCII only: other digits are names
+_LISTED, _NEAR, _NEAR_RATIO = 20, 5, 0.6
+_MAX_COMPARED = 100  # characters of an unknown name
+_MAX_FILE_CHARS = 60
+# Letters of other scripts that look like Latin ones.
+_LOOKALIKES = str.maketrans(
+    "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0456\u0458\u0455\u0501\u04bb\u051b\u051d\u043a\u043c\u0442\u0432\u043d"
+    "\u03b1\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u03b9\u03ba",
+    "aceopxyijsdhqwkmtbhavoptuxik",
+)
+
+
+class UnknownClass(ValueError):
+    """No class, or more than one, has that name; the text lists near ones."""
+
+
+def normalised(text: Any) -> Any:
+    """The one spelling (NFC) of a text; whatever is no text as it is."""
+    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
+
+
+def checked_name(text: str) -> str:
+    """The one spelling of a name of a class or a person.
+
+    Raises:
+        ValueError: empty, or a character that no reader sees: control characters, directions of
+            writing, ends of lines; a joiner that joins nothing.
+    """
+    name = str(normalised(text))
+    for place, char in enumerate(name):
+        if not _is_permitted(name, place):
+            raise ValueError(
+                f"expected one line of visible characters, got {described(char)} at place {place}"
+            )
+    if not name.strip():
+        raise ValueError("expected at least one visible character, got none")
+    return name
+
+
+def _is_permitted(name: str, place: int) -> bool:
+    char = name[place]
+    if char not in _JOINERS:
+        return unicodedata.category(char)[0] != "C" and unicodedata.category(char) not in (
+            "Zl",
+            "Zp",
+        )
+    beside = name[place - 1 : place] + name[place + 1 : place + 2]
+    return len(beside) == 2 and not any(one.isascii() or one in _JOINERS for one in beside)
+
+
+def described(text: str) -> str:
+    """The code points of a text, for messages about names that look alike."""
+    return " ".join(f"U+{ord(char):04X}" for char in text[:_MAX_COMPARED])
+
+
+def class_index(text: str, classes: Sequence[str]) -> int:
+    """Index of the class that a text names.
+
+    A name goes first; where no class has it, ``#10`` is the class of index 10.  Digits alone are a
+    name like any other.
+
+    Args:
+        classes: normalised names in the order of their indices.
+    Raises:
+        UnknownClass: no class, or several classes, have this name.
+    """
+    name = normalised(text)
+    found = [index for index, known in enumerate(classes) if known == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        indices = ", ".join(f"#{index}" for index in found[:_LISTED])
+        raise UnknownClass(f"expected one of {indices}, which share the name, got {_shown(name)}")
+    written = _INDEX.fullmatch(name)
+    if written is None:
+        raise UnknownClass(_unknown(name, classes))
+    if int(written[1]) >= len(classes):
+        raise UnknownClass(f"expected an index of #0 to #{len(classes) - 1}, got {name}")
+    return int(written[1])
+
+
+def _unknown(name: str, classes: Sequence[str]) -> str:
+    listed = ", ".join(classes[:_LISTED]) + (", ..." if len(classes) > _LISTED else "")
+    parts = [f"expected one of {listed}, got {_shown(name)}"]
+    near = near_names(name, classes)
+    if near:
+        parts.append(f"near: {', '.join(_beside(one, name) for one in near)}")
+    if name.isascii() and name.isdigit():
+        parts.append(f"an index is written #{name[:9]}")
+    return "; ".join(parts)
+
+
+def _shown(name: str) -> str:
+    short = name if len(name) <= _MAX_COMPARED else f"{name[:_MAX_COMPARED]}..."
+    return repr(short) if short.isascii() else f"{short!r} ({described(short)})"
+
+
+def _beside(known: str, name: str) -> str:
+    """A near name; with its code points where the two can look alike."""
+    return known if known.isascii() and name.isascii() else f"{known} ({described(known)})"
+
+
+def near_names(name: str, names: Sequence[str]) -> list[str]:
+    """At most five of ``names`` that look or read like ``name``, the nearest first."""
+    by_look: dict[str, list[str]] = {}
+    for known in dict.fromkeys(names):
+        by_look.setdefault(_look(known), []).append(known)
+    looks = difflib.get_close_matches(_look(name), by_look, _NEAR, _NEAR_RATIO)
+    return [known for look in looks for known in by_look[look]][:_NEAR]
+
+
+def _look(name: str) -> str:
+    """What a reader sees of a name: no case, no joiners, no marks, and Latin for its doubles."""
+    folded = unicodedata.normalize("NFKD", name[:_MAX_COMPARED]).casefold()
+    visible = (one for one in folded if unicodedata.category(one) not in ("Mn", "Cf"))
+    return "".join(visible).translate(_LOOKALIKES).strip()
+
+
+def file_part(name: str) -> str:
+    """A name as a part of a file's name: letters, digits and marks of any script, '-' and '_'."""
+    kept = (
+        one if one in f"-_{_JOINERS}" or unicodedata.category(one)[0] in "LMN" else "_"
+        for one in name[:_MAX_FILE_CHARS]
+    )
+    return "".join(kept)
 
 
 def split_name(served: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from candor.contracts.json_text import json_text
+from candor.contracts.names import normalised
 from candor.data.errors import DataDamaged, DataMissing
 from candor.data.images import ImageSet
 from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
@@ -78,7 +79,7 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
     except (pa.ArrowException, OSError, KeyError) as err:
         raise DataDamaged(f"{path}: not a file of annotated images: {err}") from err
     names = tuple(json.loads((table.schema.metadata or {}).get(_CLASS_NAMES_KEY, b"[]")))
-    if names != like.class_names:
+    if tuple(map(normalised, names)) != tuple(map(normalised, like.class_names)):
         raise DataDamaged(
             f"{path}: expected the classes {like.class_names} of {like.name}, got {names}"
         )

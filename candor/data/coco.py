@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from candor.contracts.names import checked_name
 from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
 from candor.data.lazy import LazyImages
 from candor.data.photos import MEAN, STD, PhotoDecoder, View
@@ -97,9 +98,12 @@ def _categories(source: Path, content: Mapping[str, Any]) -> dict[int, str]:
             raise DataDamaged(f"coco: {source}: images or categories lack {err}") from err
         if type(number) is not int or number in found:
             raise DataDamaged(f"{place}.id: expected an integer, each once, got {number!r}")
-        if not isinstance(name, str) or not name or name in found.values():
+        try:
+            found[number] = checked_name(name) if isinstance(name, str) else ""
+        except ValueError as err:
+            raise DataDamaged(f"{place}.name: {err}") from err
+        if not found[number] or list(found.values()).count(found[number]) > 1:
             raise DataDamaged(f"{place}.name: expected a name, each once, got {name!r}")
-        found[number] = name
     return dict(sorted(found.items()))
 
 

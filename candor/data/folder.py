@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from candor.contracts.names import normalised
 from candor.data.errors import DataDamaged, check_split, missing
 from candor.data.images import Images
 from candor.data.lazy import LazyImages
@@ -79,7 +80,7 @@ def _listed(root: Path, split: str, image_size: int) -> LazyImages:
         name=f"folder/{split}",
         labels=torch.tensor(labels),
         class_names=class_names,
-        identifiers=tuple(files),
+        identifiers=tuple(map(normalised, files)),
         mean=(0.0,) * 3,
         std=(1.0,) * 3,
         decoder=_CentralDecoder(

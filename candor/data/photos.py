@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from candor.contracts.names import checked_name, described, normalised
 from candor.data.errors import DataDamaged
 from candor.data.lazy import file_digest
 from candor.images.decode import FILE_LIMITS, UnusableImage, open_image
@@ -124,8 +125,32 @@ def read_file(path: Path) -> bytes:
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders in ``folder``, sorted, without hidden ones."""
-    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."))
+    """Names of the classes that have a folder in ``folder``, sorted, without hidden ones.
+
+    Some file systems store a name in another spelling than the one it was made with, so these are
+    normalised; `photos_by_class` finds their folders.
+
+    Raises:
+        DataDamaged: a name that no class may have, or two folders that are two spellings of one.
+    """
+    return tuple(sorted(_folders_by_class(folder)))
+
+
+def _folders_by_class(folder: Path) -> dict[str, str]:
+    """The folder's name on disk by the name of its class."""
+    by_class: dict[str, str] = {}
+    for path in folder.iterdir():
+        if path.name[0] == "." or not path.is_dir():
+            continue
+        try:
+            name = checked_name(path.name)
+        except ValueError as err:
+            raise DataDamaged(f"{folder}: folder {path.name!r}: {err}") from err
+        if name in by_class:
+            both = " and ".join(described(one) for one in sorted((by_class[name], path.name)))
+            raise DataDamaged(f"{folder}: expected one folder of class {name!r}, got {both}")
+        by_class[name] = path.name
+    return by_class
 
 
 def photos_by_class(
@@ -141,8 +166,10 @@ def photos_by_class(
     """
     files: list[str] = []
     labels: list[int] = []
-    for label, class_name in enumerate(class_names):
-        found = sorted(file for file in os.listdir(folder / class_name) if file[0] != ".")
+    folders = _folders_by_class(folder)
+    for label, class_name in enumerate(folders[one] for one in class_names):
+        listed = (file for file in os.listdir(folder / class_name) if file[0] != ".")
+        found = sorted(listed, key=normalised)
         if not found:
             raise DataDamaged(f"{name}: {folder / class_name} has no images")
         for file in found:
@@ -158,6 +185,6 @@ def held_out(names: Sequence[str]) -> set[str]:
     """A fifth of ``names`` (at least one) for testing, by their SHA-256: the same everywhere."""
 
     def hash_of(name: str) -> bytes:
-        return hashlib.sha256(name.encode()).digest()
+        return hashlib.sha256(normalised(name).encode(errors="surrogateescape")).digest()
 
     return set(sorted(names, key=hash_of)[: max(1, len(names) // _HELD_OUT)])

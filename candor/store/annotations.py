@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, undefer
 
 from candor.contracts.annotations import AnnotationState, AnnotationTask, Verdict
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from candor.contracts.names import normalised
 from candor.store.engine import Store, insert_new
 from candor.store.tables import Annotator, Assignment, Candidate
 
@@ -128,6 +129,7 @@ class Annotations:
         """
         with self._store.reading() as session:
             known = set(session.scalars(select(Annotator.name)))
+            annotators = [str(normalised(name)) for name in annotators]
             unknown = sorted(set(annotators) - known)
             if unknown:
                 raise ValueError(f"annotator: expected one of {sorted(known)}, got {unknown[0]!r}")
@@ -141,6 +143,7 @@ class Annotations:
             return [_judged(session, key, verdicts[key]) for key in sorted(verdicts)]
 
     def _annotator(self, session: Session, name: str) -> Annotator:
+        name = str(normalised(name))
         named = select(Annotator).where(Annotator.name == name)
         known = session.scalars(named).one_or_none()
         if known is not None:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, undefer
 
 from candor.contracts.annotations import Verdict
 from candor.contracts.json_text import json_text
+from candor.contracts.names import normalised
 from candor.store.engine import Store, StoreError, insert_new
 from candor.store.tables import Annotator, Assignment, Base, Candidate, CandidateSet
 
@@ -112,7 +113,7 @@ def _import(session: Session, file: zipfile.ZipFile) -> Transferred:
         candidates.add(values | images | {"set_id": sets.ids[values["set_id"]]})
     annotators = _Rows(session, Annotator, ("name",))
     for values in _lines(file, Annotator):
-        annotators.add(values)
+        annotators.add(values | {"name": normalised(values["name"])})
     annotations = _Rows(session, Assignment, ("candidate_id", "annotator_id"))
     for values in _lines(file, Assignment):
         ours: dict[str, Any] = {

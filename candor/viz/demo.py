@@ -1,6 +1,5 @@
 """The demo: a photograph explained by two models of a running service, as images."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,7 +11,7 @@ from PIL import Image
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.json_text import json_text
-from candor.contracts.names import split_name
+from candor.contracts.names import file_part, normalised, split_name
 from candor.viz.images import (
     Difference,
     Panel,
@@ -42,7 +41,7 @@ class ShownChange:
 
     @property
     def file_name(self) -> str:
-        return re.sub(r"[^\w-]+", "_", self.name)
+        return file_part(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +96,10 @@ def explained_views(
     details = client.get_model(models[0])
     likely = client.predict(api.PredictRequest(model=models[0], image=image, top_k=2)).predictions
     wanted = target or (_PHOTO_SHOWS if _PHOTO_SHOWS in details.classes else None)
-    if wanted in (None, likely[0].name):
-        wanted = likely[1].name
-    targets = (api.ClassRef(name=likely[0].name), api.ClassRef(name=wanted))
+    is_first = wanted is None or normalised(wanted) == likely[0].name
+    other = api.ClassRef(index=likely[1].index) if is_first else api.ClassRef(name=wanted)
+    # By index: two classes may share a name.
+    targets = (api.ClassRef(index=likely[0].index), other)
     return [_view(client, image, name, targets, details.recommended_rho) for name in models]
 
 

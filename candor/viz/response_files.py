@@ -1,20 +1,33 @@
 """The images of a service's responses as files in a folder."""
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from candor.contracts import api
+from candor.contracts.names import file_part
 
 
 def save_explanations(out: Path, response: api.ExplainResponse) -> None:
     """``input.png`` and ``explanation_DIRECTION_TARGET_RHO.png`` for each explanation."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "input.png").write_bytes(response.input_png)
+    targets = [explanation.target for explanation in response.explanations]
     for explanation in response.explanations:
-        # Class names may hold any character; file names may not.
-        target = re.sub(r"[^\w-]", "_", explanation.target.name)
+        target = _target_part(explanation.target, targets)
         name = f"explanation_{explanation.direction}_{target}_{explanation.rho:g}.png"
         (out / name).write_bytes(explanation.image_png)
+
+
+def _target_part(target: api.ClassConfidence, targets: Sequence[api.ClassConfidence]) -> str:
+    """The target in the name of a file; with its index where another would have the same name."""
+    part = file_part(target.name)
+    others = {one.index for one in targets if _same_file(file_part(one.name), part)}
+    return part if others == {target.index} else f"{part}_{target.index}"
+
+
+def _same_file(name: str, other: str) -> bool:
+    """Whether some file system holds the two for one."""
+    return name.casefold() == other.casefold()
 
 
 def save_probe(out: Path, response: api.ProbeResponse) -> None:

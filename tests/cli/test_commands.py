@@ -2,10 +2,12 @@
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -35,7 +37,18 @@ def test_predict_lists_the_classes_strongest_first(model: Path, photo: Path) -> 
 def test_explain_raises_the_target_within_rho_and_saves_images(
     model: Path, photo: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--target", "dog", "--target", 8, "--rho", 0.05, "--steps", 20, "--out", tmp_path)
+    arguments = (
+        "--target",
+        "dog",
+        "--target-index",
+        8,
+        "--rho",
+        0.05,
+        "--steps",
+        20,
+        "--out",
+        tmp_path,
+    )
     answer = _json(_run("explain", photo, "--model", model, *arguments, "--json"))
     assert [item["target"]["name"] for item in answer["explanations"]] == ["dog", "ship"]
     for item in answer["explanations"]:
@@ -225,3 +238,47 @@ def test_import_of_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "weights.pt" in " ".join(result.stderr.split())
     assert not (tmp_path / "model").exists()
+
+
+@pytest.fixture(scope="module")
+def numbered(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with classes named by numbers, in the order of their folders."""
+    folder = tmp_path_factory.mktemp("numbered") / "numbered"
+    shutil.copytree(model, folder)
+    card = json.loads((folder / "card.json").read_text())
+    card |= {"name": "numbered", "classes": ["0", "1", "10", "11", "2", "3", "4", "5", "6", "٧"]}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "index"),
+    [
+        (("--target", "10"), 2),
+        (("--target", "#2"), 2),
+        (("--target-index", "2"), 2),
+        (("--target", "2"), 4),
+        (("--target", "٧"), 9),
+    ],
+)
+def test_class_of_digits_is_found_by_its_name(
+    numbered: Path, photo: Path, arguments: tuple[str, str], index: int
+) -> None:
+    options = ("--model", numbered, "--rho", 0.05, "--steps", 2, "--json")
+    (item,) = _json(_run("explain", photo, *arguments, *options))["explanations"]
+    assert item["target"]["index"] == index
+
+
+def test_index_without_its_sign_is_an_unknown_name(model: Path, photo: Path) -> None:
+    for text, hint in (("7", "an index is written #7"), ("٧", "U+0667"), ("#10", "#0 to #9")):
+        result = _run("explain", photo, "--model", model, "--target", text)
+        assert result.exit_code == 1
+        assert hint in result.stderr
+    for command in ("probe", "compare"):
+        field = "label" if command == "probe" else "target"
+        result = _run(command, photo, "--model", model, f"--{field}", "7")
+        assert "an index is written #7" in result.stderr
+        both = (f"--{field}", "dog", f"--{field}-index", 5)
+        result = _run(command, photo, "--model", model, *both)
+        assert f"expected one of --{field} and --{field}-index, got both" in result.stderr
+    assert "--target NAME or --target-index" in _run("explain", photo, "--model", model).stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -371,3 +372,27 @@ def test_missing_part_of_a_folder_says_how_to_lay_it_out(tmp_path):
 def test_folder_needs_a_size(tmp_path, size):
     with pytest.raises(ValueError, match=rf"^image_size: expected \[8, 1024\] .*, got {size}"):
         load_folder(tmp_path, "train", size)
+
+
+def test_a_folder_stored_in_another_spelling_is_the_same_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for root, spelling in ((tmp_path / "a", composed), (tmp_path / "b", decomposed)):
+        for class_name in (spelling, "tea"):
+            for number in range(4):
+                path = root / class_name / f"{spelling}{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    one, other = (load_folder(tmp_path / name, "test", 8) for name in ("a", "b"))
+    assert one.class_names == other.class_names == (composed, "tea")
+    assert one.identifiers == other.identifiers
+    assert one.digest() == other.digest()
+
+
+@pytest.mark.parametrize("names", [("caf\u00e9", "cafe\u0301"), ("cats", "do\u202egs")])
+def test_folders_that_cannot_be_two_classes_are_named(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataDamaged, match=r"U\+0301|U\+202E"):
+        load_folder(tmp_path, "test", 8)

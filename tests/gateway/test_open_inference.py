@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from candor.contracts import limits
+from candor.rpc.pb.candor.v1 import candor_pb2
 from candor.rpc.pb.openinference import inference_pb2 as pb
 from candor.rpc.pb.openinference import inference_pb2_grpc
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of
@@ -259,3 +260,41 @@ def test_v1_errors_have_the_error_body_and_the_index(servers: Servers, png: byte
         assert response.json()["error"]["violations"][0]["field"] == field
     response = servers.rest.post("/v1/models/cubic:predict", json={"instances": [good]})
     assert response.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("reference", "index", "hint"),
+    [
+        ({"name": "#2"}, 2, ""),
+        ({"name": "ship"}, 3, ""),
+        ({"name": "2"}, None, "an index is written #2"),
+        ({"name": "Ship"}, None, "near: ship"),
+        ({"name": "shi\u0440"}, None, "U+0440"),
+        ({"index": "2"}, None, "expected a class index, 0 or more, got '2'"),
+        ({"index": True}, None, "expected a class index, 0 or more, got True"),
+    ],
+)
+def test_every_protocol_reads_a_class_alike(
+    servers: Servers, png: bytes, reference: dict[str, Any], index: int | None, hint: str
+) -> None:
+    image = base64.b64encode(png).decode()
+    fields = {"targets": [reference], "rhos": [0.05], "steps": 2}
+    rest = servers.rest.post("/v1/explain", json={"image": {"encoded": image}, **fields}).json()
+    body = {"instances": [{"b64": image, **fields}]}
+    kserve = servers.rest.post("/v1/models/linear:explain", json=body).json()
+    if index is None:
+        assert hint in rest["error"]["message"]
+        assert hint in kserve["error"]["message"]
+    else:
+        (answer,) = kserve["explanations"]
+        for one in (rest, answer):
+            assert one["explanations"][0]["target"]["index"] == index
+    if isinstance(reference.get("name"), str):
+        request = candor_pb2.ExplainRequest(image=candor_pb2.Image(encoded=png), steps=2)
+        request.targets.add(name=reference["name"])
+        if index is None:
+            with pytest.raises(grpc.RpcError) as caught:
+                servers.stub.Explain(request)
+            assert hint in caught.value.details()
+        else:
+            assert servers.stub.Explain(request).explanations[0].target.index == index

@@ -24,8 +24,9 @@ from candor.viz.response_files import save_comparison
 def compare(
     image: Image,
     target: Annotated[
-        str | None, typer.Option(help="Class name or index; default what is predicted.")
+        str | None, typer.Option(help="Class name, or #INDEX; default what is predicted.")
     ] = None,
+    target_index: Annotated[int | None, typer.Option(help="The same, by index from 0.")] = None,
     rho: Annotated[
         float | None, typer.Option(help="RMSE of the adversarial explanation; default the model's.")
     ] = None,
@@ -43,7 +44,7 @@ def compare(
         values = {
             "model": name,
             "image": image_value(image),
-            "target": None if target is None else class_value(target),
+            "target": class_value("target", target, target_index),
             "rho": rho,
             **({} if steps is None else {"steps": steps}),
             "solver": solver,

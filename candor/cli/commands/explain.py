@@ -10,7 +10,7 @@ from candor.cli.client import (
     Address,
     ModelName,
     as_request,
-    class_value,
+    class_values,
     image_value,
     open_client,
 )
@@ -23,7 +23,12 @@ from candor.viz.response_files import save_explanations
 
 def explain(
     image: Image,
-    target: Annotated[list[str], typer.Option(help="Class name or index; may be repeated.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Class name, or #INDEX; may be repeated.")
+    ] = None,
+    target_index: Annotated[
+        list[int] | None, typer.Option(help="Class index from 0; may be repeated.")
+    ] = None,
     rho: Annotated[
         list[float] | None, typer.Option(help="RMSE to change by, (0, 1]; may be repeated.")
     ] = None,
@@ -45,7 +50,7 @@ def explain(
         values = {
             "model": name,
             "image": image_value(image),
-            "targets": [class_value(text) for text in target],
+            "targets": class_values("target", target, target_index),
             "rhos": rho or [],
             "direction": api.Direction.AGAINST if against else api.Direction.FOR,
             **({} if steps is None else {"steps": steps}),

@@ -24,8 +24,9 @@ from candor.viz.response_files import save_probe
 def probe(
     image: Image,
     label: Annotated[
-        str | None, typer.Option(help="True class, name or index; default what is predicted.")
+        str | None, typer.Option(help="True class, name or #INDEX; default what is predicted.")
     ] = None,
+    label_index: Annotated[int | None, typer.Option(help="The same, by index from 0.")] = None,
     model: ModelDir = None,
     address: Address = DEFAULT_ADDRESS,
     name: ModelName = "",
@@ -41,7 +42,7 @@ def probe(
         values = {
             "model": name,
             "image": image_value(image),
-            "label": None if label is None else class_value(label),
+            "label": class_value("label", label, label_index),
             **({} if steps is None else {"steps": steps}),
             "solver": solver,
             "seed": seed,

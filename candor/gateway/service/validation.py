@@ -15,6 +15,7 @@ from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import ClassRef, ImageInput, ModelDetails, PredictRequest
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.names import UnknownClass, class_index
 from candor.contracts.reports import ReportState
 from candor.gateway.pools import IMAGES, PREDICTED_IMAGES, Pool
 from candor.images.decode import BadImage, decode
@@ -252,28 +253,21 @@ def _resolve_classes(
         reference = _part(ClassRef, value)
         if reference is None:
             continue
-        index = _class_index(reference, model)
-        if index is None:
-            violations.append(_unknown_class(path, reference, model))
-        else:
-            classes[path] = index
+        try:
+            classes[path] = _class_index(reference, model)
+        except UnknownClass as err:
+            field = "name" if reference.index is None else "index"
+            violations.append(FieldViolation(f"{path}.{field}", str(err)))
     return classes, violations
 
 
-def _class_index(reference: ClassRef, model: ModelDetails) -> int | None:
-    if reference.index is not None:
-        return reference.index if reference.index < len(model.classes) else None
-    return model.classes.index(reference.name) if reference.name in model.classes else None
-
-
-def _unknown_class(path: str, reference: ClassRef, model: ModelDetails) -> FieldViolation:
-    if reference.index is not None:
+def _class_index(reference: ClassRef, model: ModelDetails) -> int:
+    if reference.index is None:
+        return class_index(reference.name or "", model.classes)
+    if reference.index >= len(model.classes):
         expected = f"[0, {len(model.classes) - 1}]"
-        return FieldViolation(f"{path}.index", f"expected {expected}, got {shown(reference.index)}")
-    expected = ", ".join(model.classes[:20]) + (", ..." if len(model.classes) > 20 else "")
-    return FieldViolation(
-        f"{path}.name", f"expected one of {expected}, got {shown(reference.name)}"
-    )
+        raise UnknownClass(f"expected {expected}, got {shown(reference.index)}")
+    return reference.index
 
 
 def _pair_violations(fields: Mapping[str, Any]) -> Iterator[FieldViolation]:

@@ -145,6 +145,8 @@ def parsed(kind: type[RequestT], fields: Any) -> RequestT:
 
 def _violation(error: Mapping[str, Any]) -> FieldViolation:
     field = ".".join(map(str, error["loc"]))[:60] or "request"
+    if error["type"] == "value_error":
+        return FieldViolation(field, str(error["ctx"]["error"]))
     got = "" if error["type"] == "missing" else f", got {reprlib.repr(error['input'])}"
     return FieldViolation(field, str(error["msg"]) + got)
 

@@ -419,7 +419,7 @@ function showLines(found) {
   const isPlain = location.protocol === "http:";
   const against = found.direction === "against" ? " --against" : "";
   element("line-candor").textContent =
-    `candor explain candor-input.png --target ${hasPlainName ? name : index} --rho ${found.rho}${against}` +
+    `candor explain candor-input.png ${hasPlainName ? `--target ${name}` : `--target-index ${index}`} --rho ${found.rho}${against}` +
     ` --solver ${found.solver} --name ${state.model} --address ${grpcAddress()} --out candor-explanation`;
   const fields = {
     model: state.model, targets: [{ index }], rhos: [found.rho],
@@ -464,7 +464,11 @@ async function restore() {
   if (state.details.solvers.includes(link.get("solver"))) element("solver").value = link.get("solver");
   const sign = document.querySelector(`input[name=direction][value="${CSS.escape(link.get("direction") ?? "for")}"]`);
   if (sign) sign.checked = true;
-  state.target = Number(link.get("target"));
+  const index = link.get("target");
+  if (!/^[0-9]{1,9}$/.test(index)) {
+    throw new Rejected(`The link's target: expected the index of a class, got ${index}.`);
+  }
+  state.target = Number(index);
   await explain();
 }
 
