@@ -6,12 +6,16 @@ the same pixels everywhere.  In this order:
 1. limits on bytes, pixels (by the header), scans and parts, before anything is decoded;
 2. 16-bit grey is divided by 257 and rounded;
 3. transparency, as a channel, a palette entry or a colour, is blended onto white;
-4. the image is rotated as its EXIF orientation says; metadata that cannot be read is ignored;
+4. the image is rotated as its EXIF orientation says; all other metadata is left out before a
+   decoder sees the file (`candor.images.metadata`);
 5. the size, see `candor.images.geometry`.
 
-Colour profiles and gamma are ignored: values are taken as sRGB, as the readers do with which public
-networks and data sets were made.  An image in another space looks slightly different to a model,
-and the same everywhere.
+Colour profiles, gamma and the chunks sRGB, cHRM, iCCP and cICP are ignored: values are taken as
+sRGB, as the readers do with which public networks and data sets were made.  An image in another
+space looks slightly different to a model, and the same everywhere.  Of colours with 16 bits the
+higher byte counts.  Of an animated PNG and of a file with several photographs (MPO) the main image
+is taken, of an animated WebP the first frame.  An orientation that stands only in XMP is ignored,
+as in browsers.
 
 Results lie on the 8-bit grid.  Everything here computes: call it from a thread, never on the event
 loop.
@@ -29,10 +33,10 @@ from candor.contracts.errors import FieldViolation
 from candor.contracts.pixel_range import pixel_range_error
 from candor.images import metadata
 from candor.images.geometry import Size, fit
+from candor.images.kinds import SUPPORTED, kind_of
 from candor.images.pixels import MODES, Pixels, levels_of, to_pixels
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_ORIENTATION = 0x0112  # EXIF's number of the tag
 # From the orientation as stored to the upright image.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -126,18 +130,20 @@ def open_image(
     expected = " or ".join(formats)
     _check_size(content, expected, limits)
     try:
-        file = _MeteredFile(_checked_parts(content, limits), limits.part_count)
+        bare = metadata.bare(content, limits.part_count)
+        _check_scan_count(bare.scan_count, limits)
+        file = _MeteredFile(bare.content, limits.part_count)
         with Image.open(file, formats=formats) as image:
             _check_pixel_count(image, limits)
             image.load()
             opaque = _opaque(image)
-            return _upright(opaque, image) if is_oriented else opaque
+            return _upright(opaque, bare.orientation) if is_oriented else opaque
     except UnusableImage:
         raise
     except metadata.TooManyParts as err:
         raise _too_many_parts(limits) from err
     except Exception as err:  # Pillow's parsers raise nearly anything on hostile bytes
-        raise _unreadable(content, expected, err) from err
+        raise _unreadable(content, formats, limits) from err
 
 
 def _decode_tensor(tensor: TensorInput, spec: InputSpec) -> Pixels:
@@ -184,18 +190,10 @@ def _check_size(content: bytes, expected: str, limits: DecodeLimits) -> None:
         raise UnusableImage(f"expected at most {limits.byte_count} bytes, got {len(content)}")
 
 
-def _checked_parts(content: bytes, limits: DecodeLimits) -> bytes:
-    """The file as the decoder may read it.
-
-    A scan of 33 bytes costs 18 ms at the largest size: 8 MiB of them would cost over an hour.
-    """
-    if content.startswith(metadata.PNG_START):
-        return metadata.without_metadata(content, limits.part_count)
-    if content.startswith(metadata.JPEG_START):
-        count = metadata.scan_count(content, limits.part_count)
-        if count > limits.scan_count:
-            raise UnusableImage(f"expected at most {limits.scan_count} scans, got {count}")
-    return content
+def _check_scan_count(count: int, limits: DecodeLimits) -> None:
+    """A scan of 33 bytes costs 18 ms at the largest size: 8 MiB of them would cost over an hour."""
+    if count > limits.scan_count:
+        raise UnusableImage(f"expected at most {limits.scan_count} scans, got {count}")
 
 
 def _check_pixel_count(image: Image.Image, limits: DecodeLimits) -> None:
@@ -211,12 +209,19 @@ def _too_many_parts(limits: DecodeLimits) -> UnusableImage:
     return UnusableImage(f"expected at most {limits.part_count} parts in one image, got more")
 
 
-def _unreadable(content: bytes, expected: str, err: Exception) -> UnusableImage:
-    is_truncated = "truncated" in str(err).lower()
-    reason = "truncated" if is_truncated else "damaged or of another format"
-    return UnusableImage(
-        f"expected {expected}, got {len(content)} bytes that cannot be read ({reason})"
-    )
+def _unreadable(content: bytes, formats: tuple[str, ...], limits: DecodeLimits) -> UnusableImage:
+    """What the file is instead of an image: of another format, cut short or damaged."""
+    kind = kind_of(content)
+    if kind in (SUPPORTED[name] for name in formats):
+        kind = f"{kind} that is {_state(content, limits.part_count)}"
+    return UnusableImage(f"expected {' or '.join(formats)}, got {kind} ({len(content)} bytes)")
+
+
+def _state(content: bytes, max_parts: int) -> str:
+    if metadata.is_cut(content, max_parts):
+        return "truncated (cut short)"
+    unusual = content.startswith(metadata.JPEG_START) and metadata.unusual_jpeg(content, max_parts)
+    return f"{unusual}, which is not supported" if unusual else "damaged"
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -241,10 +246,7 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(levels).convert("RGB")
 
 
-def _upright(opaque: Image.Image, stored: Image.Image) -> Image.Image:
-    """``opaque`` rotated or flipped by the orientation that ``stored`` names."""
-    try:
-        method = _UPRIGHT.get(stored.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF raises nearly anything, and names no orientation
-        return opaque
+def _upright(opaque: Image.Image, orientation: int) -> Image.Image:
+    """``opaque`` rotated or flipped from the orientation in which it is stored."""
+    method = _UPRIGHT.get(orientation)
     return opaque if method is None else opaque.transpose(method)

@@ -251,6 +251,20 @@ JPEG_METADATA = {
     "marker bytes in a thumbnail": (0xE1, b"Exif\0\0" + b"\xff\xda\0\x0c" * 100),
     "damaged EXIF": (0xE1, b"Exif\0\0garbage"),
     "damaged colour profile": (0xE2, b"ICC_PROFILE\0\1\1garbage"),
+    "damaged JFIF": (0xE0, b"JFIF\0"),
+    "damaged Adobe segment": (0xEE, b"Adobe"),
+    "damaged XMP": (0xE1, b"http://ns.adobe.com/xap/1.0/\0<garbage \xff\xda"),
+    "orientation in XMP": (0xE1, b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'),
+    "damaged list of images": (0xE2, b"MPF\0II*\0\xff\xff\xff\xff"),
+    "list of many images": (0xE2, b"MPF\0MM\0*\0\0\0\x08" + b"\xff" * 60_000),
+    "Photoshop resources": (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\xff\xff"),
+    "unknown": (0xE7, b"\xff" * 60_000),
+}
+WEBP_METADATA = {
+    "EXIF": (b"EXIF", b"garbage"),
+    "XMP": (b"XMP ", b"<garbage " * 100_000),
+    "colour profile": (b"ICCP", b"garbage"),
+    "unknown": (b"abcd", b"x"),
 }
 
 
@@ -258,6 +272,64 @@ JPEG_METADATA = {
 def test_metadata_of_a_jpeg_decides_nothing(extra: tuple[int, bytes]) -> None:
     jpeg = saved(noise(9, 9), "JPEG")
     np.testing.assert_array_equal(decoded(with_segment(jpeg, *extra)), decoded(jpeg))
+
+
+def extended_webp(webp: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A simple WebP of 9 x 9 pixels as an extended one with ``chunks`` behind its pixels."""
+    head = b"\x2c" + bytes(3) + (8).to_bytes(3, "little") * 2
+    parts = [(b"VP8X", head), *chunks[:1], (webp[12:16], webp[20:]), *chunks]
+    body = b"".join(
+        kind + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2) for kind, part in parts
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+@pytest.mark.parametrize("extra", WEBP_METADATA.values(), ids=WEBP_METADATA.keys())
+def test_metadata_of_a_webp_decides_nothing(extra: tuple[bytes, bytes]) -> None:
+    webp = saved(noise(9, 9), "WEBP", lossless=True)
+    np.testing.assert_array_equal(decoded(extended_webp(webp, extra)), decoded(webp))
+    np.testing.assert_array_equal(decoded(webp + b"trailing"), decoded(webp))
+
+
+def tiff_of_overlapping_values(count: int, order: str = "II") -> bytes:
+    """EXIF whose every value is the whole of it: reading them all costs ``count`` times its size.
+
+    The last entry is the orientation 6.
+    """
+    form = "<" if order == "II" else ">"
+    size = 8 + 2 + 12 * (count + 1)
+    entries = [struct.pack(f"{form}HHII", 0x9000 + i, 7, size, 0) for i in range(count)]
+    turned = struct.pack(f"{form}HHIHH", 0x0112, 3, 1, 6, 0)
+    magic = struct.pack(f"{form}HI", 42, 8)
+    return order.encode() + magic + struct.pack(f"{form}H", count + 1) + b"".join(entries) + turned
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_exif_that_grows_costs_nothing_and_its_orientation_holds(kind: str, order: str) -> None:
+    exif = tiff_of_overlapping_values(5000, order)
+    image = noise(9, 9)
+    upright = image.transpose(Image.Transpose.ROTATE_270)
+    if kind == "PNG":
+        encoded = with_chunk(saved(image), b"eXIf", exif)
+    elif kind == "JPEG":
+        encoded = with_segment(saved(image, "JPEG"), 0xE1, b"Exif\0\0" + exif)
+        with Image.open(io.BytesIO(saved(image, "JPEG"))) as stored:
+            upright = stored.convert("RGB").transpose(Image.Transpose.ROTATE_270)
+    else:
+        encoded = extended_webp(saved(image, "WEBP", lossless=True), (b"EXIF", exif))
+    tracemalloc.start()
+    opened = open_image(encoded, formats=limits.IMAGE_FORMATS, limits=REQUEST_LIMITS)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert opened.tobytes() == upright.tobytes()
+    assert peak_bytes < 2_000_000
+
+
+def test_orientation_of_an_exif_chunk_with_another_checksum_is_ignored() -> None:
+    png = saved(noise(9, 9))
+    turned = chunk(b"eXIf", tiff_of_overlapping_values(0))[:-1] + b"!"
+    np.testing.assert_array_equal(decoded(png[:33] + turned + png[33:]), decoded(png))
 
 
 def test_scans_after_the_end_of_a_jpeg_do_not_count() -> None:
@@ -322,7 +394,7 @@ def test_each_limit_is_the_callers(limited: str) -> None:
 
 
 def test_format_that_is_not_permitted_is_named() -> None:
-    with pytest.raises(UnusableImage, match=r"^expected JPEG, got \d+ bytes that cannot be read"):
+    with pytest.raises(UnusableImage, match=r"^expected JPEG, got a PNG \(\d+ bytes\)$"):
         open_image(saved(noise()), formats=("JPEG",), limits=REQUEST_LIMITS)
 
 
