@@ -219,7 +219,7 @@ def _unreadable(content: bytes, formats: tuple[str, ...], limits: DecodeLimits) 
 
 def _state(content: bytes, max_parts: int) -> str:
     if metadata.is_cut(content, max_parts):
-        return "truncated (cut short)"
+        return "truncated"
     unusual = content.startswith(metadata.JPEG_START) and metadata.unusual_jpeg(content, max_parts)
     return f"{unusual}, which is not supported" if unusual else "damaged"
 

@@ -1,12 +1,13 @@
 """Images of explanations for people: crisp, labelled, with the scale written in."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from candor.images.decode import FILE_LIMITS, open_image
 
 _TILE = 288  # pixels an image's longer side is magnified to, about
 _GAP = 24
@@ -39,8 +40,8 @@ class Panel:
 
 
 def opened(encoded: bytes) -> Image.Image:
-    """An encoded image as RGB."""
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
+    """A PNG of the service's response as RGB."""
+    return open_image(encoded, formats=("PNG",), limits=FILE_LIMITS)
 
 
 def difference(before: Image.Image, after: Image.Image) -> Difference:

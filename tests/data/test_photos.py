@@ -104,12 +104,15 @@ def test_file_that_is_no_jpeg_is_named_when_it_is_read(tmp_path):
     bad.write_text("not image")
     data = load_imagenet(root, "train")
     data.images(slice(0, 1))
-    with pytest.raises(DataDamaged, match="n01440764_1.JPEG: expected JPEG or PNG, got 9 "):
+    with pytest.raises(
+        DataDamaged,
+        match="n01440764_1.JPEG: expected JPEG or PNG, got text that begins 'not image' ",
+    ):
         data.images(slice(0, 2))
     with pytest.raises(DataDamaged, match="^imagenet: .*n01440764_1.JPEG: expected JPEG"):
         list(data.training_batches([(torch.tensor([1]), 0)]))
     bad.write_bytes((bad.parent / "n01440764_2.JPEG").read_bytes()[:200])
-    with pytest.raises(DataDamaged, match=r"n01440764_1.JPEG: .*\(truncated\)"):
+    with pytest.raises(DataDamaged, match=r"n01440764_1.JPEG: .* that is truncated"):
         data.images(slice(1, 2))
 
 

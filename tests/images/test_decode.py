@@ -5,7 +5,6 @@ import io
 import struct
 import tracemalloc
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from PIL import Image, ImageOps
 from candor.contracts import limits
 from candor.contracts.api import ImageInput, InputSpec, TensorInput
 from candor.contracts.errors import FieldViolation
-from candor.data.folder import load_folder
 from candor.images.decode import (
     FILE_LIMITS,
     REQUEST_LIMITS,
@@ -396,44 +394,3 @@ def test_each_limit_is_the_callers(limited: str) -> None:
 def test_format_that_is_not_permitted_is_named() -> None:
     with pytest.raises(UnusableImage, match=r"^expected JPEG, got a PNG \(\d+ bytes\)$"):
         open_image(saved(noise()), formats=("JPEG",), limits=REQUEST_LIMITS)
-
-
-def stored_files() -> dict[str, bytes]:
-    """Small files whose alpha, depth, orientation, colour or shape a reader can get wrong."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    colour = noise(64, 96)
-    alpha = Image.fromarray(np.tile(np.arange(96, dtype=np.uint8) * 2, (64, 1)))
-    layered = colour.copy()
-    layered.putalpha(alpha)
-    sixteen = Image.fromarray((np.arange(64 * 96, dtype=np.uint16) * 10).reshape(64, 96))
-    return {
-        "rgb.png": saved(colour),
-        "rgba.png": saved(layered),
-        "la.png": saved(layered.convert("LA")),
-        "palette.png": saved(colour.convert("P"), transparency=3),
-        "key.png": saved(colour, transparency=colour.getpixel((0, 0))),
-        "grey16.png": saved(sixteen),
-        "bilevel.png": saved(colour.convert("1")),
-        "turned.jpg": saved(colour, "JPEG", exif=exif),
-        "cmyk.jpg": saved(colour.convert("CMYK"), "JPEG"),
-        "layers.webp": saved(layered, "WEBP", lossless=True),
-    }
-
-
-@pytest.mark.parametrize("size", [24, 33, 64, 100])
-def test_training_sees_the_image_that_the_service_sees(tmp_path: Path, size: int) -> None:
-    files = stored_files()
-    for split in ("train", "test"):
-        for class_name in ("cats", "dogs"):
-            folder = tmp_path / split / class_name
-            folder.mkdir(parents=True)
-            for name, content in files.items():
-                (folder / name).write_bytes(content)
-    data = load_folder(tmp_path, "test", size)
-    spec = InputSpec(channels=3, height=size, width=size, lower=0.0, upper=1.0)
-    images = data.images(slice(None)).numpy()
-    assert len(images) == 2 * len(files)
-    for identifier, image in zip(data.identifiers, images, strict=True):
-        served = decoded(files[identifier.split("/")[1]], spec)
-        np.testing.assert_array_equal(image, served, err_msg=identifier)
