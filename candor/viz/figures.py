@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from candor.images.fonts import FAMILY, drawable
 from candor.robustness.measured import GOALS, Measured, Span
 
 FORMATS = ("png", "svg", "pdf")
@@ -23,6 +24,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#
 _TITLES = {"attack": "Attack", "btr": "Better than random (BTR)"}
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
+    "font.family": FAMILY,
+    "text.parse_math": False,  # a name may have dollar signs
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
@@ -83,7 +86,7 @@ def curves(models: Sequence[Measured]) -> Figure:
             rmse = np.append(steps.rmse, limit)
             accuracy = np.append(steps.accuracy, steps.accuracy[-1])
             label = f"{model.name}, ARA {area.value:.4f}"
-            axes.step(rmse, 100 * accuracy, where="post", color=colour, label=label)
+            axes.step(rmse, 100 * accuracy, where="post", color=colour, label=drawable(label))
             floor = np.minimum(naive, accuracy)
             axes.fill_between(
                 rmse, 100 * floor, 100 * accuracy, step="post", color=colour, alpha=0.12, lw=0
@@ -115,7 +118,7 @@ def areas(models: Sequence[Measured], rows: Sequence[Point] = ()) -> Figure:
                 fmt="o",
                 capsize=2,
                 color=colour,
-                label=model.name,
+                label=drawable(model.name),
             )
         axes.set(title=_TITLES[goal], xlabel=f"{goal} ARA, RMSE")
         axes.set_xlim(left=0)
@@ -129,17 +132,17 @@ def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str
     """Images in rows, one a model, under column titles.  (Figs. S3, S4)"""
     size = (_TILE_INCHES * len(titles) + 0.4, (_TILE_INCHES + 0.35) * len(rows) + 0.5)
     figure = Figure(figsize=size)
-    figure.suptitle(caption)
+    figure.suptitle(drawable(caption))
     places = figure.subplots(len(rows), len(titles), squeeze=False)
     for name, tiles, row in zip(rows, rows.values(), places, strict=True):
-        row[0].set_ylabel(name)
+        row[0].set_ylabel(drawable(name))
         for tile, axes in zip(tiles, row, strict=True):
             axes.imshow(np.asarray(tile.image), interpolation="nearest")
-            axes.set_xlabel(tile.note, fontsize=7)
+            axes.set_xlabel(drawable(tile.note), fontsize=7)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
     for title, axes in zip(titles, places[0], strict=True):
-        axes.set_title(title, fontsize=8)
+        axes.set_title(drawable(title), fontsize=8)
     return figure
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from candor.images.decode import FILE_LIMITS, open_image
+from candor.images.fonts import drawable, font_file
 
 _TILE = 288  # pixels an image's longer side is magnified to, about
 _GAP = 24
@@ -80,16 +81,17 @@ def sheet(rows: Sequence[Sequence[Panel | None]]) -> Image.Image:
 
 def _tile(panel: Panel) -> Image.Image:
     image = _magnified(panel.image)
-    title_font = ImageFont.load_default(_TITLE_SIZE)
-    note_font = ImageFont.load_default(_NOTE_SIZE)
-    widths = [title_font.getlength(panel.title), *map(note_font.getlength, panel.notes)]
+    title_font = ImageFont.truetype(font_file(), _TITLE_SIZE)
+    note_font = ImageFont.truetype(font_file(), _NOTE_SIZE)
+    title, notes = drawable(panel.title), tuple(map(drawable, panel.notes))
+    widths = [title_font.getlength(title), *map(note_font.getlength, notes)]
     notes_height = _LINE_HEIGHT * len(panel.notes) + 8
     size = (max(image.width, round(max(widths))), _TITLE_HEIGHT + image.height + notes_height)
     tile = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(tile)
-    draw.text((0, 2), panel.title, fill=_INK, font=title_font)
+    draw.text((0, 2), title, fill=_INK, font=title_font)
     tile.paste(image, (0, _TITLE_HEIGHT))
-    for line, note in enumerate(panel.notes):
+    for line, note in enumerate(notes):
         top = _TITLE_HEIGHT + image.height + 6 + line * _LINE_HEIGHT
         draw.text((0, top), note, fill=_MUTED, font=note_font)
     return tile

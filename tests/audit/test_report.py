@@ -20,6 +20,7 @@ from candor.audit.ledger import Ledger
 from candor.audit.records import AttackRecord
 from candor.audit.report import formats
 from candor.audit.report.assemble import write_report
+from candor.audit.report.pdf import missing_glyphs, pdf_bytes
 from candor.audit.report.schema import SCHEMA_FILE, Report, schema_text
 from candor.audit.run import run_blocks
 from candor.audit.sections.comparison import read_other
@@ -251,3 +252,25 @@ def _found(folder: Path, goal: str, *, zero: bool = False) -> list[float]:
         for row in rows
         if row["goal"] == goal and row["is_smallest"] and (zero or row["radius_rmse"] > 0)
     ]
+
+
+def test_pdf_has_glyphs_for_names_or_says_which_it_lacks(audited: tuple[Path, Report]) -> None:
+    names = ("\u0436\u0443\u043a", "\u03bc\u03ad\u03bb\u03b9\u03c3\u03c3\u03b1", "\u732b", "dog")
+    report = audited[1]
+    renamed = report.model_copy(
+        update={
+            "classes": tuple(
+                row.model_copy(update={"name": name})
+                for row, name in zip(report.classes, names, strict=True)
+            )
+        }
+    )
+    content = pdf_bytes(renamed)
+    assert content == pdf_bytes(renamed)
+    assert b"DejaVuSans" in content  # a part of it, embedded
+    assert b"/FontFile2" in content
+    assert len(content) < len(pdf_bytes(report)) + 60_000
+    (note,) = missing_glyphs(renamed)
+    assert "U+732B" in note.text
+    assert not missing_glyphs(report)
+    assert b"DejaVuSans" not in pdf_bytes(report)

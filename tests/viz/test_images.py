@@ -37,3 +37,15 @@ def test_a_sheet_magnifies_without_mixing_pixels() -> None:
     colours = set(map(tuple, drawn.reshape(-1, 3).tolist()))
     assert colours == {(0, 0, 0), (255, 0, 0), (255, 255, 255)}
     assert (drawn == (255, 0, 0)).all(axis=-1).sum() == 32 * 16 * 9 * 9
+
+
+def test_titles_of_other_scripts_are_drawn() -> None:
+    image = pixels_of_one_grey()
+    drawn = {
+        text: sheet([[Panel(text, image)]]).tobytes() for text in ("\u0436", "\u0437", "\u732b")
+    }
+    assert len(set(drawn.values())) == 3
+
+
+def pixels_of_one_grey() -> Image.Image:
+    return Image.new("RGB", (8, 8), (90, 90, 90))

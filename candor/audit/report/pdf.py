@@ -11,11 +11,14 @@ from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
 from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Table
 
 from candor.audit.report import formats
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
 from candor.audit.report.schema import Example, Report
+from candor.images.fonts import drawable, font_file, undrawable
 
 _BODY = ParagraphStyle("body", parent=getSampleStyleSheet()["BodyText"], fontSize=9, leading=12)
 _SMALL = ParagraphStyle("small", parent=_BODY, fontSize=7, leading=8.6)
@@ -36,6 +39,10 @@ _VERDICT_COLOURS = {
     "not-applicable": "#555555",
 }
 _WIDTH = A4[0] - 36 * mm
+# Embedded, as far as it is used, where a text has characters that PDF's own fonts lack.
+_FONTS = {False: "DejaVuSans", True: "DejaVuSans-Bold"}
+for _is_bold, _name in _FONTS.items():
+    pdfmetrics.registerFont(TTFont(_name, str(font_file(is_bold=_is_bold))))
 
 
 def pdf_bytes(report: Report) -> bytes:
@@ -79,6 +86,7 @@ def _summary(report: Report) -> list[Any]:
             f"{report.data}, drawn by seed {seed}."
         ),
         *(_text(warning, _WARNING) for warning in report.warnings),
+        *missing_glyphs(report),
         Spacer(0, 8),
         _table(rows, (0.32, 0.68), has_head=False),
         _text(
@@ -376,8 +384,34 @@ def _provenance(report: Report) -> list[Any]:
     return [_text("Provenance", _HEAD), _table(rows, (0.18, 0.82), has_head=False)]
 
 
+def missing_glyphs(report: Report) -> list[Paragraph]:
+    """What the document says of characters that its font lacks; nothing where it has all."""
+    missing = undrawable(report.model_dump_json())
+    if not missing:
+        return []
+    codes = ", ".join(f"U+{ord(char):04X}" for char in missing)
+    return [
+        _text(
+            f"This document cannot draw {len(missing)} characters of names in it and shows their "
+            f"code points: {codes}. report.html shows the names as they are."
+        )
+    ]
+
+
 def _text(words: str, style: ParagraphStyle = _BODY) -> Paragraph:
-    return Paragraph(escape(words), style)
+    if _is_of_own_fonts(words):
+        return Paragraph(escape(words), style)
+    font = _FONTS[style.fontName.endswith("-Bold")]
+    return Paragraph(f'<font name="{font}">{escape(drawable(words))}</font>', style)
+
+
+def _is_of_own_fonts(words: str) -> bool:
+    """Whether the fonts that every reader of PDF has can draw it."""
+    try:
+        words.encode("cp1252")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _table(
