@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from candor import terms
 from candor.contracts.json_text import json_text
+from candor.files.writing import write_file
 from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.runtime.threads import in_shares
@@ -244,7 +245,7 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         ],
         "rows": [asdict(row) for row in rows],
     }
-    path.write_text(json_text(content, indent=2) + "\n")
+    write_file(path, (json_text(content, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from candor.files.reading import MIB, read_text
 from candor.nets.architectures import ACTIVATIONS, RESIDUAL_DROPS, architecture_names
 from training.adversaries import Adversary, NormMode
 from training.engine import Engine, Precision
@@ -230,6 +231,7 @@ class PaperRow:
                 raise ValueError(f"paper_{name}: expected [0, {high}], got {value!r}")
 
 
+_MAX_CONFIG_BYTES = MIB
 PAPER_KEYS = ("paper_row", "paper_accuracy", "paper_attack_ara", "paper_btr_ara", "note")
 
 
@@ -279,9 +281,16 @@ def _read_experiment(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
             f"experiment: expected {experiment_names()} or a .toml file, got {name!r}"
             f"{_suggestion(name, experiment_names())}"
         )
-    values = tomllib.loads(path.read_text())
+    values = _read_toml(path)
     paper = {key: values.pop(key) for key in PAPER_KEYS if key in values}
     return values, paper
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_text(path, _MAX_CONFIG_BYTES))
+    except tomllib.TOMLDecodeError as err:
+        raise ValueError(f"{path}: expected TOML, got something else: {err}") from err
 
 
 def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:

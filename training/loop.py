@@ -13,6 +13,7 @@ from torch.nn.utils import get_total_norm
 
 from candor.contracts.json_text import json_text
 from candor.data.images import Batch, Images
+from candor.files.writing import write_file
 from candor.search.seeds import derived_seed
 from candor.terms import NotFinite
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -277,7 +278,7 @@ def _finish_epoch(state: TrainState, progress: Progress, run_dir: Path) -> None:
         return
     # Whole, not appended to: a run resumed from before this epoch's end must not log it twice.
     lines = (json_text(epoch_entry) + "\n" for epoch_entry in state.history)
-    (run_dir / "log.jsonl").write_text("".join(lines))
+    write_file(run_dir / "log.jsonl", "".join(lines).encode())
 
 
 def _controller(config: TrainConfig, integral: float) -> PsiController:

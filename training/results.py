@@ -58,6 +58,8 @@ def _cards(models_dir: Path) -> dict[str, tuple[Path, ModelCard]]:
     cards: dict[str, tuple[Path, ModelCard]] = {}
     paths = [*models_dir.glob(f"*/{CARD_FILE}"), *models_dir.glob(f"*/*/{CARD_FILE}")]
     for path in sorted(paths):
+        if any(part.startswith(".") for part in path.relative_to(models_dir).parts):
+            continue  # a draft, or a folder that a system made
         card = read_card(path.parent)
         place = path.relative_to(models_dir.parent)
         cards.setdefault(str(card.recipe.get("experiment")), (place, card))

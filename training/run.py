@@ -15,6 +15,7 @@ from torch import nn
 from candor.contracts.card import MetricCard, ModelCard
 from candor.contracts.json_text import json_text
 from candor.data.images import Images
+from candor.files.writing import write_file
 from candor.models.folder import LoadedModel, load_model, save_model
 from candor.nets.architectures import NetworkSpec, build_network
 from candor.robustness.ara import accuracy_interval
@@ -77,7 +78,8 @@ def run_experiment(
     resolved = _resolved(config, target.experiment, origin)
     # Else the run there keeps the one it began with.
     if rank() == 0 and not (target.run_dir / "checkpoint.pt").exists():
-        (target.run_dir / "config.json").write_text(json_text(resolved, indent=2) + "\n")
+        content = (json_text(resolved, indent=2) + "\n").encode()
+        write_file(target.run_dir / "config.json", content)
     state = _train(network, training_data, config, target.run_dir, origin, report)
     if rank() > 0:
         return None

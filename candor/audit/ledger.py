@@ -9,7 +9,6 @@ keeps any block from being counted twice.
 import errno
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +21,11 @@ from candor.audit.errors import AuditBusy, AuditError, DiskFull
 from candor.audit.plan import PLAN_FILE, AuditPlan, Frozen, Shard, differences
 from candor.audit.records import AttackRecord, Row
 from candor.contracts.json_text import json_text
+from candor.files.reading import MIB, read_file
+from candor.files.writing import write_file
 
 PARTS_FOLDER = "parts"
+_MAX_PART_BYTES = 512 * MIB
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
@@ -103,7 +105,7 @@ class Ledger:
     def _read(self, block: Block) -> Mapping[str, Any]:
         path = self._parts / block.file_name
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_file(path, _MAX_PART_BYTES))
             digest = content["plan"]
         except FileNotFoundError as err:
             raise AuditError(f"{path}: missing; this part of the audit has not run") from err
@@ -154,7 +156,7 @@ def read_model(path: Path, kind: type[FrozenT], *, where_missing: str) -> Frozen
         AuditError: the file is missing, and what ``where_missing`` says of that, or damaged.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(read_file(path, _MAX_PART_BYTES))
     except FileNotFoundError as err:
         raise AuditError(f"{path}: missing; {where_missing}") from err
     except ValidationError as err:
@@ -173,22 +175,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         DiskFull: nothing was written, and a file that was there before is as it was.
     """
-    # The process id keeps two shards of one folder apart.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     with _reported_where_full(path.parent):
-        try:
-            with draft.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_file(path, content)
 
 
 @contextmanager

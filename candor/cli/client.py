@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from candor.cli.output import console
 from candor.client.connection import Tls
 from candor.client.sync import CandorClient
+from candor.contracts import limits
 from candor.contracts.errors import FieldViolation, invalid_input
+from candor.files.reading import read_file
 
 if TYPE_CHECKING:
     from candor.stack.in_process import LocalClient
@@ -63,7 +65,7 @@ def as_request(kind: type[RequestT], values: Mapping[str, Any]) -> RequestT:
 
 def image_value(image: Path) -> dict[str, bytes]:
     """The field ``image`` of a request."""
-    return {"encoded": image.read_bytes()}
+    return {"encoded": read_file(image, limits.MAX_ENCODED_BYTES)}
 
 
 def class_values(

@@ -18,10 +18,13 @@ from candor.contracts.json_text import json_text
 from candor.contracts.names import normalised
 from candor.data.errors import DataDamaged, DataMissing
 from candor.data.images import ImageSet
+from candor.files.reading import GIB, check_file
+from candor.files.writing import replacing
 from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
 from candor.images.pixels import MODES, levels_of
 
 _CLASS_NAMES_KEY = b"class_names"
+MAX_TABLE_BYTES = 2 * GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,8 @@ def save_annotated(path: Path, rows: Sequence[JudgedImage], class_names: Sequenc
         "rmse": pa.array([row.rmse for row in rows], pa.float64()),
     }
     metadata = {_CLASS_NAMES_KEY: json_text(list(class_names))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    with replacing(path) as stream:
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), stream)
 
 
 def load_annotated(path: Path, like: ImageSet) -> ImageSet:
@@ -73,6 +76,7 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
             have.
     """
     try:
+        check_file(path, MAX_TABLE_BYTES)
         table = pq.read_table(path, columns=["img", "label"])
     except FileNotFoundError as err:
         raise DataMissing(f"{path}: missing; `candor annotations export` writes it") from err

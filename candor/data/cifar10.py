@@ -11,6 +11,7 @@ import torch
 from candor.data.cifar10_archives import RawImages, read_binary, read_python
 from candor.data.errors import DataDamaged, check_split, missing
 from candor.data.images import ImageSet
+from candor.files.reading import GIB, check_file
 from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
 from candor.images.pixels import levels_of
 
@@ -20,6 +21,7 @@ CLASS_NAMES = (
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2430, 0.2610)
 SHAPE = (3, 32, 32)
+_MAX_TABLE_BYTES = 2 * GIB
 _REMEDY = (
     "Get cifar-10-python.tar.gz or cifar-10-binary.tar.gz (The CIFAR-10 dataset, "
     "www.cs.toronto.edu/~kriz/cifar.html) or both Parquet files of the Hugging Face data set "
@@ -81,6 +83,7 @@ def _layouts(split: str) -> Mapping[str, Callable[[Path, str], RawImages]]:
 
 def _read_parquet(path: Path, split: str) -> RawImages:
     try:
+        check_file(path, _MAX_TABLE_BYTES)
         table = pq.read_table(path, columns=["img", "label"])
     except (pa.ArrowException, OSError, KeyError) as err:
         raise DataDamaged(f"cifar10: {path} is not the expected Parquet file: {err}") from err

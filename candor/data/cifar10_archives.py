@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from candor.data.errors import DataDamaged
+from candor.files.reading import GIB, open_file, read_file
 
 BATCH_COUNT = 10_000  # images in a file
 _CLASSES = 10
@@ -20,6 +21,7 @@ _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
 _MAX_PICKLE_BYTES = 2**26  # a real one has 31 MB
 _MAX_TAIL_BYTES = 2**20  # zeros after the last member
+_MAX_ARCHIVE_BYTES = GIB  # a real one has 170 MB
 _MAX_MEMBERS = 64  # a real archive has 9
 
 
@@ -120,15 +122,13 @@ def _contents(path: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
 
 
 def _unpacked(path: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
-    present = [name for name in names if (path / name).is_file()]
-    for name in present:
-        _check_size(path, name, (path / name).stat().st_size, limit)
-    return {name: (path / name).read_bytes() for name in present}
+    present = [name for name in names if (path / name).exists()]
+    return {name: read_file(path / name, limit) for name in present}
 
 
 def _members(path: Path, names: Sequence[str], limit: int) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    with gzip.open(path) as stream:
+    with open_file(path, _MAX_ARCHIVE_BYTES) as file, gzip.open(file) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for place, member in enumerate(archive):
                 if place >= _MAX_MEMBERS:

@@ -15,8 +15,10 @@ from candor.contracts.names import checked_name
 from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
 from candor.data.lazy import LazyImages
 from candor.data.photos import MEAN, STD, PhotoDecoder, View
+from candor.files.reading import GIB, read_file
 
 VIEW = View(size=96, low_edge=96, high_edge=120, test_edge=108)  # III-I3
+_MAX_ANNOTATIONS_BYTES = 4 * GIB  # the official ones have 470 MB
 FOLDERS = {"train": "train2017", "test": "val2017"}
 _REMEDY = (
     "Get annotations_trainval2017.zip, train2017.zip and val2017.zip (cocodataset.org, Download) "
@@ -165,8 +167,8 @@ def _object(
 
 def _content(source: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(source.read_bytes())
-    except ValueError as err:
+        content: dict[str, Any] = json.loads(read_file(source, _MAX_ANNOTATIONS_BYTES))
+    except (ValueError, RecursionError) as err:
         raise DataDamaged(f"coco: {source} is no JSON: {err}") from err
     for name in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):

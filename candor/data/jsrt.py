@@ -13,6 +13,7 @@ from candor.data.augment import REGION_SIZE, WINDOW_SIZE
 from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
 from candor.data.lazy import LazyImages, file_digest
 from candor.data.photos import held_out
+from candor.files.reading import MIB, read_file
 
 CLASS_NAMES = ("non-nodule", "nodule")
 WHITE = 4095  # 12 bits
@@ -136,7 +137,7 @@ def _rows(table: Path, prefix: str) -> dict[str, list[str]]:
     """Fields by name of the film; the tables are separated by tabs and have no head."""
     rows: dict[str, list[str]] = {}
     # The tables come in Latin letters, with any of the three ends of line.
-    for number, line in enumerate(table.read_text(encoding="latin-1").splitlines(), 1):
+    for number, line in enumerate(read_file(table, MIB).decode("latin-1").splitlines(), 1):
         fields = [field.strip() for field in line.split("\t")]
         if fields == [""]:
             continue

@@ -15,6 +15,7 @@ from PIL import Image
 from candor.contracts.names import checked_name, described, normalised
 from candor.data.errors import DataDamaged
 from candor.data.lazy import file_digest
+from candor.files.reading import read_file
 from candor.images.decode import FILE_LIMITS, UnusableImage, open_image
 from candor.images.geometry import Box, Size, crop_box, resize, scale_of_edge, whole
 from candor.images.pixels import levels_of
@@ -109,19 +110,13 @@ class PhotoDecoder:
     def _opened(self, index: int) -> Image.Image:
         path = self._path(index)
         try:
-            content = read_file(path)
+            content = read_file(path, FILE_LIMITS.byte_count)
             is_oriented = self.boxes is None
             return open_image(
                 content, formats=self.formats, limits=FILE_LIMITS, is_oriented=is_oriented
             )
         except (OSError, UnusableImage) as err:
             raise DataDamaged(f"{self.name}: {path}: {err}") from err
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of an image file; of one beyond the limit only so many that it is rejected."""
-    with path.open("rb") as file:
-        return file.read(FILE_LIMITS.byte_count + 1)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from candor.client.sync import CandorClient
 from candor.contracts.reports import Report
+from candor.files.writing import replacing
 
 _POLL_SECONDS = 2.0
 
@@ -31,10 +32,16 @@ def download_files(client: CandorClient, report: Report, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for file in report.response.files:
         # The service names the files: only the last part of a name is used.
-        partial = out / f"{Path(file.name).name}.partial"
-        with partial.open("wb") as stream:
-            stream.writelines(client.download_report(report.name, file.name))
-        partial.replace(out / Path(file.name).name)
+        with replacing(out / Path(file.name).name) as stream:
+            left = file.byte_count
+            for part in client.download_report(report.name, file.name):
+                left -= len(part)
+                if left < 0:
+                    raise ValueError(f"{file.name}: expected {file.byte_count} bytes, got more")
+                stream.write(part)
+            if left:
+                got = file.byte_count - left
+                raise ValueError(f"{file.name}: expected {file.byte_count} bytes, got {got}")
 
 
 def summary(report: Report) -> str:

@@ -1,11 +1,12 @@
 """Model folders: the only reader and writer of weights and model card."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -15,10 +16,15 @@ from torch import Tensor, nn
 
 from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard
 from candor.contracts.json_text import json_text
+from candor.files.reading import MIB, FolderFiles, UnusableFile, read_together
+from candor.files.writing import write_file, write_folder
 from candor.nets.architectures import NetworkSpec, build_network
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
+_MAX_CARD_BYTES = 16 * MIB  # the names of 1,000 classes take 20 KB
+_MAX_HEADER_BYTES = 8 * MIB  # of the weights: names and shapes
+ReadT = TypeVar("ReadT")
 
 
 class ArtifactError(ValueError):
@@ -48,6 +54,8 @@ def save_model(
 ) -> ModelCard:
     """Write ``weights.safetensors`` and ``card.json`` into ``folder``, which is made if needed.
 
+    The folder changes as a whole or not at all; other files in it stay.
+
     Args:
         spec: from which `build_network` builds the network.
         state_dict: its tensors.
@@ -56,7 +64,6 @@ def save_model(
         ArtifactError: the weights do not fit ``spec``, or the card would not be valid.
     """
     _check_fit(folder, spec, state_dict)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
     content = safetensors.torch.save(weights)
     try:
@@ -74,8 +81,7 @@ def save_model(
         )
     except ValidationError as err:
         raise ArtifactError(f"{folder}: {err}") from err
-    (folder / WEIGHTS_FILE).write_bytes(content)
-    _write_card(folder, card)
+    write_folder(folder, {WEIGHTS_FILE: content, CARD_FILE: _card_content(card)})
     return card
 
 
@@ -85,11 +91,39 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         ArtifactError: no card, not JSON, a field is wrong, or fields contradict each other.
     """
+    return _read(folder, lambda files: _card(files, folder))
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Network and card of a model folder.  Runs no code from it.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, the weights are not those the card names
+            (SHA-256), or they do not fit its architecture.
+    """
+    return _read(folder, lambda files: _model(files, folder))
+
+
+def _read(folder: Path, read: Callable[[FolderFiles], ReadT]) -> ReadT:
+    """What ``read`` makes of one state of the folder."""
+    try:
+        return read_together(folder, read)
+    except FileNotFoundError as err:
+        path = Path(err.filename or folder)
+        path = folder / CARD_FILE if path == folder else path
+        raise ArtifactError(f"{path}: missing; a model folder has {path.name}") from err
+    except NotADirectoryError as err:
+        raise ArtifactError(f"{folder}: expected a model folder, got a file") from err
+    except UnusableFile as err:
+        raise ArtifactError(str(err)) from err
+    except OSError as err:
+        raise ArtifactError(f"{err.filename or folder}: {err.strerror}") from err
+
+
+def _card(files: FolderFiles, folder: Path) -> ModelCard:
     path = folder / CARD_FILE
     try:
-        card = ModelCard.model_validate_json(path.read_bytes())
-    except FileNotFoundError as err:
-        raise ArtifactError(f"{path}: missing; a model folder has {CARD_FILE}") from err
+        card = ModelCard.model_validate_json(files.read(CARD_FILE, _MAX_CARD_BYTES))
     except ValidationError as err:
         first = err.errors()[0]
         field = ".".join(map(str, first["loc"])) or "card"
@@ -104,27 +138,23 @@ def read_card(folder: Path) -> ModelCard:
     return card
 
 
-def load_model(folder: Path) -> LoadedModel:
-    """Network and card of a model folder.  Runs no code from it.
-
-    Raises:
-        ArtifactError: a file is missing or damaged, the weights are not those the card names
-            (SHA-256), or they do not fit its architecture.
-    """
-    card = read_card(folder)
-    path = folder / WEIGHTS_FILE
+def _model(files: FolderFiles, folder: Path) -> LoadedModel:
+    card, path = _card(files, folder), folder / WEIGHTS_FILE
     try:
-        content = path.read_bytes()
-    except FileNotFoundError as err:
-        raise ArtifactError(f"{path}: missing; a model folder has {WEIGHTS_FILE}") from err
+        spec = NetworkSpec(**card.network.model_dump())
+        most = _byte_count(spec) + _MAX_HEADER_BYTES
+    except ValueError as err:
+        raise ArtifactError(f"{folder / CARD_FILE}: {err}") from err
+    content = files.read(WEIGHTS_FILE, most)
     digest = hashlib.sha256(content).hexdigest()
     if digest != card.weights_sha256:
         raise ArtifactError(
             f"{path}: SHA-256 is {digest}, but the card names {card.weights_sha256}"
         )
+    if len(content) + _MAX_HEADER_BYTES < most - _MAX_HEADER_BYTES:  # also before it is built
+        raise ArtifactError(f"{path}: weights do not fit {spec.architecture}, which has more")
     try:
         state_dict = safetensors.torch.load(content)
-        spec = NetworkSpec(**card.network.model_dump())
     except (SafetensorError, ValueError) as err:
         raise ArtifactError(f"{folder}: {err}") from err
     network = _check_fit(folder, spec, state_dict)
@@ -143,8 +173,15 @@ def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
         if before is None or metric.image_count >= before.image_count:
             known[metric.name, metric.data] = metric
     card = card.model_copy(update={"metrics": tuple(known.values())})
-    _write_card(folder, card)
+    write_file(folder / CARD_FILE, _card_content(card))
     return card
+
+
+def _byte_count(spec: NetworkSpec) -> int:
+    """Of the tensors of a network, which is not built."""
+    with torch.device("meta"):
+        tensors = build_network(spec).state_dict().values()
+    return sum(math.prod(tensor.shape) * tensor.itemsize for tensor in tensors)
 
 
 def _check_fit(folder: Path, spec: NetworkSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
@@ -169,6 +206,5 @@ def _check_fit(folder: Path, spec: NetworkSpec, state_dict: Mapping[str, Tensor]
     return network
 
 
-def _write_card(folder: Path, card: ModelCard) -> None:
-    text = json_text(card.model_dump(mode="json"), indent=2) + "\n"
-    (folder / CARD_FILE).write_text(text)
+def _card_content(card: ModelCard) -> bytes:
+    return (json_text(card.model_dump(mode="json"), indent=2) + "\n").encode()

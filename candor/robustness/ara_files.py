@@ -1,5 +1,6 @@
 """What `candor ara` leaves in a folder, `ara.json` and `radii.parquet`, written and read."""
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from candor.contracts.card import MetricCard
-from candor.contracts.json_text import json_text
+from candor.files.reading import MIB, check_file, read_file
+from candor.files.writing import write_files
 from candor.robustness.measure import AraMeasurement
 from candor.terms import Goal, SearchStatus
 
 SUMMARY_FILE = "ara.json"
 RADII_FILE = "radii.parquet"
+_MAX_SUMMARY_BYTES, _MAX_TABLE_BYTES = MIB, 512 * MIB
 _ACCURACY = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
 _AREAS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
 MEASURES = ("accuracy", *_AREAS)
@@ -79,8 +82,6 @@ def write_ara(
     identifiers: Sequence[str],
 ) -> None:
     """Write both files; the last three hold one entry for each image, in order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY_FILE).write_text(json_text(summary, indent=2) + "\n")
     columns: dict[str, list[Any]] = {
         name: [] for name in ("image_path", "index", "label", "goal", "radius", "status")
     }
@@ -91,13 +92,20 @@ def write_ara(
         columns["goal"] += [str(goal)] * len(indices)
         columns["radius"] += one.radii.tolist()
         columns["status"] += [str(status) for status in one.result.statuses]
-    pq.write_table(pa.table(columns), folder / RADII_FILE)
+    table = io.BytesIO()
+    pq.write_table(pa.table(columns), table)
+    text = json_text(summary, indent=2) + "\n"
+    write_files(folder, {RADII_FILE: table.getvalue(), SUMMARY_FILE: text.encode()})
 
 
 def read_ara(folder: Path) -> AraFolder:
     """What `write_ara` left in ``folder``."""
-    summary = json.loads((folder / SUMMARY_FILE).read_bytes())
-    rows = pq.read_table(folder / RADII_FILE).to_pylist()
+    summary = _read_summary(folder)
+    check_file(folder / RADII_FILE, _MAX_TABLE_BYTES)
+    try:
+        rows = pq.read_table(folder / RADII_FILE).to_pylist()
+    except pa.ArrowException as err:
+        raise ValueError(f"{folder / RADII_FILE}: expected a Parquet file, got another") from err
     by_area = {name: [row for row in rows if row["goal"] == goal] for name, goal in _AREAS.items()}
     attacked = by_area["attack_ara"]
     return AraFolder(
@@ -113,8 +121,19 @@ def is_measured(folder: Path, expected: dict[str, Any]) -> bool:
     path = folder / SUMMARY_FILE
     if not path.is_file() or not (folder / RADII_FILE).is_file():
         return False
-    summary = json.loads(path.read_bytes())
+    summary = _read_summary(folder)
     return all(summary.get(key) == value for key, value in expected.items())
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    path = folder / SUMMARY_FILE
+    try:
+        summary = json.loads(read_file(path, _MAX_SUMMARY_BYTES))
+    except ValueError as err:
+        raise ValueError(f"{path}: expected JSON, got something else: {err}") from err
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path}: expected a JSON object, got a {type(summary).__name__}")
+    return summary
 
 
 def metric_cards(summary: dict[str, Any], method: str) -> list[MetricCard]:

@@ -117,7 +117,7 @@ def archive_names(models: tuple[str, ...]) -> tuple[str, ...]:
 def _served_names(models_dir: Path) -> tuple[str, ...]:
     if not models_dir.is_dir():
         raise ArchiveError(f"models: {models_dir} is not a folder")
-    folders = sorted(path for path in models_dir.iterdir() if path.is_dir())
+    folders = sorted(p for p in models_dir.iterdir() if p.is_dir() and p.name[0] != ".")
     names = tuple(name for folder in folders for name in _names_in(folder))
     if not names:
         raise ArchiveError(f"models: {models_dir} has no folder with {' and '.join(_MODEL_FILES)}")
@@ -126,7 +126,9 @@ def _served_names(models_dir: Path) -> tuple[str, ...]:
 
 def _names_in(folder: Path) -> list[str]:
     """The model's own name, or one for each version; none where it is no model's folder."""
-    versions = [path.name for path in folder.iterdir() if _looks_like_model(path)]
+    versions = [
+        path.name for path in folder.iterdir() if path.name[0] != "." and _looks_like_model(path)
+    ]
     for one in versions:
         if not re.fullmatch(VERSION_PATTERN, one):
             raise ArchiveError(

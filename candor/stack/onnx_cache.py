@@ -1,12 +1,12 @@
 """The ONNX files of model folders, kept in the user's cache."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from candor.data.registry import default_data_dir
+from candor.files.writing import write_file
 from candor.models.folder import load_model, read_card
 from candor.models.onnx.export import export_onnx
 
@@ -25,8 +25,5 @@ def cached_export(folder: Path, notify: Callable[[str], None]) -> Path:
     path = default_data_dir().parent / "onnx" / name
     if not path.exists():
         notify(f"exporting {folder} to {path}, takes some seconds the first time ...")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(export_onnx(load_model(folder)))
-        draft.replace(path)
+        write_file(path, export_onnx(load_model(folder)))
     return path

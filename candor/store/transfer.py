@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session, undefer
 from candor.contracts.annotations import Verdict
 from candor.contracts.json_text import json_text
 from candor.contracts.names import normalised
+from candor.files.reading import GIB, open_file
+from candor.files.writing import replacing
 from candor.store.engine import Store, StoreError, insert_new
 from candor.store.tables import Annotator, Assignment, Base, Candidate, CandidateSet
 
@@ -26,6 +28,7 @@ _FORMAT = {"format": "candor-store", "version": 1}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _IMAGES = ("original", "adversarial")
 _MAX_IMAGE_BYTES = 8 * 1024 * 1024
+_MAX_FILE_BYTES = 64 * GIB
 _MAX_TABLE_BYTES = 1024 * 1024 * 1024  # about a million rows
 _TABLES: tuple[type[Base], ...] = (CandidateSet, Candidate, Annotator, Assignment)
 
@@ -42,11 +45,13 @@ class Transferred:
 
 def export_store(store: Store, path: Path) -> Transferred:
     """Write one snapshot of the whole store to ``path``, which is replaced once it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    with store.reading() as session, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
+    with (
+        replacing(path) as stream,
+        store.reading() as session,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file,
+    ):
         file.writestr("store.json", json_text(_FORMAT))
         counts = [_export_table(session, file, table) for table in _TABLES]
-    partial.replace(path)
     return Transferred(
         candidate_sets=counts[0], candidates=counts[1], annotators=counts[2], annotations=counts[3]
     )
@@ -59,7 +64,11 @@ def import_store(store: Store, path: Path) -> Transferred:
         StoreError: not such a file, or damaged; then nothing was added.
     """
     try:
-        with zipfile.ZipFile(path) as file, store.writing() as session:
+        with (
+            open_file(path, _MAX_FILE_BYTES) as stream,
+            zipfile.ZipFile(stream) as file,
+            store.writing() as session,
+        ):
             _check_size(path, file)
             if json.loads(file.read("store.json")) != _FORMAT:
                 raise StoreError(f"{path}: expected an export of version {_FORMAT['version']}")

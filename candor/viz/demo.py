@@ -1,5 +1,6 @@
 """The demo: a photograph explained by two models of a running service, as images."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +13,7 @@ from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.json_text import json_text
 from candor.contracts.names import file_part, normalised, split_name
+from candor.files.writing import write_files
 from candor.viz.images import (
     Difference,
     Panel,
@@ -128,20 +130,28 @@ def _shown_change(explanation: api.Explanation, before: Image.Image) -> ShownCha
 
 def write_views(out: Path, views: Sequence[View]) -> None:
     """Every image, one composite of all and ``response.json`` into ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
-    for kind in ("input", "explanation", "difference"):  # of an earlier run, perhaps of others
-        for stale in out.glob(f"{kind}_*.png"):
-            stale.unlink()
+    contents: dict[str, bytes] = {}
     for view in views:
-        (out / f"input_{view.model}.png").write_bytes(view.response.input_png)
+        contents[f"input_{view.model}.png"] = view.response.input_png
         for change in view.changes:
             name = f"{view.model}_{change.file_name}.png"
-            (out / f"explanation_{name}").write_bytes(change.explanation.image_png)
+            contents[f"explanation_{name}"] = change.explanation.image_png
             title = f"Change towards {change.name}"
-            difference_sheet(title, change.difference).save(out / f"difference_{name}")
-    sheet([_panels(view) for view in views]).save(out / "composite.png")
+            contents[f"difference_{name}"] = _png(difference_sheet(title, change.difference))
+    contents["composite.png"] = _png(sheet([_panels(view) for view in views]))
     records = [view_record(view) for view in views]
-    (out / "response.json").write_text(json_text(records, indent=2) + "\n")
+    contents["response.json"] = (json_text(records, indent=2) + "\n").encode()
+    write_files(out, contents)
+    for kind in ("input", "explanation", "difference"):  # of an earlier run, perhaps of others
+        for stale in out.glob(f"{kind}_*.png"):
+            if stale.name not in contents:
+                stale.unlink()
+
+
+def _png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()
 
 
 def _panels(view: View) -> list[Panel]:

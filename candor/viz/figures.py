@@ -3,6 +3,7 @@
 Figures are made without pyplot: no display, no global state.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from candor.files.writing import write_files
 from candor.images.fonts import FAMILY, drawable
 from candor.robustness.measured import GOALS, Measured, Span
 
@@ -62,11 +64,14 @@ class Point(Protocol):
 @mpl.rc_context(_STYLE)
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
     """The figure as PNG, SVG and PDF in ``out``, the same bytes for the same figure."""
-    out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"{name}.{kind}" for kind in FORMATS]
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    contents = {}
     for path, kind in zip(paths, FORMATS, strict=True):
-        figure.savefig(path, format=kind, metadata=undated[kind])
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=undated[kind])
+        contents[path.name] = content.getvalue()
+    write_files(out, contents)
     return paths
 
 

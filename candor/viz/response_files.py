@@ -5,17 +5,18 @@ from pathlib import Path
 
 from candor.contracts import api
 from candor.contracts.names import file_part
+from candor.files.writing import write_files
 
 
 def save_explanations(out: Path, response: api.ExplainResponse) -> None:
     """``input.png`` and ``explanation_DIRECTION_TARGET_RHO.png`` for each explanation."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "input.png").write_bytes(response.input_png)
+    images = {}
     targets = [explanation.target for explanation in response.explanations]
     for explanation in response.explanations:
         target = _target_part(explanation.target, targets)
         name = f"explanation_{explanation.direction}_{target}_{explanation.rho:g}.png"
-        (out / name).write_bytes(explanation.image_png)
+        images[name] = explanation.image_png
+    write_files(out, images | {"input.png": response.input_png})
 
 
 def _target_part(target: api.ClassConfidence, targets: Sequence[api.ClassConfidence]) -> str:
@@ -32,18 +33,17 @@ def _same_file(name: str, other: str) -> bool:
 
 def save_probe(out: Path, response: api.ProbeResponse) -> None:
     """``GOAL.png`` for each search that has an image."""
-    out.mkdir(parents=True, exist_ok=True)
-    for result in response.results:
-        if result.image_png:
-            (out / f"{result.goal}.png").write_bytes(result.image_png)
+    images = {f"{found.goal}.png": found.image_png for found in response.results}
+    write_files(out, {name: content for name, content in images.items() if content})
 
 
 def save_comparison(out: Path, response: api.CompareResponse) -> None:
     """The image, its perturbed copy, the explanation, and two saliency maps of each method."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "input.png").write_bytes(response.input_png)
-    (out / "perturbed.png").write_bytes(response.perturbation.image_png)
-    (out / "explanation.png").write_bytes(response.explanation.image_png)
+    images = {
+        "perturbed.png": response.perturbation.image_png,
+        "explanation.png": response.explanation.image_png,
+    }
     for item in response.methods:
-        (out / f"saliency_{item.method}.png").write_bytes(item.overlay_png)
-        (out / f"saliency_{item.method}_perturbed.png").write_bytes(item.perturbed_overlay_png)
+        images[f"saliency_{item.method}.png"] = item.overlay_png
+        images[f"saliency_{item.method}_perturbed.png"] = item.perturbed_overlay_png
+    write_files(out, images | {"input.png": response.input_png})

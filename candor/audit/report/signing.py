@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from candor.audit.errors import AuditError
 from candor.audit.ledger import write_atomically
 from candor.contracts.json_text import json_text
+from candor.files.reading import GIB, MIB, read_file
+from candor.files.writing import write_file
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -61,32 +62,19 @@ def load_or_create_key(path: Path) -> Ed25519PrivateKey:
         AuditError: the file is no unencrypted Ed25519 key in PEM.
     """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         pem = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        _write_key(path, pem)
+        write_file(path, pem, is_private=True)
     try:
-        loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        loaded = serialization.load_pem_private_key(read_file(path, MIB), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as err:
         raise AuditError(f"key: {path} is no unencrypted private key in PEM: {err}") from err
     if not isinstance(loaded, Ed25519PrivateKey):
         raise AuditError(f"key: {path} holds another kind of key, allowed Ed25519")
     return loaded
-
-
-def _write_key(path: Path, pem: bytes) -> None:
-    """Wholly or not at all; where another shard was faster, its key is as good."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as key:
-            key.write(pem)
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def public_key_text(key: Ed25519PrivateKey) -> str:
@@ -115,8 +103,8 @@ def verify_folder(folder: Path, expected_key: str | None = None) -> Verdict:
         AuditError: ``folder`` holds no signed report.
     """
     try:
-        content = (folder / MANIFEST_FILE).read_bytes()
-        signature = (folder / SIGNATURE_FILE).read_bytes()
+        content = read_file(folder / MANIFEST_FILE, MIB)
+        signature = read_file(folder / SIGNATURE_FILE, MIB)
     except FileNotFoundError as err:
         raise AuditError(f"{err.filename}: missing; the folder holds no signed report") from err
     manifest = _parsed(content)
@@ -160,4 +148,4 @@ def _is_signed(content: bytes, signature: bytes, key: str) -> bool:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_file(path, GIB)).hexdigest()

@@ -15,6 +15,7 @@ from candor.audit.records import AttackRecord
 from candor.audit.report.ledger_table import LEDGER_FILE, record_of_ledger_row
 from candor.audit.report.schema import ComparedGoal, Comparison, Report
 from candor.audit.sections.summary import GOAL_NAMES, Evidence, GoalName
+from candor.files.reading import MIB, read_file
 from candor.robustness.paired import area_difference
 
 _REPORT_FILE = "report.json"
@@ -40,7 +41,7 @@ def read_other(folder: Path) -> Other:
         AuditError: either is missing or damaged.
     """
     try:
-        report = Report.model_validate_json((folder / _REPORT_FILE).read_bytes())
+        report = Report.model_validate_json(read_file(folder / _REPORT_FILE, 512 * MIB))
         rows = pq.read_table(folder / LEDGER_FILE).to_pylist()
         records = tuple(map(record_of_ledger_row, rows))
     except FileNotFoundError as err:

@@ -13,6 +13,7 @@ from candor.cli.options import DataDir, DataName, open_dataset
 from candor.cli.output import AsJson, clear_errors, console, print_json
 from candor.contracts import limits
 from candor.contracts.json_text import json_text
+from candor.files.writing import write_file
 from candor.models.folder import read_card
 from candor.robustness.ara_files import MEASURES, read_ara
 
@@ -59,7 +60,7 @@ def active_report(
                 )
             measured[name] = read_ara(folder)
         report = effect_report(measured, seed)
-        (out / _REPORT_FILE).write_text(json_text(report, indent=2) + "\n")
+        write_file(out / _REPORT_FILE, (json_text(report, indent=2) + "\n").encode())
         if as_json:
             print_json(report)
         else:

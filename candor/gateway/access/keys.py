@@ -8,19 +8,20 @@ request what it costs an attacker.
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from candor.files.reading import MIB, read_text
+from candor.files.writing import write_file
 from candor.gateway.access.request_context import MAX_TENANT_CHARS
 
 PREFIX = "candor_"  # lets secret scanners find a leaked key
 _RANDOM_BYTES = 32
+_MAX_BYTES = MIB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HEADING = "# name tenant scopes hash"
@@ -100,8 +101,8 @@ def make_entry(name: str, tenant: str, scopes: Collection[str], digest: str) -> 
 def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     """Raises: KeyFileError: no such file, or a line is wrong."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as err:
+        lines = read_text(path, _MAX_BYTES).splitlines()
+    except (OSError, ValueError) as err:
         raise KeyFileError(f"{path}: {err}") from err
     entries: dict[str, KeyEntry] = {}
     for number, line in enumerate(lines, start=1):
@@ -139,7 +140,7 @@ def add_key(path: Path, name: str, tenant: str, scopes: Collection[str]) -> str:
             raise KeyFileError(
                 f"{path}: name: expected a new one, got {name!r}, which has a key; revoke it first"
             )
-        lines = path.read_text().splitlines()
+        lines = read_text(path, _MAX_BYTES).splitlines()
     key = new_key()
     _write(path, [*lines, make_entry(name, tenant, scopes, digest_of(key)).line()])
     return key
@@ -151,19 +152,14 @@ def revoke_key(path: Path, name: str) -> None:
     if name not in names:
         known = ", ".join(names) or "none"
         raise KeyFileError(f"{path}: name: expected one of {known}, got {name!r}")
-    lines = path.read_text().splitlines()
+    lines = read_text(path, _MAX_BYTES).splitlines()
     _write(path, [line for line in lines if line.split()[:1] != [name]])
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     """Replaces the file in one step, because a gateway may read it at any moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent)  # readable only by its owner
-    with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    content = "".join(f"{line}\n" for line in lines)
+    write_file(path, content.encode(), is_private=True)
 
 
 class KeyRing:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from candor.contracts.card import ModelCard
 from candor.data.cifar10 import CLASS_NAMES
+from candor.files.reading import read_file
 from candor.models.families.safe_pickle import UnsafeCheckpoint, load_state
 from candor.models.folder import save_model
 from candor.nets.architectures import NetworkSpec, architecture_names, build_network
@@ -66,10 +67,7 @@ def read_released(path: Path) -> ReleasedCheckpoint:
         UnsafeCheckpoint: it names or calls anything beyond tensors; the message names it.
         ValueError: it is damaged, or no network of this family; the message names file and reason.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes, got {size}")
-    content = path.read_bytes()  # once: what was checked is what is read
+    content = read_file(path, MAX_BYTES)  # once: what was checked is what is read
     try:
         return _converted_checkpoint(load_state(content), hashlib.sha256(content).hexdigest())
     except UnsafeCheckpoint as err:

@@ -11,6 +11,7 @@ import torch
 from candor.contracts.card import ModelCard
 from candor.data.images import Images
 from candor.data.registry import dataset_names, default_data_dir, load_dataset
+from candor.files.writing import write_file
 from candor.models.folder import LoadedModel
 from candor.models.onnx.export import IR_VERSION, OPSET, export_onnx
 from candor.models.onnx.session import OnnxModel
@@ -56,8 +57,7 @@ def write_checked(loaded: LoadedModel, plan: ExportPlan, torch_logits: Network) 
     runtimes: dict[str, Network] = {"torch": torch_logits, "onnxruntime": graph.logits}
     source, images = _images(plan, loaded.card)
     difference = _checked_difference(runtimes, images)
-    plan.file.parent.mkdir(parents=True, exist_ok=True)
-    plan.file.write_bytes(content)
+    write_file(plan.file, content)
     return {
         "file": str(plan.file),
         "bytes": len(content),

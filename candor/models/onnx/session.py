@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from candor.contracts.card import ModelCard
+from candor.files.reading import GIB, UnusableFile, read_file
 from candor.terms import NotFinite
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
@@ -20,6 +21,7 @@ CARD_KEY = "candor.card"
 SEAL_KEY = "candor.content_sha256"
 
 _HEX_BYTES = 64
+_MAX_BYTES = 2 * GIB  # what protobuf can hold
 # As protobuf writes the entry: tag and length of the entry, of its key and of its value.
 _SEAL_BYTES = 2 + (2 + len(SEAL_KEY)) + (2 + _HEX_BYTES)
 
@@ -79,9 +81,11 @@ def read_onnx(path: Path, *, threads: int = 1) -> OnnxModel:
         OnnxError: the file is missing, or as `OnnxModel`.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, _MAX_BYTES)
     except FileNotFoundError as err:
         raise OnnxError(f"{path}: missing; candor export writes it") from err
+    except UnusableFile as err:
+        raise OnnxError(str(err)) from err
     return OnnxModel(content, str(path), threads=threads)
 
 
