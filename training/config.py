@@ -276,10 +276,10 @@ def load_paper_row(name: str) -> PaperRow | None:
 def _read_experiment(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Values of the configuration, and those about the paper."""
     path = Path(name) if name.endswith(".toml") else EXPERIMENTS_DIR / f"{name}.toml"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
-            f"experiment: expected {experiment_names()} or a .toml file, got {name!r}"
-            f"{_suggestion(name, experiment_names())}"
+            "experiment: expected a name that candor experiments lists, or a .toml file, got "
+            f"{name[:200]!r}{_suggestion(name, experiment_names())}"
         )
     values = _read_toml(path)
     paper = {key: values.pop(key) for key in PAPER_KEYS if key in values}

@@ -373,6 +373,8 @@ def _restore(
 ) -> TrainState:
     if saved is None:
         return TrainState()
+    if lacking := sorted({field.name for field in fields(TrainState)} - saved.keys()):
+        raise ValueError(f"checkpoint.pt: expected that of a run, got one without {lacking[0]!r}")
     # A run that began before a key existed was run with the key's default.
     defaults = {
         field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING
@@ -386,8 +388,14 @@ def _restore(
         )
     if "origin" in saved:  # checkpoints of earlier versions lack it
         origin.check_same(saved["origin"])
-    network.load_state_dict(saved["network"])
-    optimizer.load_state_dict(saved["optimizer"])
+    try:
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+    except (RuntimeError, ValueError) as err:
+        raise ValueError(
+            "checkpoint.pt: expected the tensors of this network, got those of another; choose "
+            "another --run-dir"
+        ) from err
     return TrainState(
         step=saved["step"],
         integral=saved["integral"],

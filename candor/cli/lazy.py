@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from candor.cli.missing import missing_package
+from candor.cli.output import console, flush_output, report_failure
 
 
 class Entry(NamedTuple):
@@ -37,6 +38,28 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         self.commands = _Commands({name: entry.target for name, entry in self.table.items()})
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """The command line; whatever goes wrong is one line and an exit code."""
+        if not options.get("standalone_mode", True):
+            return super().main(*args, **options)
+        options["standalone_mode"] = False
+        self._running = ""
+        try:
+            code = super().main(*args, **options)
+            flush_output()
+        except typer.Abort:
+            code = 1
+        except (Exception, KeyboardInterrupt) as err:
+            is_usage = hasattr(err, "format_message")
+            code = _show_usage(err) if is_usage else report_failure(self._running, err)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        finally:
+            self._running = ctx.invoked_subcommand or ""
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The group's help from the table alone; no command is loaded for it."""
         lines: dict[str, Any] = {
@@ -50,6 +73,18 @@ class LazyGroup(TyperGroup):
             rich_markup_mode=self.rich_markup_mode,
         )
         listing.format_help(ctx, formatter)
+
+
+def _show_usage(err: Any) -> int:
+    """An error in what was typed, as one line; of a group without a command its help."""
+    if type(err).__name__ == "NoArgsIsHelpError":
+        err.show()
+        return int(err.exit_code)
+    path = err.ctx.command_path if getattr(err, "ctx", None) else "candor"
+    text = " ".join(err.format_message().split()).rstrip(".")
+    line = f"{path}: {text}; {path} --help lists what is expected"
+    console().print(line, style="red", markup=False, soft_wrap=True)
+    return int(err.exit_code)
 
 
 class _Commands(UserDict[str, Any]):

@@ -1,19 +1,26 @@
 """Output of commands: JSON on standard output, text for people on standard error."""
 
+import os
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
+from candor.cli.missing import missing_package
 from candor.contracts.errors import ServiceError
 from candor.contracts.json_text import json_text
 from candor.contracts.secrets import without_secrets
 from candor.stack.errors import ArchiveError, StackError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_TRACEBACK_VARIABLE = "CANDOR_TRACEBACK"
+_MAX_CHARS = 2000
+_STOPPED = 130  # what shells say of Ctrl-C
 
 
 def console() -> Console:
@@ -22,17 +29,66 @@ def console() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """One JSON document on standard output.
+
+    Raises:
+        OSError: it is closed or full.
+    """
+    if sys.stdout is None:
+        raise OSError("standard output: expected an open one, got a closed one")
     sys.stdout.write(json_text(value, indent=2) + "\n")
-    sys.stdout.flush()
+    flush_output()
+
+
+def flush_output() -> None:
+    """Raises: OSError: standard output is closed or full; nothing more is written to it then."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as err:
+        with suppress(OSError, ValueError):  # Python writes the rest when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(f"standard output: {err.strerror}") from err
 
 
 @contextmanager
 def clear_errors(command: str) -> Iterator[None]:
-    """Turn the errors a user can cause into one line and exit code 1; others stay tracebacks."""
+    """Turn whatever goes wrong into one line on standard error and an exit code."""
     try:
         yield
-    except (ValueError, OSError, ServiceError, ArchiveError, StackError) as err:
-        text = without_secrets(f"candor {command}: {err}")
-        console().print(text, style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from err
+    except (Exception, KeyboardInterrupt) as err:
+        if isinstance(err, typer.Exit | typer.Abort) or hasattr(err, "format_message"):
+            raise
+        raise typer.Exit(report_failure(command, err)) from err
+
+
+def report_failure(command: str, err: BaseException) -> int:
+    """Show one line for an error of a command; its exit code."""
+    if os.environ.get(_TRACEBACK_VARIABLE):
+        traceback.print_exception(err)
+    text = " ".join(_reason(err).split())[:_MAX_CHARS]
+    name = f"candor {command}".strip()
+    line = without_secrets(f"{name}: {text}")
+    console().print(line, style="red", markup=False, soft_wrap=True)
+    return _STOPPED if isinstance(err, KeyboardInterrupt) else 1
+
+
+def _reason(err: BaseException) -> str:
+    if isinstance(err, KeyboardInterrupt):
+        return "stopped"
+    if isinstance(err, ModuleNotFoundError):
+        with suppress(ModuleNotFoundError):  # a module of ours, which is a defect
+            return missing_package(err).removeprefix("candor: ")
+    if isinstance(err, ValidationError):
+        first = err.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "value"
+        return f"{field}: got {str(first['input'])[:200]!r}: {first['msg']}"
+    if isinstance(err, OSError) and err.strerror:
+        return ": ".join(str(part) for part in (err.filename, err.strerror) if part is not None)
+    if isinstance(err, ValueError | OSError | ServiceError | StackError | ArchiveError):
+        return str(err) or type(err).__name__
+    if isinstance(err, MemoryError):
+        return "the memory is too small for this"
+    if type(err).__module__.startswith("sqlalchemy"):
+        return f"store: {getattr(err, 'orig', None) or type(err).__name__}"
+    return f"internal error ({type(err).__name__}: {err}); {_TRACEBACK_VARIABLE}=1 shows where"

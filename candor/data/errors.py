@@ -14,6 +14,10 @@ class DataDamaged(ValueError):
     """A file of a data set exists but its content is not what its name promises."""
 
 
+class ReadersFailed(ValueError):
+    """The processes that decode images ended or cannot be started."""
+
+
 def check_split(split: str) -> None:
     """Raises ValueError unless ``split`` is one of `SPLITS`."""
     if split not in SPLITS:

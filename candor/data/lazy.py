@@ -3,25 +3,31 @@
 import hashlib
 import multiprocessing
 import os
+import signal
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from candor.data.errors import DataDamaged
+from candor.data.errors import ReadersFailed
 from candor.data.images import Batch, Images, ImageSet, Plan
 
 DRAWS = 4  # uniform numbers for the training view of one image
 _TEST_CHUNK = 64
 _MAX_WORKERS = 8
 _BLOCK, _BLOCKS = 4096, 8  # bytes, and blocks of a large file that its digest reads
+_AHEAD = 2  # batches of each process
 
 
 class Decoder(Protocol):
@@ -110,46 +116,92 @@ class _Task:
     seed: int | None
 
 
-class _Batches(Dataset[tuple[_Task, Tensor | DataDamaged]]):
-    """Decodes whole batches, in the process that asks for them."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-
-    def __getitem__(self, task: _Task) -> tuple[_Task, Tensor | DataDamaged]:
-        try:
-            return task, torch.from_numpy(np.stack(self._views(task)))
-        except DataDamaged as err:
-            return task, err  # raised by the caller: across processes it would lose its one line
-
-    def _views(self, task: _Task) -> list[np.ndarray]:
-        if task.seed is None:
-            return [self._decoder.central(index) for index in task.indices]
-        generator = Generator().manual_seed(task.seed)
-        shape = (len(task.indices), DRAWS)
-        draws = torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
-        return [
-            self._decoder.drawn(index, own) for index, own in zip(task.indices, draws, strict=True)
-        ]
+def _views(decoder: Decoder, task: _Task) -> np.ndarray:
+    """The images of a task, (B, C, H, W)."""
+    if task.seed is None:
+        return np.stack([decoder.central(index) for index in task.indices])
+    generator = Generator().manual_seed(task.seed)
+    shape = (len(task.indices), DRAWS)
+    draws = torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
+    pairs = zip(task.indices, draws, strict=True)
+    return np.stack([decoder.drawn(index, own) for index, own in pairs])
 
 
 def _decoded(
     decoder: Decoder, tasks: Iterable[_Task], workers: int
 ) -> Iterator[tuple[_Task, Tensor]]:
-    """Batches (B, C, H, W) in the order of ``tasks``, decoded ahead by ``workers`` processes."""
-    loader: DataLoader[Any] = DataLoader(
-        _Batches(decoder),
-        batch_size=None,
-        sampler=tasks,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        generator=Generator(),  # else the loader draws from the global one
-        multiprocessing_context=_process_context() if workers else None,
-    )
-    for task, stored in loader:
-        if isinstance(stored, DataDamaged):
-            raise stored
-        yield task, stored
+    """Batches (B, C, H, W) in the order of ``tasks``, decoded ahead by ``workers`` processes.
+
+    They travel through pipes: shared memory may be as small as the 64 MB of a container.
+
+    Raises:
+        DataDamaged: an image is damaged.
+        ReadersFailed: a process ended, or none can be started.
+    """
+    if not workers:
+        for task in tasks:
+            yield task, torch.from_numpy(_views(decoder, task))
+        return
+    try:
+        with _readers(decoder, workers) as pool:
+            for task, decoded in _ahead(pool, iter(tasks), _AHEAD * workers):
+                yield task, torch.from_numpy(decoded.result())
+    except BrokenProcessPool as err:
+        raise ReadersFailed(
+            "data: a process that decodes images ended unexpectedly, perhaps for lack of memory"
+        ) from err
+
+
+@contextmanager
+def _readers(decoder: Decoder, workers: int) -> Iterator[ProcessPoolExecutor]:
+    try:
+        pool = ProcessPoolExecutor(
+            workers, _process_context(), initializer=_become_reader, initargs=(decoder,)
+        )
+        pool.submit(os.getpid)  # starts a process
+    except OSError as err:
+        raise ReadersFailed(
+            f"data: the processes that decode images cannot be started: {err.strerror or err}; "
+            "they need room in /dev/shm and in TMPDIR"
+        ) from err
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(
+    pool: ProcessPoolExecutor, tasks: Iterator[_Task], count: int
+) -> Iterator[tuple[_Task, Future[np.ndarray]]]:
+    """Tasks in order, ``count`` of them in work."""
+    started: deque[tuple[_Task, Future[np.ndarray]]] = deque()
+    for task in tasks:
+        started.append((task, pool.submit(_read, task)))
+        if len(started) > count:
+            yield started.popleft()
+    yield from started
+
+
+_own: list[Decoder] = []  # of a reader process
+
+
+def _become_reader(decoder: Decoder) -> None:
+    """Ctrl-C is for the first process alone, and without it a reader ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _own.append(decoder)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _read(task: _Task) -> np.ndarray:
+    return _views(_own[0], task)
 
 
 def _process_context() -> BaseContext:
@@ -161,10 +213,6 @@ def _process_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def _worker_count() -> int:

@@ -4,6 +4,7 @@ They are decoded, rotated, blended and resampled by `candor.images`, as the serv
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,28 @@ from candor.images.pixels import levels_of
 # Of ImageNet; photographs of COCO and of users are alike enough.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# In lower case; names that begin with a dot (.DS_Store, ._photo.jpg, .ipynb_checkpoints) besides.
+_JUNK = frozenset(
+    {
+        "$recycle.bin",
+        "#recycle",
+        "@eadir",
+        "@recycle",
+        "@tmp",
+        "__macosx",
+        "__pycache__",
+        "desktop.ini",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "icon\r",
+        "lost+found",
+        "network trash folder",
+        "system volume information",
+        "temporary items",
+        "thumbs.db",
+    }
+)
+_log = logging.getLogger("candor.data")
 _HELD_OUT = 5  # one of so many images is for testing where a data set does not say which
 
 
@@ -119,14 +142,20 @@ class PhotoDecoder:
             raise DataDamaged(f"{self.name}: {path}: {err}") from err
 
 
+def is_junk(name: str) -> bool:
+    """Whether systems leave files and folders of this name beside the user's own, unasked."""
+    return name.startswith((".", "~$")) or name.lower() in _JUNK
+
+
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the classes that have a folder in ``folder``, sorted, without hidden ones.
+    """Names of the classes that have a folder in ``folder``, sorted, without `is_junk`.
 
     Some file systems store a name in another spelling than the one it was made with, so these are
     normalised; `photos_by_class` finds their folders.
 
     Raises:
-        DataDamaged: a name that no class may have, or two folders that are two spellings of one.
+        DataDamaged: a name that no class may have, two folders that are two spellings of one, or a
+            link that leads nowhere, which would leave out a class.
     """
     return tuple(sorted(_folders_by_class(folder)))
 
@@ -135,7 +164,11 @@ def _folders_by_class(folder: Path) -> dict[str, str]:
     """The folder's name on disk by the name of its class."""
     by_class: dict[str, str] = {}
     for path in folder.iterdir():
-        if path.name[0] == "." or not path.is_dir():
+        if is_junk(path.name):
+            continue
+        if path.is_symlink() and not path.exists():
+            raise DataDamaged(f"{path}: expected a folder of a class, got a broken link")
+        if not path.is_dir():
             continue
         try:
             name = checked_name(path.name)
@@ -151,29 +184,41 @@ def _folders_by_class(folder: Path) -> dict[str, str]:
 def photos_by_class(
     name: str, folder: Path, class_names: Sequence[str], suffixes: Sequence[str]
 ) -> tuple[list[str], list[int]]:
-    """Files CLASS/NAME in ``folder``, sorted, and their labels, without hidden ones.
+    """Files CLASS/NAME in ``folder``, sorted, and their labels, without `is_junk`.
+
+    What was passed over is counted in the log.
 
     Args:
         name: name of the data set, for errors.
         suffixes: endings that a file may have, in lower case.
     Raises:
-        DataDamaged: a class without files, or a file of another ending.
+        DataDamaged: a class without files, a file of another ending, or what is no file.
     """
     files: list[str] = []
     labels: list[int] = []
     folders = _folders_by_class(folder)
+    passed_over = sum(map(is_junk, os.listdir(folder)))
     for label, class_name in enumerate(folders[one] for one in class_names):
-        listed = (file for file in os.listdir(folder / class_name) if file[0] != ".")
-        found = sorted(listed, key=normalised)
+        entries = sorted(os.scandir(folder / class_name), key=lambda entry: normalised(entry.name))
+        found = [entry for entry in entries if not is_junk(entry.name)]
+        passed_over += len(entries) - len(found)
         if not found:
             raise DataDamaged(f"{name}: {folder / class_name} has no images")
-        for file in found:
-            if not file.lower().endswith(tuple(suffixes)):
-                path = folder / class_name / file
-                raise DataDamaged(f"{name}: {path}: expected the ending {tuple(suffixes)}")
-        files += [f"{class_name}/{file}" for file in found]
+        for entry in found:
+            _check_photo(name, entry, suffixes)
+        files += [f"{class_name}/{entry.name}" for entry in found]
         labels += [label] * len(found)
+    if passed_over:
+        _log.warning("%s: %d files that systems leave were passed over", folder, passed_over)
     return files, labels
+
+
+def _check_photo(name: str, entry: os.DirEntry[str], suffixes: Sequence[str]) -> None:
+    if not entry.name.lower().endswith(tuple(suffixes)):
+        raise DataDamaged(f"{name}: {entry.path}: expected the ending {tuple(suffixes)}")
+    if not entry.is_file():
+        got = "a folder" if entry.is_dir() else "a broken link or no file"
+        raise DataDamaged(f"{name}: {entry.path}: expected a file, got {got}")
 
 
 def held_out(names: Sequence[str]) -> set[str]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from candor.contracts.card import MetricCard
+from candor.contracts.json_text import json_text
 from candor.files.reading import MIB, check_file, read_file
 from candor.files.writing import write_files
 from candor.robustness.measure import AraMeasurement

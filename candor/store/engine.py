@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from candor.contracts.secrets import shown_url, without_secrets
+from candor.files.reading import kind_of
 from candor.store.tables import Base
 
 _MIGRATIONS_DIR = Path(__file__).parent / "migrations"
@@ -72,10 +73,10 @@ def open_store(address: str, *, patience_seconds: float = _PATIENCE_SECONDS) -> 
         StoreError: not such an address, or the database cannot be opened or is of a newer Candor.
     """
     url = store_url(address)
+    if url.database and url.get_backend_name() == "sqlite":
+        _prepare_place(Path(url.database))
     engine = _engine(url, patience_seconds)
     try:
-        if url.database and url.get_backend_name() == "sqlite":
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         with engine.execution_options(is_writing=True).begin() as connection:
             _migrate(connection)
     except (DBAPIError, OSError) as err:
@@ -97,6 +98,17 @@ def is_away(error: Exception) -> bool:
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def _prepare_place(path: Path) -> None:
+    """Raises: StoreError: no place for a file; SQLite would read from a pipe for ever."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = kind_of(path.stat().st_mode) if path.exists() else "file"
+    except OSError as err:
+        raise StoreError(f"store: {path}: {err.strerror}") from err
+    if kind != "file":
+        raise StoreError(f"store: {path}: expected a file, got a {kind}")
 
 
 def store_url(address: str) -> URL:

@@ -2,12 +2,17 @@
 
 import dataclasses
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from candor.data.errors import DataDamaged
+from candor.data.errors import DataDamaged, ReadersFailed
 from candor.data.lazy import DRAWS, LazyImages, file_digest
 
 
@@ -97,6 +102,51 @@ def test_error_of_a_worker_is_the_callers_one_line(bad):
         data.images(slice(None))
     with pytest.raises(DataDamaged, match=f"^numbers: {bad} is bad$"):
         list(data.training_batches([(torch.tensor([bad]), 0)]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Killed(Numbers):
+    """Its process is killed, as by the kernel for lack of memory, at image ``at``."""
+
+    at: int = 5
+
+    def central(self, index):
+        if index == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().central(index)
+
+
+def test_reader_that_is_killed_ends_training_in_one_line():
+    data = dataclasses.replace(images_of(), decoder=Killed())
+    with pytest.raises(ReadersFailed, match="ended unexpectedly"):
+        list(data.training_batches(plan(range(20))))
+    assert not multiprocessing.active_children()
+
+
+def test_batches_need_no_shared_memory():
+    """They are larger than what a container has in /dev/shm, and nothing of them is there."""
+    before = set(os.listdir("/dev/shm"))
+    batches = images_of().training_batches(plan(range(50)))
+    next(batches)
+    new = {name for name in os.listdir("/dev/shm") if name.startswith("torch")} - before
+    batches.close()
+    assert not new
+
+
+def test_readers_end_with_the_process_that_was_killed():
+    code = (
+        "import os, signal, multiprocessing; from tests.data.test_lazy import images_of, plan; "
+        "batches = images_of().training_batches(plan(range(50))); next(batches); "
+        "print(*(p.pid for p in multiprocessing.active_children()), flush=True); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    readers = [int(word) for word in done.stdout.split()]
+    assert readers
+    deadline = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{pid}/exe") for pid in readers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_digest_depends_on_files_names_and_labels():

@@ -399,3 +399,45 @@ def test_folders_that_cannot_be_two_classes_are_named(
         (tmp_path / name).mkdir()
     with pytest.raises(DataDamaged, match=r"U\+0301|U\+202E"):
         load_folder(tmp_path, "test", 8)
+
+
+JUNK = ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", "Icon\r", "~$0.png")
+JUNK_FOLDERS = ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN", ".Trash-1000")
+
+
+def test_what_systems_leave_is_passed_over_and_counted(tmp_path, caplog):
+    root = official_files.folder(tmp_path)
+    clean = load_folder(root, "train", 16)
+    for place in (root / "train", root / "train" / "cats"):
+        for name in JUNK:
+            (place / name).write_bytes(b"junk")
+        for name in JUNK_FOLDERS:
+            photo(place / name / "0.png")
+    found = load_folder(root, "train", 16)
+    assert found.class_names == ("cats", "dogs")
+    assert found.digest() == clean.digest()
+    assert "22 files that systems leave were passed over" in caplog.text
+
+
+def test_class_left_out_by_a_broken_link_is_named(tmp_path):
+    root = official_files.folder(tmp_path)
+    (root / "train" / "birds").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataDamaged, match=r"train/birds: expected a folder .* broken link"):
+        load_folder(root, "train", 16)
+
+
+def test_class_with_nothing_but_junk_is_named(tmp_path):
+    root = official_files.folder(tmp_path)
+    (root / "train" / "birds").mkdir()
+    (root / "train" / "birds" / "Thumbs.db").touch()
+    with pytest.raises(DataDamaged, match="birds has no images"):
+        load_folder(root, "train", 16)
+
+
+@pytest.mark.parametrize("kind", ["broken link", "folder"])
+def test_photo_that_is_no_file_is_named(tmp_path, kind):
+    root = official_files.folder(tmp_path)
+    odd = root / "train" / "cats" / "odd.png"
+    odd.mkdir() if kind == "folder" else odd.symlink_to("gone.png")
+    with pytest.raises(DataDamaged, match=f"odd.png: expected a file, got a {kind}"):
+        load_folder(root, "train", 16)

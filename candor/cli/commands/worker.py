@@ -1,6 +1,7 @@
 """The commands `candor archives` and `candor worker`, for containers."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,8 @@ def worker(
         require_free_torchserve_ports(STANDARD_PORTS)
         models = build_archives(models_dir, archives_dir)
         check_memory(len(models), search_workers)
+        folder = run_dir or Path(tempfile.mkdtemp(prefix="candor-"))
+        folder.mkdir(parents=True, exist_ok=True)
         launch = prepare_launch(
             archives_dir,
             models,
@@ -63,5 +66,5 @@ def worker(
             metrics_host,
             search_workers=search_workers,
         )
-    # In place of this process: as the first of a container the JVM then gets SIGTERM itself.
-    os.execve(launch.command[0], launch.command, launch.environment)
+        # In place of this process: as the first of a container the JVM then gets SIGTERM itself.
+        os.execve(launch.command[0], launch.command, launch.environment)
