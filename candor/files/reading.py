@@ -132,7 +132,11 @@ def _opened(path: Path, most: int, descriptor: int) -> BinaryIO:
 
 
 def _content(stream: BinaryIO, path: Path, most: int) -> bytes:
-    content = stream.read(most + 1)  # it may have grown, and files of /proc state no size
+    size = os.fstat(stream.fileno()).st_size
+    content = stream.read(size + 1)
+    while size < len(content) <= most:  # it has grown, and files of /proc state no size
+        size = len(content)
+        content += stream.read(size)
     if len(content) > most:
         raise _too_large(path, most, len(content))
     return content

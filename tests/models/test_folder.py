@@ -172,3 +172,32 @@ def test_metric_on_fewer_images_replaces_none_on_more(tmp_path: Path) -> None:
     record_metrics(tmp_path, [_metric(0.1, "one", 9)])
     card = record_metrics(tmp_path, [_metric(0.3, "one", 8), _metric(0.2, "two", 8)])
     assert {item.data: item.value for item in card.metrics} == {"one": 0.1, "two": 0.2}
+
+
+def test_sizes_are_known_before_anything_is_read(tmp_path: Path) -> None:
+    _save(tmp_path)
+    for name in (WEIGHTS_FILE, CARD_FILE):
+        whole = (tmp_path / name).read_bytes()
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**43)
+        with pytest.raises(ArtifactError, match=f"{name}: expected at most .* got {2**43}"):
+            load_model(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+
+
+def test_card_that_claims_a_huge_network_costs_no_memory(tmp_path: Path) -> None:
+    _save(tmp_path)
+    network = json.loads((tmp_path / CARD_FILE).read_text())["network"]
+    _edit_card(tmp_path, network=network | {"width_factor": 2000})
+    with pytest.raises(ArtifactError):
+        load_model(tmp_path)
+
+
+def test_second_save_keeps_the_other_files_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    _save(folder)
+    (folder / "README.md").write_text("mine")
+    _save(folder, description="again")
+    assert load_model(folder).card.description == "again"
+    assert (folder / "README.md").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
