@@ -115,7 +115,7 @@ def test_accuracy_on_real_images_is_that_of_the_card(
             ("predict", "PHOTO", "--runtime", "onnx"),
             "runtime: expected only with --model",
         ),
-        (("predict", "PHOTO", "--model", "PHOTO", "--runtime", "onnx"), "card.json"),
+        (("predict", "PHOTO", "--model", "PHOTO", "--runtime", "onnx"), "expected a model folder"),
         (("explain", "PHOTO", "--target", "cat", "--model", "a.onnx"), "expected a model folder"),
     ],
 )
