@@ -1,7 +1,6 @@
 """The commands `candor archives` and `candor worker`, for containers."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -56,8 +55,6 @@ def worker(
         require_free_torchserve_ports(STANDARD_PORTS)
         models = build_archives(models_dir, archives_dir)
         check_memory(len(models), search_workers)
-        folder = run_dir or Path(tempfile.mkdtemp(prefix="candor-"))
-        folder.mkdir(parents=True, exist_ok=True)
         launch = prepare_launch(
             archives_dir,
             models,
