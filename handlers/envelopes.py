@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from candor.contracts import wire
 from candor.contracts.card import ModelCard
+from candor.contracts.violations import violations_of
 from candor.contracts.worker import ITEM_ADAPTER, DescribeAnswer, DescribeItem, Item, ItemError
 from candor.terms import NotFinite
 
@@ -91,9 +92,8 @@ def _task_or_response(message: bytes, card: ModelCard, check: Check) -> Task | b
 
 
 def _first_violation(err: ValidationError) -> ItemError:
-    first = err.errors(include_url=False, include_input=False)[0]
-    field = ".".join(map(str, first["loc"])) or "item"
-    return ItemError(field=field, message=first["msg"])
+    first = violations_of(err, whole="item")[0]
+    return ItemError(field=first.field, message=first.description)
 
 
 def _compute_all(tasks: Sequence[Task], compute: Compute) -> list[bytes]:

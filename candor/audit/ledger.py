@@ -8,18 +8,16 @@ keeps any block from being counted twice.
 
 import errno
 import fcntl
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from candor.audit.errors import AuditBusy, AuditError, DiskFull
 from candor.audit.plan import PLAN_FILE, AuditPlan, Frozen, Shard, differences
 from candor.audit.records import AttackRecord, Row
+from candor.contracts import strict_json, violations
 from candor.contracts.json_text import json_text
 from candor.files.reading import MIB, read_file
 from candor.files.writing import write_file
@@ -105,7 +103,7 @@ class Ledger:
     def _read(self, block: Block) -> Mapping[str, Any]:
         path = self._parts / block.file_name
         try:
-            content = json.loads(read_file(path, _MAX_PART_BYTES))
+            content = strict_json.loads(read_file(path, _MAX_PART_BYTES))
             digest = content["plan"]
         except FileNotFoundError as err:
             raise AuditError(f"{path}: missing; this part of the audit has not run") from err
@@ -156,12 +154,11 @@ def read_model(path: Path, kind: type[FrozenT], *, where_missing: str) -> Frozen
         AuditError: the file is missing, and what ``where_missing`` says of that, or damaged.
     """
     try:
-        return kind.model_validate_json(read_file(path, _MAX_PART_BYTES))
+        return violations.read_model(kind, read_file(path, _MAX_PART_BYTES))
     except FileNotFoundError as err:
         raise AuditError(f"{path}: missing; {where_missing}") from err
-    except ValidationError as err:
-        reason = err.errors()[0]["msg"]
-        raise AuditError(f"{path}: damaged ({reason}); delete it and run the audit again") from err
+    except strict_json.JsonError as err:
+        raise AuditError(f"{path}: damaged ({err}); delete it and run the audit again") from err
 
 
 def write_model(path: Path, model: Frozen) -> None:

@@ -12,7 +12,8 @@ from candor.cli.output import console
 from candor.client.connection import Tls
 from candor.client.sync import CandorClient
 from candor.contracts import limits
-from candor.contracts.errors import FieldViolation, invalid_input
+from candor.contracts.errors import invalid_input
+from candor.contracts.violations import violations_of
 from candor.files.reading import read_file
 
 if TYPE_CHECKING:
@@ -53,14 +54,7 @@ def as_request(kind: type[RequestT], values: Mapping[str, Any]) -> RequestT:
     try:
         return kind.model_validate(values)
     except ValidationError as err:
-        raise invalid_input(
-            [
-                FieldViolation(
-                    ".".join(map(str, item["loc"])), f"got {item['input']!r}: {item['msg']}"
-                )
-                for item in err.errors()
-            ]
-        ) from err
+        raise invalid_input(violations_of(err)) from err
 
 
 def image_value(image: Path) -> dict[str, bytes]:

@@ -33,12 +33,13 @@ AnnotatorName = Annotated[
 CandidateId = Annotated[
     int,
     Field(
+        strict=True,
         ge=1,
         le=MAX_CANDIDATE,
         description=f"Number of the candidate in the store, [1, {MAX_CANDIDATE}].",
     ),
 ]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(strict=True, ge=0)]
 
 
 class Verdict(StrEnum):

@@ -40,20 +40,24 @@ Base64Bytes = Annotated[
     PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Correlation = Annotated[float, Field(ge=-1.0, le=1.0)]
-Rmse = Annotated[float, Field(ge=0.0, le=1.0)]
-Rho = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
-Steps = Annotated[int, Field(ge=1, le=limits.MAX_STEPS)]
-Seed = Annotated[int, Field(ge=0, le=limits.MAX_SEED)]
-TimeoutSeconds = Annotated[float, Field(gt=0.0, le=limits.MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
-TopK = Annotated[int, Field(ge=1, le=limits.MAX_TOP_K)]
-ClassIndex = Annotated[int, Field(ge=0)]
-# True or "3" is no index; a text with an index in it is a name.
-GivenIndex = Annotated[int, Field(ge=0, strict=True)]
+# Strict: true is no number, and a text with digits is none either.
+Flag = Annotated[bool, Field(strict=True)]
+WholeNumber = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Probability = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
+Correlation = Annotated[float, Field(strict=True, ge=-1.0, le=1.0)]
+Rmse = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
+Rho = Annotated[float, Field(strict=True, gt=0.0, le=1.0, allow_inf_nan=False)]
+Steps = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_STEPS)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_SEED)]
+TimeoutSeconds = Annotated[
+    float, Field(strict=True, gt=0.0, le=limits.MAX_TIMEOUT_SECONDS, allow_inf_nan=False)
+]
+TopK = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_TOP_K)]
+ClassIndex = Annotated[int, Field(strict=True, ge=0)]
 ClassName = Annotated[str, BeforeValidator(normalised)]
-StepsTaken = Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
-Pixels = Annotated[int, Field(ge=1)]
+StepsTaken = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_STEPS)]
+Pixels = Annotated[int, Field(strict=True, ge=1)]
 Solver = Annotated[str, Field(examples=list(terms.SOLVERS))]
 
 
@@ -81,7 +85,7 @@ class Method(StrEnum):
 class TensorInput(Message):
     proto_name = "Tensor"
 
-    shape: Annotated[tuple[int, ...], Field(min_length=3, max_length=3)]
+    shape: Annotated[tuple[WholeNumber, ...], Field(min_length=3, max_length=3)]
     data: Base64Bytes
 
 
@@ -99,7 +103,7 @@ class ImageInput(Message):
 
 
 class ClassRef(Message):
-    index: GivenIndex | None = None
+    index: ClassIndex | None = None
     name: ClassName | None = None
 
     @model_validator(mode="after")
@@ -134,10 +138,10 @@ class ExplainRequest(Message):
     steps: Steps = Field(default_factory=_explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
-    include_tensor: bool = False
+    include_tensor: Flag = False
     timeout_seconds: TimeoutSeconds | None = None
-    allow_partial: bool = True
-    no_cache: bool = False
+    allow_partial: Flag = True
+    no_cache: Flag = False
 
 
 class ProbeRequest(Message):
@@ -150,8 +154,8 @@ class ProbeRequest(Message):
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     timeout_seconds: TimeoutSeconds | None = None
-    allow_partial: bool = True
-    no_cache: bool = False
+    allow_partial: Flag = True
+    no_cache: Flag = False
 
 
 class CompareRequest(Message):
@@ -164,7 +168,7 @@ class CompareRequest(Message):
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     timeout_seconds: TimeoutSeconds | None = None
-    no_cache: bool = False
+    no_cache: Flag = False
 
 
 class ModelRef(Message):
@@ -200,8 +204,8 @@ class Explanation(Message):
     solver: Solver
     image_png: Base64Bytes
     image_tensor: TensorInput | None = None
-    is_partial: bool
-    from_cache: bool
+    is_partial: Flag
+    from_cache: Flag
 
 
 class ExplainResponse(Message):
@@ -213,12 +217,12 @@ class ExplainResponse(Message):
 
 
 class ExplainProgress(Message):
-    index: Annotated[int, Field(ge=0)]
+    index: Annotated[int, Field(strict=True, ge=0)]
     step: StepsTaken
     step_count: Steps
     best_confidence: Probability | None
     best_rmse: Rmse | None
-    queue_position: Annotated[int, Field(ge=0)]
+    queue_position: Annotated[int, Field(strict=True, ge=0)]
     preview_png: Base64Bytes
 
 
@@ -237,8 +241,8 @@ class ProbeResult(Message):
     steps: StepsTaken
     solver: Solver
     image_png: Base64Bytes
-    is_partial: bool
-    from_cache: bool
+    is_partial: Flag
+    from_cache: Flag
 
 
 class ProbeResponse(Message):
@@ -287,7 +291,7 @@ class CompareResponse(Message):
 class ModelSummary(Message):
     model: ModelRef
     description: str
-    is_default: bool
+    is_default: Flag
 
 
 class ModelList(Message):
@@ -297,11 +301,11 @@ class ModelList(Message):
 
 
 class InputSpec(Message):
-    channels: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(strict=True, ge=1)]
     height: Pixels
     width: Pixels
-    lower: float
-    upper: float
+    lower: Number
+    upper: Number
 
 
 class ModelDetails(Message):

@@ -19,7 +19,7 @@ from pydantic import (
 
 from candor import terms
 from candor.contracts import limits
-from candor.contracts.api import Probability, Rmse, Seed, Steps
+from candor.contracts.api import Flag, Number, Probability, Rmse, Seed, Steps
 from candor.contracts.card import MetricCard
 from candor.contracts.messages import Message, described
 
@@ -48,8 +48,11 @@ Attack = Annotated[
 IdempotencyKey = Annotated[
     str, StringConstraints(max_length=limits.MAX_KEY_CHARS, pattern=r"^[\x21-\x7e]*$")
 ]
-ReportImages = Annotated[int, Field(ge=limits.MIN_REPORT_IMAGES, le=limits.MAX_REPORT_IMAGES)]
-ReportBatch = Annotated[int, Field(ge=1, le=limits.MAX_REPORT_BATCH)]
+ReportImages = Annotated[
+    int, Field(strict=True, ge=limits.MIN_REPORT_IMAGES, le=limits.MAX_REPORT_IMAGES)
+]
+PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE_SIZE)]
+ReportBatch = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_REPORT_BATCH)]
 
 
 @described()
@@ -71,8 +74,8 @@ class CreateReportRequest(Message):
     data: DataSet = "cifar10"
     image_count: ReportImages = limits.DEFAULT_REPORT_IMAGES
     attacks: Annotated[tuple[Attack, ...], Field(max_length=len(limits.ATTACKS))] = ()
-    attacks_only: bool = False
-    quick: bool = False
+    attacks_only: Flag = False
+    quick: Flag = False
     seed: Seed = 0
     steps: Steps | None = None
     batch_size: ReportBatch = limits.DEFAULT_REPORT_BATCH
@@ -99,15 +102,15 @@ class CreateReportRequest(Message):
 class ReportProgress(Message):
     fraction: Probability
     stage: str
-    images_done: Annotated[int, Field(ge=0)]
-    image_count: Annotated[int, Field(ge=0)]
+    images_done: Annotated[int, Field(strict=True, ge=0)]
+    image_count: Annotated[int, Field(strict=True, ge=0)]
     attack_ara: Rmse | None
-    seconds_left: float | None
+    seconds_left: Number | None
 
 
 class ReportFile(Message):
     name: str
-    byte_count: Annotated[int, Field(ge=0)]
+    byte_count: Annotated[int, Field(strict=True, ge=0)]
     sha256: str
 
 
@@ -124,19 +127,21 @@ class ReportFailure(Message):
 class Report(Message):
     name: str
     state: ReportState
-    done: bool
-    cancel_requested: bool
+    done: Flag
+    cancel_requested: Flag
     request: CreateReportRequest
     progress: ReportProgress | None
     error: ReportFailure | None
     response: ReportResult | None
-    create_time: float
-    start_time: float | None
-    end_time: float | None
+    create_time: Number
+    start_time: Number | None
+    end_time: Number | None
 
 
 class ListReportsRequest(Message):
-    page_size: Annotated[int, Field(ge=1, le=limits.MAX_PAGE_SIZE)] = limits.DEFAULT_PAGE_SIZE
+    page_size: Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE_SIZE)] = (
+        limits.DEFAULT_PAGE_SIZE
+    )
     page_token: str = ""
     state: ReportState | None = None
 

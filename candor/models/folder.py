@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard
 from candor.contracts.json_text import json_text
+from candor.contracts.strict_json import JsonError
+from candor.contracts.violations import read_model, sentence
 from candor.files.reading import MIB, FolderFiles, UnusableFile, read_together
 from candor.files.writing import write_file, write_folder
 from candor.nets.architectures import NetworkSpec, build_network
@@ -80,7 +82,7 @@ def save_model(
             weights_sha256=hashlib.sha256(content).hexdigest(),
         )
     except ValidationError as err:
-        raise ArtifactError(f"{folder}: {err}") from err
+        raise ArtifactError(f"{folder}: {sentence(err)}") from err
     write_folder(folder, {WEIGHTS_FILE: content, CARD_FILE: _card_content(card)})
     return card
 
@@ -123,11 +125,9 @@ def _read(folder: Path, read: Callable[[FolderFiles], ReadT]) -> ReadT:
 def _card(files: FolderFiles, folder: Path) -> ModelCard:
     path = folder / CARD_FILE
     try:
-        card = ModelCard.model_validate_json(files.read(CARD_FILE, _MAX_CARD_BYTES))
-    except ValidationError as err:
-        first = err.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "card"
-        raise ArtifactError(f"{path}: {field}: {first['msg']}") from err
+        card = read_model(ModelCard, files.read(CARD_FILE, _MAX_CARD_BYTES))
+    except JsonError as err:
+        raise ArtifactError(f"{path}: {err}") from err
     if len(card.classes) != card.network.class_count:
         raise ArtifactError(
             f"{path}: classes: expected {card.network.class_count} (network.class_count), "
@@ -156,7 +156,7 @@ def _model(files: FolderFiles, folder: Path) -> LoadedModel:
     try:
         state_dict = safetensors.torch.load(content)
     except (SafetensorError, ValueError) as err:
-        raise ArtifactError(f"{folder}: {err}") from err
+        raise ArtifactError(f"{folder}: {sentence(err)}") from err
     network = _check_fit(folder, spec, state_dict)
     return LoadedModel(network=network.eval().requires_grad_(False), card=card)
 

@@ -1,7 +1,6 @@
 """What `candor ara` leaves in a folder, `ara.json` and `radii.parquet`, written and read."""
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from candor.contracts import strict_json
 from candor.contracts.card import MetricCard
 from candor.contracts.json_text import json_text
 from candor.files.reading import MIB, check_file, read_file
@@ -129,7 +129,7 @@ def is_measured(folder: Path, expected: dict[str, Any]) -> bool:
 def _read_summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY_FILE
     try:
-        summary = json.loads(read_file(path, _MAX_SUMMARY_BYTES))
+        summary = strict_json.loads(read_file(path, _MAX_SUMMARY_BYTES))
     except ValueError as err:
         raise ValueError(f"{path}: expected JSON, got something else: {err}") from err
     if not isinstance(summary, dict):

@@ -19,6 +19,7 @@ from candor.contracts.reports import (
     ReportResult,
     ReportState,
 )
+from candor.contracts.violations import sentence
 from candor.store.engine import Store
 from candor.store.reports import end_job
 from candor.store.tables import ReportJob
@@ -169,10 +170,8 @@ def _readable_request(job: ReportJob, now: float) -> CreateReportRequest | None:
     try:
         return CreateReportRequest.model_validate(job.request)
     except ValidationError as err:
-        first = err.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "request"
         job.reason = (
-            f"{field}: {first['msg']}; requested by another version of Candor, request it again"
+            f"{sentence(err, 'request')}; requested by another version of Candor, request it again"
         )
         end_job(job, ReportState.FAILED, now)
         return None

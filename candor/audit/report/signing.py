@@ -7,7 +7,6 @@ changed since somebody signed; who that was is proved by comparing the key with 
 
 import base64
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 
 from candor.audit.errors import AuditError
 from candor.audit.ledger import write_atomically
+from candor.contracts import strict_json
 from candor.contracts.json_text import json_text
 from candor.files.reading import GIB, MIB, read_file
 from candor.files.writing import write_file
@@ -127,7 +127,7 @@ def verify_folder(folder: Path, expected_key: str | None = None) -> Verdict:
 
 def _parsed(content: bytes) -> dict[str, Any] | None:
     try:
-        manifest = json.loads(content)
+        manifest = strict_json.loads(content)
         is_whole = isinstance(manifest["public_key"], str) and all(
             # A name with a path in it would read outside the folder.
             Path(name).name == name and isinstance(digest, str)

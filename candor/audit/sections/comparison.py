@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
@@ -15,6 +14,8 @@ from candor.audit.records import AttackRecord
 from candor.audit.report.ledger_table import LEDGER_FILE, record_of_ledger_row
 from candor.audit.report.schema import ComparedGoal, Comparison, Report
 from candor.audit.sections.summary import GOAL_NAMES, Evidence, GoalName
+from candor.contracts.strict_json import JsonError
+from candor.contracts.violations import read_model
 from candor.files.reading import MIB, read_file
 from candor.robustness.paired import area_difference
 
@@ -41,17 +42,14 @@ def read_other(folder: Path) -> Other:
         AuditError: either is missing or damaged.
     """
     try:
-        report = Report.model_validate_json(read_file(folder / _REPORT_FILE, 512 * MIB))
+        report = read_model(Report, read_file(folder / _REPORT_FILE, 512 * MIB))
         rows = pq.read_table(folder / LEDGER_FILE).to_pylist()
         records = tuple(map(record_of_ledger_row, rows))
     except FileNotFoundError as err:
         raise AuditError(f"compare: {folder} holds no finished audit: {err}") from err
-    except ValidationError as err:
-        first = err.errors()[0]
-        place = ".".join(map(str, first["loc"])) or _REPORT_FILE
+    except JsonError as err:
         raise AuditError(
-            f"compare: the report in {folder} is damaged or of another version "
-            f"({place}: {first['msg']})"
+            f"compare: the report in {folder} is damaged or of another version ({err})"
         ) from err
     except (pa.ArrowException, KeyError, ValueError) as err:
         raise AuditError(f"compare: {folder / LEDGER_FILE} is damaged: {err}") from err

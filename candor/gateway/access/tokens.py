@@ -5,7 +5,6 @@ are old, or when a token names a key that is not among them.
 """
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import jwt
 
+from candor.contracts import strict_json
 from candor.contracts.proxies import open_url
 from candor.contracts.secrets import shown_url
 from candor.gateway.access.keys import Identity, Scope
@@ -88,7 +88,7 @@ def _read_keys(location: str) -> dict[str, jwt.PyJWK]:
     content = _read(location)
     if len(content) > _MAX_JWKS_BYTES:
         raise ValueError(f"expected at most {_MAX_JWKS_BYTES} bytes, got more")
-    found = jwt.PyJWKSet.from_dict(json.loads(content)).keys
+    found = jwt.PyJWKSet.from_dict(strict_json.loads(content)).keys
     return {key.key_id: key for key in found if key.key_id and key.public_key_use in (None, "sig")}
 
 

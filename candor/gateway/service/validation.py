@@ -4,7 +4,6 @@ A request is a plain mapping, the same from both transports.  Here, and nowhere 
 image is decoded and its pixel range is checked.
 """
 
-import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -17,6 +16,7 @@ from candor.contracts.api import ClassRef, ImageInput, ModelDetails, PredictRequ
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.names import UnknownClass, class_index
 from candor.contracts.reports import ReportState
+from candor.contracts.violations import shown, violations_of
 from candor.gateway.pools import IMAGES, PREDICTED_IMAGES, Pool
 from candor.images.decode import BadImage, decode
 from candor.images.pixels import Pixels
@@ -52,8 +52,6 @@ _EXPECTED = {
     "top_k": f"[1, {limits.MAX_TOP_K}]",
 }
 _OVERSIZED = FieldViolation("request", f"expected at most {_MAX_VALUES} values, got more")
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def unknown_model(
     Args:
         kind: model of the request; None to look for no other violation.
     """
-    description = f"expected one of {', '.join(available)}, got {_repr.repr(name)}"
+    description = f"expected one of {', '.join(available)}, got {shown(name)}"
     violations = [FieldViolation("model", description)]
     if kind is not None and not is_oversized(payload):
         violations += _parse(kind, payload)[1]
@@ -161,8 +159,7 @@ def _parse(kind: type[RequestT], payload: Any) -> tuple[RequestT | None, list[Fi
     try:
         return kind.model_validate(payload), []
     except ValidationError as err:
-        errors = err.errors(include_url=False)
-        return None, [_violation(error) for error in errors if not _is_consequence(error)]
+        return None, violations_of(err, _EXPECTED)
 
 
 def is_oversized(payload: Any) -> bool:
@@ -181,58 +178,12 @@ def is_oversized(payload: Any) -> bool:
     return count > _MAX_VALUES
 
 
-def _is_consequence(error: Any) -> bool:
-    """Whether pydantic reports a field only because another one, reported already, is bad.
-
-    It calls a list too short when its bad entries leave it empty, and reports a missing default
-    that is made from the other fields.
-    """
-    if error["type"] == "default_factory_not_called":
-        return True
-    if error["type"] != "too_short":
-        return False
-    return len(error["input"]) >= int(error["ctx"]["min_length"])
-
-
 def _part(kind: type[PartT], value: Any) -> PartT | None:
     """One part of a request; None where `_parse` reports it."""
     try:
         return kind.model_validate(value)
     except ValidationError:
         return None
-
-
-def _violation(error: Any) -> FieldViolation:
-    path = ".".join(str(step)[:60] for step in error["loc"])
-    return FieldViolation(path or "request", _description(error))
-
-
-def _description(error: Any) -> str:
-    kind = error["type"]
-    if kind == "missing":
-        return "required"
-    if kind == "extra_forbidden":
-        return "no such field"
-    if kind == "value_error":
-        return str(error["ctx"]["error"])
-    if kind in ("too_long", "too_short"):
-        return f"expected {_length_range(error['ctx'])}, got {len(error['input'])} entries"
-    names = [step for step in error["loc"] if isinstance(step, str)]
-    expected = _EXPECTED.get(names[-1] if names else "", error["msg"])
-    return f"expected {expected}, got {shown(error['input'])}"
-
-
-def _length_range(context: Any) -> str:
-    if "max_length" in context:
-        return f"at most {context['max_length']}"
-    return f"at least {context['min_length']}"
-
-
-def shown(value: Any) -> str:
-    """A value short enough for a message; bytes as their count."""
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    return _repr.repr(value)
 
 
 def _class_fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -4,8 +4,7 @@ Their script uses the annotation API instead and survives a lost connection.  A 
 name of the annotator.
 """
 
-import reprlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -14,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse
 
 from candor.contracts.annotations import AnnotatorRequest, AnswerRequest
-from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.errors import ErrorCode, ServiceError, invalid_input
+from candor.contracts.violations import violations_of
 from candor.gateway.access.keys import Scope
 from candor.gateway.access.rules import add_page
 from candor.gateway.observability.request_log import LogEntry, RequestLog
@@ -99,7 +99,7 @@ class _Pages:
             fields = await read_form(request, MAX_BODY_BYTES)
             # To be sent again, should the store not answer.
             request.state.refused_form = Form(_ANSWER, fields)
-            sent = parsed(AnswerRequest, {**fields, "annotator": annotator})
+            sent = parsed(AnswerRequest, {**_typed(fields), "annotator": annotator})
             await STORE.run(self._annotations.answer, sent.annotator, sent.candidate, sent.verdict)
         except ServiceError as err:
             if err.code is not ErrorCode.INVALID_INPUT:
@@ -139,16 +139,14 @@ def parsed(kind: type[RequestT], fields: Any) -> RequestT:
     try:
         return kind.model_validate(fields)
     except ValidationError as err:
-        found = err.errors(include_url=False)[:_MAX_VIOLATIONS]
-        raise invalid_input([_violation(one) for one in found]) from err
+        raise invalid_input(violations_of(err)[:_MAX_VIOLATIONS]) from err
 
 
-def _violation(error: Mapping[str, Any]) -> FieldViolation:
-    field = ".".join(map(str, error["loc"]))[:60] or "request"
-    if error["type"] == "value_error":
-        return FieldViolation(field, str(error["ctx"]["error"]))
-    got = "" if error["type"] == "missing" else f", got {reprlib.repr(error['input'])}"
-    return FieldViolation(field, str(error["msg"]) + got)
+def _typed(fields: dict[str, str]) -> dict[str, Any]:
+    """A form has only texts; the number of the candidate is a number in the contract."""
+    candidate = fields.get("candidate", "")
+    is_number = candidate.isascii() and candidate.isdigit() and len(candidate) < 20
+    return {**fields, "candidate": int(candidate)} if is_number else dict(fields)
 
 
 def _annotator(request: Request) -> str | None:

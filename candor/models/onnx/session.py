@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from candor.contracts.card import ModelCard
+from candor.contracts.strict_json import JsonError
+from candor.contracts.violations import read_model
 from candor.files.reading import GIB, UnusableFile, read_file
 from candor.terms import NotFinite
 
@@ -118,8 +119,6 @@ def _session(content: bytes, source: str, threads: int) -> onnxruntime.Inference
 def _card(session: onnxruntime.InferenceSession, source: str) -> ModelCard:
     text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
     try:
-        return ModelCard.model_validate_json(text)
-    except ValidationError as err:
-        first = err.errors()[0]
-        field = ".".join((CARD_KEY, *map(str, first["loc"])))
-        raise OnnxError(f"{source}: {field}: {first['msg']}") from err
+        return read_model(ModelCard, text)
+    except JsonError as err:
+        raise OnnxError(f"{source}: {CARD_KEY}: {err}") from err

@@ -94,7 +94,7 @@ class _Endpoints:
 
     async def list(self, request: Request) -> Response:
         """Jobs, the newest first."""
-        query = dict(request.query_params)
+        query = typed_query(request)
         return await self._calls.respond(
             "list_reports", request, lambda call: self._reports.list(query, call.context)
         )
@@ -127,6 +127,21 @@ class _Endpoints:
             )
 
         return await self._calls.respond("download_report", request, download)
+
+
+def typed_query(request: Request) -> dict[str, Any]:
+    """The query as fields; one that is given twice stays a list, which its field rejects.
+
+    A query has only texts: digits are the number that the contract wants.
+    """
+    fields: dict[str, Any] = {}
+    for name in request.query_params:
+        values = request.query_params.getlist(name)
+        fields[name] = values[0] if len(values) == 1 else values
+    size = fields.get("page_size")
+    if isinstance(size, str) and size.isascii() and size.isdigit() and len(size) < 20:
+        fields["page_size"] = int(size)
+    return fields
 
 
 def _repr_digest(file: ReportFile) -> str:

@@ -1,20 +1,17 @@
 """Bodies of REST requests: limits hold while they arrive."""
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from candor.contracts import limits
+from candor.contracts import limits, strict_json
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.violations import shown
 from candor.gateway.pools import BODIES
+from candor.gateway.transport.rest.form import read_form_data
 from candor.gateway.web.forms import read_small_body
 
 # A body above the limit is read and discarded, so that the client gets the error response instead
@@ -72,12 +69,6 @@ def _too_many_bodies(max_bytes: int) -> ServiceError:
     return ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=1.0)
 
 
-class _MemoryParser(MultiPartParser):
-    """Keeps parts in memory: the body is already there and small enough."""
-
-    spool_max_size = limits.MAX_BODY_BYTES
-
-
 async def read_payload(request: Request, body_seconds: float) -> Any:
     """The fields of a request that was sent as JSON or multipart/form-data.
 
@@ -86,11 +77,15 @@ async def read_payload(request: Request, body_seconds: float) -> Any:
         ClientGone: the client closed the connection.
     """
     body = await read_body(request, body_seconds)
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return await _from_multipart(request.headers, body)
+    content_type = request.headers.get("content-type", "")
+    is_form = content_type.lower().startswith("multipart/form-data")
+
+    def parse(content: bytes) -> Any:
+        return _from_multipart(content_type, content) if is_form else parse_json(content)
+
     if len(body) <= _SMALL_BYTES:  # waits for no large one
-        return parse_json(body)
-    return await BODIES.run(parse_json, body)
+        return parse(body)
+    return await BODIES.run(parse, body)
 
 
 async def read_body(request: Request, body_seconds: float) -> bytes:
@@ -147,57 +142,30 @@ def require_json(request: Request) -> None:
 
 
 def parse_json(body: bytes | str) -> Any:
-    """Parses JSON strictly by the standard: NaN and infinities are rejected.
+    """JSON as `candor.contracts.strict_json` reads it.
 
     Raises:
         ServiceError: INVALID_INPUT.
     """
     try:
-        return json.loads(body, parse_constant=_reject_constant)
-    except RecursionError as err:
-        raise _bad_body("JSON nested too deeply") from err
-    except ValueError as err:
-        raise _bad_body(f"not JSON: {str(err)[:200]}") from err
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"expected finite numbers, got {name}")
+        return strict_json.loads(body, has_limits=True)
+    except strict_json.JsonError as err:
+        raise _bad_body(str(err)) from err
 
 
 def _bad_body(description: str) -> ServiceError:
     return invalid_input([FieldViolation("request", description)])
 
 
-async def _from_multipart(headers: Headers, body: bytes) -> Any:
+def _from_multipart(content_type: str, body: bytes) -> Any:
     """Part `image` is the encoded image, part `request` the other fields as JSON."""
-
-    async def whole_body() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = _MemoryParser(
-        headers, whole_body(), max_files=2, max_fields=2, max_part_size=limits.MAX_BODY_BYTES
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, FormParserError, ValueError) as err:
-        raise _bad_body(f"not multipart/form-data: {str(err)[:200]}") from err
-    try:
-        return _merge_parts({name: await _part(value) for name, value in form.multi_items()})
-    finally:
-        await form.close()
-
-
-async def _part(value: UploadFile | str) -> bytes:
-    return value.encode() if isinstance(value, str) else await value.read()
-
-
-def _merge_parts(parts: dict[str, bytes]) -> Any:
+    parts = read_form_data(content_type, body)
     unknown = sorted(parts.keys() - {"image", "request"})
     if unknown:
-        raise _bad_body(f"expected parts image, request, got {unknown[0][:60]!r}")
-    fields = parse_json(parts.get("request", b"{}"))
+        raise _bad_body(f"expected parts image, request, got {shown(unknown[0])}")
+    fields = parse_json(parts["request"].text() if "request" in parts else "{}")
     if not isinstance(fields, dict) or "image" not in parts:
         return fields  # reported later together with everything else that is wrong
     if "image" in fields:
         raise invalid_input([FieldViolation("image", "expected once, got twice")])
-    return {**fields, "image": {"encoded": parts["image"]}}
+    return {**fields, "image": {"encoded": parts["image"].content()}}

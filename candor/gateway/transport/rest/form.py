@@ -1,0 +1,149 @@
+"""multipart/form-data (RFC 7578): bytes of a part arrive as they were sent, in whatever form.
+
+A part is bytes whether it has a file name or not; only its `Content-Transfer-Encoding`, which old
+clients still send, changes them, and the part `request` is a text in the charset it names.
+"""
+
+import base64
+import binascii
+import codecs
+import quopri
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
+from candor.contracts.violations import shown
+
+_MAX_PARTS = 8
+_MAX_BOUNDARY = 256  # RFC 2046 permits 70
+_PLAIN = ("", "7bit", "8bit", "binary")
+
+
+@dataclass(slots=True)
+class Part:
+    """One part: its headers by lower-case name, and its content as it was sent."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    sent: bytearray = field(default_factory=bytearray)
+
+    @property
+    def name(self) -> str:
+        """Raises: ServiceError: INVALID_INPUT: no field of a form, or one without a name."""
+        kind, options = parse_options_header(self.headers.get("content-disposition", ""))
+        if kind != b"form-data" or b"name" not in options:
+            got = shown(self.headers.get("content-disposition", ""))
+            raise bad_form(f'expected Content-Disposition: form-data; name="...", got {got}')
+        return options[b"name"].decode("utf-8", "replace")
+
+    def content(self) -> bytes:
+        """The bytes that the client meant.
+
+        Raises:
+            ServiceError: INVALID_INPUT: another `Content-Transfer-Encoding`, or not in it.
+        """
+        encoding = self.headers.get("content-transfer-encoding", "").strip().lower()
+        if encoding in _PLAIN:
+            return bytes(self.sent)
+        if encoding == "quoted-printable":
+            return quopri.decodestring(bytes(self.sent))
+        if encoding != "base64":
+            expected = "binary, base64 or quoted-printable"
+            raise bad_form(f"expected Content-Transfer-Encoding {expected}, got {shown(encoding)}")
+        try:
+            return base64.b64decode(b"".join(self.sent.split()), validate=True)
+        except binascii.Error as err:
+            raise bad_form("expected base64 as its Content-Transfer-Encoding says") from err
+
+    def text(self) -> str:
+        """The content in the charset of its type, UTF-8 where it names none.
+
+        Raises:
+            ServiceError: INVALID_INPUT: an unknown charset, or not in it.
+        """
+        _, options = parse_options_header(self.headers.get("content-type", ""))
+        charset = options.get(b"charset", b"utf-8").decode("latin-1")
+        try:
+            codec = codecs.lookup(charset)
+            if not getattr(codec, "_is_text_encoding", True):
+                raise LookupError
+            return codec.decode(self.content(), "strict")[0]
+        except (LookupError, ValueError) as err:
+            raise bad_form(f"expected text in a known charset, got {shown(charset)}") from err
+
+
+def read_form_data(content_type: str, body: bytes) -> dict[str, Part]:
+    """The parts by name.
+
+    Raises:
+        ServiceError: INVALID_INPUT: not multipart/form-data, cut off, a name twice, too many parts.
+    """
+    parts: list[Part] = []
+    _parse(_boundary(content_type), body, parts)
+    named: dict[str, Part] = {}
+    for part in parts:
+        if part.name in named:
+            raise invalid_input([FieldViolation(part.name[:60], "expected once, got twice")])
+        named[part.name] = part
+    return named
+
+
+def bad_form(description: str) -> ServiceError:
+    return invalid_input([FieldViolation("request", description)])
+
+
+def _boundary(content_type: str) -> bytes:
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not 1 <= len(boundary) <= _MAX_BOUNDARY:
+        got = f"{len(boundary)} characters" if boundary else "none"
+        expected = f"1 to {_MAX_BOUNDARY} characters"
+        raise bad_form(f"not multipart/form-data: boundary: expected {expected}, got {got}")
+    return boundary
+
+
+def _parse(boundary: bytes, body: bytes, parts: list[Part]) -> None:
+    collector = _Collector(parts)
+    try:
+        parser = MultipartParser(boundary, collector.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as err:
+        raise bad_form("not multipart/form-data: expected parts between boundaries") from err
+    if not collector.is_complete:
+        raise bad_form("not multipart/form-data: expected a last boundary, got the end of the body")
+
+
+class _Collector:
+    """Takes what the parser finds; names of headers and values may come in pieces."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self._name, self._value = bytearray(), bytearray()
+        self.is_complete = False
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_part_data": lambda data, start, end: self._parts[-1].sent.extend(data[start:end]),
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        if len(self._parts) >= _MAX_PARTS:
+            raise bad_form(f"expected at most {_MAX_PARTS} parts, got more")
+        self._parts.append(Part())
+
+    def _header(self) -> None:
+        name = self._name.decode("latin-1").lower()
+        if name in self._parts[-1].headers:
+            raise bad_form(f"{name[:60]}: expected once in a part, got twice")
+        self._parts[-1].headers[name] = self._value.decode("utf-8", "replace").strip()
+        self._name.clear()
+        self._value.clear()
+
+    def _end(self) -> None:
+        self.is_complete = True
