@@ -202,6 +202,7 @@ def _http_server(
         log_config=None,
         access_log=False,  # the request log has the request id and the error code too
         server_header=False,
+        proxy_headers=False,  # uvicorn would trust every client on loopback
         # Otherwise later requests of a connection could inherit what an earlier one set.
         reset_contextvars=True,
         timeout_graceful_shutdown=int(_LAST_RESPONSES_SECONDS),

@@ -99,8 +99,8 @@ def test_bodies_that_are_too_long_or_no_json_are_rejected(rest: httpx.Client) ->
         (b"{", "not JSON"),
         (b"[" * 3000, "nested too deeply"),
         (b" " * 5000, "above 4096"),
-        (b"\xff", "not JSON"),
-        (b"[]", "dictionary"),
+        (b"\xff", "expected UTF-8"),
+        (b"[]", "expected an object"),
     ):
         fields = rejected(rest.post("/v1/annotations:next", content=body, headers=kind))
         assert message in fields["request"]

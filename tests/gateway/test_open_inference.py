@@ -298,3 +298,93 @@ def test_every_protocol_reads_a_class_alike(
             assert hint in caught.value.details()
         else:
             assert servers.stub.Explain(request).explanations[0].target.index == index
+
+
+# --- what clients of KServe send, and what contradicts itself ----------------------------------
+
+
+def test_nested_bytes_are_read(servers: Servers, stub: Any, png: bytes) -> None:
+    flat = servers.rest.post(INFER, json={"inputs": encoded(png, png)}).json()
+    text = base64.b64encode(png).decode()
+    nested = {"name": "image", "datatype": "BYTES", "shape": [2, 1], "data": [[text], [text]]}
+    response = servers.rest.post(INFER, json={"inputs": [nested], "model_name": "linear"})
+    assert response.json()["outputs"] == flat["outputs"]
+    raw = pb.ModelInferRequest(model_name="linear")
+    raw.inputs.add(name="image", datatype="BYTES", shape=[2, 1])
+    raw.raw_input_contents.append((struct.pack("<I", len(png)) + png) * 2)
+    listed = pb.ModelInferRequest(model_name="linear")
+    tensor = listed.inputs.add(name="image", datatype="BYTES", shape=[2, 1])
+    tensor.contents.bytes_contents.extend([png, png])
+    for request in (raw, listed):
+        assert stub.ModelInfer(request).outputs[0].shape[0] == 2
+
+
+def _tensor(png: bytes, **changes: Any) -> dict[str, Any]:
+    return {**encoded(png)[0], **changes}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shape": [2]}, "expected 2 values (shape), got 1"),
+        ({"data": [["AA=="], ["AA=="]], "shape": [1, 2]}, "lists of shape [1, 2], got [2, 1]"),
+        ({"data": [["AA=="], "AA=="], "shape": [2]}, "lists of equal length"),
+        ({"shape": [True]}, "expected a whole number, got true"),
+        ({"parameters": {"binary_data_size": 4}}, "expected none beside binary_data_size"),
+        ({"datatype": "FP32", "data": ["0.5"], "shape": [1]}, "expected numbers, got '0.5'"),
+        ({"datatype": "FP32", "data": [True], "shape": [1]}, "expected numbers, got true"),
+        ({"datatype": "FP32", "data": [None], "shape": [1]}, "expected numbers, got null"),
+        ({"nome": "x"}, "nome: no such field"),
+        ({"name": "imagf"}, "expected one input named image"),
+    ],
+)
+def test_tensors_that_contradict_themselves_are_rejected(
+    servers: Servers, png: bytes, change: dict[str, Any], said: str
+) -> None:
+    response = servers.rest.post(INFER, json={"inputs": [_tensor(png, **change)]})
+    assert response.status_code == 400
+    assert said in response.json()["error"]
+
+
+def test_requests_that_contradict_themselves_are_rejected(servers: Servers, png: bytes) -> None:
+    inputs = [_tensor(png)]
+    for body, said in (
+        ({"inputs": inputs * 2}, "expected one input named image"),
+        ({"inputs": inputs, "model_name": "cubic"}, "expected 'linear' of the path, got 'cubic'"),
+        ({"inputs": inputs, "outputs": [{"name": "labels"}] * 2}, "got one twice"),
+        ({"inputs": inputs, "parameters": {"top_k": True}}, "top_k: expected [1, 1000], got true"),
+    ):
+        assert said in servers.rest.post(INFER, json=body).json()["error"]
+    text = json.dumps({"inputs": inputs}).encode()
+    headers = {"inference-header-content-length": str(len(text))}
+    response = servers.rest.post(INFER, content=text + b"more", headers=headers)
+    assert "expected 0 bytes behind the JSON (binary_data_size), got 4" in response.json()["error"]
+
+
+def test_contents_that_contradict_themselves_are_rejected(stub: Any, images: np.ndarray) -> None:
+    both = infer_request(images, is_raw=True)
+    both.inputs[0].contents.fp32_contents.extend(images.ravel().tolist())
+    other = infer_request(images, is_raw=False)
+    other.inputs[0].contents.bytes_contents.append(b"x")
+    for request, said in (
+        (both, "inputs.0.contents: expected none beside raw_input_contents, got fp32_contents"),
+        (other, "inputs.0.contents: expected fp32_contents, got bytes_contents"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request)
+        assert caught.value.details() == said
+
+
+def test_v1_instances_that_contradict_themselves_are_rejected(servers: Servers, png: bytes) -> None:
+    text = base64.b64encode(png).decode()
+    path = "/v1/models/linear:predict"
+    assert servers.rest.post(path, json={"instances": [{"image": {"b64": text}}]}).is_success
+    for body, said in (
+        ({"instances": [{"b64": text, "image": {"encoded": text}}]}, "expected one of b64, image"),
+        ({"instances": [{"b64": text, "model": "cubic"}]}, "expected 'linear' of the path"),
+        ({"instances": [{"b64": text}], "instance": []}, "instance: no such field"),
+        ({"instances": [{"b64": text, "top_k": "3"}]}, "top_k: expected [1, 1000], got '3'"),
+    ):
+        response = servers.rest.post(path, json=body)
+        assert response.status_code == 400
+        assert said in response.json()["error"]["message"]

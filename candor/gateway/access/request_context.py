@@ -20,6 +20,8 @@ tenant_of_key: ContextVar[str | None] = ContextVar("tenant_of_key", default=None
 report_model: ContextVar[Callable[[str], None]] = ContextVar(
     "report_model", default=lambda name: None
 )
+# Set by the transport for the rest of a request's task, behind trusted proxies the client's own.
+client_address: ContextVar[str] = ContextVar("client_address", default="")
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from candor.contracts.names import SERVED_PATTERN
@@ -18,7 +18,16 @@ from candor.gateway.access.quotas import Quota
 from candor.gateway.config.problems import problems_of
 from candor.gateway.service.routing import Route, Routes
 
+
+def _checked_network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as err:
+        raise ValueError(f"expected an address or a network, got {text[:60]!r}") from err
+
+
 ServedName = Annotated[str, Field(pattern=SERVED_PATTERN)]
+ProxyNetwork = Annotated[str, AfterValidator(_checked_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 # Only asymmetric ones: with HS256 among them, a public key could pass for a shared secret.
@@ -157,6 +166,10 @@ class Settings(BaseSettings):
     """Limits of each tenant, as JSON."""
     tenant_quotas: dict[str, Quota] = Field(default_factory=dict)
     """Limits of single tenants by name, as JSON."""
+    trusted_proxies: tuple[ProxyNetwork, ...] = ()
+    """Addresses or networks of proxies, as JSON.  From them alone the gateway accepts `Forwarded`,
+    `X-Forwarded-For` and `X-Forwarded-Proto`: the client's address for the request log, and whether
+    it came over TLS, so that cookies are Secure and HSTS is sent."""
     header_seconds: Seconds = 10.0
     """Longest time from a REST client's connection to the end of its headers."""
     reflection: bool = True

@@ -18,7 +18,7 @@ from candor import tracing
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.json_text import json_text
 from candor.contracts.secrets import without_secrets
-from candor.gateway.access.request_context import report_model
+from candor.gateway.access.request_context import client_address, report_model
 from candor.gateway.observability.metrics import VERBS, Metrics
 from candor.rpc import status
 from candor.store.engine import is_away
@@ -151,6 +151,7 @@ class RequestLog:
             "partial": entry.partial_count,
         }
         _end_span(span, line)
+        line["client"] = client_address.get()
         if span.get_span_context().is_valid:
             line["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
         _requests.info("request", extra={"fields": line})

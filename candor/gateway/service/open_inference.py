@@ -91,9 +91,11 @@ def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: 
     try:
         if datatype == "BYTES":
             values: Any = _split(data) if isinstance(data, bytes) else list(data)
+            if not all(isinstance(value, bytes) for value in values):
+                raise TypeError("a list within a list")
         elif datatype == "FP32":
             is_raw = isinstance(data, bytes)
-            values = np.frombuffer(data, "<f4") if is_raw else np.asarray(data, "<f4").ravel()
+            values = np.frombuffer(data, "<f4") if is_raw else np.asarray(data, "<f4")
         else:
             raise _bad(f"{field}.datatype", f"expected BYTES or FP32, got {shown(datatype)}")
     except (ValueError, TypeError, OverflowError, struct.error) as err:
@@ -103,6 +105,24 @@ def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: 
     if len(values) != count:
         raise _bad(f"{field}.data", f"expected {count} values (shape), got {len(values)}")
     return Tensor(name, datatype, tuple(shape), values)
+
+
+def flattened(data: Sequence[Any], shape: Sequence[int], field: str) -> list[Any]:
+    """The values of a JSON tensor, flat or nested as its shape says.
+
+    Raises:
+        ServiceError: INVALID_INPUT: nested in another way than the shape.
+    """
+    values, nested = list(data), [len(data)]
+    while any(isinstance(one, list) for one in values):
+        sizes = {len(one) if isinstance(one, list) else -1 for one in values}
+        nested.append(sizes.pop())
+        if sizes or len(nested) > 8:
+            raise _bad(f"{field}.data", "expected lists of equal length, got others")
+        values = [value for one in values for value in one]
+    if len(nested) > 1 and nested != list(shape):
+        raise _bad(f"{field}.data", f"expected lists of shape {list(shape)}, got {nested}")
+    return values
 
 
 def _count(shape: Sequence[int], field: str) -> int:
@@ -186,6 +206,8 @@ class OpenInference:
         unknown = sorted(set(request.outputs) - set(OUTPUTS))
         if unknown:
             raise _bad("outputs", f"expected some of {', '.join(OUTPUTS)}, got {shown(unknown[0])}")
+        if len(set(request.outputs)) != len(request.outputs):
+            raise _bad("outputs", "expected each once, got one twice")
         fields = {"model": self._exact(request.model, request.version)}
         if request.top_k is not None:
             fields["top_k"] = request.top_k
@@ -282,6 +304,9 @@ def _planes(tensor: Tensor) -> list[dict[str, Any]]:
 def _instances(model: str, body: Any) -> list[dict[str, Any]]:
     """Requests of the service; ``b64`` of an instance stands for an encoded image."""
     instances = body.get("instances") if isinstance(body, Mapping) else None
+    unknown = sorted(body.keys() - {"instances"}) if isinstance(body, Mapping) else []
+    if unknown:
+        raise _bad(unknown[0][:60], "no such field")
     if not isinstance(instances, list):
         raise _bad("instances", f"expected a list, got {shown(instances)}")
     _check_count("instances", len(instances))
@@ -291,7 +316,15 @@ def _instances(model: str, body: Any) -> list[dict[str, Any]]:
 def _instance(model: str, index: int, instance: Any) -> dict[str, Any]:
     if not isinstance(instance, Mapping):
         raise _bad(f"instances.{index}", f"expected an object, got {shown(instance)}")
-    fields = dict(instance)
+    fields, place = dict(instance), f"instances.{index}"
+    if "b64" in fields and "image" in fields:
+        raise _bad(f"{place}.image", "expected one of b64, image, got both")
+    named = fields.get("model", model)
+    if named != model:
+        raise _bad(f"{place}.model", f"expected {shown(model)} of the path, got {shown(named)}")
+    image = fields.get("image")
+    if isinstance(image, Mapping) and image.keys() == {"b64"}:
+        fields["image"] = {"encoded": image["b64"]}
     if "b64" in fields:
         fields["image"] = {"encoded": fields.pop("b64")}
     return {**fields, "model": model}

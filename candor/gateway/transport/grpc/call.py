@@ -8,6 +8,7 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, NoReturn, TypeAlias
+from urllib.parse import unquote
 
 from google.protobuf.message import Message
 from grpc import aio
@@ -15,7 +16,11 @@ from pydantic import BaseModel
 
 from candor.contracts import headers
 from candor.contracts.errors import ServiceError
-from candor.gateway.access.request_context import RequestContext, request_context_of
+from candor.gateway.access.request_context import (
+    RequestContext,
+    client_address,
+    request_context_of,
+)
 from candor.gateway.access.rules import Rule, requires
 from candor.gateway.observability.request_log import LogEntry, RequestLog, usable_request_id
 from candor.rpc import convert, status
@@ -88,6 +93,7 @@ async def _envelope(
     request_log: RequestLog, entry: LogEntry, context: Context
 ) -> AsyncIterator[RequestContext]:
     metadata = text_metadata(context.invocation_metadata())
+    client_address.set(_peer_address(context.peer()))
     try:
         with request_log.watch(entry, metadata):
             yield request_context_of(entry.request_id, metadata, _seconds_left(context))
@@ -119,6 +125,11 @@ def text_metadata(pairs: Iterable[tuple[str, str | bytes]] | None) -> dict[str, 
     """The first text value of every key."""
     first_last = reversed(tuple(pairs or ()))
     return {key: value for key, value in first_last if isinstance(value, str)}
+
+
+def _peer_address(peer: str) -> str:
+    """The address of gRPC's ``ipv4:1.2.3.4:80`` or ``ipv6:%5B::1%5D:80``."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _seconds_left(context: Context) -> float | None:

@@ -113,9 +113,19 @@ def _tensors(request: pb.ModelInferRequest) -> list[Tensor]:
     tensors = []
     for index, one in enumerate(request.inputs):
         field = _CONTENTS.get(one.datatype, "bytes_contents")
+        _check_contents(one, field, f"inputs.{index}.contents", is_raw=bool(raw))
         data = raw[index] if raw else getattr(one.contents, field)
         tensors.append(tensor_of(one.name, one.datatype, tuple(one.shape), data, f"inputs.{index}"))
     return tensors
+
+
+def _check_contents(one: Any, wanted: str, path: str, *, is_raw: bool) -> None:
+    """The values of a tensor stand in one place, the one that its datatype says."""
+    given = [field.name for field, _ in one.contents.ListFields()]
+    expected = "none beside raw_input_contents" if is_raw else wanted
+    others = given if is_raw else [name for name in given if name != wanted]
+    if others:
+        raise invalid_input([FieldViolation(path, f"expected {expected}, got {others[0]}")])
 
 
 def _add_outputs(

@@ -6,10 +6,12 @@ from starlette.exceptions import HTTPException
 from candor.gateway.transport.parts import Parts
 from candor.gateway.transport.rest.annotations import add_annotations
 from candor.gateway.transport.rest.call import RestCalls
+from candor.gateway.transport.rest.content_encoding import ContentEncoding
 from candor.gateway.transport.rest.endpoints import add_endpoints
 from candor.gateway.transport.rest.errors import framework_error
 from candor.gateway.transport.rest.health import add_health
 from candor.gateway.transport.rest.login import add_login
+from candor.gateway.transport.rest.methods import HeadAsGet
 from candor.gateway.transport.rest.middleware import (
     AuthorizationMiddleware,
     RequestId,
@@ -17,6 +19,7 @@ from candor.gateway.transport.rest.middleware import (
 )
 from candor.gateway.transport.rest.open_inference import add_open_inference
 from candor.gateway.transport.rest.openapi import add_docs, describe
+from candor.gateway.transport.rest.proxies import TrustedProxies
 from candor.gateway.transport.rest.reports import add_reports
 from candor.gateway.transport.rest.request_body import BodyBudget
 from candor.gateway.web.annotate import add_annotation_pages
@@ -26,17 +29,20 @@ from candor.gateway.web.console import add_console
 
 def make_app(parts: Parts, *, grpc_port: int) -> FastAPI:
     """The REST application over the parts of a gateway; ``grpc_port`` is shown on the console."""
-    app = FastAPI(title="Candor", version="v1", openapi_url=None)
+    app = FastAPI(title="Candor", version="v1", openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, framework_error)
     _add_api(app, parts)
     _add_pages(app, parts, grpc_port)
     # The last one added runs first.
     app.add_middleware(BodyBudget, max_bytes=parts.settings.body_bytes)
+    app.add_middleware(ContentEncoding, request_log=parts.request_log)
     app.add_middleware(
         AuthorizationMiddleware, authorizer=parts.authorizer, request_log=parts.request_log
     )
     app.add_middleware(RequestId)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(TrustedProxies, networks=parts.settings.trusted_proxies)
     return app
 
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.json_text import json_text
+from candor.gateway.transport.rest.methods import allowed_methods, options_response
 from candor.gateway.transport.rest.request_body import BodyTooLarge
 from candor.rpc import status
 
@@ -31,8 +32,13 @@ def error_response(
 async def framework_error(request: Request, err: Exception) -> Response:
     """An unknown path or method, with the same error body."""
     http_status = err.status_code if isinstance(err, HTTPException) else 500
+    allowed = allowed_methods(request.app.routes, request.scope["path"])
+    if request.method == "OPTIONS" and allowed:
+        return options_response(allowed)
     error = ServiceError(ErrorCode.INVALID_INPUT, f"{request.method} {request.url.path}: {err}")
-    return error_response(error, request, http_status)
+    response = error_response(error, request, http_status)
+    response.headers.update(allowed)
+    return response
 
 
 def _body(error: ServiceError, request: Request) -> dict[str, Any]:

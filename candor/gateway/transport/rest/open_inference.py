@@ -5,7 +5,7 @@ header ``Inference-Header-Content-Length`` says where the bytes begin.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,7 @@ from candor.gateway.service.open_inference import (
     InferRequest,
     InferResponse,
     Tensor,
+    flattened,
     tensor_of,
 )
 from candor.gateway.transport.parts import Parts
@@ -37,7 +38,7 @@ HEADER_LENGTH = "inference-header-content-length"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     parameters: dict[str, Any] = Field(default_factory=dict)
 
@@ -46,7 +47,7 @@ class InferInput(_Part):
     """One input tensor; ``data`` of BYTES are base64 texts."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(strict=True)], ...]
     datatype: str
     data: list[Any] | None = None
 
@@ -58,7 +59,13 @@ class InferOutput(_Part):
 
 
 class InferBody(_Part):
-    """`POST /v2/models/{model}/infer`; ``parameters`` may have ``top_k``."""
+    """`POST /v2/models/{model}/infer`; ``parameters`` may have ``top_k``.
+
+    Some clients repeat the path's model; another one than in the path is an error.
+    """
+
+    model_name: str = ""
+    model_version: str = ""
 
     id: str = ""
     inputs: tuple[InferInput, ...] = Field(min_length=1, max_length=8)
@@ -144,6 +151,8 @@ class _Endpoints:
             content = await call.body()
             length = _header_length(request, len(content))
             body = await BODIES.run(_parsed_body, content[:length])
+            _check_same("model_name", body.model_name, model)
+            _check_same("model_version", body.model_version, version)
             tensors = await BODIES.run(_tensors, body.inputs, content[length:])
             wanted = _infer_request(model, version, body, tensors)
             inferred = await call.unless_gone(self._protocol.infer(wanted, call.context))
@@ -186,6 +195,12 @@ def _infer_request(
     )
 
 
+def _check_same(field: str, given: str, of_path: str) -> None:
+    if given not in ("", of_path):
+        description = f"expected {validation.shown(of_path)} of the path, got "
+        raise invalid_input([FieldViolation(field, description + validation.shown(given))])
+
+
 def _header_length(request: Request, body_length: int) -> int:
     given = request.headers.get(HEADER_LENGTH)
     if given is None:
@@ -209,7 +224,10 @@ def _tensors(inputs: Sequence[InferInput], binary: bytes) -> list[Tensor]:
         size = one.parameters.get("binary_data_size")
         data: Any = one.data
         if size is not None:
-            if not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
+            if data is not None:
+                description = "expected none beside binary_data_size, got both"
+                raise invalid_input([FieldViolation(f"{field}.data", description)])
+            if type(size) is not int or not 0 <= size <= len(binary) - offset:
                 description = (
                     f"expected at most {len(binary) - offset}, got {validation.shown(size)}"
                 )
@@ -217,10 +235,25 @@ def _tensors(inputs: Sequence[InferInput], binary: bytes) -> list[Tensor]:
             data, offset = binary[offset : offset + size], offset + size
         elif data is None:
             raise invalid_input([FieldViolation(f"{field}.data", "required")])
-        elif one.datatype == "BYTES":
-            data = validation.parsed_loosely(_Bytes, {"values": data}).values
+        else:
+            data = _listed_values(one, field)
         tensors.append(tensor_of(one.name, one.datatype, one.shape, data, field))
+    if offset != len(binary):
+        description = f"expected {offset} bytes behind the JSON (binary_data_size), got "
+        raise invalid_input([FieldViolation("request", description + str(len(binary)))])
     return tensors
+
+
+def _listed_values(one: InferInput, field: str) -> list[Any]:
+    """The values of a tensor in JSON: base64 texts, or numbers; true is no number."""
+    values = flattened(one.data or (), one.shape, field)
+    if one.datatype == "BYTES":
+        return list(validation.parsed_loosely(_Bytes, {"values": values}).values)
+    wrong = next((value for value in values if type(value) not in (int, float)), None)
+    if None in values or wrong is not None:
+        description = f"expected numbers, got {validation.shown(wrong)}"
+        raise invalid_input([FieldViolation(f"{field}.data", description)])
+    return values
 
 
 def _binary_names(body: InferBody, outputs: Sequence[Tensor]) -> set[str]:
