@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from candor.audit.report.schema import Report
+from candor.contracts.violations import read_model
 from candor.files.reading import MIB, read_file
 from candor.models.folder import read_card
 from candor.robustness.ara_files import measure_row, read_ara
@@ -42,7 +43,7 @@ def read_measured(folder: Path) -> Measured:
 
 
 def _from_report(path: Path) -> Measured:
-    report = Report.model_validate_json(read_file(path, 512 * MIB))
+    report = read_model(Report, read_file(path, 512 * MIB))
     share = report.accuracy
     return Measured(
         name=report.model.name,

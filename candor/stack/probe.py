@@ -16,6 +16,7 @@ import numpy as np
 from candor.contracts import wire
 from candor.contracts.card import ModelCard
 from candor.contracts.proxies import open_url
+from candor.contracts.violations import read_model
 from candor.contracts.worker import ANSWER_ADAPTER, ItemError, PredictItem, SearchItem
 from candor.terms import Goal
 
@@ -61,7 +62,7 @@ def _archives(arguments: argparse.Namespace) -> Iterator[Path]:
 
 def _probe(archive: Path, url: str, seconds: float) -> str:
     """The worker's name, once it has answered a tiny item of its kind."""
-    spec = ModelCard.model_validate_json((archive / "card.json").read_text()).input
+    spec = read_model(ModelCard, (archive / "card.json").read_bytes()).input
     grey = np.full((spec.channels, spec.height, spec.width), _GREY, np.float32)
     item = _ITEMS[archive.name.rpartition("-")[2]]
     message = wire.pack(item.model_dump(mode="json"), {"image": grey})

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.names import split_name, versioned
+from candor.contracts.violations import shown
 from candor.gateway.access.request_context import RequestContext
 from candor.gateway.service.candor_service import CandorService
-from candor.gateway.service.validation import shown
 
 ResponseT = TypeVar("ResponseT")
 

@@ -17,6 +17,7 @@ from candor.contracts.reports import (
     ReportFile,
     ReportState,
 )
+from candor.contracts.violations import shown
 from candor.gateway.access.request_context import RequestContext
 from candor.gateway.pools import FILES, STORE
 from candor.gateway.service import validation
@@ -99,7 +100,7 @@ class ReportService:
         found = next((file for file in files if file.name == file_name), None)
         if found is None:
             names = ", ".join(file.name for file in files) or f"none while it is {report.state}"
-            raise _no_file(f"expected one of {names}, got {validation.shown(file_name)}")
+            raise _no_file(f"expected one of {names}, got {shown(file_name)}")
         path = self._folder / report.name.removeprefix(NAME_PREFIX) / found.name
         if not await FILES.run(path.is_file):
             raise _no_file(f"{found.name} is no longer in the gateway's folder of reports")
@@ -116,9 +117,7 @@ class ReportService:
             state = "no report of this store"
         if state == ReportState.SUCCEEDED:
             return ()
-        text = (
-            f"expected a report that succeeded, got {validation.shown(request.compare)} ({state})"
-        )
+        text = f"expected a report that succeeded, got {shown(request.compare)} ({state})"
         return (FieldViolation("compare", text),)
 
 
@@ -131,7 +130,7 @@ def _other_models(
         wanted = getattr(request, field)
         name = routes.find(wanted) if wanted else ""
         if name is None:
-            text = f"expected one of {', '.join(routes.models)}, got {validation.shown(wanted)}"
+            text = f"expected one of {', '.join(routes.models)}, got {shown(wanted)}"
             violations.append(FieldViolation(field, text))
         else:
             names[field] = name

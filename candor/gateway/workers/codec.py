@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from candor.contracts import wire
 from candor.contracts.card import ModelCard
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.violations import sentence
 from candor.contracts.worker import (
     ANSWER_ADAPTER,
     Answer,
@@ -69,8 +70,10 @@ def read_answer(message: bytes) -> tuple[Answer, dict[str, NDArray[Any]]]:
     try:
         meta, arrays = wire.unpack(message)
         return ANSWER_ADAPTER.validate_python(meta), arrays
-    except (wire.WireError, ValidationError) as err:
+    except wire.WireError as err:
         raise WorkerFault(f"unreadable answer: {str(err)[:200]}") from err
+    except ValidationError as err:
+        raise WorkerFault(f"unreadable answer: {sentence(err, 'answer')[:200]}") from err
 
 
 def check_accepted(answer: Answer, arrays: Arrays) -> tuple[Answer, Arrays]:

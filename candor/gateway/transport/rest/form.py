@@ -9,12 +9,16 @@ import binascii
 import codecs
 import quopri
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from candor.contracts.violations import shown
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 _MAX_PARTS = 8
 _MAX_BOUNDARY = 256  # RFC 2046 permits 70
@@ -122,7 +126,7 @@ class _Collector:
         self._name, self._value = bytearray(), bytearray()
         self.is_complete = False
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin,
             "on_part_data": lambda data, start, end: self._parts[-1].sent.extend(data[start:end]),

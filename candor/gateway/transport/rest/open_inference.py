@@ -15,6 +15,7 @@ from candor.contracts import limits
 from candor.contracts.api import Base64Bytes
 from candor.contracts.errors import FieldViolation, invalid_input
 from candor.contracts.json_text import json_text
+from candor.contracts.violations import shown
 from candor.gateway.access.keys import Scope
 from candor.gateway.access.rules import Access, Rule
 from candor.gateway.pools import BODIES
@@ -197,8 +198,8 @@ def _infer_request(
 
 def _check_same(field: str, given: str, of_path: str) -> None:
     if given not in ("", of_path):
-        description = f"expected {validation.shown(of_path)} of the path, got "
-        raise invalid_input([FieldViolation(field, description + validation.shown(given))])
+        description = f"expected {shown(of_path)} of the path, got "
+        raise invalid_input([FieldViolation(field, description + shown(given))])
 
 
 def _header_length(request: Request, body_length: int) -> int:
@@ -228,9 +229,7 @@ def _tensors(inputs: Sequence[InferInput], binary: bytes) -> list[Tensor]:
                 description = "expected none beside binary_data_size, got both"
                 raise invalid_input([FieldViolation(f"{field}.data", description)])
             if type(size) is not int or not 0 <= size <= len(binary) - offset:
-                description = (
-                    f"expected at most {len(binary) - offset}, got {validation.shown(size)}"
-                )
+                description = f"expected at most {len(binary) - offset}, got {shown(size)}"
                 raise invalid_input([FieldViolation(f"{field}.parameters", description)])
             data, offset = binary[offset : offset + size], offset + size
         elif data is None:
@@ -251,7 +250,7 @@ def _listed_values(one: InferInput, field: str) -> list[Any]:
         return list(validation.parsed_loosely(_Bytes, {"values": values}).values)
     wrong = next((value for value in values if type(value) not in (int, float)), None)
     if None in values or wrong is not None:
-        description = f"expected numbers, got {validation.shown(wrong)}"
+        description = f"expected numbers, got {shown(wrong)}"
         raise invalid_input([FieldViolation(f"{field}.data", description)])
     return values
 
