@@ -280,6 +280,21 @@ def namespaces_are_restricted(objects: Sequence[Manifest]) -> Problems:
             yield f"{name_of(item)}: does not enforce the restricted profile"
 
 
+def both_families_are_served(objects: Sequence[Manifest]) -> Problems:
+    """A cluster may have IPv4, IPv6 or both: a server that listens on one misses the other."""
+    for item in objects:
+        spec = item.get("spec", {})
+        if item["kind"] == "Service" and spec.get("ipFamilyPolicy") != "PreferDualStack":
+            yield f"{name_of(item)}: ipFamilyPolicy: expected PreferDualStack"
+        if item["kind"] == "ConfigMap" and item.get("data", {}).get("CANDOR_HOST", "::") != "::":
+            yield f"{name_of(item)}: CANDOR_HOST: expected ::, got {item['data']['CANDOR_HOST']}"
+    for pod in pods(objects):
+        for where, container in pod.named():
+            arguments = container.get("args", [])
+            if "0.0.0.0" in arguments or "::1" in arguments:
+                yield f"{where}: args: expected the address ::, got {arguments}"
+
+
 INVARIANTS: tuple[Callable[[Sequence[Manifest]], Problems], ...] = (
     pods_are_restricted,
     containers_are_restricted,
@@ -297,6 +312,7 @@ INVARIANTS: tuple[Callable[[Sequence[Manifest]], Problems], ...] = (
     scaling_has_one_owner,
     foreign_kinds_are_whole,
     namespaces_are_restricted,
+    both_families_are_served,
 )
 
 

@@ -12,17 +12,23 @@ from candor.cli.output import console
 from candor.client.connection import Tls
 from candor.client.sync import CandorClient
 from candor.contracts import limits
+from candor.contracts.addresses import endpoint
 from candor.contracts.errors import invalid_input
 from candor.contracts.violations import violations_of
 from candor.files.reading import read_file
+from candor.gateway.sockets import loopback
 
 if TYPE_CHECKING:
     from candor.stack.in_process import LocalClient
 
-DEFAULT_ADDRESS = "127.0.0.1:8500"
+_DEFAULT_PORT = 8500
 Address = Annotated[
-    str,
-    typer.Option(help="gRPC address of a running service; CANDOR_KEY and CANDOR_CA are read."),
+    str | None,
+    typer.Option(
+        help="gRPC address of a running service, an IPv6 host in brackets; CANDOR_KEY and "
+        "CANDOR_CA are read.",
+        show_default=f"port {_DEFAULT_PORT} of this machine's loopback",
+    ),
 ]
 ModelName = Annotated[
     str,
@@ -33,7 +39,7 @@ RequestT = TypeVar("RequestT", bound=BaseModel)
 
 
 def open_client(
-    model: Path | None, address: str, runtime: str | None = "torch"
+    model: Path | None, address: str | None, runtime: str | None = "torch"
 ) -> "CandorClient | LocalClient":
     """Of a model in this process where one is given, else of the service at ``address``."""
     if model is None:
@@ -43,10 +49,15 @@ def open_client(
     return open_local(model, runtime, notify=console().print)
 
 
-def service_client(address: str) -> CandorClient:
-    """Of a running service, with the key and the authorities of the environment."""
+def service_client(address: str | None) -> CandorClient:
+    """Of a running service, with the key and the authorities of the environment.
+
+    Raises:
+        ValueError: ``address`` is none of a gRPC server.
+    """
+    target = address or endpoint(loopback(), _DEFAULT_PORT)
     authorities = os.environ.get("CANDOR_CA")
-    return CandorClient(address, tls=Tls(ca=Path(authorities)) if authorities else None)
+    return CandorClient(target, tls=Tls(ca=Path(authorities)) if authorities else None)
 
 
 def as_request(kind: type[RequestT], values: Mapping[str, Any]) -> RequestT:

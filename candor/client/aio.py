@@ -15,9 +15,10 @@ from grpc import aio
 from pydantic import BaseModel
 
 from candor.client import verbs
-from candor.client.connection import OPTIONS, Connection, service_error
+from candor.client.connection import Connection, service_error
 from candor.client.verbs import Download, Verb
 from candor.contracts import api, reports
+from candor.contracts.addresses import checked_target
 from candor.contracts.proxies import channel_options
 
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
@@ -30,17 +31,21 @@ class AsyncCandorClient:
     Cancelling the task that awaits a call ends the work at the gateway too.
 
     Args:
-        options: of `Connection`: key, tls, timeout_seconds, tenant, max_attempts.
+        address: HOST:PORT, an IPv6 host in brackets; see `checked_target`.
+        options: of `Connection`: key, tls, timeout_seconds, tenant, max_attempts,
+            keepalive_seconds.
+    Raises:
+        ValueError: ``address`` is none.
     """
 
     def __init__(self, address: str, **options: Any) -> None:
         self._connection = Connection(**options)
-        tls = self._connection.tls
-        channel = [*OPTIONS, *channel_options(address)]
+        target, tls = checked_target(address), self._connection.tls
+        channel = [*self._connection.channel_options(), *channel_options(target)]
         self._channel = (
-            aio.insecure_channel(address, options=channel)
+            aio.insecure_channel(target, options=channel)
             if tls is None
-            else aio.secure_channel(address, tls.credentials(), options=channel)
+            else aio.secure_channel(target, tls.credentials(), options=channel)
         )
         self._methods = {
             **{verb.path: verb.bound_to(self._channel.unary_unary) for verb in verbs.UNARY},

@@ -19,7 +19,14 @@ OPTIONS = [
     ("grpc.max_metadata_size", 64 * 1024),  # error details travel as metadata
     # The default back-off grows to two minutes, far longer than a restart takes.
     ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.http2.max_pings_without_data", 0),  # otherwise they end after two
 ]
+# The library closes a connection by the last one, which is a minute by default.
+_PING_OPTIONS = (
+    "grpc.keepalive_time_ms",
+    "grpc.keepalive_timeout_ms",
+    "grpc.http2.ping_timeout_ms",
+)
 KEY_VARIABLE = "CANDOR_KEY"
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -55,6 +62,9 @@ class Connection:
         key: bearer key or token; if empty, that of the variable CANDOR_KEY.
         tls: None means plain text.
         max_attempts: calls made for one response while the gateway says that a retry may help.
+        keepalive_seconds: silence during a call after which the client pings, so that balancers
+            keep the connection, and how long it waits for the response before it takes the
+            gateway for lost; the gateway's CANDOR_GRPC_MIN_PING_SECONDS is the least it allows.
     """
 
     timeout_seconds: float = 600.0
@@ -62,6 +72,11 @@ class Connection:
     key: str = ""
     tls: Tls | None = None
     max_attempts: int = 3
+    keepalive_seconds: float = 30.0
+
+    def channel_options(self) -> list[tuple[str, int]]:
+        milliseconds = round(1000 * self.keepalive_seconds)
+        return [*OPTIONS, *((name, milliseconds) for name in _PING_OPTIONS)]
 
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
         key = self.key or os.environ.get(KEY_VARIABLE, "")

@@ -16,9 +16,10 @@ import grpc
 from pydantic import BaseModel
 
 from candor.client import verbs
-from candor.client.connection import OPTIONS, Connection, service_error
+from candor.client.connection import Connection, service_error
 from candor.client.verbs import Download, Verb
 from candor.contracts import api, reports
+from candor.contracts.addresses import checked_target
 from candor.contracts.proxies import channel_options
 
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
@@ -30,17 +31,21 @@ class CandorClient:
     A call is repeated, within its deadline, while the gateway says that a retry may help.
 
     Args:
-        options: of `Connection`: key, tls, timeout_seconds, tenant, max_attempts.
+        address: HOST:PORT, an IPv6 host in brackets; see `checked_target`.
+        options: of `Connection`: key, tls, timeout_seconds, tenant, max_attempts,
+            keepalive_seconds.
+    Raises:
+        ValueError: ``address`` is none.
     """
 
     def __init__(self, address: str, **options: Any) -> None:
         self._connection = Connection(**options)
-        tls = self._connection.tls
-        channel = [*OPTIONS, *channel_options(address)]
+        target, tls = checked_target(address), self._connection.tls
+        channel = [*self._connection.channel_options(), *channel_options(target)]
         self._channel = (
-            grpc.insecure_channel(address, options=channel)
+            grpc.insecure_channel(target, options=channel)
             if tls is None
-            else grpc.secure_channel(address, tls.credentials(), options=channel)
+            else grpc.secure_channel(target, tls.credentials(), options=channel)
         )
         self._methods = {
             **{verb.path: verb.bound_to(self._channel.unary_unary) for verb in verbs.UNARY},

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from candor.gateway.pools import UPKEEP
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
+from candor.gateway.sockets import bound, listening_host
 from candor.gateway.transport.grpc.server import GrpcServer
 from candor.gateway.transport.parts import Parts
 from candor.gateway.transport.rest.app import make_app
@@ -84,7 +86,7 @@ class Gateway:
             self._socket = _listen(settings.host, settings.rest_port)
         self.rest_port = int(self._socket.getsockname()[1])
         app = make_app(self._parts, grpc_port=self.grpc_port)
-        self._rest = _http_server(app, settings.header_seconds, self._certificates)
+        self._rest = _http_server(app, settings, self._certificates)
         self._health = self._health_server()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -140,7 +142,7 @@ class Gateway:
         settings = self._settings
         if settings.health_port is None:
             return None
-        server = _http_server(make_health_app(lambda: self._is_ready), settings.header_seconds)
+        server = _http_server(make_health_app(lambda: self._is_ready), settings)
         with _port_of(settings, "health_port"):
             return server, _listen(settings.host, settings.health_port)
 
@@ -148,7 +150,8 @@ class Gateway:
         port = self._settings.metrics_port
         if port is not None:
             with _port_of(self._settings, "metrics_port"):
-                self._exposition = start_exposition(self.metrics, self._settings.host, port)
+                host = listening_host(self._settings.host)
+                self._exposition = start_exposition(self.metrics, host, port)
             self.metrics_port = int(self._exposition.server_port)
             _log.info("metrics on port %d", self.metrics_port)
 
@@ -193,11 +196,12 @@ class Gateway:
 
 
 def _http_server(
-    app: Any, header_seconds: float, certificates: Certificates | None = None
+    app: Any, settings: Settings, certificates: Certificates | None = None
 ) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
-        http=protocol_with(header_seconds),
+        http=protocol_with(settings.header_seconds),
+        timeout_keep_alive=math.ceil(settings.keep_alive_seconds),
         ws="none",
         log_config=None,
         access_log=False,  # the request log has the request id and the error code too
@@ -241,15 +245,8 @@ def _annotations(store: Store, settings: Settings) -> Annotations:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()  # connections wait here until the server accepts them
-    except OSError:
-        listener.close()
-        raise
+    listener = bound(host, port)
+    listener.listen()  # connections wait here until the server accepts them
     return listener
 
 

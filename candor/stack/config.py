@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from candor.contracts.names import split_name
 from candor.contracts.secrets import Secret
+from candor.gateway.sockets import loopback
 from candor.stack.archives import ARCHIVES_DIR, DEFAULT_MODEL, MODELS_DIR
 from candor.stack.errors import StackError
-from candor.stack.torchserve import LOOPBACK
 
 REPORTS_DIR = Path("runs/reports")
 
@@ -19,6 +19,7 @@ class StackConfig:
     """Where the models are and which ports the gateway opens.
 
     Attributes:
+        host: of the gateway, as its setting of this name.
         grpc_port, rest_port: of the gateway; 0 picks a free one.
         default_model: the model of a request that names none, with all its versions or, as
             NAME@VERSION, with that version first; None = `DEFAULT_MODEL`, or the first by name
@@ -36,7 +37,7 @@ class StackConfig:
 
     models_dir: Path = MODELS_DIR
     archives_dir: Path = ARCHIVES_DIR
-    host: str = LOOPBACK
+    host: str = field(default_factory=loopback)
     grpc_port: int = 0
     rest_port: int = 0
     default_model: str | None = None

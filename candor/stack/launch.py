@@ -4,12 +4,14 @@ import os
 import sys
 from pathlib import Path
 
+from candor.contracts.addresses import endpoint
 from candor.contracts.json_text import json_text
+from candor.gateway.sockets import loopback
 from candor.stack.config import StackConfig
 from candor.stack.identity import identity
 from candor.stack.ports import Ports
 from candor.stack.process import Process, spawn
-from candor.stack.torchserve import LOOPBACK, SEARCH_WORKERS_VARIABLE, prepare_launch
+from candor.stack.torchserve import SEARCH_WORKERS_VARIABLE, prepare_launch
 
 _FILE_SETTINGS = (
     "CANDOR_KEYS_FILE",
@@ -44,7 +46,7 @@ def start_gateway(
         "CANDOR_REST_PORT": str(ports.rest),
         "CANDOR_METRICS_PORT": str(ports.gateway_metrics),
         "CANDOR_HEALTH_PORT": str(ports.health),
-        "CANDOR_TORCHSERVE_ADDRESS": f"{LOOPBACK}:{ports.grpc_inference}",
+        "CANDOR_TORCHSERVE_ADDRESS": endpoint(loopback(), ports.grpc_inference),
         "CANDOR_MODELS": json_text(models),
         SEARCH_WORKERS_VARIABLE: str(config.search_workers),
         **_store_settings(config),

@@ -14,14 +14,17 @@ from urllib.error import URLError
 import numpy as np
 
 from candor.contracts import wire
+from candor.contracts.addresses import url
 from candor.contracts.card import ModelCard
 from candor.contracts.proxies import open_url
 from candor.contracts.violations import read_model
 from candor.contracts.worker import ANSWER_ADAPTER, ItemError, PredictItem, SearchItem
+from candor.gateway.sockets import loopback
 from candor.terms import Goal
 
 _ARCHIVES_DIR = Path(__file__).resolve().parents[2] / "build" / "archives"
 _BOUNDARY = "candor-probe"
+_INFERENCE_PORT = 8080  # TorchServe's default, which `candor worker` keeps
 _GREY = 0.5
 _ITEMS = {
     "predict": PredictItem(),
@@ -48,7 +51,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="candor.stack.probe", description=__doc__)
     parser.add_argument("--archives-dir", type=Path, default=_ARCHIVES_DIR)
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="TorchServe's inference.")
+    inference = url("http", loopback(), _INFERENCE_PORT)
+    parser.add_argument("--url", default=inference, help="TorchServe's inference.")
     parser.add_argument("--seconds", type=float, default=10.0, help="Longest wait for a response.")
     return parser.parse_args()
 
@@ -60,14 +64,14 @@ def _archives(arguments: argparse.Namespace) -> Iterator[Path]:
     yield from paths
 
 
-def _probe(archive: Path, url: str, seconds: float) -> str:
+def _probe(archive: Path, server: str, seconds: float) -> str:
     """The worker's name, once it has answered a tiny item of its kind."""
     spec = read_model(ModelCard, (archive / "card.json").read_bytes()).input
     grey = np.full((spec.channels, spec.height, spec.width), _GREY, np.float32)
     item = _ITEMS[archive.name.rpartition("-")[2]]
     message = wire.pack(item.model_dump(mode="json"), {"image": grey})
     try:
-        response = _call(f"{url}/predictions/{archive.name}", message, seconds)
+        response = _call(f"{server}/predictions/{archive.name}", message, seconds)
     except (URLError, OSError, ValueError) as err:
         raise ProbeError(f"{archive.name}: {err}") from err
     if isinstance(response, ItemError):
@@ -75,10 +79,10 @@ def _probe(archive: Path, url: str, seconds: float) -> str:
     return archive.name
 
 
-def _call(url: str, message: bytes, seconds: float) -> object:
+def _call(address: str, message: bytes, seconds: float) -> object:
     """Raises: URLError, OSError, ValueError: no response, or one that cannot be read."""
     request = urllib.request.Request(
-        url,
+        address,
         _form(wire.pack_list([message])),
         {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"},
     )

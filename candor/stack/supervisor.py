@@ -15,8 +15,10 @@ from types import TracebackType
 from typing import Self
 from urllib.error import URLError
 
+from candor.contracts.addresses import endpoint, url
 from candor.contracts.names import runtime_name
 from candor.contracts.proxies import open_url
+from candor.gateway.sockets import loopback, reachable_host
 from candor.stack import launch
 from candor.stack.archives import build_archives
 from candor.stack.config import StackConfig, served_models
@@ -27,7 +29,6 @@ from candor.stack.ports import Ports, pick_ports, require_free_ports
 from candor.stack.preflight import check_folders, check_memory
 from candor.stack.process import Process
 from candor.stack.run_folder import run_folder
-from candor.stack.torchserve import LOOPBACK
 
 _POLL_SECONDS = 0.1
 _DRAIN_SECONDS = 45.0  # the gateway gives requests 30, and some more for the last responses
@@ -80,24 +81,24 @@ class Stack:
     @property
     def host(self) -> str:
         """Where this machine reaches the gateway, also when it listens on every address."""
-        return LOOPBACK if self.config.host in ("", "0.0.0.0", "::") else self.config.host
+        return reachable_host(self.config.host)
 
     @property
     def grpc_address(self) -> str:
-        return f"{self.host}:{self.ports.grpc}"
+        return endpoint(self.host, self.ports.grpc)
 
     @property
     def rest_url(self) -> str:
         scheme = "https" if os.environ.get("CANDOR_TLS_CERT") else "http"
-        return f"{scheme}://{self.host}:{self.ports.rest}"
+        return url(scheme, self.host, self.ports.rest)
 
     @property
     def metrics_url(self) -> str:
-        return f"http://{self.host}:{self.ports.gateway_metrics}/metrics"
+        return f"{url('http', self.host, self.ports.gateway_metrics)}/metrics"
 
     @property
     def torchserve_metrics_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
+        return f"{url('http', loopback(), self.ports.metrics)}/metrics"
 
     def search_worker_pid(self, model: str) -> int:
         """Process id of the first worker that runs this model's searches."""
@@ -109,8 +110,9 @@ class Stack:
 
     def worker_pids(self, model: str, role: str) -> tuple[int, ...]:
         """Process ids of the model's workers of this role that run now."""
-        url = f"http://{LOOPBACK}:{self.ports.management}/models/{runtime_name(model, role)}"
-        with open_url(url, seconds=5) as response:
+        management = url("http", loopback(), self.ports.management)
+        name = runtime_name(model, role)
+        with open_url(f"{management}/models/{name}", seconds=5) as response:
             workers = json.load(response)[0]["workers"]
         return tuple(int(worker["pid"]) for worker in workers if worker["pid"] > 0)
 
@@ -180,7 +182,8 @@ class Stack:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.config.ready_timeout_seconds
         # Not through the REST port, which may want a certificate of its clients.
-        while not _answers_ok(f"http://{self.host}:{self.ports.health}/healthz/ready"):
+        health = url("http", self.host, self.ports.health)
+        while not _answers_ok(f"{health}/healthz/ready"):
             self._check_start()
             if time.monotonic() > deadline:
                 raise StackError(self._late_message())
@@ -207,9 +210,9 @@ class Stack:
             shutil.rmtree(self._run_dir, ignore_errors=True)
 
 
-def _answers_ok(url: str) -> bool:
+def _answers_ok(address: str) -> bool:
     try:
-        with open_url(url, seconds=10) as response:
+        with open_url(address, seconds=10) as response:
             return bool(response.status == 200)
     except (URLError, OSError):
         return False

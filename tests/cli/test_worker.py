@@ -25,12 +25,25 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], dict[s
     return calls
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("0.0.0.0", "http://0.0.0.0:8082"),
+        # TorchServe's own reading of an address ends at the first colon.
+        ("::", "http://ipv6-0000-0000-0000-0000-0000-0000-0000-0000:8082"),
+        ("[::1]", "http://ipv6-0000-0000-0000-0000-0000-0000-0000-0001:8082"),
+    ],
+)
 def test_the_worker_becomes_the_jvm_and_shows_only_its_metrics(
-    tiny_models_dir: Path, tmp_path: Path, became: list[tuple[str, list[str], dict[str, str]]]
+    tiny_models_dir: Path,
+    tmp_path: Path,
+    became: list[tuple[str, list[str], dict[str, str]]],
+    host: str,
+    expected: str,
 ) -> None:
     folders = ["--models-dir", str(tiny_models_dir), "--archives-dir", str(tmp_path / "archives")]
     run_dir = tmp_path / "run"
-    options = ["--run-dir", str(run_dir), "--metrics-host", "0.0.0.0"]
+    options = ["--run-dir", str(run_dir), "--metrics-host", host]
     result = CliRunner().invoke(build_app(), ["worker", *folders, *options])
     assert isinstance(result.exception, Became)
     ((path, command, environment),) = became
@@ -39,7 +52,7 @@ def test_the_worker_becomes_the_jvm_and_shows_only_its_metrics(
     assert environment["TMPDIR"] == str(run_dir)
     lines = (run_dir / "config.properties").read_text().splitlines()
     settings = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
-    assert settings["metrics_address"] == "http://0.0.0.0:8082"
+    assert settings["metrics_address"] == expected
     for name in ("inference_address", "management_address"):
         assert settings[name].startswith("http://127.0.0.1:")
     for name in ("grpc_inference_address", "grpc_management_address"):

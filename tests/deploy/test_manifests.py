@@ -132,6 +132,15 @@ BREAKS: list[tuple[Callable[[list[Manifest]], object], str]] = [
         lambda o: find(o, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"].update(name="x"),
         "no Deployment x",
     ),
+    (lambda o: find(o, "Service")["spec"].pop("ipFamilyPolicy"), "expected PreferDualStack"),
+    (
+        lambda o: find(o, "ConfigMap")["data"].update(CANDOR_HOST="0.0.0.0"),
+        "CANDOR_HOST: expected ::, got 0.0.0.0",
+    ),
+    (
+        lambda o: worker_of(o).update(args=["worker", "--metrics-host", "0.0.0.0"]),
+        "expected the address ::",
+    ),
     (lambda o: find(o, "Namespace")["metadata"].update(labels={}), "restricted profile"),
 ]
 
@@ -263,7 +272,8 @@ def test_ports_are_those_the_servers_listen_on(built: dict[str, list[Manifest]])
         "ts-metrics": STANDARD_PORTS.metrics,
         "health": 8503,
     }
-    assert fields["torchserve_address"].default.endswith(f":{STANDARD_PORTS.grpc_inference}")
+    address = fields["torchserve_address"].get_default(call_default_factory=True)
+    assert address.endswith(f":{STANDARD_PORTS.grpc_inference}")
 
 
 @needs_kubectl

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+LOOPBACKS = ("127.0.0.1", "::1")
 _DAY = datetime.timedelta(days=1)
 
 
@@ -28,7 +29,7 @@ class Authority:
         self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, Path, int]:
-        """Certificate for 127.0.0.1 and its key, as PEM files, and its serial number."""
+        """Certificate for this machine and its key, as PEM files, and its serial number."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -36,7 +37,10 @@ class Authority:
             _builder(subject, self._name, key.public_key())
             .add_extension(
                 x509.SubjectAlternativeName(
-                    [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+                    [
+                        *(x509.IPAddress(ipaddress.ip_address(host)) for host in LOOPBACKS),
+                        x509.DNSName("localhost"),
+                    ]
                 ),
                 critical=False,
             )

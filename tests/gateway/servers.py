@@ -11,8 +11,10 @@ import grpc
 import httpx
 
 from candor.client.sync import CandorClient
+from candor.contracts.addresses import endpoint, url
 from candor.gateway.config.settings import Settings
 from candor.gateway.main import Gateway
+from candor.gateway.sockets import reachable_host
 from candor.rpc.pb.candor.v1 import candor_pb2_grpc
 from candor.tracing import NO_TRACING, Tracing
 from tests.gateway.linear_worker import LinearBackend
@@ -79,11 +81,12 @@ def _running_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Servers]:
     with running(tracing, **changes) as (gateway, backend, loop):
-        address = f"127.0.0.1:{gateway.grpc_port}"
+        host = reachable_host(gateway._settings.host)
+        address = endpoint(host, gateway.grpc_port)
         channel = grpc.insecure_channel(address)
         with (
             httpx.Client(
-                base_url=f"http://127.0.0.1:{gateway.rest_port}", timeout=20, trust_env=False
+                base_url=url("http", host, gateway.rest_port), timeout=20, trust_env=False
             ) as rest,
             CandorClient(address, timeout_seconds=20) as client,
             channel,

@@ -16,9 +16,10 @@ import yaml
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
+from candor.contracts.addresses import endpoint
 from candor.contracts.errors import ServiceError
+from candor.gateway.sockets import loopback
 from candor.stack.supervisor import Stack
-from candor.stack.torchserve import LOOPBACK
 from tests.stack.test_stack import free_port, post
 from tools import monitoring
 
@@ -38,7 +39,7 @@ def prometheus(stack: Stack, tmp_path: Path) -> Iterator[httpx.Client]:
     for job in config["scrape_configs"]:
         job["static_configs"] = [{"targets": [httpx.URL(urls[job["job_name"]]).netloc.decode()]}]
     (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    address = f"{LOOPBACK}:{free_port()}"
+    address = endpoint(loopback(), free_port())
     process = subprocess.Popen(
         [
             "prometheus",

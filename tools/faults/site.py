@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +14,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from candor.contracts.addresses import endpoint, url
 from candor.contracts.json_text import json_text
 from candor.contracts.secrets import Secret
+from candor.gateway.sockets import bound, loopback
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.stack.config import StackConfig
 from candor.stack.supervisor import Stack
@@ -108,11 +109,12 @@ class Gateway:
 @contextmanager
 def another_gateway(site: Site, **environment: str) -> Iterator[Gateway]:
     """Once ready."""
+    host = loopback()
     grpc_port, rest_port = _free_ports(2)
     settings = {
         "CANDOR_GRPC_PORT": str(grpc_port),
         "CANDOR_REST_PORT": str(rest_port),
-        "CANDOR_TORCHSERVE_ADDRESS": f"127.0.0.1:{site.stack.ports.grpc_inference}",
+        "CANDOR_TORCHSERVE_ADDRESS": endpoint(host, site.stack.ports.grpc_inference),
         "CANDOR_MODELS": json_text(site.stack.models),
     }
     with (site.folder / f"gateway-{grpc_port}.log").open("wb") as log:
@@ -123,9 +125,9 @@ def another_gateway(site: Site, **environment: str) -> Iterator[Gateway]:
             stderr=subprocess.STDOUT,
         )
         try:
-            rest_url = f"http://127.0.0.1:{rest_port}"
+            rest_url = url("http", host, rest_port)
             wait_until_ready(rest_url)
-            yield Gateway(process, f"127.0.0.1:{grpc_port}", rest_url)
+            yield Gateway(process, endpoint(host, grpc_port), rest_url)
         finally:
             process.terminate()
             process.wait(_STOP_SECONDS)
@@ -133,9 +135,7 @@ def another_gateway(site: Site, **environment: str) -> Iterator[Gateway]:
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as held:
-        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
+        listeners = [held.enter_context(bound(loopback(), 0)) for _ in range(count)]
         return [int(listener.getsockname()[1]) for listener in listeners]
 
 

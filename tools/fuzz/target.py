@@ -15,7 +15,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from candor.contracts.addresses import endpoint, url
 from candor.contracts.json_text import json_text
+from candor.gateway.sockets import loopback
 from tests.gateway.servers import running, until
 
 
@@ -54,8 +56,8 @@ def started(folder: Path) -> Iterator[Target]:
     try:
         ports = json.loads(process.stdout.readline())
         yield Target(
-            f"http://127.0.0.1:{ports['rest']}",
-            f"127.0.0.1:{ports['grpc']}",
+            url("http", loopback(), ports["rest"]),
+            endpoint(loopback(), ports["grpc"]),
             psutil.Process(process.pid),
         )
     finally:

@@ -6,7 +6,6 @@ import typer
 
 from candor import terms
 from candor.cli.client import (
-    DEFAULT_ADDRESS,
     Address,
     ModelName,
     as_request,
@@ -31,7 +30,7 @@ def compare(
         float | None, typer.Option(help="RMSE of the adversarial explanation; default the model's.")
     ] = None,
     model: ModelDir = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = None,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = terms.DEFAULT_SOLVER,

@@ -6,7 +6,6 @@ import typer
 
 from candor import terms
 from candor.cli.client import (
-    DEFAULT_ADDRESS,
     Address,
     ModelName,
     as_request,
@@ -36,7 +35,7 @@ def explain(
         bool, typer.Option("--against", help="Less of the class instead of more.")
     ] = False,
     model: ModelDir = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = None,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = terms.DEFAULT_SOLVER,

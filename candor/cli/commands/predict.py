@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from candor.cli.client import (
-    DEFAULT_ADDRESS,
     Address,
     ModelName,
     as_request,
@@ -28,7 +27,7 @@ def predict(
     runtime: Annotated[
         str | None, typer.Option(help="With --model: torch, or onnx (default of an ONNX file).")
     ] = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = None,
     name: ModelName = "",
     top_k: TopK = limits.DEFAULT_TOP_K,
     as_json: AsJson = False,

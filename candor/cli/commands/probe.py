@@ -6,7 +6,6 @@ import typer
 
 from candor import terms
 from candor.cli.client import (
-    DEFAULT_ADDRESS,
     Address,
     ModelName,
     as_request,
@@ -28,7 +27,7 @@ def probe(
     ] = None,
     label_index: Annotated[int | None, typer.Option(help="The same, by index from 0.")] = None,
     model: ModelDir = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = None,
     name: ModelName = "",
     steps: Steps = None,
     solver: Solver = terms.DEFAULT_SOLVER,

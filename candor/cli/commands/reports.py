@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from candor.cli.client import DEFAULT_ADDRESS, Address, ModelName, as_request, service_client
+from candor.cli.client import Address, ModelName, as_request, service_client
 from candor.cli.output import AsJson, clear_errors, print_json
 from candor.cli.report_output import show_report, shown_progress
 from candor.contracts import limits
@@ -33,7 +33,7 @@ def create(
     key: Annotated[str, typer.Option(help="Same key and options, same job.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
     out: OutDir = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for a report; with --wait and --out fetch its files when it is done."""
@@ -66,7 +66,7 @@ def list_(
     count: Annotated[
         int, typer.Option(min=1, max=limits.MAX_PAGE_SIZE, help="The newest so many.")
     ] = limits.DEFAULT_PAGE_SIZE,
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Jobs, the newest first."""
@@ -80,14 +80,14 @@ def list_(
 
 
 @app.command()
-def show(name: JobName, address: Address = DEFAULT_ADDRESS, as_json: AsJson = False) -> None:
+def show(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
     """Where a job stands and what came of it."""
     with clear_errors("reports show"), service_client(address) as client:
         show_report(client.get_report(name), as_json)
 
 
 @app.command()
-def cancel(name: JobName, address: Address = DEFAULT_ADDRESS, as_json: AsJson = False) -> None:
+def cancel(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
     """Stop a job; one that has ended stays as it is."""
     with clear_errors("reports cancel"), service_client(address) as client:
         show_report(client.cancel_report(name), as_json)
@@ -97,7 +97,7 @@ def cancel(name: JobName, address: Address = DEFAULT_ADDRESS, as_json: AsJson = 
 def download(
     name: JobName,
     out: Annotated[Path, typer.Option(help="Folder for the report's files.")],
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = None,
 ) -> None:
     """Fetch every file of a report that succeeded; `candor verify` then checks the signature."""
     with clear_errors("reports download"), service_client(address) as client:

@@ -12,10 +12,10 @@ from candor.cli.commands.worker import SearchWorkers
 from candor.cli.output import AsJson, clear_errors, print_json
 from candor.cli.store_options import STORE_VARIABLE, note_password
 from candor.contracts.secrets import Secret
+from candor.gateway.sockets import loopback
 from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR
 from candor.stack.config import REPORTS_DIR, StackConfig, shared_search_workers
 from candor.stack.supervisor import Stack
-from candor.stack.torchserve import LOOPBACK
 from candor.store.engine import store_url
 
 _CHECK_SECONDS = 0.5
@@ -26,7 +26,13 @@ _READY_SECONDS = 1800.0  # compiling every model of the store for the first time
 def serve(
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for gRPC.")] = 8500,
     rest_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for REST.")] = 8501,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Address to listen on; :: is every one, of IPv4 and IPv6.",
+            show_default="this machine's loopback",
+        ),
+    ] = None,
     models_dir: Annotated[Path, typer.Option(help="Folder of model folders.")] = MODELS_DIR,
     archives_dir: Annotated[
         Path, typer.Option(help="Where their TorchServe archives are kept.")
@@ -67,7 +73,7 @@ def serve(
             has_report_worker=report_worker,
             models_dir=models_dir,
             archives_dir=archives_dir,
-            host=host,
+            host=loopback() if host is None else host,
             grpc_port=grpc_port,
             rest_port=rest_port,
             default_model=default_model,

@@ -12,7 +12,6 @@ from candor.stack.ports import require_free_torchserve_ports
 from candor.stack.preflight import check_memory
 from candor.stack.run_folder import run_folder
 from candor.stack.torchserve import (
-    LOOPBACK,
     SEARCH_WORKERS_VARIABLE,
     STANDARD_PORTS,
     prepare_launch,
@@ -46,8 +45,12 @@ def worker(
         Path | None, typer.Option(help="Takes what TorchServe writes; default a temporary folder.")
     ] = None,
     metrics_host: Annotated[
-        str, typer.Option(help="Address its metrics are read at; the rest stays on loopback.")
-    ] = LOOPBACK,
+        str | None,
+        typer.Option(
+            help="Address its metrics are read at; the rest stays on loopback.",
+            show_default="loopback",
+        ),
+    ] = None,
     search_workers: SearchWorkers = 1,
 ) -> None:
     """Become TorchServe with every model of the store, without the gateway."""
@@ -60,7 +63,7 @@ def worker(
             models,
             STANDARD_PORTS,
             run_folder(run_dir),
-            metrics_host,
+            metrics_host=metrics_host,
             search_workers=search_workers,
         )
         # In place of this process: as the first of a container the JVM then gets SIGTERM itself.

@@ -3,7 +3,6 @@
 Lists are JSON: ``CANDOR_MODELS='["cifar10-robust"]'``.
 """
 
-import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,11 +11,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from candor.contracts.addresses import bare_host, checked_target, endpoint, is_loopback
 from candor.contracts.names import SERVED_PATTERN
 from candor.contracts.secrets import Secret
 from candor.gateway.access.quotas import Quota
 from candor.gateway.config.problems import problems_of
 from candor.gateway.service.routing import Route, Routes
+from candor.gateway.sockets import loopback
 
 
 def _checked_network(text: str) -> str:
@@ -28,6 +29,8 @@ def _checked_network(text: str) -> str:
 
 ServedName = Annotated[str, Field(pattern=SERVED_PATTERN)]
 ProxyNetwork = Annotated[str, AfterValidator(_checked_network)]
+Host = Annotated[str, AfterValidator(bare_host)]
+Target = Annotated[str, AfterValidator(checked_target)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
 # Only asymmetric ones: with HS256 among them, a public key could pass for a shared secret.
@@ -62,8 +65,9 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    host: str = "127.0.0.1"
-    """Address on which gRPC and REST listen."""
+    host: Host = Field(default_factory=loopback)
+    """Address on which gRPC and REST listen, IPv4 or IPv6; ``::`` is every address of both.  The
+    default is this machine's loopback, 127.0.0.1, or ::1 where it has IPv6 alone."""
     grpc_port: Port = 8500
     """Port of gRPC; 0 takes any free port."""
     rest_port: Port = 8501
@@ -74,8 +78,9 @@ class Settings(BaseSettings):
     """Tenants whose compute seconds the metrics count apart; the others count as `other`."""
     build_version: str = "source"
     """Version of this gateway in the metrics; a container image sets its own."""
-    torchserve_address: str = "127.0.0.1:7070"
-    """host:port of TorchServe's gRPC inference API; on loopback, as it has no access control."""
+    torchserve_address: Target = Field(default_factory=lambda: endpoint(loopback(), 7070))
+    """HOST:PORT of TorchServe's gRPC inference API, an IPv6 host in brackets; on loopback, as it
+    has no access control.  The default is port 7070 of this machine's loopback."""
     models: Annotated[tuple[ServedName, ...], Field(min_length=1)]
     """Models to serve, ``NAME`` or, for a model with several versions, ``NAME@VERSION`` each; the
     first one is the default.  The first of several versions is the primary, unless a route names
@@ -102,7 +107,22 @@ class Settings(BaseSettings):
     progress_seconds: Seconds = 0.25
     """Pause between two messages about a streamed pair, except for its first result."""
     heartbeat_seconds: Seconds = 10.0
-    """Silence after which a stream over REST sends a comment."""
+    """Silence after which a stream sends a sign of life: over REST a comment, over gRPC the latest
+    progress once more."""
+    keep_alive_seconds: Seconds = 75.0
+    """How long an idle connection of REST stays open; longer than balancers keep theirs, which is
+    60 seconds usually, so that none sends a request on a connection that is about to be closed."""
+    grpc_min_ping_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = 1.0
+    """Shortest pause that clients of gRPC keep between two keepalive pings; a client that pings
+    more often loses its connection ("Too many pings").  Clients may ping without calls, too."""
+    grpc_keepalive_seconds: Annotated[float, Field(ge=1.0, le=86400.0)] = 30.0
+    """Silence after which the gateway pings a gRPC client, so that balancers keep the connection
+    and a client that is gone is noticed."""
+    grpc_keepalive_timeout_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = 20.0
+    """How long a gRPC client may take to answer such a ping before its calls are cancelled."""
+    grpc_connection_seconds: Annotated[float, Field(ge=1.0, le=86400.0)] | None = None
+    """Age at which a gRPC client is asked to connect anew, so that a balancer spreads clients over
+    new gateways; calls in flight go on for ``request_seconds`` and 30 s more.  None: never."""
 
     worker_call_seconds: Seconds = 30.0
     """Longest wait for one response of a worker, which counts as dead after it."""
@@ -210,7 +230,7 @@ class Settings(BaseSettings):
         try:
             address = urlsplit(location)
             is_usable = "@" not in address.netloc and address.port != 0
-            is_safe = address.scheme == "https" or _is_loopback(address.hostname or "")
+            is_safe = address.scheme == "https" or is_loopback(address.hostname or "")
         except ValueError:
             is_usable = is_safe = False
         if not is_usable or not is_safe:
@@ -242,16 +262,9 @@ class Settings(BaseSettings):
 
     def _unprotected(self) -> Iterator[str]:
         is_protected = self.has_keys or self.tls_client_ca or self.allow_anonymous
-        if not is_protected and not _is_loopback(self.host):
+        if not is_protected and not is_loopback(self.host):
             yield (
                 f"host: expected a loopback address, got {self.host!r} without keys_file, "
                 "oidc_issuer or tls_client_ca; set allow_anonymous=true if a proxy authenticates "
                 "the clients"
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,8 +6,11 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from candor.contracts import limits
+from candor.contracts.addresses import endpoint
 from candor.gateway.access.rules import Access
 from candor.gateway.access.tls import Certificates
+from candor.gateway.config.settings import Settings
+from candor.gateway.sockets import listening_host
 from candor.gateway.transport.grpc.interceptors import AuthorizationInterceptor
 from candor.gateway.transport.grpc.open_inference import SERVICE_NAME as OPEN_INFERENCE_NAME
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
@@ -22,10 +25,8 @@ from candor.rpc.pb.candor.v1 import candor_pb2_grpc, reports_pb2_grpc
 from candor.rpc.pb.openinference import inference_pb2_grpc
 
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-_OPTIONS = [
-    ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
-    ("grpc.so_reuseport", 0),  # two gateways on one port are a mistake, not load balancing
-]
+_PING_STRIKES = 2  # pings that come too soon before the connection is closed
+_CLOSING_SECONDS = 30.0  # beyond the longest call, before an old connection is cut
 
 
 class GrpcServer:
@@ -43,14 +44,14 @@ class GrpcServer:
         settings = parts.settings
         rules = {_HEALTH_NAME: Access.PUBLIC, reflection.SERVICE_NAME: Access.ANY_KEY}
         authorization = AuthorizationInterceptor(parts.authorizer, parts.request_log, rules)
-        self._server = aio.server(interceptors=[authorization], options=_OPTIONS)
+        self._server = aio.server(interceptors=[authorization], options=_options(settings))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = _add_services(self._server, parts)
         if settings.reflection:
             names = (*self._services, _HEALTH_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        address = f"{settings.host}:{settings.grpc_port}"
+        address = endpoint(listening_host(settings.host), settings.grpc_port)
         if certificates is None:
             self.port = self._server.add_insecure_port(address)
         else:
@@ -74,11 +75,36 @@ class GrpcServer:
         await self._server.stop(grace_seconds)
 
 
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    """Of the library, with the settings for long calls, quiet clients and balancers."""
+    seconds = {
+        "grpc.http2.min_ping_interval_without_data_ms": settings.grpc_min_ping_seconds,
+        "grpc.keepalive_time_ms": settings.grpc_keepalive_seconds,
+        "grpc.keepalive_timeout_ms": settings.grpc_keepalive_timeout_seconds,
+        # The library closes a connection by this one, which is a minute by default.
+        "grpc.http2.ping_timeout_ms": settings.grpc_keepalive_timeout_seconds,
+    }
+    if settings.grpc_connection_seconds is not None:
+        seconds["grpc.max_connection_age_ms"] = settings.grpc_connection_seconds
+        seconds["grpc.max_connection_age_grace_ms"] = settings.request_seconds + _CLOSING_SECONDS
+    return [
+        ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),
+        ("grpc.so_reuseport", 0),  # two gateways on one port are a mistake, not load balancing
+        ("grpc.keepalive_permit_without_calls", 1),  # clients may keep an idle connection open
+        ("grpc.http2.max_ping_strikes", _PING_STRIKES),
+        (
+            "grpc.http2.max_pings_without_data",
+            0,
+        ),  # otherwise our pings end after two in a long call
+        *((name, round(1000 * value)) for name, value in seconds.items()),
+    ]
+
+
 def _add_services(server: aio.Server, parts: Parts) -> list[str]:
     """Adds our services; returns their names."""
     request_log = parts.request_log
     candor_pb2_grpc.add_CandorServiceServicer_to_server(
-        CandorServicer(parts.service, request_log), server
+        CandorServicer(parts.service, request_log, parts.settings.heartbeat_seconds), server
     )
     open_inference = OpenInferenceServicer(
         parts.open_inference, request_log, parts.is_ready, parts.settings.build_version

@@ -1,6 +1,7 @@
 """`candor.v1.CandorService` and `candor.v1.ReportService`: convert, await the service."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from google.protobuf.message import Message
 
@@ -13,6 +14,7 @@ from candor.gateway.pools import FILES
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.reports import ReportService
 from candor.gateway.transport.grpc.call import Response, Servicer, streaming, unary
+from candor.gateway.transport.heartbeats import with_heartbeats
 from candor.rpc.convert import given_fields
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
 
@@ -22,11 +24,18 @@ _CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB that cl
 
 
 class CandorServicer(Servicer, candor_pb2_grpc.CandorServiceServicer):
-    """The public contract over one `CandorService`."""
+    """The public contract over one `CandorService`.
 
-    def __init__(self, service: CandorService, request_log: RequestLog) -> None:
+    Args:
+        heartbeat_seconds: the longest silence of a stream after its first message.
+    """
+
+    def __init__(
+        self, service: CandorService, request_log: RequestLog, heartbeat_seconds: float
+    ) -> None:
         super().__init__(request_log)
         self._service = service
+        self._heartbeat_seconds = heartbeat_seconds
 
     @unary("predict", Scope.PREDICT, candor_pb2.PredictResponse)
     async def Predict(self, request: Message, context: RequestContext) -> api.PredictResponse:
@@ -37,10 +46,16 @@ class CandorServicer(Servicer, candor_pb2_grpc.CandorServiceServicer):
         return await self._service.explain(given_fields(request), context)
 
     @streaming("explain_stream", Scope.EXPLAIN, candor_pb2.ExplainStreamResponse)
-    def ExplainStream(
+    async def ExplainStream(
         self, request: Message, context: RequestContext
     ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
-        return self._service.explain_stream(given_fields(request), context)
+        events = self._service.explain_stream(given_fields(request), context)
+        latest: api.ExplainStreamResponse | None = None
+        async with aclosing(with_heartbeats(events, self._heartbeat_seconds)) as passed:
+            async for event in passed:
+                latest = event or latest
+                if latest is not None:  # in silence the latest progress once more
+                    yield latest
 
     @unary("probe", Scope.EXPLAIN, candor_pb2.ProbeResponse)
     async def Probe(self, request: Message, context: RequestContext) -> api.ProbeResponse:

@@ -21,6 +21,7 @@ from candor.gateway.access.request_context import RequestContext, request_contex
 from candor.gateway.observability.request_log import LogEntry, RequestLog
 from candor.gateway.pools import ANSWERS
 from candor.gateway.service import validation
+from candor.gateway.transport.heartbeats import with_heartbeats
 from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.request_body import ClientGone, read_body, read_payload
 from candor.gateway.transport.rest.streaming import (
@@ -28,7 +29,6 @@ from candor.gateway.transport.rest.streaming import (
     StreamedResponse,
     encode_error,
     encode_event,
-    with_heartbeats,
 )
 
 T = TypeVar("T")

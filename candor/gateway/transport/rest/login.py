@@ -77,7 +77,10 @@ def redirect_to_login(path: str) -> Response:
 
 def _own_path(address: str) -> str:
     """A path of this server; never another site, however it is written."""
-    parts = urlsplit(address.replace("\\", "/"))
+    try:
+        parts = urlsplit(address.replace("\\", "/"))
+    except ValueError:  # brackets without an IPv6 address
+        return "/"
     is_own = not parts.scheme and not parts.netloc and parts.path.startswith("/")
     return quote(parts.path) if is_own and not parts.path.startswith("//") else "/"
 

@@ -1,8 +1,6 @@
 """Server-sent events: one JSON message per event, comments during silence."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,7 +19,6 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # proxies must pass every event on at once
 ]
 _HEARTBEAT = b": still here\n\n"
-_MAX_UNSENT_EVENTS = 64  # then a slow reader slows the search down
 
 
 class StreamedResponse(Response):
@@ -52,44 +49,6 @@ class EventStream:
 
     async def close(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def with_heartbeats(
-    events: AsyncGenerator[api.ExplainStreamResponse, None], pause_seconds: float
-) -> AsyncGenerator[api.ExplainStreamResponse | None, None]:
-    """The events, and None whenever ``pause_seconds`` pass without one."""
-    # One task runs the generator to its end: its time limit belongs to the task that entered it.
-    queue: asyncio.Queue[api.ExplainStreamResponse] = asyncio.Queue(_MAX_UNSENT_EVENTS)
-    pumping = asyncio.create_task(_pump(events, queue))
-    try:
-        while not (pumping.done() and queue.empty()):
-            getting = asyncio.create_task(queue.get())
-            try:
-                await asyncio.wait(
-                    {getting, pumping},
-                    timeout=pause_seconds,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if getting.done():
-                    yield getting.result()
-                elif not pumping.done():
-                    yield None
-            finally:
-                getting.cancel()
-        await pumping
-    finally:
-        pumping.cancel()
-        with suppress(asyncio.CancelledError, ServiceError):
-            await pumping
-
-
-async def _pump(
-    events: AsyncGenerator[api.ExplainStreamResponse, None],
-    queue: "asyncio.Queue[api.ExplainStreamResponse]",
-) -> None:
-    async with aclosing(events):
-        async for event in events:
-            await queue.put(event)
 
 
 def encode_event(event: api.ExplainStreamResponse | None) -> bytes:

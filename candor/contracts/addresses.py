@@ -1,0 +1,67 @@
+"""Network addresses as text: an IPv6 host stands in brackets wherever a port follows it."""
+
+import ipaddress
+from contextlib import suppress
+
+_WEB_SCHEMES = ("http://", "https://")
+
+
+def endpoint(host: str, port: int) -> str:
+    """``HOST:PORT``, an IPv6 host in brackets: ``[::1]:8500``."""
+    bare = bare_host(host)
+    return f"[{bare}]:{port}" if is_ipv6(bare) else f"{bare}:{port}"
+
+
+def url(scheme: str, host: str, port: int) -> str:
+    """``SCHEME://HOST:PORT`` without a slash at the end."""
+    return f"{scheme}://{endpoint(host, port)}"
+
+
+def bare_host(host: str) -> str:
+    """The host without brackets, as sockets take it.
+
+    Raises:
+        ValueError: it is no name and no address; a port is the usual reason.
+    """
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if is_bracketed else host
+    if ("/" in bare or ":" in bare or is_bracketed) and not is_ipv6(bare):
+        raise ValueError(f"host: expected a name or an address without a port, got {host!r}")
+    return bare
+
+
+def is_ipv6(host: str) -> bool:
+    """Whether this is an IPv6 address without brackets, with or without a zone."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).version == 6
+    return False
+
+
+def is_unspecified(host: str) -> bool:
+    """Whether this stands for every address of the machine."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_unspecified
+    return host == ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it; of names only ``localhost`` counts."""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return host == "localhost"
+
+
+def checked_target(target: str) -> str:
+    """The address of a gRPC server: HOST:PORT or a target with a scheme, ``dns:///HOST:PORT``.
+
+    Raises:
+        ValueError: an IPv6 host without brackets, whose port cannot be told from it, or a URL.
+    """
+    is_ambiguous = is_ipv6(target) or is_ipv6(target.rpartition(":")[0])
+    if not target or is_ambiguous or target.startswith(_WEB_SCHEMES):
+        raise ValueError(
+            "address: expected HOST:PORT, an IPv6 host in brackets as in [::1]:8500, "
+            f"got {target!r}"
+        )
+    return target

@@ -1,0 +1,48 @@
+"""A sign of life in a stream's silence: balancers close what is quiet for long."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+from candor.contracts import api
+from candor.contracts.errors import ServiceError
+
+_MAX_UNSENT_EVENTS = 64  # then a slow reader slows the search down
+
+
+async def with_heartbeats(
+    events: AsyncGenerator[api.ExplainStreamResponse, None], pause_seconds: float
+) -> AsyncGenerator[api.ExplainStreamResponse | None, None]:
+    """The events, and None whenever ``pause_seconds`` pass without one."""
+    # One task runs the generator to its end: its time limit belongs to the task that entered it.
+    queue: asyncio.Queue[api.ExplainStreamResponse] = asyncio.Queue(_MAX_UNSENT_EVENTS)
+    pumping = asyncio.create_task(_pump(events, queue))
+    try:
+        while not (pumping.done() and queue.empty()):
+            getting = asyncio.create_task(queue.get())
+            try:
+                await asyncio.wait(
+                    {getting, pumping},
+                    timeout=pause_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if getting.done():
+                    yield getting.result()
+                elif not pumping.done():
+                    yield None
+            finally:
+                getting.cancel()
+        await pumping
+    finally:
+        pumping.cancel()
+        with suppress(asyncio.CancelledError, ServiceError):
+            await pumping
+
+
+async def _pump(
+    events: AsyncGenerator[api.ExplainStreamResponse, None],
+    queue: "asyncio.Queue[api.ExplainStreamResponse]",
+) -> None:
+    async with aclosing(events):
+        async for event in events:
+            await queue.put(event)
