@@ -130,6 +130,10 @@ image-worker: ## The worker's image; also DEVICE=cpu or cuda, TORCH_INDEX_URL
 		--build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
 		-t candor-worker:$(VERSION)-$(DEVICE) .
 
+.PHONY: images-check
+images-check: $(READY) ## Build both images from a local base, explain through them; root, buildah
+	$(BIN)/python -m tools.images $(IMAGES)
+
 .PHONY: lint-imports
 lint-imports: $(READY) ## Who may import whom: rooms and layers
 	PYTHONPATH=. $(BIN)/lint-imports

@@ -54,7 +54,7 @@ class Site:
         raise LookupError(mark)
 
     def gateway(self) -> psutil.Process:
-        return self.process("gateway")
+        return self.process("candor.gateway")
 
     def jvm(self) -> psutil.Process:
         return self.process("org.pytorch.serve.ModelServer")
