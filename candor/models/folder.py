@@ -156,7 +156,7 @@ def _model(files: FolderFiles, folder: Path) -> LoadedModel:
     try:
         state_dict = safetensors.torch.load(content)
     except (SafetensorError, ValueError) as err:
-        raise ArtifactError(f"{folder}: {sentence(err)}") from err
+        raise ArtifactError(f"{folder}: {err}") from err
     network = _check_fit(folder, spec, state_dict)
     return LoadedModel(network=network.eval().requires_grad_(False), card=card)
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from candor.files.writing import write_files
-from candor.images.fonts import FAMILY, drawable
+from candor.fonts import FAMILY, drawable
 from candor.robustness.measured import GOALS, Measured, Span
 
 FORMATS = ("png", "svg", "pdf")

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from candor.fonts import drawable, font_file
 from candor.images.decode import FILE_LIMITS, open_image
-from candor.images.fonts import drawable, font_file
 
 _TILE = 288  # pixels an image's longer side is magnified to, about
 _GAP = 24

@@ -140,4 +140,4 @@ def test_equal_ports_are_refused() -> None:
         build_app(), ["serve", "--grpc-port", "8600", "--rest-port", "8600"]
     )
     assert result.exit_code == 1
-    assert "rest_port: expected another than grpc_port's, got 8600 twice" in result.stderr
+    assert "grpc-port, rest-port: expected two ports, got 8600 twice" in result.stderr

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from candor.cli.main import build_app
 
 
-class Became(Exception):
+class Became(BaseException):
     """Stands for the process that takes this one's place."""
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from candor.data.cifar10 import CLASS_NAMES, load_cifar10
+from candor.files.reading import UnusableFile
 from candor.models.families.released import UnsafeCheckpoint, read_released
 from candor.nets.architectures import NetworkSpec, build_network
 
@@ -362,7 +363,8 @@ def test_missing_file_is_reported_as_missing(tmp_path):
 
 def test_oversized_file_is_refused_unread(write, content, monkeypatch):
     monkeypatch.setattr("candor.models.families.released.MAX_BYTES", 1000)
-    refused(write(content), "expected at most 1000")
+    with pytest.raises(UnusableFile, match=r"checkpoint.pt: expected at most 1000 bytes"):
+        read_released(write(content))
 
 
 @pytest.mark.parametrize(

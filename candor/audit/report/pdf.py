@@ -18,7 +18,7 @@ from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Tabl
 from candor.audit.report import formats
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
 from candor.audit.report.schema import Example, Report
-from candor.images.fonts import drawable, font_file, undrawable
+from candor.fonts import drawable, font_file, undrawable
 
 _BODY = ParagraphStyle("body", parent=getSampleStyleSheet()["BodyText"], fontSize=9, leading=12)
 _SMALL = ParagraphStyle("small", parent=_BODY, fontSize=7, leading=8.6)

@@ -3,6 +3,7 @@
 Lists are JSON: ``CANDOR_MODELS='["cifar10-robust"]'``.
 """
 
+import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self

@@ -64,6 +64,7 @@ def read_released(path: Path) -> ReleasedCheckpoint:
         path: a ``torch.save`` file (stream or zip) of ``model_params`` and ``training_options``.
     Raises:
         FileNotFoundError: no such file.
+        UnusableFile: it is too large, or no file.
         UnsafeCheckpoint: it names or calls anything beyond tensors; the message names it.
         ValueError: it is damaged, or no network of this family; the message names file and reason.
     """

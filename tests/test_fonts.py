@@ -1,6 +1,6 @@
 """What the font draws, and how the rest is shown."""
 
-from candor.images.fonts import drawable, undrawable
+from candor.fonts import drawable, undrawable
 
 
 def test_letters_of_the_font_stay() -> None:
