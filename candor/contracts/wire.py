@@ -4,7 +4,6 @@ Layout: 4 bytes little-endian length of the header, the header (JSON, UTF-8), th
 bytes one after another.  The header is ``{"meta": ..., "arrays": [[name, dtype, shape], ...]}``.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from candor.contracts import strict_json
 from candor.contracts.json_text import json_text
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -56,7 +56,7 @@ def unpack(message: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
     if len(message) < 4 or header_end > len(message):
         raise WireError(f"message: expected {header_end} bytes or more, got {len(message)}")
     try:
-        header = json.loads(message[4:header_end])
+        header = strict_json.loads(message[4:header_end])
         meta, described = header["meta"], header["arrays"]
         arrays = {}
         offset = header_end

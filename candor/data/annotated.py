@@ -4,7 +4,6 @@ A Parquet file in the layout of CIFAR-10's: ``img`` struct<bytes, path> with the
 ``label`` int64, the class of the original.  The schema's metadata holds ``class_names`` as JSON.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from candor.contracts import strict_json
 from candor.contracts.json_text import json_text
 from candor.contracts.names import normalised
 from candor.data.errors import DataDamaged, DataMissing
@@ -82,7 +82,7 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
         raise DataMissing(f"{path}: missing; `candor annotations export` writes it") from err
     except (pa.ArrowException, OSError, KeyError) as err:
         raise DataDamaged(f"{path}: not a file of annotated images: {err}") from err
-    names = tuple(json.loads((table.schema.metadata or {}).get(_CLASS_NAMES_KEY, b"[]")))
+    names = tuple(strict_json.loads((table.schema.metadata or {}).get(_CLASS_NAMES_KEY, b"[]")))
     if tuple(map(normalised, names)) != tuple(map(normalised, like.class_names)):
         raise DataDamaged(
             f"{path}: expected the classes {like.class_names} of {like.name}, got {names}"

@@ -1,6 +1,5 @@
 """Objects of COCO 2017, each as an image."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from candor.contracts import strict_json
 from candor.contracts.names import checked_name
 from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
 from candor.data.lazy import LazyImages
@@ -167,7 +167,7 @@ def _object(
 
 def _content(source: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(read_file(source, _MAX_ANNOTATIONS_BYTES))
+        content: dict[str, Any] = strict_json.loads(read_file(source, _MAX_ANNOTATIONS_BYTES))
     except (ValueError, RecursionError) as err:
         raise DataDamaged(f"coco: {source} is no JSON: {err}") from err
     for name in ("images", "annotations", "categories"):

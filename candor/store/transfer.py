@@ -5,7 +5,6 @@ A zip: ``store.json`` states the format, one ``.jsonl`` a table refers to rows b
 Candidates that are only leased are left out.
 """
 
-import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sqlalchemy import inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, undefer
 
+from candor.contracts import strict_json
 from candor.contracts.annotations import Verdict
 from candor.contracts.json_text import json_text
 from candor.contracts.names import normalised
@@ -70,7 +70,7 @@ def import_store(store: Store, path: Path) -> Transferred:
             store.writing() as session,
         ):
             _check_size(path, file)
-            if json.loads(file.read("store.json")) != _FORMAT:
+            if strict_json.loads(file.read("store.json")) != _FORMAT:
                 raise StoreError(f"{path}: expected an export of version {_FORMAT['version']}")
             return _import(session, file)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SQLAlchemyError) as err:
@@ -173,7 +173,7 @@ def _free_slot(session: Session, candidate: int) -> int:
 
 
 def _lines(file: zipfile.ZipFile, table: type[Base]) -> Iterator[dict[str, Any]]:
-    parse: Callable[[str], dict[str, Any]] = json.loads
+    parse: Callable[[str], dict[str, Any]] = strict_json.loads
     return map(parse, file.read(f"{table.__tablename__}.jsonl").decode().splitlines())
 
 

@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     tenant_quotas: dict[str, Quota] = Field(default_factory=dict)
     """Limits of single tenants by name, as JSON."""
     trusted_proxies: tuple[ProxyNetwork, ...] = ()
-    """Addresses or networks of proxies, as JSON.  From them alone the gateway accepts `Forwarded`,
+    """Addresses or networks of proxies, as JSON.  Only from them the gateway accepts ``Forwarded``,
     `X-Forwarded-For` and `X-Forwarded-Proto`: the client's address for the request log, and whether
     it came over TLS, so that cookies are Secure and HSTS is sent."""
     header_seconds: Seconds = 10.0

@@ -20,7 +20,7 @@ class HeadAsGet:
 
 
 def allowed_methods(routes: Iterable[BaseRoute], path: str) -> dict[str, str]:
-    """The header `Allow` of a path (RFC 9110, 10.2.1), empty for an unknown one."""
+    """The header ``Allow`` of a path (RFC 9110, 10.2.1), empty for an unknown one."""
     found = {
         method
         for route in routes

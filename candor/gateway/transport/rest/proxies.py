@@ -1,6 +1,6 @@
 """Who the client is and how it came, where proxies stand between it and the gateway.
 
-`Forwarded` (RFC 7239), `X-Forwarded-For` and `X-Forwarded-Proto` are claims of whoever sent them;
+``Forwarded`` (RFC 7239), `X-Forwarded-For` and `X-Forwarded-Proto` are claims of whoever sent them;
 only those that a trusted proxy added count.  `X-Forwarded-Host` is never used: every address that
 the gateway sends is relative.
 """
@@ -72,7 +72,7 @@ def _usual(headers: Headers) -> Sequence[tuple[str, str]]:
 
 
 def _standard(values: Sequence[str]) -> Sequence[tuple[str, str]]:
-    """``for`` and ``proto`` of every element of `Forwarded`."""
+    """``for`` and ``proto`` of every element of ``Forwarded``."""
     hops = []
     for element in _listed(values):
         pairs = {name.lower(): text.strip('"') for name, text in _PAIR.findall(element)}
