@@ -6,6 +6,7 @@ stays in out/images, so that a second run takes a fraction of the first.
 
 import argparse
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tools.images", description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="make the base and all steps anew")
     rows: list[Row] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no container behind
     try:
         require_tools()
         if parser.parse_args().fresh:
