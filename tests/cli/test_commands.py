@@ -93,8 +93,8 @@ def test_compare_scores_every_method_and_saves_its_map(
 def test_every_bad_option_is_named_at_once(model: Path, photo: Path) -> None:
     result = _run("explain", photo, "--model", model, "--target", "dog", "--rho", 3, "--steps", 0)
     assert result.exit_code == 1
-    assert "rhos.0: got 3.0" in result.stderr
-    assert "steps: got 0" in result.stderr
+    assert "rhos.0: expected 1.0 or less, got 3.0" in result.stderr
+    assert "steps: expected 1 or more, got 0" in result.stderr
 
 
 def test_unknown_class_is_refused_by_name(model: Path, photo: Path) -> None:

@@ -87,8 +87,8 @@ def test_waiting_ends_with_the_files_and_what_matters(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("create", "--images", 1), "image_count: got 1"),
-        (("create", "--attacks", "magic"), "attacks.0: got 'magic'"),
+        (("create", "--images", 1), "image_count: expected 2 or more, got 1"),
+        (("create", "--attacks", "magic"), "label-only, got 'magic'"),
         (("create", "--name", "other"), "model: expected one of linear, got 'other'"),
         (("show", "reports/0"), "of this store and tenant, got 'reports/0'"),
     ],

@@ -44,8 +44,8 @@ def test_the_worker_becomes_the_jvm_and_shows_only_its_metrics(
     folders = ["--models-dir", str(tiny_models_dir), "--archives-dir", str(tmp_path / "archives")]
     run_dir = tmp_path / "run"
     options = ["--run-dir", str(run_dir), "--metrics-host", host]
-    result = CliRunner().invoke(build_app(), ["worker", *folders, *options])
-    assert isinstance(result.exception, Became)
+    with pytest.raises(Became):
+        CliRunner().invoke(build_app(), ["worker", *folders, *options])
     ((path, command, environment),) = became
     assert Path(path).name == "java"
     assert command[0] == path

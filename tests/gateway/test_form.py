@@ -24,6 +24,8 @@ DISPOSITIONS = (
     'form-data; name="image"; filename=""',
     'form-data; name="image"; filename="a\\"b;c.png"',
     "form-data; name=\"image\"; filename*=UTF-8''caf%C3%A9.png",
+    "form-data; name=\"image\"; filename*=UTF-8''%E7%8C%AB.png",
+    'form-data; name="image"; filename="\u732b.png"',
     "form-data; filename=x.png; filename*=UTF-8''%e2%82%ac.png; name=\"image\"",
 )
 

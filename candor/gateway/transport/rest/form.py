@@ -9,10 +9,12 @@ import binascii
 import codecs
 import quopri
 from dataclasses import dataclass, field
+from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser
 
 from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from candor.contracts.violations import shown
@@ -35,11 +37,11 @@ class Part:
     @property
     def name(self) -> str:
         """Raises: ServiceError: INVALID_INPUT: no field of a form, or one without a name."""
-        kind, options = parse_options_header(self.headers.get("content-disposition", ""))
-        if kind != b"form-data" or b"name" not in options:
+        kind, options = _options(self.headers.get("content-disposition", ""))
+        if kind != "form-data" or "name" not in options:
             got = shown(self.headers.get("content-disposition", ""))
             raise bad_form(f'expected Content-Disposition: form-data; name="...", got {got}')
-        return options[b"name"].decode("utf-8", "replace")
+        return options["name"]
 
     def content(self) -> bytes:
         """The bytes that the client meant.
@@ -66,8 +68,8 @@ class Part:
         Raises:
             ServiceError: INVALID_INPUT: an unknown charset, or not in it.
         """
-        _, options = parse_options_header(self.headers.get("content-type", ""))
-        charset = options.get(b"charset", b"utf-8").decode("latin-1")
+        _, options = _options(self.headers.get("content-type", ""))
+        charset = options.get("charset", "utf-8")
         try:
             codec = codecs.lookup(charset)
             if not getattr(codec, "_is_text_encoding", True):
@@ -97,8 +99,21 @@ def bad_form(description: str) -> ServiceError:
     return invalid_input([FieldViolation("request", description)])
 
 
+def _options(header: str) -> tuple[str, dict[str, str]]:
+    """The value of a header and its parameters, those of RFC 2231 (``filename*``) among them."""
+    message = Message()
+    message["content-type"] = " ".join(header.split())
+    try:
+        (kind, _), *options = message.get_params([("", "")])
+        return kind.strip().lower(), {
+            name.lower(): collapse_rfc2231_value(value) for name, value in options
+        }
+    except (TypeError, ValueError) as err:  # pieces that are numbered twice, a charset with NUL
+        raise bad_form(f"expected a header with parameters, got {shown(header)}") from err
+
+
 def _boundary(content_type: str) -> bytes:
-    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    boundary = _options(content_type)[1].get("boundary", "").encode("latin-1", "replace")
     if not 1 <= len(boundary) <= _MAX_BOUNDARY:
         got = f"{len(boundary)} characters" if boundary else "none"
         expected = f"1 to {_MAX_BOUNDARY} characters"
