@@ -117,3 +117,26 @@ def test_an_unknown_or_broken_transfer_encoding_is_rejected(encoding: str) -> No
     )["image"]
     with pytest.raises(ServiceError, match="Content-Transfer-Encoding"):
         part.content()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        'name="\u46e4"',
+        "name*=utf-8''%E4%A3%A4",
+        "name*=\x00''image",
+        "name*0=im; name*1=age",
+        "name*0=im; name*=age",
+        "name*9999999999999999999999=image",
+        'name="image',
+        "name",
+    ],
+)
+def test_odd_parameters_are_read_or_refused(parameters: str) -> None:
+    body = _body((f"Content-Disposition: form-data; {parameters}", b"x"))
+    try:
+        (part,) = read_form_data(TYPE, body).values()
+    except ServiceError as err:
+        assert "Content-Disposition" in err.message or "header" in err.message
+    else:
+        assert part.content() == b"x"
