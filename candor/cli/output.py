@@ -15,6 +15,7 @@ from candor.cli.missing import missing_package
 from candor.contracts.errors import ServiceError
 from candor.contracts.json_text import json_text
 from candor.contracts.secrets import without_secrets
+from candor.contracts.violations import sentence
 from candor.stack.errors import ArchiveError, StackError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -80,9 +81,7 @@ def _reason(err: BaseException) -> str:
         with suppress(ModuleNotFoundError):  # a module of ours, which is a defect
             return missing_package(err).removeprefix("candor: ")
     if isinstance(err, ValidationError):
-        first = err.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "value"
-        return f"{field}: got {str(first['input'])[:200]!r}: {first['msg']}"
+        return sentence(err, "value")
     if isinstance(err, OSError) and err.strerror:
         return ": ".join(str(part) for part in (err.filename, err.strerror) if part is not None)
     if isinstance(err, ValueError | OSError | ServiceError | StackError | ArchiveError):

@@ -40,16 +40,15 @@ def is_ipv6(host: str) -> bool:
 def is_unspecified(host: str) -> bool:
     """Whether this stands for every address of the machine."""
     with suppress(ValueError):
-        return ipaddress.ip_address(host).is_unspecified
+        return _numeric(host).is_unspecified
     return host == ""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it; of names only ``localhost`` counts."""
+    """Whether only this machine reaches it; of names ``localhost`` and those below it."""
     with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
-    return host == "localhost"
+        return _numeric(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def checked_target(target: str) -> str:
@@ -65,3 +64,9 @@ def checked_target(target: str) -> str:
             f"got {target!r}"
         )
     return target
+
+
+def _numeric(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address, of IPv4 where IPv6 only wraps one.  Raises: ValueError: a name."""
+    address = ipaddress.ip_address(host)
+    return getattr(address, "ipv4_mapped", None) or address

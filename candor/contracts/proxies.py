@@ -4,13 +4,13 @@ A proxy cannot reach our loopback, so a connection through it would fail or end 
 Other hosts keep the proxy, as ``http_proxy``, ``grpc_proxy`` and ``no_proxy`` say.
 """
 
-import ipaddress
 import re
 import urllib.request
-from contextlib import suppress
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote
+
+from candor.contracts.addresses import is_loopback, is_unspecified
 
 _HOST = re.compile(r"(?:[^/@]*@)?(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:/?#,]*))")
 
@@ -21,11 +21,7 @@ def is_local(target: str) -> bool:
         return True
     match = _HOST.match(unquote(_without_scheme(target)))
     host = (match["v6"] or match["name"] or "" if match else "").lower().rstrip(".")
-    with suppress(ValueError):
-        address = ipaddress.ip_address(host.partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address
-        return address.is_loopback or address.is_unspecified  # the latter connects to loopback
-    return host == "localhost" or host.endswith(".localhost")
+    return is_loopback(host) or (host != "" and is_unspecified(host))  # which connects to loopback
 
 
 def channel_options(target: str) -> tuple[tuple[str, int], ...]:

@@ -21,6 +21,7 @@ _EXPECTED = {
     "bytes_type": "base64 text",
     "dict_type": "an object",
     "enum": "{expected}",
+    "extra_forbidden": "no such field",
     "finite_number": "a finite number",
     "float_parsing": "a number",
     "float_type": "a number",
@@ -34,6 +35,7 @@ _EXPECTED = {
     "less_than_equal": "{le} or less",
     "list_type": "a list",
     "literal_error": "{expected}",
+    "missing": "a value",
     "model_attributes_type": "an object",
     "model_type": "an object",
     "path_type": "a path",
@@ -42,6 +44,7 @@ _EXPECTED = {
     "string_too_short": "at least {min_length} characters",
     "string_type": "text",
     "string_unicode": "text of Unicode characters",
+    "too_short": "at least {min_length}",
     "tuple_type": "a list",
     "union_tag_invalid": "one of {expected_tags}",
     "union_tag_not_found": "an object with {discriminator}",
@@ -65,6 +68,11 @@ def shown(value: Any) -> str:
 
 def _printable(text: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def expected_by(error: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors expected, in our words; never the value that it got."""
+    return _EXPECTED.get(error["type"], "another value").format_map(error.get("ctx", {}))
 
 
 def violations_of(
@@ -130,8 +138,7 @@ def _description(error: Any, expected: Mapping[str, str]) -> str:
     if kind in ("too_long", "too_short"):
         return f"expected {_length_range(context)}, got {len(error['input'])} entries"
     names = [step for step in error["loc"] if isinstance(step, str)]
-    usual = _EXPECTED.get(kind, "another value").format_map(context)
-    wanted = expected.get(names[-1] if names else "", usual)
+    wanted = expected.get(names[-1] if names else "", expected_by(error))
     return f"expected {wanted}, got {_got(error['input'])}"
 
 

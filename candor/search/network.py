@@ -1,4 +1,4 @@
-"""The door between the core and a network: contiguous images in, finite numbers out.
+"""The boundary between the core and a network: contiguous images in, finite numbers out.
 
 Images arrive in any layout of their memory, and some libraries take only contiguous ones.  A logit
 or a gradient that is no number would make every comparison false, so that an attack on it would
@@ -14,7 +14,7 @@ from candor.terms import NotFinite
 
 
 class CheckedNetwork(nn.Module):
-    """``network`` behind the door: contiguous images, logits and gradients; all of them finite.
+    """``network`` behind the boundary: contiguous images, logits and gradients; all of them finite.
 
     Raises:
         NotFinite: in the forward pass, where a logit is infinite or NaN; in the backward pass,
@@ -30,7 +30,7 @@ class CheckedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, V) of images (B, C, H, W)."""
-        logits: Tensor = self.network(_Door.apply(images))  # type: ignore[no-untyped-call]
+        logits: Tensor = self.network(_Boundary.apply(images))  # type: ignore[no-untyped-call]
         check_finite(logits, "the outputs of the network")
         return logits
 
@@ -51,7 +51,7 @@ def check_finite(values: Tensor, name: str) -> None:
         )
 
 
-class _Door(torch.autograd.Function):
+class _Boundary(torch.autograd.Function):
     """The images themselves, contiguous; their gradients too, and finite."""
 
     @staticmethod

@@ -135,28 +135,26 @@ def test_a_name_listens_on_its_ipv4_address() -> None:
     assert reachable_host("localhost") == "localhost"
 
 
-def test_a_machine_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+def _refuse(monkeypatch: pytest.MonkeyPatch, absent: int) -> None:
+    """Sockets of one family cannot be made, as on a machine without it."""
     real = socket.socket
 
-    def without_ipv6(family: int = socket.AF_INET, *rest: int) -> socket.socket:
-        if family == socket.AF_INET6:
+    def without(family: int = socket.AF_INET, *rest: int) -> socket.socket:
+        if family == absent:
             raise OSError(97, "Address family not supported by protocol")
         return real(family, *rest)
 
-    monkeypatch.setattr(socket, "socket", without_ipv6)
+    monkeypatch.setattr(socket, "socket", without)
+
+
+def test_a_machine_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    _refuse(monkeypatch, socket.AF_INET6)
     assert listening_host("::") == "0.0.0.0"
     assert reachable_host("::") == "127.0.0.1"
 
 
 def test_a_machine_without_ipv4_has_its_loopback_on_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = socket.socket
-
-    def without_ipv4(family: int = socket.AF_INET, *rest: int) -> socket.socket:
-        if family == socket.AF_INET:
-            raise OSError(99, "Cannot assign requested address")
-        return real(family, *rest)
-
-    monkeypatch.setattr(socket, "socket", without_ipv4)
+    _refuse(monkeypatch, socket.AF_INET)
     assert loopback() == "::1"
     settings = Settings(models=("a",))
     assert (settings.host, settings.torchserve_address) == ("::1", "[::1]:7070")

@@ -1,4 +1,4 @@
-"""The door between the core and a network."""
+"""The boundary between the core and a network."""
 
 import math
 

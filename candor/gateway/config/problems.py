@@ -8,32 +8,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from candor.contracts.secrets import without_secrets
+from candor.contracts.violations import expected_by
 
-# By the type of pydantic's error; names in braces are in its context.
-_EXPECTED = {
-    "missing": "a value",
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "tuple_type": "a JSON list",
-    "dict_type": "a JSON object",
-    "model_type": "a JSON object",
-    "path_type": "a path",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than": "less than {lt}",
-    "less_than_equal": "{le} or less",
-    "literal_error": "{expected}",
-    "string_pattern_mismatch": "text of the form {pattern}",
-    "too_short": "at least {min_length}",
-    "extra_forbidden": "no such field",
-}
 _SHOWN_CHARS = 80
 _FIELD = re.compile(r'field "(\w+)"')
 
@@ -52,7 +28,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
             text = without_secrets(str(one.get("ctx", {}).get("error", "")))
             yield f"{_name(one['loc'])}: {text}" if one["loc"] else text
         else:
-            yield f"{_name(one['loc'])}: expected {_expected(one)}, got {_got(one)}"
+            yield f"{_name(one['loc'])}: expected {expected_by(one)}, got {_got(one)}"
 
 
 def _name(location: tuple[int | str, ...]) -> str:
@@ -62,11 +38,6 @@ def _name(location: tuple[int | str, ...]) -> str:
 
 def _variable(field: str) -> str:
     return f"CANDOR_{field.upper()}"
-
-
-def _expected(error: Mapping[str, Any]) -> str:
-    pattern = _EXPECTED.get(error["type"], "another value")
-    return pattern.format_map(error.get("ctx", {}))
 
 
 def _got(error: Mapping[str, Any]) -> str:
