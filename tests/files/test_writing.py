@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -102,12 +103,15 @@ def test_reader_never_sees_a_mixture(tmp_path: Path) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        pairs = [read_together(folder, read) for _ in range(500)]
+        pairs = [read_together(folder, read)]
+        give_up = time.monotonic() + 60  # a slow disk syncs a folder seldom
+        while (len(pairs) < 500 or len(set(pairs)) < 3) and time.monotonic() < give_up:
+            pairs.append(read_together(folder, read))
     finally:
         stop.set()
         writer.join()
     assert all(weights == card for weights, card in pairs)
-    assert len(set(pairs)) > 1
+    assert len(set(pairs)) >= 3
 
 
 def test_links_modes_and_other_files_stay(tmp_path: Path) -> None:
