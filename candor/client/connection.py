@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from candor.contracts import headers
-from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.rpc import status
 
 OPTIONS = [
@@ -85,7 +85,7 @@ class Connection:
             (headers.TENANT, self.tenant),
             (headers.AUTHORIZATION, f"Bearer {key}" if key else ""),
         )
-        return tuple((name, value) for name, value in sent if value)
+        return tuple((name, _printable(name, value)) for name, value in sent if value)
 
     def deadline(self) -> float:
         return time.monotonic() + self.timeout_seconds
@@ -108,6 +108,15 @@ class Connection:
         if time.monotonic() + pause >= deadline:
             raise error
         return pause
+
+
+def _printable(name: str, value: str) -> str:
+    """Raises: ServiceError: INVALID_INPUT: gRPC cannot carry it; the value may be a secret."""
+    if value.isascii() and value.isprintable():
+        return value
+    raise invalid_input(
+        [FieldViolation(name, "expected printable ASCII characters, got others among them")]
+    )
 
 
 def service_error(err: Any) -> ServiceError:

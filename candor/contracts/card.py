@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from candor.contracts.json_text import check_numbers
 from candor.contracts.messages import Message
-from candor.contracts.names import NAME_PATTERN, VERSION_PATTERN, checked_name
+from candor.contracts.names import VERSION_PATTERN, checked_model_name, checked_name
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -62,7 +62,7 @@ class ModelCard(_Strict):
 
     Attributes:
         card_version: version of this schema.
-        name: name under which the model is served, `NAME_PATTERN`.
+        name: name under which the model is served, see `checked_model_name`.
         version: its version, one to three numbers separated by dots.
         description: one sentence about the model.
         network: how the network is built.
@@ -76,7 +76,7 @@ class ModelCard(_Strict):
     """
 
     card_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: Annotated[str, AfterValidator(checked_model_name)]
     version: Annotated[str, Field(pattern=VERSION_PATTERN)]
     description: str
     network: NetworkCard

@@ -1,20 +1,23 @@
 """Names: of models as they are served, of classes and of people.
 
 A model with one version in its folder is served as ``NAME``, each version of a model with several
-as ``NAME@VERSION``; both are ASCII, because they stand in URLs, in headers and on disk.  Classes
-and people have names of any script.  Two spellings of one text are one name: every name is
-normalised (NFC) where it enters.
+as ``NAME@VERSION``.  Names of models, classes and people are of any script; those of models have no
+capital letters, because some file systems do not tell them apart.  Two spellings of one text are
+one name: every name is normalised (NFC) where it enters.  What cannot carry other scripts gets a
+name of ASCII by `runtime_name`.
 """
 
 import difflib
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 VERSION_PATTERN = r"^[0-9]+(\.[0-9]+){0,2}$"
-SERVED_PATTERN = f"{NAME_PATTERN[:-1]}(@{VERSION_PATTERN[1:-1]})?$"
+MAX_TENANT_CHARS = 64
+_MAX_MODEL_CHARS = 63
+_TENANT_DIGITS = 16
 
 _JOINERS = "\u200c\u200d"  # some scripts cannot be written without them
 _INDEX = re.compile(r"#([0-9]{1,9})")  # ASCII only: other digits are names
@@ -54,6 +57,73 @@ def checked_name(text: str) -> str:
     if not name.strip():
         raise ValueError("expected at least one visible character, got none")
     return name
+
+
+def checked_model_name(text: str) -> str:
+    """The one spelling of a model's name, without a version.
+
+    Raises:
+        ValueError: longer than 63 characters, a capital letter, or anything else than letters,
+            digits and marks of any script, joiners that join, and '-' after the first character.
+    """
+    name = str(normalised(text))
+    if _is_word(name, "-") and len(name) <= _MAX_MODEL_CHARS and name == name.lower():
+        return name
+    raise ValueError(
+        f"expected at most {_MAX_MODEL_CHARS} small letters, digits and '-', the first no '-', "
+        f"got {_shown(name)}"
+    )
+
+
+def checked_served_name(text: str) -> str:
+    """The one spelling of NAME or NAME@VERSION.
+
+    Raises:
+        ValueError: NAME is none, see `checked_model_name`, or VERSION has another form.
+    """
+    name, version = split_name(text)
+    if "@" in text and not re.fullmatch(VERSION_PATTERN, version):
+        raise ValueError(f"expected NAME or NAME@VERSION, like a@1.2, got {_shown(text)}")
+    checked = checked_model_name(name)
+    return versioned(checked, version) if version else checked
+
+
+def tenant_name(text: str) -> str:
+    """The name of a tenant or of a token's subject, at most 64 visible characters.
+
+    Different texts have different names: one that is longer or has other characters ends in
+    ``~`` and digits of its SHA-256.
+    """
+    name = str(normalised(text))
+    visible = "".join(one for place, one in enumerate(name) if _is_permitted(name, place))
+    if name == visible and len(name) <= MAX_TENANT_CHARS and "~" not in name:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_TENANT_DIGITS]
+    return f"{visible[: MAX_TENANT_CHARS - 1 - _TENANT_DIGITS]}~{digest}"
+
+
+def checked_key_name(text: str) -> str:
+    """The one spelling of the name or the tenant of a bearer key.
+
+    Raises:
+        ValueError: longer than 64 characters, or anything else than letters, digits and marks of
+            any script, joiners that join, and '.', '_' and '-' after the first character.
+    """
+    name = str(normalised(text))
+    if _is_word(name, "._-") and len(name) <= MAX_TENANT_CHARS:
+        return name
+    raise ValueError(
+        f"expected at most {MAX_TENANT_CHARS} letters, digits, '.', '_', '-', got {_shown(name)}"
+    )
+
+
+def _is_word(name: str, signs: str) -> bool:
+    """Whether a name has letters, digits and marks alone, and ``signs`` after the first."""
+    return unicodedata.category(name[:1] or " ")[0] in "LN" and all(
+        (char in signs + _JOINERS or unicodedata.category(char)[0] in "LMN")
+        and _is_permitted(name, place)
+        for place, char in enumerate(name)
+    )
 
 
 def _is_permitted(name: str, place: int) -> bool:
@@ -145,8 +215,8 @@ def file_part(name: str) -> str:
 
 
 def split_name(served: str) -> tuple[str, str]:
-    """Name and version; the version is empty if ``served`` names none."""
-    name, _, version = served.partition("@")
+    """Name and version, normalised; the version is empty if ``served`` names none."""
+    name, _, version = str(normalised(served)).partition("@")
     return name, version
 
 
@@ -161,8 +231,11 @@ def version_order(version: str) -> tuple[int, ...]:
 
 
 def runtime_name(served: str, role: str) -> str:
-    """The runtime's name for a worker of this model, valid in a URL and as a folder.
+    """The runtime's name for a worker of this model: ASCII, valid in a URL and as a folder.
 
+    TorchServe knows no other letters, so a name with any is replaced by 32 digits of its SHA-256.
     It is unique, because no model's name contains an underscore.
     """
-    return f"{served.replace('@', '_')}-{role}"
+    name, version = split_name(served)
+    ascii_name = name if name.isascii() else f"u__{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return f"{ascii_name}{'_' if version else ''}{version}-{role}"

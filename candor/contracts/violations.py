@@ -109,12 +109,12 @@ def _violations(
     error: ValidationError, expected: Mapping[str, str], whole: str
 ) -> Iterator[FieldViolation]:
     for one in error.errors(include_url=False):
-        if not _is_consequence(one):
+        if not is_consequence(one):
             path = ".".join(str(step)[:60] for step in one["loc"])
             yield FieldViolation(path or whole, _description(one, expected))
 
 
-def _is_consequence(error: Any) -> bool:
+def is_consequence(error: Any) -> bool:
     """Whether pydantic reports a field only because another one, reported already, is bad.
 
     It calls a list too short when its bad entries leave it empty, and reports a missing default

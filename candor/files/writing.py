@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -82,6 +82,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         for name, content in contents.items():
             with _named(folder / name):
                 _check_kind(folder / name)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 stream = drafts.enter_context(_draft(folder / name, is_private=False))
                 stream.write(content)
                 _finish(stream)
@@ -93,8 +94,10 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     _sync_folder(folder)
 
 
-def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_folder(folder: Path, contents: Mapping[str, bytes], *, keeps_others: bool = True) -> None:
     """A folder with these files, by name; it changes in one step, and its other files stay.
+
+    Where ``keeps_others`` is False it has these files alone, and names may have folders in them.
 
     The new folder is made beside the old one and exchanged with it.  Where that cannot be (a mount
     point, a folder with folders in it, the folder that this process is in, a file system that
@@ -104,12 +107,13 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         OSError: it cannot be written.  The old folder is as it was.
     """
     target = folder.resolve()
-    if target.exists() and not _is_exchangeable(target, contents):
+    others = _others(target, contents) if keeps_others and target.is_dir() else []
+    if target.exists() and not _is_exchangeable(target, others):
         write_files(target, contents)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _exchange_folder(target, contents)
+        _exchange_folder(target, contents, others)
     except OSError as err:
         if err.errno not in _CANNOT_EXCHANGE or not target.is_dir():
             raise
@@ -199,11 +203,10 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def _is_exchangeable(target: Path, contents: Mapping[str, bytes]) -> bool:
+def _is_exchangeable(target: Path, others: Sequence[Path]) -> bool:
     """Whether all else in the folder are a few files, which a second name can bring along."""
     if not target.is_dir() or Path.cwd().is_relative_to(target):
         return False
-    others = _others(target, contents)
     return len(others) <= _MAX_OTHER_FILES and all(path.is_file() for path in others)
 
 
@@ -212,17 +215,18 @@ def _others(target: Path, contents: Mapping[str, bytes]) -> list[Path]:
     return [path for path in target.iterdir() if path.name not in contents.keys() | drafts]
 
 
-def _exchange_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+def _exchange_folder(target: Path, contents: Mapping[str, bytes], others: Sequence[Path]) -> None:
     with _draft_folder(target) as draft:
         for name, content in contents.items():
+            (draft / name).parent.mkdir(exist_ok=True)
             with (draft / name).open("xb") as stream, _named(target / name):
                 stream.write(content)
                 _finish(stream)
                 _keep_owner(stream.fileno(), target / name)
-        if target.exists():
-            for other in _others(target, contents):
-                os.link(other, draft / other.name, follow_symlinks=False)
-        _sync_folder(draft)
+        for other in others:
+            os.link(other, draft / other.name, follow_symlinks=False)
+        for made in {(draft / name).parent for name in contents} | {draft}:
+            _sync_folder(made)
         if target.exists():
             _exchange(draft, target)
         else:

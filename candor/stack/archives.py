@@ -2,12 +2,8 @@
 
 import filecmp
 import hashlib
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +15,14 @@ from model_archiver.model_packaging_utils import ModelExportUtils
 
 from candor.contracts.names import (
     VERSION_PATTERN,
+    normalised,
     runtime_name,
     split_name,
     version_order,
     versioned,
 )
+from candor.files.reading import GIB, KIB, UnusableFile, read_file
+from candor.files.writing import write_folder
 from candor.stack.errors import ArchiveError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,7 +33,9 @@ DEFAULT_MODEL = "cifar10-robust"
 PLAIN_MODEL = "cifar10-plain"
 
 _MODEL_FILES = ("card.json", "weights.safetensors")
+_MAX_BYTES = 4 * GIB  # of one file; a model that is loaded has a bound of its own
 _CONFIG_FILE = "model-config.yaml"
+_MANIFEST_FILE = "MAR-INF/MANIFEST.json"
 _DIGEST_FILE = "inputs.sha256"
 _PACKAGES = ("candor", "torchserve", "torch-model-archiver")
 _WORKER = {
@@ -105,8 +106,16 @@ def build_archives(models_dir: Path, archives_dir: Path) -> tuple[str, ...]:
 
 
 def model_folder(models_dir: Path, served: str) -> Path:
-    """``NAME`` is in a folder of that name, ``NAME@VERSION`` in one of the version below it."""
-    return models_dir.joinpath(*filter(None, split_name(served)))
+    """``NAME`` is in a folder of that name, ``NAME@VERSION`` in one of the version below it.
+
+    The folder's name may have another spelling of the same text.
+    """
+    name, version = split_name(served)
+    folder = models_dir / name
+    if not name.isascii() and not folder.exists() and models_dir.is_dir():
+        spellings = (path for path in models_dir.iterdir() if normalised(path.name) == name)
+        folder = next(spellings, folder)
+    return folder / version if version else folder
 
 
 def archive_names(models: tuple[str, ...]) -> tuple[str, ...]:
@@ -121,11 +130,17 @@ def _served_names(models_dir: Path) -> tuple[str, ...]:
     names = tuple(name for folder in folders for name in _names_in(folder))
     if not names:
         raise ArchiveError(f"models: {models_dir} has no folder with {' and '.join(_MODEL_FILES)}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ArchiveError(
+            f"models: {models_dir}: expected one folder for {twice[0]}, got two spellings of it"
+        )
     return names
 
 
 def _names_in(folder: Path) -> list[str]:
     """The model's own name, or one for each version; none where it is no model's folder."""
+    name = str(normalised(folder.name))
     versions = [
         path.name for path in folder.iterdir() if path.name[0] != "." and _looks_like_model(path)
     ]
@@ -135,10 +150,10 @@ def _names_in(folder: Path) -> list[str]:
                 f"{folder.name}: expected a version of up to three numbers, like 1.2, got {one!r}"
             )
     if not _looks_like_model(folder):
-        return [versioned(folder.name, one) for one in sorted(versions, key=version_order)]
+        return [versioned(name, one) for one in sorted(versions, key=version_order)]
     if versions:
         raise ArchiveError(f"{folder.name}: expected a model or folders of versions, got both")
-    return [folder.name]
+    return [name]
 
 
 def _looks_like_model(path: Path) -> bool:
@@ -164,7 +179,9 @@ def _digest(served: str, folder: Path, role: Role) -> str:
     digest = hashlib.sha256()
     try:
         for path in (*(folder / name for name in _MODEL_FILES), role.handler):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(hashlib.sha256(read_file(path, _MAX_BYTES)).digest())
+    except UnusableFile as err:
+        raise ArchiveError(f"{served}: {err}") from err
     except OSError as err:
         raise ArchiveError(f"{served}: cannot read {err.filename}: {err.strerror}") from err
     digest.update(role.config.encode())
@@ -175,7 +192,7 @@ def _digest(served: str, folder: Path, role: Role) -> str:
 def _is_built(folder: Path, role: Role, digest: str, archive: Path) -> bool:
     """Whether the archive was built from these inputs and is undamaged."""
     stamp = archive / _DIGEST_FILE
-    if not stamp.is_file() or stamp.read_text().strip() != digest:
+    if not stamp.is_file() or read_file(stamp, KIB).strip() != digest.encode():
         return False
     copies = [archive / name for name in (*_MODEL_FILES, role.handler.name)]
     originals = [*(folder / name for name in _MODEL_FILES), role.handler]
@@ -202,15 +219,14 @@ def _checked_version(served: str, folder: Path) -> str:
 
 
 def _build(folder: Path, role: Role, model_version: str, digest: str, archive: Path) -> None:
-    with _replacing(archive) as draft:
-        for path in (*(folder / file for file in _MODEL_FILES), role.handler):
-            shutil.copy(path, draft)
-        (draft / _CONFIG_FILE).write_text(role.config)
-        (draft / "MAR-INF").mkdir()
-        (draft / "MAR-INF" / "MANIFEST.json").write_text(
-            _manifest(archive.name, role, model_version)
-        )
-        (draft / _DIGEST_FILE).write_text(f"{digest}\n")
+    sources = (*(folder / file for file in _MODEL_FILES), role.handler)
+    contents = {
+        **{path.name: read_file(path, _MAX_BYTES) for path in sources},
+        _CONFIG_FILE: role.config.encode(),
+        _MANIFEST_FILE: _manifest(archive.name, role, model_version).encode(),
+        _DIGEST_FILE: f"{digest}\n".encode(),  # last: it says that the others are whole
+    }
+    write_folder(archive, contents, keeps_others=False)
 
 
 def _manifest(name: str, role: Role, model_version: str) -> str:
@@ -222,15 +238,3 @@ def _manifest(name: str, role: Role, model_version: str) -> str:
         archive_format="no-archive",
     )
     return str(ModelExportUtils.generate_manifest_json(config))
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A folder to fill that takes the target's place when all went well."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as parent:
-        draft = Path(parent) / "new"
-        draft.mkdir()
-        yield draft
-        if target.exists():
-            os.rename(target, Path(parent) / "old")
-        os.rename(draft, target)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from candor.contracts.names import split_name
+from candor.contracts.names import normalised, split_name
 from candor.contracts.secrets import Secret
 from candor.gateway.sockets import loopback
 from candor.stack.archives import ARCHIVES_DIR, DEFAULT_MODEL, MODELS_DIR
@@ -75,4 +75,5 @@ def served_models(names: tuple[str, ...], config: StackConfig) -> tuple[str, ...
 
 def _is_one_of(name: str, models: Sequence[str]) -> bool:
     """Whether the whole name is listed, or that of the model it is a version of."""
-    return name in models or split_name(name)[0] in models
+    wanted = {str(normalised(one)) for one in models}
+    return name in wanted or split_name(name)[0] in wanted

@@ -115,7 +115,7 @@ def _import(session: Session, file: zipfile.ZipFile) -> Transferred:
         session, CandidateSet, ("weights_sha256", "data_sha256", "solver", "steps", "seed")
     )
     for values in _lines(file, CandidateSet):
-        sets.add(values)
+        sets.add(values | {"class_names": list(map(normalised, values["class_names"]))})
     candidates = _Rows(session, Candidate, ("set_id", "data_index"))
     for values in _lines(file, Candidate):
         images = {f"{kind}_png": _image(file, values["id"], kind) for kind in _IMAGES}

@@ -196,3 +196,15 @@ def test_clients_bring_key_and_certificate(
         assert caught.value.code is ErrorCode.UNAUTHENTICATED
         monkeypatch.setenv("CANDOR_KEY", bearer)
         assert asyncio.run(ask(where, tls=tls)).predictions
+
+
+@pytest.mark.parametrize("field", ["tenant", "key"])
+def test_what_metadata_cannot_carry_is_named_and_not_shown(field: str) -> None:
+    options: dict[str, Any] = {field: "schl\u00fcssel"}
+    with (
+        CandorClient("127.0.0.1:1", **options) as client,
+        pytest.raises(ServiceError, match="expected printable ASCII characters") as caught,
+    ):
+        client.list_models()
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert "schl" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Names of classes and people: one spelling, any script, and nothing guessed from a text."""
 
+import re
 import unicodedata
 
 import pytest
@@ -7,7 +8,18 @@ from pydantic import ValidationError
 
 from candor.contracts.annotations import AnnotatorRequest
 from candor.contracts.api import ClassRef
-from candor.contracts.names import UnknownClass, checked_name, class_index, file_part, near_names
+from candor.contracts.names import (
+    UnknownClass,
+    checked_model_name,
+    checked_name,
+    checked_served_name,
+    class_index,
+    file_part,
+    near_names,
+    runtime_name,
+    split_name,
+    tenant_name,
+)
 
 NUMBERED = ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")  # as folders sort
 
@@ -110,3 +122,56 @@ def test_files_keep_the_letters_of_every_script() -> None:
     assert file_part("a/b c") == "a_b_c"
     assert file_part("..") == "__"
     assert file_part("\u0915\u093f") != file_part("\u0915\u093e")
+
+
+MODEL_NAMES = {
+    "Latin": "grün-2", "Cyrillic": "кошка", "Chinese": "猫识别", "Hindi": JOINED["Hindi"],
+    "Persian": JOINED["Persian"], "Arabic digits": "٣", "Hangul": "고양이", "longest": "猫" * 63,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES.values(), ids=MODEL_NAMES.keys())
+def test_models_have_names_of_any_script_and_one_spelling(name: str) -> None:
+    decomposed = unicodedata.normalize("NFD", name)
+    assert checked_model_name(decomposed) == name
+    assert checked_served_name(f"{decomposed}@1.2") == f"{name}@1.2"
+    assert split_name(f"{decomposed}@1.2") == (name, "1.2")
+    assert runtime_name(decomposed, "search") == runtime_name(name, "search")
+
+
+def test_the_runtime_has_a_name_of_its_own_letters_for_every_model() -> None:
+    served = [*MODEL_NAMES.values(), "grün", "grun", "u", "u-1", "tiny"]
+    names = {runtime_name(one, "search") for one in [*served, *(f"{one}@1.2" for one in served)]}
+    assert len(names) == 2 * len(served)
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,100}", name) for name in names)
+    assert runtime_name("tiny", "search") == "tiny-search"
+    assert runtime_name("tiny@1.2", "predict") == "tiny_1.2-predict"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "-a", "Tiny", "GRÜN", "a_b", "a b", "a/b", "a.b", "..", "a@1", "a@", "\u0301a", "😀",
+     "a\u200db", "a\u202eb", "a\0b", "a%20b", "a" * 64, "猫" * 64],
+)  # fmt: skip
+def test_what_cannot_be_a_models_name_is_rejected(name: str) -> None:
+    with pytest.raises(ValueError, match="^expected at most 63 small letters, digits and '-'"):
+        checked_model_name(name)
+    if name != "a@1":
+        with pytest.raises(ValueError, match="^expected "):
+            checked_served_name(name)
+
+
+TENANTS = [
+    "", "acme", "a b", "ab", "\u00fcnal", "nal", "\u732b", "\u72d7", "x" * 64, "x" * 65, "x" * 66,
+    "a\tb", "a\nb", "a~b", "\ud800", "spiffe://example.org/" + "a" * 60, "\u0430cme",
+]  # fmt: skip
+
+
+def test_tenants_of_different_names_stay_different() -> None:
+    names = [tenant_name(text) for text in TENANTS]
+    assert len(set(names)) == len(TENANTS)
+    assert names[:7] == TENANTS[:7]
+    assert all(len(name) <= 64 and name.isprintable() for name in names)
+    decomposed = unicodedata.normalize("NFD", "\u00fcnal")
+    assert tenant_name(decomposed) == "\u00fcnal"
+    assert tenant_name(tenant_name("x" * 65)) != tenant_name("x" * 65), "nobody can claim it"

@@ -1,5 +1,6 @@
 """Keys, tokens, quotas and pages behind them, through real gRPC and REST."""
 
+import asyncio
 import base64
 import json
 import logging
@@ -28,6 +29,7 @@ from pydantic import ValidationError
 from candor.gateway.access.keys import Scope, add_key, revoke_key
 from candor.gateway.access.quotas import Quota
 from candor.gateway.access.rules import Access, DeclaredPath, rule_of_method, rule_of_path
+from candor.gateway.access.tokens import KeySource, TokenReader
 from candor.gateway.config.settings import Settings
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
 from candor.gateway.transport.grpc.servicers import CandorServicer, ReportServicer
@@ -364,6 +366,31 @@ def test_token_of_the_issuer_is_accepted(
     assert response.json()["error"]["message"] == "scope: expected explain, got predict of 'user-7'"
     listed = bearer(token(signing_keys["rsa"], scope=["explain", 7], tenant=None))
     assert servers.rest.post("/v1/explain", json=body, headers=listed).status_code == 200
+
+
+@pytest.mark.parametrize("claim", ["tenant", "sub"])
+def test_tenants_of_tokens_are_told_apart_in_every_script(
+    signing_keys: dict[str, Any], tmp_path: Path, claim: str
+) -> None:
+    keys = tmp_path / "jwks.json"
+    keys.write_text(json.dumps({"keys": [public_jwk(signing_keys["rsa"], "one")]}))
+    reader = TokenReader(
+        KeySource(str(keys)),
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        algorithms=("RS256",),
+        tenant_claim="tenant",
+        scope_claim="scope",
+    )
+    tenants = ("\u732b", "\u72d7", "\u00fcnal", "u\u0308nal", "nal", "x" * 65, "x" * 66)
+
+    async def read() -> list[str]:
+        claims = ({"tenant": None, claim: tenant} for tenant in tenants)
+        return [(await reader.read(token(signing_keys["rsa"], **one))).tenant for one in claims]
+
+    found = asyncio.run(read())
+    assert found[2] == found[3], "two spellings of one name"
+    assert len(set(found)) == len(tenants) - 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,23 @@ def test_key_is_shown_once_and_stored_as_its_hash(file: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(key) > 40
     assert add_key(file, "other", "acme", ["predict"]) != key
+
+
+def test_names_of_keys_are_of_any_script_and_have_one_spelling(file: Path) -> None:
+    decomposed = "u\u0308nal"
+    key = add_key(file, decomposed, "\u732b", ["predict"])
+    identity = KeyRing(file).find(key)
+    assert identity is not None
+    assert (identity.name, identity.tenant) == ("\u00fcnal", "\u732b")
+    with pytest.raises(KeyFileError, match="expected a new one"):
+        add_key(file, "\u00fcnal", "acme", ["predict"])
+    file.write_text(unicodedata.normalize("NFD", file.read_text()))
+    assert [entry.identity.name for entry in read_keys(file)] == ["\u00fcnal"]
+    revoke_key(file, decomposed)
+    assert read_keys(file) == ()
+    for name in ("a b", "\u00a0a", "a#b", "", "a\u202eb", "-a", "x" * 65):
+        with pytest.raises(KeyFileError, match="^name: expected at most 64 letters"):
+            add_key(file, name, "acme", ["predict"])
 
 
 def test_ring_follows_the_file(file: Path) -> None:

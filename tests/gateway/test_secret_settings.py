@@ -58,7 +58,7 @@ def test_wrong_setting_beside_a_secret_shows_no_secret(
         ("GRPC_PORT", "70000", "CANDOR_GRPC_PORT: expected 65535 or less, got '70000'"),
         ("MODELS", "[", "CANDOR_MODELS: expected JSON, got another text"),
         ("MODELS", "[]", "CANDOR_MODELS: expected at least 1"),
-        ("MODELS", '["a b"]', "CANDOR_MODELS.0: expected text of the form"),
+        ("MODELS", '["a b"]', "CANDOR_MODELS.0: expected at most 63 small letters"),
         ("DOCS", "perhaps", "CANDOR_DOCS: expected true or false, got 'perhaps'"),
         ("LEASE_SECONDS", "0", "CANDOR_LEASE_SECONDS: expected more than 0"),
         ("OIDC_ALGORITHMS", '["HS256"]', "CANDOR_OIDC_ALGORITHMS.0: expected 'RS256'"),
@@ -82,6 +82,7 @@ def test_wrong_setting_is_one_line_that_says_what_was_expected(
     said = capsys.readouterr().err
     assert expected in said
     assert said.count("\n") == 1
+    assert said.count(f"CANDOR_{name}") <= 1
 
 
 @pytest.mark.parametrize("field", SECRET_FIELDS)

@@ -1,15 +1,21 @@
 """Archives: whole, rebuilt only when an input changed; a bad model is named before any start."""
 
+import errno
 import json
 import shutil
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from candor.files import writing
 from candor.stack.archives import archive_names, build_archives, model_folder
 from candor.stack.config import StackConfig, served_models
 from candor.stack.errors import ArchiveError, StackError
 from tests.stack.versions import add_version
+
+Form = Literal["NFC", "NFD"]
 
 
 @pytest.fixture
@@ -169,6 +175,71 @@ def test_the_default_model_comes_first_with_its_versions(
 def test_a_default_model_there_is_not_is_named() -> None:
     with pytest.raises(StackError, match="default model: expected one of b@1.*, got 'b@3'"):
         served_models(("b@1",), StackConfig(default_model="b@3"))
+
+
+def _named(models_dir: Path, folder: str, name: str) -> Path:
+    """The untrained model under another name, in a folder of that or another spelling."""
+    copy = Path(shutil.copytree(models_dir / "tiny", models_dir / folder))
+    card = copy / "card.json"
+    content = json.loads(card.read_text()) | {"name": name}
+    card.write_text(json.dumps(content))
+    return copy
+
+
+@pytest.mark.parametrize(("of_folder", "of_card"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_model_of_another_script_is_served_whatever_its_spelling(
+    models_dir: Path,
+    archives_dir: Path,
+    of_folder: Literal["NFC", "NFD"],
+    of_card: Literal["NFC", "NFD"],
+) -> None:
+    name = "gr\u00fcn-\u732b"
+    spelled = [unicodedata.normalize(form, name) for form in (of_folder, of_card)]
+    folder = _named(models_dir, *spelled)
+    assert build_archives(models_dir, archives_dir) == (name, "tiny")
+    assert all(one.isascii() for one in archive_names((name,)))
+    assert {path.name for path in archives_dir.iterdir()} == set(archive_names((name, "tiny")))
+    for spelling in ("NFC", "NFD"):
+        wanted = unicodedata.normalize(spelling, name)
+        assert model_folder(models_dir, wanted) == folder
+        assert served_models((name, "tiny"), StackConfig(models=(wanted,))) == (name,)
+        assert served_models((name, "tiny"), StackConfig(default_model=wanted))[0] == name
+
+
+def test_two_folders_of_one_name_are_an_error(models_dir: Path, archives_dir: Path) -> None:
+    for form in ("NFC", "NFD"):
+        _named(models_dir, unicodedata.normalize(form, "gr\u00fcn"), "gr\u00fcn")
+    with pytest.raises(ArchiveError, match="expected one folder for gr\u00fcn, got two spellings"):
+        build_archives(models_dir, archives_dir)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False], ids=["exchanged", "no exchange"])
+def test_an_archive_is_replaced_whole_and_leaves_nothing_behind(
+    models_dir: Path, archives_dir: Path, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_archives(models_dir, archives_dir)
+    (archives_dir / "tiny-search" / "stale.txt").write_text("of an older version")
+    card = models_dir / "tiny" / "card.json"
+    card.write_text(card.read_text().replace("Untrained", "Still untrained"))
+    seen: list[bool] = []
+    exchange = writing._exchange
+
+    def watched(one: Path, other: Path) -> None:
+        """Until here the old archive is whole."""
+        seen.append("Still" not in (other / "card.json").read_text())
+        if not can_exchange:
+            raise OSError(errno.EINVAL, "no exchange here")
+        exchange(one, other)
+
+    monkeypatch.setattr(writing, "_exchange", watched)
+    build_archives(models_dir, archives_dir)
+    assert seen == [True, True]
+    assert "Still" in (archives_dir / "tiny-search" / "card.json").read_text()
+    assert (archives_dir / "tiny-search" / "stale.txt").exists() is not can_exchange
+    assert sorted(path.name for path in archives_dir.iterdir()) == ["tiny-predict", "tiny-search"]
+    first = stamps(archives_dir)
+    build_archives(models_dir, archives_dir)
+    assert stamps(archives_dir) == first
 
 
 def test_an_empty_store_is_an_error(tmp_path: Path) -> None:

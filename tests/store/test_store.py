@@ -2,6 +2,7 @@
 
 import json
 import threading
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -37,6 +38,41 @@ def number(state: AnnotationState) -> int:
 
 
 # --- opening -----------------------------------------------------------------------------------
+
+
+def test_names_of_an_older_store_get_one_spelling(address: str) -> None:
+    """Ada answered as NFD and as NFC, Zoe as NFD alone; the classes are NFD."""
+    ada, zoe = "Ada Gr\u00fcn", "Zo\u00eb"
+    old = open_store(address)
+    fill(old, 4)
+    annotations = Annotations(old, annotators_per_image=3, clock=Clock())
+    for name, verdicts in {
+        ada: (UNCHANGED, UNCHANGED),
+        "twin": (CHANGED, CHANGED, CHANGED),
+        zoe: (UNSURE,),
+    }.items():
+        for verdict in verdicts:
+            annotations.answer(name, number(annotations.next(name)), verdict)
+    seen = [one for one in annotations.judgements() if one.annotator in (ada, "twin")]
+    with old.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        names = text("UPDATE candidate_sets SET class_names = :names")
+        session.execute(names, {"names": json.dumps(["caf\u0065\u0301", "dog", "frog"])})
+        for name, spelled in (("twin", ada), (zoe, zoe)):
+            session.execute(
+                text("UPDATE annotators SET name = :new WHERE name = :old"),
+                {"old": name, "new": unicodedata.normalize("NFD", spelled)},
+            )
+    old.close()
+    new = open_store(address)
+    found = Annotations(new, annotators_per_image=3).judgements()
+    assert Counter(one.annotator for one in found) == {ada: 3, zoe: 1}
+    own = {one.candidate: one.verdict for one in found if one.annotator == ada}
+    assert own == {one.candidate: CHANGED for one in seen}, "the later verdict stays"
+    assert {one.class_name for one in found} <= {"caf\u00e9", "dog", "frog"}
+    # Ada's lease and her twin's of the last candidate are one as well.
+    assert Annotations(new, annotators_per_image=3).next(ada).answered == 3
+    new.close()
 
 
 def test_migrations_make_the_tables_of_the_models(store: Store) -> None:

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from candor.contracts.names import checked_key_name, normalised
 from candor.files.reading import MIB, read_text
 from candor.files.writing import write_file
-from candor.gateway.access.request_context import MAX_TENANT_CHARS
 
 PREFIX = "candor_"  # lets secret scanners find a leaked key
 _RANDOM_BYTES = 32
 _MAX_BYTES = MIB
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HEADING = "# name tenant scopes hash"
 _log = logging.getLogger("gateway.keys")
@@ -82,12 +81,7 @@ def new_key() -> str:
 
 def make_entry(name: str, tenant: str, scopes: Collection[str], digest: str) -> KeyEntry:
     """Raises: KeyFileError: a part is not valid."""
-    for field, value in (("name", name), ("tenant", tenant)):
-        if not _NAME.fullmatch(value) or len(value) > MAX_TENANT_CHARS:
-            raise KeyFileError(
-                f"{field}: expected at most {MAX_TENANT_CHARS} letters, digits, '.', '_', '-', "
-                f"got {value[:80]!r}"
-            )
+    name, tenant = _checked("name", name), _checked("tenant", tenant)
     unknown = sorted(set(scopes) - set(Scope))
     if unknown or not scopes:
         got = ",".join(scopes)
@@ -98,10 +92,17 @@ def make_entry(name: str, tenant: str, scopes: Collection[str], digest: str) -> 
     return KeyEntry(Identity(name=name, tenant=tenant, scopes=granted), digest)
 
 
+def _checked(field: str, value: str) -> str:
+    try:
+        return checked_key_name(value)
+    except ValueError as err:
+        raise KeyFileError(f"{field}: {err}") from err
+
+
 def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     """Raises: KeyFileError: no such file, or a line is wrong."""
     try:
-        lines = read_text(path, _MAX_BYTES).splitlines()
+        lines = _lines(path)
     except (OSError, ValueError) as err:
         raise KeyFileError(f"{path}: {err}") from err
     entries: dict[str, KeyEntry] = {}
@@ -121,6 +122,11 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     return tuple(entries.values())
 
 
+def _lines(path: Path) -> list[str]:
+    """Raises: OSError, ValueError: it cannot be read, or is no text."""
+    return str(normalised(read_text(path, _MAX_BYTES))).splitlines()
+
+
 def _entry_of(fields: list[str]) -> KeyEntry:
     if len(fields) != 4:
         raise KeyFileError(f"expected 4 words, name tenant scopes hash, got {len(fields)}")
@@ -134,13 +140,13 @@ def add_key(path: Path, name: str, tenant: str, scopes: Collection[str]) -> str:
     Raises:
         KeyFileError: the name is taken, or a part is not valid.
     """
-    lines = [_HEADING]
+    name, lines = _checked("name", name), [_HEADING]
     if path.exists():
         if name in {entry.identity.name for entry in read_keys(path)}:
             raise KeyFileError(
                 f"{path}: name: expected a new one, got {name!r}, which has a key; revoke it first"
             )
-        lines = read_text(path, _MAX_BYTES).splitlines()
+        lines = _lines(path)
     key = new_key()
     _write(path, [*lines, make_entry(name, tenant, scopes, digest_of(key)).line()])
     return key
@@ -148,11 +154,11 @@ def add_key(path: Path, name: str, tenant: str, scopes: Collection[str]) -> str:
 
 def revoke_key(path: Path, name: str) -> None:
     """Raises: KeyFileError: no key has that name."""
-    names = [entry.identity.name for entry in read_keys(path)]
+    names, name = [entry.identity.name for entry in read_keys(path)], str(normalised(name))
     if name not in names:
         known = ", ".join(names) or "none"
         raise KeyFileError(f"{path}: name: expected one of {known}, got {name!r}")
-    lines = read_text(path, _MAX_BYTES).splitlines()
+    lines = _lines(path)
     _write(path, [line for line in lines if line.split()[:1] != [name]])
 
 

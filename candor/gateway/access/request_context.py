@@ -1,9 +1,9 @@
 """What the transport knows of a request: tenant, priority, deadline."""
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -11,8 +11,8 @@ from enum import IntEnum
 from candor.contracts import headers as names
 from candor.contracts import limits
 from candor.contracts.errors import FieldViolation, invalid_input
+from candor.contracts.names import tenant_name
 
-MAX_TENANT_CHARS = 64
 # Set by the authorizer for the rest of a request's task; None in a gateway that needs no keys.
 tenant_of_key: ContextVar[str | None] = ContextVar("tenant_of_key", default=None)
 # Set by the request log for the rest of a request's task; called with the name of the model that
@@ -22,7 +22,6 @@ report_model: ContextVar[Callable[[str], None]] = ContextVar(
 )
 # Set by the transport for the rest of a request's task, behind trusted proxies the client's own.
 client_address: ContextVar[str] = ContextVar("client_address", default="")
-_UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
 class Priority(IntEnum):
@@ -86,7 +85,11 @@ def request_context_of(
 
 
 def named_tenant(headers: Mapping[str, str]) -> str:
-    return _UNPRINTABLE.sub("", headers.get(names.TENANT, ""))[:MAX_TENANT_CHARS]
+    """The tenant that a request names; HTTP carries its UTF-8 as if it were Latin-1."""
+    sent = headers.get(names.TENANT, "")
+    with suppress(UnicodeError):
+        sent = sent.encode("latin-1").decode()
+    return tenant_name(sent)
 
 
 def _timeout(value: str) -> float:

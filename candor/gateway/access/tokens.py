@@ -6,7 +6,6 @@ are old, or when a token names a key that is not among them.
 
 import asyncio
 import logging
-import re
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -17,10 +16,11 @@ from typing import Any
 import jwt
 
 from candor.contracts import strict_json
+from candor.contracts.names import tenant_name
 from candor.contracts.proxies import open_url
 from candor.contracts.secrets import shown_url
+from candor.files.reading import read_file
 from candor.gateway.access.keys import Identity, Scope
-from candor.gateway.access.request_context import MAX_TENANT_CHARS
 from candor.gateway.pools import ISSUER
 
 MAX_TOKEN_CHARS = 8192
@@ -30,7 +30,6 @@ _FETCH_SECONDS = 5.0
 _FRESH_SECONDS = 300.0  # a key that the issuer withdrew is trusted no longer than this
 _REFETCH_SECONDS = 10.0  # between two fetches, however many tokens name unknown keys
 _LEEWAY_SECONDS = 30.0  # between the issuer's clock and ours
-_UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _log = logging.getLogger("gateway.tokens")
 
 
@@ -94,7 +93,7 @@ def _read_keys(location: str) -> dict[str, jwt.PyJWK]:
 
 def _read(location: str) -> bytes:
     if "://" not in location:
-        return Path(location).read_bytes()
+        return read_file(Path(location), _MAX_JWKS_BYTES)
     give_up, content = time.monotonic() + _FETCH_SECONDS, b""
     with open_url(location, _NoRedirects, seconds=_FETCH_SECONDS) as response:
         # In parts: an issuer that sends a byte now and then must not hold the thread for ever.
@@ -163,14 +162,10 @@ class TokenReader:
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         subject = str(claims["sub"])
         return Identity(
-            name=_shortened(subject),
-            tenant=_shortened(str(claims.get(self._tenant_claim, subject))),
+            name=tenant_name(subject),
+            tenant=tenant_name(str(claims.get(self._tenant_claim, subject))),
             scopes=_scopes(claims.get(self._scope_claim)),
         )
-
-
-def _shortened(text: str) -> str:
-    return _UNPRINTABLE.sub("", text)[:MAX_TENANT_CHARS]
 
 
 def _scopes(claim: Any) -> frozenset[Scope]:

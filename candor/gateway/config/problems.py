@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from candor.contracts.secrets import without_secrets
-from candor.contracts.violations import expected_by
+from candor.contracts.violations import expected_by, is_consequence
 
 _SHOWN_CHARS = 80
 _FIELD = re.compile(r'field "(\w+)"')
@@ -24,6 +24,8 @@ def problems_of(error: ValidationError | SettingsError) -> str:
 
 def _problems(error: ValidationError) -> Iterator[str]:
     for one in error.errors(include_url=False):
+        if is_consequence(one):
+            continue
         if one["type"] == "value_error":
             text = without_secrets(str(one.get("ctx", {}).get("error", "")))
             yield f"{_name(one['loc'])}: {text}" if one["loc"] else text

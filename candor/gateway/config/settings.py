@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from candor.contracts.addresses import bare_host, checked_target, endpoint, is_loopback
-from candor.contracts.names import SERVED_PATTERN
+from candor.contracts.names import checked_model_name, checked_served_name, tenant_name
 from candor.contracts.secrets import Secret
 from candor.gateway.access.quotas import Quota
 from candor.gateway.config.problems import problems_of
@@ -28,7 +28,9 @@ def _checked_network(text: str) -> str:
         raise ValueError(f"expected an address or a network, got {text[:60]!r}") from err
 
 
-ServedName = Annotated[str, Field(pattern=SERVED_PATTERN)]
+Tenant = Annotated[str, AfterValidator(tenant_name)]
+ModelName = Annotated[str, AfterValidator(checked_model_name)]
+ServedName = Annotated[str, AfterValidator(checked_served_name)]
 ProxyNetwork = Annotated[str, AfterValidator(_checked_network)]
 Host = Annotated[str, AfterValidator(bare_host)]
 Target = Annotated[str, AfterValidator(checked_target)]
@@ -75,7 +77,7 @@ class Settings(BaseSettings):
     """Port of REST; 0 takes any free port."""
     metrics_port: Port | None = None
     """Port of /metrics for Prometheus, plain HTTP; 0 takes any free port, none means no metrics."""
-    metric_tenants: tuple[str, ...] = ()
+    metric_tenants: tuple[Tenant, ...] = ()
     """Tenants whose compute seconds the metrics count apart; the others count as `other`."""
     build_version: str = "source"
     """Version of this gateway in the metrics; a container image sets its own."""
@@ -86,7 +88,7 @@ class Settings(BaseSettings):
     """Models to serve, ``NAME`` or, for a model with several versions, ``NAME@VERSION`` each; the
     first one is the default.  The first of several versions is the primary, unless a route names
     one."""
-    routes: dict[str, Route] = Field(default_factory=dict)
+    routes: dict[ModelName, Route] = Field(default_factory=dict)
     """For each model the version that is the primary, the canary and the shadow, as JSON."""
 
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 32
@@ -185,7 +187,7 @@ class Settings(BaseSettings):
     """Allows listening beyond loopback without keys, tokens or client certificates."""
     quota: Quota = Quota()
     """Limits of each tenant, as JSON."""
-    tenant_quotas: dict[str, Quota] = Field(default_factory=dict)
+    tenant_quotas: dict[Tenant, Quota] = Field(default_factory=dict)
     """Limits of single tenants by name, as JSON."""
     trusted_proxies: tuple[ProxyNetwork, ...] = ()
     """Addresses or networks of proxies, as JSON.  Only from them the gateway accepts ``Forwarded``,

@@ -12,7 +12,7 @@ from candor import terms
 from candor.contracts import api
 from candor.contracts.card import MetricCard, ModelCard
 from candor.contracts.errors import ServiceError
-from candor.contracts.names import split_name, versioned
+from candor.contracts.names import normalised, split_name, versioned
 from candor.contracts.secrets import without_secrets
 from candor.gateway.access.quotas import Quotas
 from candor.gateway.config.settings import Settings
@@ -153,7 +153,7 @@ class ModelRegistry:
         """
         name, _ = split_name(wanted)
         is_unknown = name in self.routes.models and name not in self.known
-        return name if is_unknown or wanted in self._versions(name) else None
+        return name if is_unknown or normalised(wanted) in self._versions(name) else None
 
     def _versions(self, name: str) -> list[str]:
         """Every version of a model as NAME@VERSION, as far as it is known."""

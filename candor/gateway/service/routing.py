@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from candor.contracts.names import VERSION_PATTERN, split_name, versioned
+from candor.contracts.names import VERSION_PATTERN, normalised, split_name, versioned
 
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -108,7 +108,7 @@ class Routes:
             wanted: ``NAME``, ``NAME@VERSION``, or empty for the default model.
             key: of the request, see `request_key`; empty for the primary.
         """
-        wanted = wanted or self.names[0]
+        wanted = str(normalised(wanted)) or self.names[0]
         name, _ = split_name(wanted)
         if name not in self._served_names:
             return None
