@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -25,18 +26,30 @@ from candor.contracts.names import normalised
 from candor.terms import SearchStatus
 
 
-def _from_base64(value: Any) -> Any:
+def from_base64(value: Any) -> Any:
+    """The bytes of a base64 text; anything else as it is.  Raises: ValueError: other text."""
     if not isinstance(value, str):
         return value
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as err:
-        raise ValueError("not valid base64") from err
+        raise ValueError("expected base64, got other text") from err
+
+
+def _both_or_none(first: Any) -> str:
+    return "none" if first is None else "both"
+
+
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = next((one for place, one in enumerate(values) if one in values[:place]), None)
+    if twice is not None:
+        raise ValueError(f"expected each once, got {twice} twice")
+    return values
 
 
 Base64Bytes = Annotated[
     bytes,
-    BeforeValidator(_from_base64),
+    BeforeValidator(from_base64),
     PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
@@ -98,7 +111,7 @@ class ImageInput(Message):
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if (self.encoded is None) == (self.tensor is None):
-            raise ValueError("needs exactly one of encoded, tensor")
+            raise ValueError(f"expected one of encoded, tensor, got {_both_or_none(self.encoded)}")
         return self
 
 
@@ -109,7 +122,7 @@ class ClassRef(Message):
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if (self.index is None) == (self.name is None):
-            raise ValueError("needs exactly one of index, name")
+            raise ValueError(f"expected one of index, name, got {_both_or_none(self.index)}")
         return self
 
 
@@ -148,7 +161,9 @@ class ProbeRequest(Message):
     model: str = ""
     image: ImageInput
     label: ClassRef | None = None
-    goals: Annotated[tuple[ProbeGoal, ...], Field(min_length=1, max_length=2)] = tuple(ProbeGoal)
+    goals: Annotated[
+        tuple[ProbeGoal, ...], Field(min_length=1, max_length=2), AfterValidator(_each_once)
+    ] = tuple(ProbeGoal)
     solver: Solver = terms.DEFAULT_SOLVER
     steps: Steps = Field(default_factory=_probe_steps)
     seed: Seed = 0

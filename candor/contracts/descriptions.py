@@ -290,7 +290,7 @@ DESCRIPTIONS = {
         "The true class; unset: the class that the model predicts."
     ),
     "ProbeRequest.goals": (
-        "Goals to search for, 1 to 2 entries; default: both."
+        "Goals to search for, 1 to 2 entries, each once; default: both."
     ),
     "ProbeRequest.steps": (
         "Search steps, [1, 2000]; default: 450 with \"paper\", 52 with \"fast\"."

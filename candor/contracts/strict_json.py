@@ -4,6 +4,7 @@ RFC 8259 leaves open what a repeated key means and how large numbers may be; eve
 guesses differently reads another document.  So what is ambiguous is rejected.
 """
 
+import codecs
 import json
 import math
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from typing import Any, NoReturn
 MAX_DEPTH = 64  # the deepest useful document, a nested tensor in a request, has about 10
 _MAX_DIGITS = 30
 _SHOWN = 60
+_MARK = "\ufeff"
+_BLANKS = " \t\r\n"
 
 
 class JsonError(ValueError):
@@ -29,7 +32,7 @@ def loads(content: bytes | str, *, has_limits: bool = False) -> Any:
             surrogate pair; more than `MAX_DEPTH` levels.
     """
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8")
+        text = _text(content)
         document = json.loads(
             text,
             parse_constant=_reject_constant,
@@ -52,6 +55,21 @@ def loads(content: bytes | str, *, has_limits: bool = False) -> Any:
         raise JsonError("expected a number of usual size, got thousands of digits") from err
     _check(document)
     return document
+
+
+def _text(content: bytes | str) -> str:
+    """Raises: JsonError: nothing, or bytes in another encoding, which is named."""
+    if isinstance(content, bytes):
+        # Of the first two characters, which are ASCII in JSON, UTF-16 and UTF-32 make zero bytes.
+        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if is_wide or 0 in content[:4]:
+            raise JsonError("expected UTF-8, got UTF-16, UTF-32 or bytes that are no text")
+        content = content.decode("utf-8")
+    if content.startswith(_MARK):
+        raise JsonError("expected UTF-8 without a byte order mark, got one")
+    if not content.strip(_BLANKS):
+        raise JsonError("expected JSON, got nothing")
+    return content
 
 
 def _reject_constant(name: str) -> NoReturn:

@@ -49,6 +49,7 @@ _EXPECTED = {
     "union_tag_invalid": "one of {expected_tags}",
     "union_tag_not_found": "an object with {discriminator}",
 }
+_WRONG_CONTAINERS = ("list_type", "tuple_type")
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
@@ -137,8 +138,10 @@ def _description(error: Any, expected: Mapping[str, str]) -> str:
         return str(context["error"])
     if kind in ("too_long", "too_short"):
         return f"expected {_length_range(context)}, got {len(error['input'])} entries"
-    names = [step for step in error["loc"] if isinstance(step, str)]
-    wanted = expected.get(names[-1] if names else "", expected_by(error))
+    wanted = expected_by(error)
+    if kind not in _WRONG_CONTAINERS:  # for which the field says what each entry is
+        names = [step for step in error["loc"] if isinstance(step, str)]
+        wanted = expected.get(names[-1] if names else "", wanted)
     return f"expected {wanted}, got {_got(error['input'])}"
 
 

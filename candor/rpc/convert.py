@@ -5,11 +5,12 @@ request; entries of lists, members of a oneof and `optional` fields do show whet
 An enum value becomes the lower-case end of its name: ``GOAL_BTR`` is ``btr``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -31,6 +32,33 @@ def to_message(values: Mapping[str, Any], message: MessageT) -> MessageT:
         if value is not None:
             _set(message, field, value)
     return message
+
+
+def unknown_field(message: Message, place: str = "") -> str:
+    """The place of the first field that this version does not know, empty where there is none.
+
+    A newer client may send one; what it asks for would be missing from the answer.
+    """
+    for unknown in UnknownFieldSet(message):
+        return f"{place}field number {unknown.field_number}"
+    for field, value in message.ListFields():
+        found = (unknown_field(one, f"{place}{name}.") for name, one in _parts(field, value))
+        if first := next(filter(None, found), ""):
+            return first
+    return ""
+
+
+def _parts(field: FieldDescriptor, value: Any) -> Iterator[tuple[str, Message]]:
+    """The messages that a field holds, with their places."""
+    if field.message_type is None:
+        return
+    if not field.is_repeated:
+        yield field.name, value
+        return
+    entries = value.items() if field.message_type.GetOptions().map_entry else enumerate(value)
+    for key, entry in entries:
+        if isinstance(entry, Message):
+            yield f"{field.name}.{key}", entry
 
 
 def _fields(message: Message) -> Sequence[FieldDescriptor]:

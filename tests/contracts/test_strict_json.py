@@ -27,7 +27,12 @@ from candor.contracts.violations import read_model, sentence, shown
         ("[" * 100_000, "expected at most 64 levels"),
         ("{'a': 1}", "expected JSON, got text that is not JSON at line 1, column 2"),
         (b'"\xff"', "expected UTF-8"),
-        ("", "expected JSON"),
+        ("", "expected JSON, got nothing"),
+        (b" \n", "expected JSON, got nothing"),
+        (b"\xef\xbb\xbf{}", "expected UTF-8 without a byte order mark, got one"),
+        ("{}".encode("utf-16"), "expected UTF-8, got UTF-16"),
+        ("{}".encode("utf-16-be"), "expected UTF-8, got UTF-16"),
+        ("{}".encode("utf-32-le"), "expected UTF-8, got UTF-16, UTF-32"),
     ],
 )
 def test_ambiguous_documents_are_rejected(text: str | bytes, got: str) -> None:

@@ -344,3 +344,23 @@ def test_answers_show_no_trace_of_the_code(servers: Servers) -> None:
         text = servers.rest.post("/v1/explain", content=body).text
         assert "Traceback" not in text
         assert ".py" not in text
+
+
+def test_unknown_fields_and_metadata_are_rejected_by_grpc(servers: Servers, png: bytes) -> None:
+    request = pb.PredictRequest(image=pb.Image(encoded=png))
+    unknown = b"\x9a\x06\x01x"  # field number 99
+    inside = pb.Image.FromString(request.image.SerializeToString() + unknown)
+    for sent, metadata, said in (
+        (
+            pb.PredictRequest.FromString(request.SerializeToString() + unknown),
+            (),
+            "request: expected known fields, got field number 99",
+        ),
+        (pb.PredictRequest(image=inside), (), "got image.field number 99"),
+        (request, [("x-candor-timeout", "5")] * 2, "x-candor-timeout: expected once, got twice"),
+        (request, [("x-candor-timout", "5")], "x-candor-timout: expected one of"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            servers.stub.Predict(sent, metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert said in caught.value.details()

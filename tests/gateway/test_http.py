@@ -4,12 +4,15 @@ import base64
 import gzip
 import json
 import logging
+import socket
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from candor.contracts import limits
+from candor.gateway.access.keys import add_key
 from tests.gateway.servers import Servers, opened
 
 
@@ -157,3 +160,100 @@ def test_the_request_log_names_the_client_behind_trusted_proxies(
     behind_proxy.rest.get("/v1/models", headers=headers)
     lines = [record.fields for record in caplog.records if record.message == "request"]
     assert lines[-1]["client"] == client
+
+
+# --- request lines and headers that another server may read differently --------------------------
+
+
+def _spoken(servers: Servers, line: str, *headers: str, body: str = "") -> tuple[int, bytes]:
+    """Status and body of a request that is written as it stands here."""
+    lines = [line, "host: candor", "connection: close", *headers, "", body]
+    with socket.create_connection(("127.0.0.1", servers.gateway.rest_port), 10) as connection:
+        connection.sendall("\r\n".join(lines).encode("latin-1"))
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, content = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), content
+
+
+@pytest.mark.parametrize("host", ["evil.example", "[::1]:80", "ada:pw@h", ""])
+@pytest.mark.parametrize("scheme", ["http", "HTTPS"])
+def test_target_with_a_host_is_its_path_here(servers: Servers, scheme: str, host: str) -> None:
+    status, content = _spoken(servers, f"GET {scheme}://{host}/v1/models HTTP/1.1")
+    assert (status, json.loads(content)) == (200, servers.rest.get("/v1/models").json())
+    status, content = _spoken(servers, f"GET {scheme}://{host}/v1/models/%6Cinear HTTP/1.1")
+    assert (status, json.loads(content)["name"]) == (200, "linear")
+    assert _spoken(servers, f"GET {scheme}://{host} HTTP/1.1")[0] == 200
+
+
+def test_target_with_a_host_opens_nothing_without_a_key(tmp_path: Path) -> None:
+    add_key(tmp_path / "keys", "one", "tenant", ["predict"])
+    for guarded in opened(keys_file=str(tmp_path / "keys")):
+        assert _spoken(guarded, "GET http://x/v1/models HTTP/1.1")[0] == 401
+        assert _spoken(guarded, "GET http://x/healthz/live HTTP/1.1")[0] == 200
+        assert _spoken(guarded, "GET http://healthz/live/../v1/models HTTP/1.1")[0] != 200
+
+
+def test_every_server_has_options(servers: Servers) -> None:
+    assert _spoken(servers, "OPTIONS * HTTP/1.1")[0] == 204
+    assert _spoken(servers, "GET * HTTP/1.1")[0] == 404
+    assert _spoken(servers, "CONNECT evil.example:443 HTTP/1.1")[0] == 404
+
+
+@pytest.mark.parametrize("host", ["[::1", "a b", "\xff\xfe", "a:99999999", "", "u:p@h/x?y#z"])
+@pytest.mark.parametrize("path", ["/none", "/login", "/v2/models/x", "/v1/models"])
+def test_odd_hosts_decide_nothing(servers: Servers, path: str, host: str) -> None:
+    lines = f"GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
+    lines += "accept: text/html\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", servers.gateway.rest_port), 10) as connection:
+        connection.sendall(lines.encode("latin-1"))
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    usual = servers.rest.get(path, headers={"accept": "text/html"}, follow_redirects=False)
+    assert int(received.split()[1]) == usual.status_code
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        (["x-candor-timeout: 5", "x-candor-timeout: 50"], "x-candor-timeout: expected once"),
+        (["x-candor-tenant: a", "X-Candor-Tenant: b"], "x-candor-tenant: expected once"),
+        (["authorization: Bearer a", "authorization: Bearer b"], "authorization: expected once"),
+        (["content-type: text/plain", "content-type: application/json"], "content-type: expected"),
+        (["x-candor-timout: 5"], "x-candor-timout: expected one of x-candor-tenant"),
+        (["x-candor-timeout: 1_0"], "expected seconds in (0, 86400], got '1_0'"),
+        (["x-candor-timeout: +5"], "expected seconds in (0, 86400], got '+5'"),
+        (["content-type: image/png"], "expected content type application/json or multipart"),
+        (["transfer-encoding: chunked"], "content-length: expected none beside transfer-encoding"),
+        (["content-length: 5"], "expected a request of HTTP/1.1"),
+    ],
+)
+def test_headers_that_contradict_are_rejected(
+    servers: Servers, headers: list[str], said: str
+) -> None:
+    line = "POST /v1/predict HTTP/1.1"
+    status, content = _spoken(servers, line, "content-length: 2", *headers, body="{}")
+    assert status == 400
+    assert said in json.loads(content)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/predict?top_k=1", "/v1/models/linear:predict?model=x", "/v2/models/linear/infer?v"],
+)
+def test_query_that_would_be_ignored_is_rejected(servers: Servers, path: str) -> None:
+    response = servers.rest.post(path, content=b"{}")
+    assert (response.status_code, "query: expected none" in response.text) == (400, True)
+
+
+def test_session_cookie_is_secure_behind_a_proxy_with_tls(tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys", "one", "tenant", ["predict"])
+    for trusted, is_secure in ((("127.0.0.1",), True), ((), False)):
+        for guarded in opened(keys_file=str(tmp_path / "keys"), trusted_proxies=trusted):
+            response = guarded.rest.post(
+                "/login",
+                data={"key": key, "next": "//evil.example"},
+                headers={"x-forwarded-proto": "https", "x-forwarded-host": "evil.example"},
+                follow_redirects=False,
+            )
+            assert ("; Secure" in response.headers["set-cookie"]) is is_secure
+            assert ("strict-transport-security" in response.headers) is is_secure
+            assert response.headers["location"] == "/"

@@ -185,7 +185,7 @@ def test_binary_tensors_behind_the_json(servers: Servers, images: np.ndarray) ->
         ({"inputs": [{"name": "image", "datatype": "FP32", "shape": [1], "data": ["a"]}]}, "data"),
         (
             {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["!"]}]},
-            "values",
+            "data",
         ),
         (
             {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}]},
@@ -352,7 +352,10 @@ def test_requests_that_contradict_themselves_are_rejected(servers: Servers, png:
         ({"inputs": inputs * 2}, "expected one input named image"),
         ({"inputs": inputs, "model_name": "cubic"}, "expected 'linear' of the path, got 'cubic'"),
         ({"inputs": inputs, "outputs": [{"name": "labels"}] * 2}, "got one twice"),
-        ({"inputs": inputs, "parameters": {"top_k": True}}, "top_k: expected [1, 1000], got true"),
+        (
+            {"inputs": inputs, "parameters": {"top_k": True}},
+            "parameters.top_k: expected a whole",
+        ),
     ):
         assert said in servers.rest.post(INFER, json=body).json()["error"]
     text = json.dumps({"inputs": inputs}).encode()
@@ -383,8 +386,91 @@ def test_v1_instances_that_contradict_themselves_are_rejected(servers: Servers, 
         ({"instances": [{"b64": text, "image": {"encoded": text}}]}, "expected one of b64, image"),
         ({"instances": [{"b64": text, "model": "cubic"}]}, "expected 'linear' of the path"),
         ({"instances": [{"b64": text}], "instance": []}, "instance: no such field"),
-        ({"instances": [{"b64": text, "top_k": "3"}]}, "top_k: expected [1, 1000], got '3'"),
+        (
+            {"instances": [{"b64": text, "top_k": "3"}]},
+            "expected a whole number in [1, 1000], got '3'",
+        ),
     ):
         response = servers.rest.post(path, json=body)
         assert response.status_code == 400
         assert said in response.json()["error"]["message"]
+
+
+# --- parameters, and tensors whose parts disagree ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"parameters": {"topk": 1}}, "parameters.topk: no such field"),
+        ({"parameters": {"priority": 1}}, "parameters.priority: no such field"),
+        ({"parameters": {"binary_data_output": 1}}, "expected true or false, got 1"),
+        ({"parameters": {"top_k": None}}, "expected a whole number in [1, 1000], got null"),
+        ({"outputs": [{"name": "labels", "parameters": {"classification": 3}}]}, "classification"),
+        ({"outputs": [{"name": "labels", "parameters": {"binary_data": "x"}}]}, "got 'x'"),
+        ({"tensor": {"parameters": {"content_type": "np"}}}, "content_type: no such field"),
+        ({"tensor": {"parameters": {"binary_data_size": None}}}, "a whole number, got null"),
+        ({"tensor": {"shape": [10**30]}}, "inputs.0.shape: expected at most 8 sizes in [0, "),
+        ({"tensor": {"data": [0.5]}}, "inputs.0.data: expected base64 texts, got 0.5"),
+        ({"tensor": {"data": ["!"]}}, "inputs.0.data: expected base64, got other text"),
+        (
+            {"tensor": {"datatype": "FP32", "shape": list(SHAPE), "data": [1e300] * 144}},
+            "inputs.0.data: expected FP32 values",
+        ),
+    ],
+)
+def test_parameters_and_tensors_are_read_strictly(
+    servers: Servers, png: bytes, changes: dict[str, Any], said: str
+) -> None:
+    others = {key: value for key, value in changes.items() if key != "tensor"}
+    body = {"inputs": [_tensor(png, **changes.get("tensor", {}))], **others}
+    response = servers.rest.post(INFER, json=body)
+    assert response.status_code == 400
+    assert said in response.json()["error"]
+    assert len(response.json()["details"]["violations"]) == 1
+
+
+def test_grpc_reads_parameters_as_strictly(stub: Any, images: np.ndarray) -> None:
+    def said_to(edit: Any, *, is_raw: bool = False) -> str:
+        request = infer_request(images, is_raw=is_raw)
+        edit(request)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        return str(caught.value.details())
+
+    def named(name: str, **value: Any) -> Any:
+        return lambda request: request.parameters[name].MergeFrom(pb.InferParameter(**value))
+
+    assert said_to(named("topk", int64_param=1)) == "parameters.topk: no such field"
+    assert "got 1.0" in said_to(named("top_k", double_param=1.0))
+    assert "got null" in said_to(named("top_k"))
+    assert "datatype: expected BYTES or FP32, got 'FP64'" in said_to(
+        lambda request: setattr(request.inputs[0], "datatype", "FP64")
+    )
+    assert "expected one input named image" in said_to(
+        lambda request: request.inputs.add(name="mask", datatype="FP32")
+    )
+
+    def name_size(request: pb.ModelInferRequest) -> None:
+        request.inputs[0].parameters["binary_data_size"].int64_param = 1
+
+    size = images.astype("<f4").nbytes
+    assert f"expected {size}, as raw_input_contents has, got 1" in said_to(name_size, is_raw=True)
+
+
+def test_version_of_the_body_is_that_of_a_path_without_one(servers: Servers, png: bytes) -> None:
+    body = {"inputs": [_tensor(png)], "model_version": CARD.version}
+    assert servers.rest.post(INFER, json=body).json()["model_version"] == CARD.version
+    body["model_version"] = "9"
+    assert "expected one of 1.2, got '9'" in servers.rest.post(INFER, json=body).json()["error"]
+    path = f"/v2/models/linear/versions/{CARD.version}/infer"
+    said = servers.rest.post(path, json=body).json()["error"]
+    assert said == f"model_version: expected '{CARD.version}' of the path, got '9'"
+
+
+@pytest.mark.parametrize("length", ["0000000000115", "-1", "+1", "1_0", "abc", "9" * 20])
+def test_length_of_the_json_is_a_number_within_the_body(servers: Servers, length: str) -> None:
+    headers = {"inference-header-content-length": length}
+    response = servers.rest.post(INFER, content=b"{}", headers=headers)
+    assert "expected a number of bytes in [0, 2]" in response.json()["error"]

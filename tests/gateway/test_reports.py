@@ -366,7 +366,7 @@ def test_idempotency_holds_across_grpc_and_rest(servers: Servers) -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"image_count": 1}, {"image_count": "expected [2, 1000000], got 1"}),
+        ({"image_count": 1}, {"image_count": "expected a whole number in [2, 1000000], got 1"}),
         ({"data": "mnist"}, {"data": "expected one of cifar10, "}),
         ({"attacks": ["magic", "paper"]}, {"attacks.0": "expected one of paper, "}),
         (
@@ -375,7 +375,11 @@ def test_idempotency_holds_across_grpc_and_rest(servers: Servers) -> None:
         ),
         (
             {"steps": 0, "batch_size": 2000, "more": 1},
-            {"steps": "expected [1, ", "batch_size": "got 2000", "more": "no such field"},
+            {
+                "steps": "expected a whole number in [1, ",
+                "batch_size": "got 2000",
+                "more": "no such field",
+            },
         ),
         ({"seed": -1, "quick": "perhaps"}, {"seed": "got -1", "quick": "expected true or false"}),
         ({"independent": "x"}, {"independent": "expected one of linear, got 'x'"}),
@@ -397,7 +401,7 @@ def test_bad_field_is_named_over_grpc_too(stub: reports_pb2_grpc.ReportServiceSt
     with pytest.raises(grpc.RpcError) as caught:
         stub.CreateReport(reports_pb2.CreateReportRequest(image_count=1), timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "image_count: expected [2, 1000000], got 1" in caught.value.details()
+    assert "image_count: expected a whole number in [2, 1000000], got 1" in caught.value.details()
 
 
 def test_unknown_model_is_rejected_by_name(servers: Servers) -> None:

@@ -22,6 +22,7 @@ report_model: ContextVar[Callable[[str], None]] = ContextVar(
 )
 # Set by the transport for the rest of a request's task, behind trusted proxies the client's own.
 client_address: ContextVar[str] = ContextVar("client_address", default="")
+_NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 class Priority(IntEnum):
@@ -93,10 +94,8 @@ def named_tenant(headers: Mapping[str, str]) -> str:
 
 
 def _timeout(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
+    # As JSON writes a number: Python would also read "1_0", blanks and other digits.
+    seconds = float(value) if _NUMBER.fullmatch(value) else math.nan
     if not 0.0 < seconds <= limits.MAX_TIMEOUT_SECONDS:
         expected = f"seconds in (0, {limits.MAX_TIMEOUT_SECONDS:g}]"
         description = f"expected {expected}, got {value[:60]!r}"

@@ -58,13 +58,12 @@ class InferRequest:
 
     Attributes:
         version: empty for the primary, or the canary by its share.
-        top_k: None for the default.
         outputs: names of the wanted ones; empty for all.
     """
 
     model: str
     version: str
-    top_k: Any
+    top_k: int
     inputs: Sequence[Tensor]
     outputs: Sequence[str]
 
@@ -87,17 +86,13 @@ def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: 
         ServiceError: INVALID_INPUT: another datatype than BYTES or FP32, or not as many values as
             the shape says.
     """
+    check_datatype(datatype, field)
     count = _count(shape, field)
     try:
         if datatype == "BYTES":
             values: Any = _split(data) if isinstance(data, bytes) else list(data)
-            if not all(isinstance(value, bytes) for value in values):
-                raise TypeError("a list within a list")
-        elif datatype == "FP32":
-            is_raw = isinstance(data, bytes)
-            values = np.frombuffer(data, "<f4") if is_raw else np.asarray(data, "<f4")
         else:
-            raise _bad(f"{field}.datatype", f"expected BYTES or FP32, got {shown(datatype)}")
+            values = np.frombuffer(data, "<f4") if isinstance(data, bytes) else _single(data)
     except (ValueError, TypeError, OverflowError, struct.error) as err:
         raise _bad(
             f"{field}.data", f"expected {datatype} values of this shape, got others"
@@ -105,6 +100,20 @@ def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: 
     if len(values) != count:
         raise _bad(f"{field}.data", f"expected {count} values (shape), got {len(values)}")
     return Tensor(name, datatype, tuple(shape), values)
+
+
+def check_datatype(datatype: str, field: str) -> None:
+    """Raises: ServiceError: INVALID_INPUT: not one that an input may have."""
+    if datatype not in ("BYTES", "FP32"):
+        raise _bad(f"{field}.datatype", f"expected BYTES or FP32, got {shown(datatype)}")
+
+
+def _single(numbers: Any) -> NDArray[Any]:
+    """As float32.  Raises: OverflowError: one is beyond it, which would become an infinity."""
+    wide = np.asarray(numbers, np.float64)
+    if wide.size and np.abs(wide[np.isfinite(wide)]).max(initial=0.0) > np.finfo(np.float32).max:
+        raise OverflowError("beyond float32")
+    return wide.astype("<f4")
 
 
 def flattened(data: Sequence[Any], shape: Sequence[int], field: str) -> list[Any]:
@@ -127,7 +136,8 @@ def flattened(data: Sequence[Any], shape: Sequence[int], field: str) -> list[Any
 
 def _count(shape: Sequence[int], field: str) -> int:
     if len(shape) > 8 or any(not 0 <= size <= limits.MAX_BODY_BYTES for size in shape):
-        raise _bad(f"{field}.shape", f"expected sizes of 0 or more, got {shown(list(shape))}")
+        expected = f"at most 8 sizes in [0, {limits.MAX_BODY_BYTES}]"
+        raise _bad(f"{field}.shape", f"expected {expected}, got {shown(list(shape))}")
     return math.prod(shape)
 
 
@@ -208,10 +218,8 @@ class OpenInference:
             raise _bad("outputs", f"expected some of {', '.join(OUTPUTS)}, got {shown(unknown[0])}")
         if len(set(request.outputs)) != len(request.outputs):
             raise _bad("outputs", "expected each once, got one twice")
-        fields = {"model": self._exact(request.model, request.version)}
-        if request.top_k is not None:
-            fields["top_k"] = request.top_k
-        payloads = [{**fields, "image": image} for image in _images(request.inputs)]
+        fields = {"model": self._exact(request.model, request.version), "top_k": request.top_k}
+        payloads = [{**fields, "image": image} for image in _images(request.inputs[0])]
         answers = await self._all("inputs.0", self._service.predict, payloads, request_context)
         outputs = _outputs([answer.predictions for answer in answers])
         wanted = request.outputs or OUTPUTS
@@ -276,11 +284,14 @@ async def _with_path(path: str, response: Awaitable[ResponseT]) -> ResponseT:
         ) from err
 
 
-def _images(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
-    if len(inputs) != 1 or inputs[0].name != INPUT:
-        got = ", ".join(shown(one.name) for one in inputs[:5]) or "none"
+def check_names(names: Sequence[str]) -> None:
+    """Raises: ServiceError: INVALID_INPUT: these inputs are not the one of every model."""
+    if list(names) != [INPUT]:
+        got = ", ".join(map(shown, names[:5])) or "none"
         raise _bad("inputs", f"expected one input named {INPUT}, got {got}")
-    tensor = inputs[0]
+
+
+def _images(tensor: Tensor) -> list[dict[str, Any]]:
     if tensor.datatype == "BYTES":
         images: list[dict[str, Any]] = [{"encoded": value} for value in tensor.values]
     else:
@@ -303,10 +314,12 @@ def _planes(tensor: Tensor) -> list[dict[str, Any]]:
 
 def _instances(model: str, body: Any) -> list[dict[str, Any]]:
     """Requests of the service; ``b64`` of an instance stands for an encoded image."""
-    instances = body.get("instances") if isinstance(body, Mapping) else None
-    unknown = sorted(body.keys() - {"instances"}) if isinstance(body, Mapping) else []
+    if not isinstance(body, Mapping):
+        raise _bad("request", f"expected an object with instances, got {shown(body)}")
+    unknown = sorted(body.keys() - {"instances"})
     if unknown:
         raise _bad(unknown[0][:60], "no such field")
+    instances = body.get("instances")
     if not isinstance(instances, list):
         raise _bad("instances", f"expected a list, got {shown(instances)}")
     _check_count("instances", len(instances))

@@ -29,27 +29,27 @@ _MAX_VALUES = 1000  # keys and entries of one request; the largest useful one ha
 _EXPECTED = {
     "allow_partial": "true or false",
     "attacks_only": "true or false",
-    "batch_size": f"[1, {limits.MAX_REPORT_BATCH}]",
+    "batch_size": f"a whole number in [1, {limits.MAX_REPORT_BATCH}]",
     "direction": "for or against",
-    "goals": "one or both of attack, btr",
+    "goals": "attack or btr",
     "idempotency_key": f"at most {limits.MAX_KEY_CHARS} printable ASCII characters",
     "image": "an object with encoded or tensor",
-    "image_count": f"[{limits.MIN_REPORT_IMAGES}, {limits.MAX_REPORT_IMAGES}]",
+    "image_count": f"a whole number in [{limits.MIN_REPORT_IMAGES}, {limits.MAX_REPORT_IMAGES}]",
     "include_tensor": "true or false",
     "index": "a class index, 0 or more",
     "label": "an object with index or name",
     "no_cache": "true or false",
-    "page_size": f"[1, {limits.MAX_PAGE_SIZE}]",
+    "page_size": f"a whole number in [1, {limits.MAX_PAGE_SIZE}]",
     "quick": "true or false",
-    "rho": "RMSE in (0, 1]",
-    "rhos": "RMSE in (0, 1]",
-    "seed": f"[0, {limits.MAX_SEED}]",
+    "rho": "RMSE, a number in (0, 1]",
+    "rhos": "RMSE, a number in (0, 1]",
+    "seed": f"a whole number in [0, {limits.MAX_SEED}]",
     "state": ", ".join(ReportState),
-    "steps": f"[1, {limits.MAX_STEPS}]",
+    "steps": f"a whole number in [1, {limits.MAX_STEPS}]",
     "target": "an object with index or name",
     "targets": "an object with index or name",
-    "timeout_seconds": f"(0, {limits.MAX_TIMEOUT_SECONDS:g}]",
-    "top_k": f"[1, {limits.MAX_TOP_K}]",
+    "timeout_seconds": f"seconds, a number in (0, {limits.MAX_TIMEOUT_SECONDS:g}]",
+    "top_k": f"a whole number in [1, {limits.MAX_TOP_K}]",
 }
 _OVERSIZED = FieldViolation("request", f"expected at most {_MAX_VALUES} values, got more")
 
@@ -153,9 +153,7 @@ def _without_repeats(violations: list[FieldViolation]) -> list[FieldViolation]:
 
 def _parse(kind: type[RequestT], payload: Any) -> tuple[RequestT | None, list[FieldViolation]]:
     if not isinstance(payload, Mapping):
-        return None, [
-            FieldViolation("request", f"expected an object, got {type(payload).__name__}")
-        ]
+        return None, [FieldViolation("request", f"expected an object, got {shown(payload)}")]
     try:
         return kind.model_validate(payload), []
     except ValidationError as err:

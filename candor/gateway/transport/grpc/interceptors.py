@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,10 +17,22 @@ from candor.gateway.access.keys import Scope
 from candor.gateway.access.request_context import named_tenant, tenant_of_key
 from candor.gateway.access.rules import Rule, rule_of_method
 from candor.gateway.observability.request_log import RequestLog, usable_request_id
-from candor.gateway.transport.grpc.call import Context, abort, request_id_of, text_metadata
+from candor.gateway.transport.grpc.call import (
+    Context,
+    abort,
+    request_id_of,
+    text_metadata,
+)
+from candor.rpc.convert import unknown_field
 
-_MALFORMED = object()
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """In place of a request that cannot be one of its method."""
+
+    description: str
 
 
 class AuthorizationInterceptor(aio.ServerInterceptor):
@@ -41,12 +54,15 @@ class AuthorizationInterceptor(aio.ServerInterceptor):
         self, continuation: _Continuation, details: grpc.HandlerCallDetails
     ) -> Any:
         metadata = text_metadata(details.invocation_metadata)
+        wrong = headers.wrong_names(key for key, _ in details.invocation_metadata or ())
         credentials = Credentials(
             authorization=metadata.get(headers.AUTHORIZATION, ""), tenant=named_tenant(metadata)
         )
         handler = await continuation(details)
         try:
             rule = self.rule_of(details.method, handler)
+            if wrong is not None:
+                raise invalid_input([FieldViolation(*wrong)])
             identity = await self._authorizer.admit(rule, credentials)
         except ServiceError as err:
             request_id = usable_request_id(metadata.get(headers.REQUEST_ID))
@@ -80,7 +96,7 @@ def _rejecting(real: Any, error: ServiceError, request_id: str) -> Any:
 
 
 def _checking(handler: Any, request_log: RequestLog) -> Any:
-    """The handler that reports bytes which are no message as invalid input.
+    """The handler that reports what is no message, or has unknown fields, as invalid input.
 
     The library would show the client our exception, and write a traceback to the log each time.
     """
@@ -89,9 +105,11 @@ def _checking(handler: Any, request_log: RequestLog) -> Any:
 
     def read(data: bytes) -> Any:
         try:
-            return handler.request_deserializer(data)
+            message = handler.request_deserializer(data)
         except DecodeError:
-            return _MALFORMED
+            return _Malformed("expected a message of this method, got other bytes")
+        unknown = unknown_field(message)
+        return _Malformed(f"expected known fields, got {unknown}") if unknown else message
 
     async def respond(request: Any, context: Context) -> Any:
         await _check(request, context, request_log)
@@ -111,10 +129,9 @@ def _checking(handler: Any, request_log: RequestLog) -> Any:
 
 
 async def _check(request: Any, context: Context, request_log: RequestLog) -> None:
-    if request is not _MALFORMED:
+    if not isinstance(request, _Malformed):
         return
-    description = "expected a message of this method, got other bytes"
-    error = invalid_input([FieldViolation("request", description)])
+    error = invalid_input([FieldViolation("request", request.description)])
     request_id = request_id_of(context)
     request_log.rejected(request_id, text_metadata(context.invocation_metadata()), error)
     await abort(context, error, request_id)

@@ -14,8 +14,12 @@ from candor.gateway.service.open_inference import (
     InferRequest,
     OpenInference,
     Tensor,
+    check_datatype,
+    check_names,
     tensor_of,
 )
+from candor.gateway.service.tensor_parameters import GivenParameters, InputParameters
+from candor.gateway.service.validation import parsed_loosely
 from candor.gateway.transport.grpc.call import Context, Servicer, unary
 from candor.rpc.pb.openinference import inference_pb2 as pb
 from candor.rpc.pb.openinference import inference_pb2_grpc
@@ -87,36 +91,57 @@ class OpenInferenceServicer(Servicer, inference_pb2_grpc.GRPCInferenceServiceSer
 
 
 def _infer_request(request: pb.ModelInferRequest) -> InferRequest:
+    given = parsed_loosely(
+        GivenParameters,
+        {
+            "parameters": _parameters(request),
+            "inputs": [{"parameters": _parameters(one)} for one in request.inputs],
+            "outputs": [{"parameters": _parameters(one)} for one in request.outputs],
+        },
+    )
     return InferRequest(
         model=request.model_name,
         version=request.model_version,
-        top_k=_parameter(request, "top_k"),
-        inputs=_tensors(request),
+        top_k=given.parameters.top_k,
+        inputs=_tensors(request, [one.parameters for one in given.inputs]),
         outputs=[output.name for output in request.outputs],
     )
 
 
-def _parameter(request: pb.ModelInferRequest, name: str) -> Any:
-    if name not in request.parameters:
-        return None
-    choice = request.parameters[name]
-    field = choice.WhichOneof("parameter_choice")
-    return None if field is None else getattr(choice, field)
+def _parameters(part: Any) -> dict[str, Any]:
+    """Those of a request, an input or an output; None for one without a value."""
+    chosen = {name: one.WhichOneof("parameter_choice") for name, one in part.parameters.items()}
+    return {
+        name: None if field is None else getattr(part.parameters[name], field)
+        for name, field in chosen.items()
+    }
 
 
-def _tensors(request: pb.ModelInferRequest) -> list[Tensor]:
+def _tensors(request: pb.ModelInferRequest, parameters: Sequence[InputParameters]) -> list[Tensor]:
     raw = request.raw_input_contents
+    check_names([one.name for one in request.inputs])
     if raw and len(raw) != len(request.inputs):
         expected = f"none or one for each of {len(request.inputs)} inputs"
         description = f"expected {expected}, got {len(raw)}"
         raise invalid_input([FieldViolation("raw_input_contents", description)])
     tensors = []
     for index, one in enumerate(request.inputs):
-        field = _CONTENTS.get(one.datatype, "bytes_contents")
-        _check_contents(one, field, f"inputs.{index}.contents", is_raw=bool(raw))
+        place = f"inputs.{index}"
+        check_datatype(one.datatype, place)
+        field = _CONTENTS[one.datatype]
+        _check_contents(one, field, f"{place}.contents", is_raw=bool(raw))
+        _check_size(parameters[index], raw[index] if raw else b"", place)
         data = raw[index] if raw else getattr(one.contents, field)
-        tensors.append(tensor_of(one.name, one.datatype, tuple(one.shape), data, f"inputs.{index}"))
+        tensors.append(tensor_of(one.name, one.datatype, tuple(one.shape), data, place))
     return tensors
+
+
+def _check_size(parameters: InputParameters, raw: bytes, place: str) -> None:
+    """KServe's clients send the size of raw contents as over REST."""
+    size = parameters.binary_data_size
+    if parameters.is_binary and size != len(raw):
+        description = f"expected {len(raw)}, as raw_input_contents has, got {size}"
+        raise invalid_input([FieldViolation(f"{place}.parameters.binary_data_size", description)])
 
 
 def _check_contents(one: Any, wanted: str, path: str, *, is_raw: bool) -> None:

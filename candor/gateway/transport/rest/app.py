@@ -22,6 +22,7 @@ from candor.gateway.transport.rest.openapi import add_docs, describe
 from candor.gateway.transport.rest.proxies import TrustedProxies
 from candor.gateway.transport.rest.reports import add_reports
 from candor.gateway.transport.rest.request_body import BodyBudget
+from candor.gateway.transport.rest.targets import OwnTargets
 from candor.gateway.web.annotate import add_annotation_pages
 from candor.gateway.web.assets import add_assets
 from candor.gateway.web.console import add_console
@@ -43,6 +44,7 @@ def make_app(parts: Parts, *, grpc_port: int) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(HeadAsGet)
     app.add_middleware(TrustedProxies, networks=parts.settings.trusted_proxies)
+    app.add_middleware(OwnTargets)
     return app
 
 

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from starlette.types import Send
 
 from candor.contracts import api
-from candor.contracts.errors import ServiceError
+from candor.contracts.errors import FieldViolation, ServiceError, invalid_input
 from candor.contracts.json_text import json_text
+from candor.contracts.violations import shown
 from candor.gateway.access.request_context import RequestContext, request_context_of
 from candor.gateway.observability.request_log import LogEntry, RequestLog
 from candor.gateway.pools import ANSWERS
@@ -98,10 +99,17 @@ class RestCalls:
         work: Callable[[RestCall], Awaitable[Content]],
         *,
         model: str = "",
+        has_query: bool = False,
     ) -> Response:
-        """The response that ``work`` makes, or an error response."""
+        """The response that ``work`` makes, or an error response.
+
+        Args:
+            has_query: whether the endpoint reads the query; another one rejects any.
+        """
         try:
             with self._opened(verb, request, model) as call:
+                if not has_query:
+                    _check_no_query(request)
                 content = await work(call)
                 if isinstance(content, BaseModel):
                     call.entry.note(content)
@@ -136,6 +144,7 @@ class RestCalls:
             stream = EventStream(send)
             try:
                 with self._opened(verb, request) as call:
+                    _check_no_query(request)
                     await call.unless_gone(self._pass_events(call, await work(call), stream))
             except ServiceError as err:
                 if not stream.is_open:
@@ -161,6 +170,18 @@ class RestCalls:
                 if event is not None:
                     call.entry.note(event)
                 await stream.write(await ANSWERS.run(encode_event, event))
+
+
+def _check_no_query(request: Request) -> None:
+    """What stands in a query would be ignored: fields belong into the body.
+
+    Raises:
+        ServiceError: INVALID_INPUT.
+    """
+    names = list(request.query_params)
+    if names:
+        violation = FieldViolation("query", f"expected none, got {shown(names[0])}")
+        raise invalid_input([violation])
 
 
 async def _encoded(content: Content) -> Response:

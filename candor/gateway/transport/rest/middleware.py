@@ -12,6 +12,7 @@ from candor.gateway.access.rules import rule_of_path
 from candor.gateway.observability.request_log import RequestLog, usable_request_id
 from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.login import SESSION_COOKIE, login_page, redirect_to_login
+from candor.gateway.transport.rest.targets import check_headers
 from candor.gateway.web.errors import error_page, wants_page
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -93,6 +94,7 @@ class AuthorizationMiddleware:
         request = Request(scope)
         rule = rule_of_path(scope["app"].routes, scope["method"], scope["path"])
         try:
+            check_headers(scope)
             _check_site(request)
             identity = await self._authorizer.admit(rule, _credentials(request))
         except ServiceError as err:

@@ -4,6 +4,7 @@ Tensors travel as JSON, or as bytes behind it (the extension ``binary_tensor_dat
 header ``Inference-Header-Content-Length`` says where the bytes begin.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -12,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from candor.contracts import limits
-from candor.contracts.api import Base64Bytes
+from candor.contracts.api import from_base64
 from candor.contracts.errors import FieldViolation, invalid_input
+from candor.contracts.headers import HEADER_LENGTH
 from candor.contracts.json_text import json_text
 from candor.contracts.violations import shown
 from candor.gateway.access.keys import Scope
@@ -26,25 +28,20 @@ from candor.gateway.service.open_inference import (
     InferRequest,
     InferResponse,
     Tensor,
+    check_datatype,
+    check_names,
     flattened,
     tensor_of,
 )
+from candor.gateway.service.tensor_parameters import InputPart, OutputPart, RequestParameters
 from candor.gateway.transport.parts import Parts
 from candor.gateway.transport.rest.call import RestCall, RestCalls
 from candor.gateway.transport.rest.health import not_ready_response
 from candor.gateway.transport.rest.openapi import add_operation, reference, request_body
 from candor.gateway.transport.rest.request_body import parse_json
 
-HEADER_LENGTH = "inference-header-content-length"
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-
-class InferInput(_Part):
+class InferInput(InputPart):
     """One input tensor; ``data`` of BYTES are base64 texts."""
 
     name: str
@@ -53,18 +50,21 @@ class InferInput(_Part):
     data: list[Any] | None = None
 
 
-class InferOutput(_Part):
+class InferOutput(OutputPart):
     """One requested output."""
 
     name: str
 
 
-class InferBody(_Part):
-    """`POST /v2/models/{model}/infer`; ``parameters`` may have ``top_k``.
+class InferBody(BaseModel):
+    """`POST /v2/models/{model}/infer`.
 
     Some clients repeat the path's model; another one than in the path is an error.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    parameters: RequestParameters = RequestParameters()
     model_name: str = ""
     model_version: str = ""
 
@@ -77,10 +77,6 @@ class InstancesBody(BaseModel):
     """`POST /v1/models/{model}:predict` or `:explain`: fields of a request each, or ``b64``."""
 
     instances: list[dict[str, Any]] = Field(min_length=1, max_length=limits.MAX_INSTANCES)
-
-
-class _Bytes(BaseModel):
-    values: list[Base64Bytes]
 
 
 def add_open_inference(app: FastAPI, parts: Parts, calls: RestCalls) -> None:
@@ -128,16 +124,18 @@ class _Endpoints:
         """Every model has just made a real prediction and a real search step."""
         return self._readiness(request, {"ready": True})
 
-    async def model(self, request: Request, model: str, version: str = "") -> Response:
+    async def model(self, request: Request, model: str) -> Response:
         """Inputs and outputs of a model."""
+        version = _version(request)
 
         async def metadata(call: RestCall) -> Mapping[str, Any]:
             return self._protocol.metadata(model, version)
 
         return await self._calls.respond("get_model", request, metadata, model=model)
 
-    async def model_ready(self, request: Request, model: str, version: str = "") -> Response:
+    async def model_ready(self, request: Request, model: str) -> Response:
         """The model has just served a real request."""
+        version = _version(request)
 
         async def readiness(call: RestCall) -> Response:
             self._protocol.details(model, version)
@@ -145,17 +143,19 @@ class _Endpoints:
 
         return await self._calls.respond("get_model", request, readiness, model=model)
 
-    async def infer(self, request: Request, model: str, version: str = "") -> Response:
+    async def infer(self, request: Request, model: str) -> Response:
         """The strongest classes of every image."""
+        version = _version(request)
 
         async def infer(call: RestCall) -> Response:
             content = await call.body()
             length = _header_length(request, len(content))
             body = await BODIES.run(_parsed_body, content[:length])
             _check_same("model_name", body.model_name, model)
-            _check_same("model_version", body.model_version, version)
+            if version:
+                _check_same("model_version", body.model_version, version)
             tensors = await BODIES.run(_tensors, body.inputs, content[length:])
-            wanted = _infer_request(model, version, body, tensors)
+            wanted = _infer_request(model, version or body.model_version, body, tensors)
             inferred = await call.unless_gone(self._protocol.infer(wanted, call.context))
             return _infer_response(body, inferred, call.context.request_id)
 
@@ -190,10 +190,15 @@ def _infer_request(
     return InferRequest(
         model=model,
         version=version,
-        top_k=body.parameters.get("top_k"),
+        top_k=body.parameters.top_k,
         inputs=tensors,
         outputs=[output.name for output in body.outputs],
     )
+
+
+def _version(request: Request) -> str:
+    """That of the path, empty where it names none."""
+    return str(request.path_params.get("version", ""))
 
 
 def _check_same(field: str, given: str, of_path: str) -> None:
@@ -206,10 +211,11 @@ def _header_length(request: Request, body_length: int) -> int:
     given = request.headers.get(HEADER_LENGTH)
     if given is None:
         return body_length
-    if not given.isascii() or not given.isdigit() or int(given[:12]) > body_length:
-        description = f"expected at most the body's {body_length} bytes, got {given[:20]!r}"
+    if re.fullmatch("[0-9]{1,9}", given) is None or int(given) > body_length:
+        expected = f"a number of bytes in [0, {body_length}], the body's"
+        description = f"expected {expected}, got {shown(given)}"
         raise invalid_input([FieldViolation(HEADER_LENGTH, description)])
-    return int(given[:12])
+    return int(given)
 
 
 def _parsed_body(content: bytes) -> InferBody:
@@ -219,18 +225,20 @@ def _parsed_body(content: bytes) -> InferBody:
 
 
 def _tensors(inputs: Sequence[InferInput], binary: bytes) -> list[Tensor]:
+    check_names([one.name for one in inputs])
     tensors, offset = [], 0
     for index, one in enumerate(inputs):
         field = f"inputs.{index}"
-        size = one.parameters.get("binary_data_size")
         data: Any = one.data
-        if size is not None:
+        if one.parameters.is_binary:
+            size = one.parameters.binary_data_size
             if data is not None:
                 description = "expected none beside binary_data_size, got both"
                 raise invalid_input([FieldViolation(f"{field}.data", description)])
-            if type(size) is not int or not 0 <= size <= len(binary) - offset:
-                description = f"expected at most {len(binary) - offset}, got {shown(size)}"
-                raise invalid_input([FieldViolation(f"{field}.parameters", description)])
+            if size > len(binary) - offset:
+                description = f"expected at most the {len(binary) - offset} bytes left, got {size}"
+                place = f"{field}.parameters.binary_data_size"
+                raise invalid_input([FieldViolation(place, description)])
             data, offset = binary[offset : offset + size], offset + size
         elif data is None:
             raise invalid_input([FieldViolation(f"{field}.data", "required")])
@@ -245,9 +253,10 @@ def _tensors(inputs: Sequence[InferInput], binary: bytes) -> list[Tensor]:
 
 def _listed_values(one: InferInput, field: str) -> list[Any]:
     """The values of a tensor in JSON: base64 texts, or numbers; true is no number."""
+    check_datatype(one.datatype, field)
     values = flattened(one.data or (), one.shape, field)
     if one.datatype == "BYTES":
-        return list(validation.parsed_loosely(_Bytes, {"values": values}).values)
+        return [_decoded(value, f"{field}.data") for value in values]
     wrong = next((value for value in values if type(value) not in (int, float)), None)
     if None in values or wrong is not None:
         description = f"expected numbers, got {shown(wrong)}"
@@ -255,9 +264,18 @@ def _listed_values(one: InferInput, field: str) -> list[Any]:
     return values
 
 
+def _decoded(value: Any, field: str) -> bytes:
+    try:
+        if isinstance(value, str):
+            return bytes(from_base64(value))
+    except ValueError as err:
+        raise invalid_input([FieldViolation(field, str(err))]) from err
+    raise invalid_input([FieldViolation(field, f"expected base64 texts, got {shown(value)}")])
+
+
 def _binary_names(body: InferBody, outputs: Sequence[Tensor]) -> set[str]:
-    usual = body.parameters.get("binary_data_output") is True
-    wanted = {one.name: one.parameters.get("binary_data", usual) is True for one in body.outputs}
+    usual = body.parameters.binary_data_output
+    wanted = {one.name: one.parameters.is_binary(usual) for one in body.outputs}
     return {one.name for one in outputs if wanted.get(one.name, usual)}
 
 

@@ -96,7 +96,10 @@ class _Endpoints:
         """Jobs, the newest first."""
         query = typed_query(request)
         return await self._calls.respond(
-            "list_reports", request, lambda call: self._reports.list(query, call.context)
+            "list_reports",
+            request,
+            lambda call: self._reports.list(query, call.context),
+            has_query=True,
         )
 
     async def get(self, request: Request, report: str) -> Response:

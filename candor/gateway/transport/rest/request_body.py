@@ -17,6 +17,15 @@ from candor.gateway.web.forms import read_small_body
 # A body above the limit is read and discarded, so that the client gets the error response instead
 # of a broken connection; up to this many bytes.
 _MAX_DISCARDED_BYTES = 8 * limits.MAX_BODY_BYTES
+# What clients send with JSON that do not think of it; curl's `-d` says it is a form.
+_JSON_TYPES = (
+    "",
+    "application/json",
+    "application/octet-stream",
+    "application/x-www-form-urlencoded",
+    "text/json",
+    "text/plain",
+)
 _SMALL_BYTES = 256 * 1024  # parsed in a few milliseconds
 
 
@@ -78,7 +87,11 @@ async def read_payload(request: Request, body_seconds: float) -> Any:
     """
     body = await read_body(request, body_seconds)
     content_type = request.headers.get("content-type", "")
-    is_form = content_type.lower().startswith("multipart/form-data")
+    kind = _media_type(request)
+    is_form = kind == "multipart/form-data"
+    if not is_form and kind not in _JSON_TYPES and not kind.endswith("+json"):
+        expected = "application/json or multipart/form-data"
+        raise _bad_body(f"expected content type {expected}, got {shown(kind)}")
 
     def parse(content: bytes) -> Any:
         return _from_multipart(content_type, content) if is_form else parse_json(content)
@@ -136,9 +149,13 @@ def require_json(request: Request) -> None:
 
     The browser asks this server for permission before a page of another site may send this type.
     """
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = _media_type(request)
     if kind != "application/json":
-        raise _bad_body(f"expected content type application/json, got {kind[:60]!r}")
+        raise _bad_body(f"expected content type application/json, got {shown(kind)}")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 def parse_json(body: bytes | str) -> Any:
