@@ -107,12 +107,15 @@ class Gateway:
     async def stop(self) -> None:
         """NOT_SERVING first, so that load balancers send no more requests; then drain and close."""
         self._set_ready(False)
-        await self._grpc.announce_drain()
+        await self._grpc.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.service.drain()
-        await self._grpc.stop(_LAST_RESPONSES_SECONDS)
+        open_calls = self._parts.request_log.open_calls
+        await open_calls.wait(_LAST_RESPONSES_SECONDS)
+        await open_calls.end(_LAST_RESPONSES_SECONDS)
+        await self._grpc.stop()
         self._rest.should_exit = True
         if self._health is not None:
             self._health[0].should_exit = True

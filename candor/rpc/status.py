@@ -13,6 +13,7 @@ from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 
 DOMAIN = "candor"
 DETAILS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 GRPC_CODES = {
     ErrorCode.INVALID_INPUT: StatusCode.INVALID_ARGUMENT,
@@ -42,6 +43,9 @@ HTTP_STATUS = {
     ErrorCode.TIMEOUT: 504,
     ErrorCode.INTERNAL: 500,
 }
+# What a connection that breaks off leaves to a client that did not cancel its call: the library of
+# a server that stops resets calls that it has not read yet.  They may be repeated.
+_BROKEN_OFF = (StatusCode.CANCELLED,)
 # gRPC clients refuse trailing metadata above 8 KiB by default, base64 adds a third, and the
 # message travels twice.
 _MAX_MESSAGE_CHARS = 400
@@ -96,6 +100,16 @@ def _quota_failure(violations: Sequence[FieldViolation]) -> error_details_pb2.Qu
     )
 
 
+def pushback(error: ServiceError) -> tuple[tuple[str, str], ...]:
+    """Trailing metadata by which a gRPC library's own retries wait as long as RetryInfo says.
+
+    https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+    """
+    if error.retry_seconds is None:
+        return ()
+    return ((PUSHBACK_KEY, str(math.ceil(1000.0 * error.retry_seconds))),)
+
+
 def from_rpc_status(code: StatusCode, message: str, details: bytes | None) -> ServiceError:
     """The error that a gRPC status represents; without details its code alone decides."""
     status = status_pb2.Status.FromString(details) if details else status_pb2.Status()
@@ -124,6 +138,8 @@ def _detail(status: status_pb2.Status, kind: Any) -> Any:
 
 def _code_of(code: StatusCode) -> ErrorCode:
     """The first error code with this gRPC code; only the service itself sends the others."""
+    if code in _BROKEN_OFF:
+        return ErrorCode.MODEL_NOT_READY
     return next((ours for ours, known in GRPC_CODES.items() if known is code), ErrorCode.INTERNAL)
 
 

@@ -694,7 +694,7 @@ def test_drain_finishes_what_runs_and_admits_nothing(fresh_servers: Servers, png
     assert not draining.done()
     assert running.result(timeout=20).explanations[0].steps == 200
     draining.result(timeout=20)
-    servers.wait(servers.gateway._grpc.announce_drain())
+    servers.wait(servers.gateway._grpc.drain())
     assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
     watch.cancel()
 

@@ -1,6 +1,7 @@
 """What the transport knows of a request: tenant, priority, deadline."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress

@@ -20,6 +20,7 @@ from candor.contracts.json_text import json_text
 from candor.contracts.secrets import without_secrets
 from candor.gateway.access.request_context import client_address, report_model
 from candor.gateway.observability.metrics import VERBS, Metrics
+from candor.gateway.observability.open_calls import OpenCalls
 from candor.rpc import status
 from candor.store.engine import is_away
 from candor.tracing import NO_TRACING, Tracing
@@ -94,11 +95,14 @@ class RequestLog:
     Args:
         metrics: counts the requests.
         tracing: makes a span of each request, below the client's own.
+    Attributes:
+        open_calls: the requests in progress.
     """
 
     def __init__(self, metrics: Metrics, tracing: Tracing = NO_TRACING) -> None:
         self._metrics = metrics
         self._tracer = tracing.tracer
+        self.open_calls = OpenCalls()
 
     @contextmanager
     def watch(self, entry: LogEntry, headers: Mapping[str, str]) -> Iterator[None]:
@@ -118,7 +122,8 @@ class RequestLog:
         context.attach(trace.set_span_in_context(span))
         report_model.set(entry.set_model)
         try:
-            yield
+            with self.open_calls.running():
+                yield
         except ServiceError as err:
             code = err.code.value
             raise

@@ -18,7 +18,7 @@ from candor.gateway.service.concurrency import ConcurrencyLimiter, Slot
 from candor.gateway.service.models import ModelRegistry, ServedModel
 from candor.gateway.service.routing import request_key
 from candor.gateway.service.search_pool import SearchGroup, SearchOptions
-from candor.gateway.workers.retry import RESTART_SECONDS
+from candor.gateway.workers.retry import shutting_down
 from candor.images.pixels import Pixels
 
 _ANSWER_SHARE = 2 / 3  # of the time left, at most
@@ -106,9 +106,7 @@ class Admission:
             ServiceError: MODEL_NOT_READY while draining, OVERLOADED, MODEL_NOT_FOUND, TIMEOUT.
         """
         if self._is_draining:
-            raise ServiceError(
-                ErrorCode.MODEL_NOT_READY, "shutting down", retry_seconds=RESTART_SECONDS
-            )
+            raise shutting_down()
         slot = self._limiter.take()
         try:
             model, key = await self.route(payload, kind, context)

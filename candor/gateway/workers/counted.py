@@ -1,5 +1,7 @@
 """A backend that counts the calls that fail."""
 
+import asyncio
+
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.workers.protocol import (
     Role,
@@ -20,7 +22,7 @@ class CountedBackend:
     async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
         """See `WorkerBackend.call`."""
         try:
-            return await self._backend.call(model, role, items)
+            return await self._called(model, role, items)
         except WorkerDied:
             self._metrics.worker_failed(model, role, "died")
             raise
@@ -30,3 +32,13 @@ class CountedBackend:
         except WorkerFault:
             self._metrics.worker_failed(model, role, "fault")
             raise
+
+    async def _called(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
+        try:
+            return await self._backend.call(model, role, items)
+        except asyncio.CancelledError as err:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this task, so it was the call: its connection was closed.
+            raise WorkerUnavailable("the call was cancelled") from err

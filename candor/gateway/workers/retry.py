@@ -28,6 +28,14 @@ def not_ready(model: str, reason: str) -> ServiceError:
     return ServiceError(ErrorCode.MODEL_NOT_READY, message, retry_seconds=RESTART_SECONDS)
 
 
+def shutting_down() -> ServiceError:
+    """MODEL_NOT_READY for a request that this gateway will not answer: another one, or the next
+    one at this address, will.
+    """
+    message = "this gateway is shutting down"
+    return ServiceError(ErrorCode.MODEL_NOT_READY, message, retry_seconds=RESTART_SECONDS)
+
+
 async def call_until_available(
     call: Callable[[], Awaitable[T]], model: str, seconds: float, clock: Clock = MONOTONIC
 ) -> T:

@@ -55,6 +55,8 @@ class TorchServeBackend:
             response = await self._stub.Predictions(request, timeout=self._call_seconds)
         except aio.AioRpcError as err:
             raise _worker_error(err) from err
+        except aio.UsageError as err:  # it was closed before the call
+            raise WorkerUnavailable("connection closed") from err
         return _answers(response.prediction, len(items))
 
     async def close(self) -> None:

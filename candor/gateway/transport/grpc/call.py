@@ -94,6 +94,9 @@ async def _envelope(
 ) -> AsyncIterator[RequestContext]:
     metadata = text_metadata(context.invocation_metadata())
     client_address.set(_peer_address(context.peer()))
+    # The stubs of the library expect a class of theirs, the library any function.
+    when_sent: Any = request_log.open_calls.sending(_client_port(context.peer()))
+    context.add_done_callback(when_sent)
     try:
         with request_log.watch(entry, metadata):
             yield request_context_of(entry.request_id, metadata, _seconds_left(context))
@@ -132,6 +135,11 @@ def _peer_address(peer: str) -> str:
     return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
+def _client_port(peer: str) -> int:
+    port = peer.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 0
+
+
 def _seconds_left(context: Context) -> float | None:
     left = context.time_remaining()
     return None if left is None or left > _NO_DEADLINE_SECONDS else left
@@ -140,6 +148,10 @@ def _seconds_left(context: Context) -> float | None:
 async def abort(context: Context, error: ServiceError, request_id: str) -> NoReturn:
     """Ends the call with the status, the details and the request id of ``error``."""
     details = status.to_rpc_status(error, request_id).SerializeToString()
-    trailing = ((headers.REQUEST_ID, request_id), (status.DETAILS_KEY, details))
+    trailing = (
+        (headers.REQUEST_ID, request_id),
+        (status.DETAILS_KEY, details),
+        *status.pushback(error),
+    )
     await context.abort(status.GRPC_CODES[error.code], status.short_message(error), trailing)
     raise AssertionError("abort always raises")

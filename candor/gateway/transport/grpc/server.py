@@ -1,5 +1,7 @@
 """The gRPC server: port, TLS, health and reflection."""
 
+import asyncio
+
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
@@ -11,6 +13,7 @@ from candor.gateway.access.rules import Access
 from candor.gateway.access.tls import Certificates
 from candor.gateway.config.settings import Settings
 from candor.gateway.sockets import listening_host
+from candor.gateway.transport.grpc.connections import shut_connections, stop_listening
 from candor.gateway.transport.grpc.interceptors import AuthorizationInterceptor
 from candor.gateway.transport.grpc.open_inference import SERVICE_NAME as OPEN_INFERENCE_NAME
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
@@ -25,6 +28,7 @@ from candor.rpc.pb.candor.v1 import candor_pb2_grpc, reports_pb2_grpc
 from candor.rpc.pb.openinference import inference_pb2_grpc
 
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_DRAINING_PAUSE_SECONDS = 0.05
 _PING_STRIKES = 2  # pings that come too soon before the connection is closed
 _CLOSING_SECONDS = 30.0  # beyond the longest call, before an old connection is cut
 
@@ -45,6 +49,7 @@ class GrpcServer:
         rules = {_HEALTH_NAME: Access.PUBLIC, reflection.SERVICE_NAME: Access.ANY_KEY}
         authorization = AuthorizationInterceptor(parts.authorizer, parts.request_log, rules)
         self._server = aio.server(interceptors=[authorization], options=_options(settings))
+        self._open_calls = parts.request_log.open_calls
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = _add_services(self._server, parts)
@@ -67,12 +72,22 @@ class GrpcServer:
         for name in ("", *self._services):
             await self._health.set(name, state)
 
-    async def announce_drain(self) -> None:
-        """NOT_SERVING for good: later calls of `set_serving` change nothing."""
+    async def drain(self) -> None:
+        """NOT_SERVING for good, no new connection, and each one ends with its last call."""
         await self._health.enter_graceful_shutdown()
+        stop_listening(self.port)
+        self._draining = asyncio.create_task(self._shut_idle_connections())
 
-    async def stop(self, grace_seconds: float) -> None:
-        await self._server.stop(grace_seconds)
+    async def stop(self) -> None:
+        """Ends every connection, then the server; call it after `drain`, once no call is open."""
+        self._draining.cancel()
+        shut_connections(self.port)
+        await self._server.stop(None)
+
+    async def _shut_idle_connections(self) -> None:
+        while True:
+            await asyncio.sleep(_DRAINING_PAUSE_SECONDS)
+            shut_connections(self.port, kept=self._open_calls.client_ports())
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -14,6 +14,7 @@ from candor.gateway.transport.rest.login import add_login
 from candor.gateway.transport.rest.methods import HeadAsGet
 from candor.gateway.transport.rest.middleware import (
     AuthorizationMiddleware,
+    LastResponses,
     RequestId,
     SecurityHeaders,
 )
@@ -41,6 +42,8 @@ def make_app(parts: Parts, *, grpc_port: int) -> FastAPI:
         AuthorizationMiddleware, authorizer=parts.authorizer, request_log=parts.request_log
     )
     app.add_middleware(RequestId)
+    admission = parts.service.admission
+    app.add_middleware(LastResponses, is_draining=lambda: admission.is_draining)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(HeadAsGet)
     app.add_middleware(TrustedProxies, networks=parts.settings.trusted_proxies)

@@ -1,4 +1,6 @@
-"""What runs before every endpoint: request id, security headers, authorization."""
+"""What runs before every endpoint: request id, security headers, last responses, authorization."""
+
+from collections.abc import Callable
 
 from fastapi import Request, Response
 from starlette.datastructures import Headers, MutableHeaders
@@ -78,6 +80,29 @@ class SecurityHeaders:
             await send(message)
 
         return await self._app(scope, receive, send_with_headers)
+
+
+class LastResponses:
+    """Asks clients of a gateway that drains to open their next connection to another one.
+
+    Args:
+        is_draining: whether this is a last response.
+    """
+
+    def __init__(self, app: ASGIApp, is_draining: Callable[[], bool]) -> None:
+        self._app = app
+        self._is_draining = is_draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._is_draining():
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        return await self._app(scope, receive, send_last)
 
 
 class AuthorizationMiddleware:
