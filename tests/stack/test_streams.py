@@ -49,7 +49,7 @@ def test_deadline_brings_a_verified_partial_answer(
     probe = api.ProbeRequest(
         image=images[1], goals=(api.ProbeGoal.BTR,), steps=_ENDLESS_STEPS, solver="paper"
     )
-    with CandorClient(stack.grpc_address, timeout_seconds=3.0) as hasty:
+    with CandorClient(stack.grpc_address, timeout_seconds=6.0) as hasty:
         (found,) = hasty.explain(_request(images[1], _ENDLESS_STEPS)).explanations
         (probed,) = hasty.probe(probe).results
     assert found.is_partial

@@ -13,10 +13,11 @@ _MAX_UNSENT_EVENTS = 64  # then a slow reader slows the search down
 async def with_heartbeats(
     events: AsyncGenerator[api.ExplainStreamResponse, None], pause_seconds: float
 ) -> AsyncGenerator[api.ExplainStreamResponse | None, None]:
-    """The events, and None whenever ``pause_seconds`` pass without one."""
+    """The events, and None whenever ``pause_seconds`` pass before the result without one."""
     # One task runs the generator to its end: its time limit belongs to the task that entered it.
     queue: asyncio.Queue[api.ExplainStreamResponse] = asyncio.Queue(_MAX_UNSENT_EVENTS)
     pumping = asyncio.create_task(_pump(events, queue))
+    has_ended = False
     try:
         while not (pumping.done() and queue.empty()):
             getting = asyncio.create_task(queue.get())
@@ -27,8 +28,10 @@ async def with_heartbeats(
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if getting.done():
-                    yield getting.result()
-                elif not pumping.done():
+                    event = getting.result()
+                    has_ended = event.result is not None
+                    yield event
+                elif not (pumping.done() or has_ended):
                     yield None
             finally:
                 getting.cancel()
