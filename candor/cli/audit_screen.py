@@ -15,7 +15,7 @@ from candor.audit.report.schema import Report
 from candor.audit.report.signing import Verdict
 from candor.audit.run import Progress
 from candor.audit.session import BadOption
-from candor.cli.output import clear_errors, console, print_json
+from candor.cli.output import console, print_json
 
 _GOES_ON = "finished parts are kept, the same command goes on"
 _FILES = ("report.html", "report.pdf", "report.json", "ledger.parquet")
@@ -24,23 +24,17 @@ _NOT_COMPLETE = 3  # exit code: there is a report, and attacks failed in it
 
 
 @contextmanager
-def one_reason(command: str) -> Iterator[None]:
-    """Every failure as one line; a user of a report never sees a stack trace."""
-    with clear_errors(command):
-        try:
-            yield
-        except BadOption as err:
-            # The one option that is named otherwise than the service's field.
-            field = "images" if err.field == "image_count" else err.field
-            raise ValueError(f"{field}: {err.description}") from err
-        except (BlockFailed, DiskFull) as err:
-            raise ValueError(f"{err}; {_GOES_ON}") from err
-        except (ValueError, OSError, typer.Exit):
-            raise
-        except KeyboardInterrupt as err:
-            raise ValueError(f"stopped; {_GOES_ON}") from err
-        except Exception as err:
-            raise ValueError(f"internal ({type(err).__name__}: {err})") from err
+def named_options() -> Iterator[None]:
+    """Errors name the command's options, and say where the same command goes on."""
+    try:
+        yield
+    except BadOption as err:
+        # The one option that is named otherwise than the service's field.
+        field = "images" if err.field == "image_count" else err.field
+        raise ValueError(f"{field}: {err.description}") from err
+    except (BlockFailed, DiskFull, KeyboardInterrupt) as err:
+        err.add_note(_GOES_ON)
+        raise
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from typer.core import TyperCommand, TyperGroup
 from candor.cli.missing import missing_package
 from candor.cli.output import console, flush_output, report_failure
 
+_RUNNING = "candor.running"  # in click's meta: the command of a group that runs
+
 
 class Entry(NamedTuple):
     """Where a command is and its line in the group's help.
@@ -39,26 +41,29 @@ class LazyGroup(TyperGroup):
         self.commands = _Commands({name: entry.target for name, entry in self.table.items()})
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """The command line; whatever goes wrong is one line and an exit code."""
+        """The command line; an error in what was typed is one line and an exit code."""
         if not options.get("standalone_mode", True):
             return super().main(*args, **options)
         options["standalone_mode"] = False
-        self._running = ""
         try:
             code = super().main(*args, **options)
-            flush_output()
         except typer.Abort:
             code = 1
-        except (Exception, KeyboardInterrupt) as err:
-            is_usage = hasattr(err, "format_message")
-            code = _show_usage(err) if is_usage else report_failure(self._running, err)
+        except Exception as err:
+            code = _show_usage(err) if _is_usage(err) else report_failure("", err)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
+        """Any command; whatever goes wrong in it is one line and an exit code."""
         try:
-            return super().invoke(ctx)
-        finally:
-            self._running = ctx.invoked_subcommand or ""
+            result = super().invoke(ctx)
+            flush_output()
+        except (Exception, KeyboardInterrupt) as err:
+            if isinstance(err, typer.Exit | typer.Abort) or _is_usage(err):
+                raise
+            name = ctx.meta.get(_RUNNING) or ctx.invoked_subcommand or ""
+            raise typer.Exit(report_failure(name, err)) from err
+        return result
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The group's help from the table alone; no command is loaded for it."""
@@ -73,6 +78,20 @@ class LazyGroup(TyperGroup):
             rich_markup_mode=self.rich_markup_mode,
         )
         listing.format_help(ctx, formatter)
+
+
+class _NamedGroup(TyperGroup):
+    """A group of a command's own; it says which of its commands runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        finally:
+            ctx.meta[_RUNNING] = f"{ctx.info_name} {ctx.invoked_subcommand or ''}".strip()
+
+
+def _is_usage(err: Exception | KeyboardInterrupt) -> bool:
+    return hasattr(err, "format_message")
 
 
 def _show_usage(err: Any) -> int:
@@ -108,7 +127,7 @@ def _load(name: str, target: str) -> Any:
         sys.exit(missing_package(error))
     holder = typer.Typer(pretty_exceptions_show_locals=False)
     if isinstance(found, typer.Typer):
-        holder.add_typer(found, name=name)
+        holder.add_typer(found, name=name, cls=_NamedGroup)
     else:
         holder.command(name)(found)
     return typer.main.get_group(holder).commands[name]

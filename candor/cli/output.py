@@ -3,8 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -52,22 +51,12 @@ def flush_output() -> None:
         raise OSError(f"standard output: {err.strerror}") from err
 
 
-@contextmanager
-def clear_errors(command: str) -> Iterator[None]:
-    """Turn whatever goes wrong into one line on standard error and an exit code."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as err:
-        if isinstance(err, typer.Exit | typer.Abort) or hasattr(err, "format_message"):
-            raise
-        raise typer.Exit(report_failure(command, err)) from err
-
-
 def report_failure(command: str, err: BaseException) -> int:
-    """Show one line for an error of a command; its exit code."""
+    """Show one line for an error of a command, with the notes added to it; its exit code."""
     if os.environ.get(_TRACEBACK_VARIABLE):
         traceback.print_exception(err)
-    text = " ".join(_reason(err).split())[:_MAX_CHARS]
+    reasons = [_reason(err), *getattr(err, "__notes__", ())]
+    text = " ".join("; ".join(reasons).split())[:_MAX_CHARS]
     name = f"candor {command}".strip()
     line = without_secrets(f"{name}: {text}")
     console().print(line, style="red", markup=False, soft_wrap=True)

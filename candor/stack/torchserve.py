@@ -21,6 +21,8 @@ SEARCH_WORKERS_VARIABLE = "CANDOR_SEARCH_WORKERS"  # the gateway's setting and t
 _CONFIG_DIR = REPOSITORY / "deploy" / "torchserve"
 # Threads that spin while they wait take the cores from the threads they wait for.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+# In the locale C the JVM finds no file whose path has letters beyond ASCII.
+_LOCALE = {"LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ def prepare_launch(
             **_WORKER_ENVIRONMENT,
             **compiling,
             **os.environ,
+            **_LOCALE,
             **identity(run_dir),
             **sharing,
             **folders,
@@ -130,9 +133,19 @@ def _properties(
         metrics_port=ports.metrics,
         grpc_inference_port=ports.grpc_inference,
         grpc_management_port=ports.grpc_management,
-        model_store=archives_dir.resolve(),
+        model_store=_of_properties(str(archives_dir.resolve())),
+        model_store_pattern=_of_properties(f"\\Q{archives_dir.resolve()}\\E"),
         search_workers=search_workers,
         load_models=",".join(archive_names(tuple(models))),
+    )
+
+
+def _of_properties(value: str) -> str:
+    """A value as Java's properties files write it: Latin-1 with escapes of UTF-16."""
+    units = value.encode("utf-16-be")
+    codes = (int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2))
+    return "".join(
+        chr(code) if 32 <= code < 127 and code != ord("\\") else f"\\u{code:04x}" for code in codes
     )
 
 

@@ -10,7 +10,7 @@ from candor import terms
 from candor.annotation.effect import effect_report, has_measurement
 from candor.cli.commands.measure import ara
 from candor.cli.options import DataDir, DataName, open_dataset
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.contracts import limits
 from candor.contracts.json_text import json_text
 from candor.files.writing import write_file
@@ -42,29 +42,28 @@ def active_report(
     """
     models = {"base": base, "annotated": annotated, "control": control}
     settings: dict[str, Any] = {"images": images, "seed": seed, "solver": solver, "steps": steps}
-    with clear_errors("active-report"):
-        measured = {}
-        size = read_card(base).input.height
-        dataset = open_dataset(data, "test", data_dir, image_size=size)
-        for name, model in models.items():
-            folder = out / name
-            if not has_measurement(folder, model, dataset, settings):
-                ara(
-                    model=model,
-                    data=data,
-                    data_dir=data_dir,
-                    out=folder,
-                    compiles=None,
-                    batch_size=64,
-                    **settings,
-                )
-            measured[name] = read_ara(folder)
-        report = effect_report(measured, seed)
-        write_file(out / _REPORT_FILE, (json_text(report, indent=2) + "\n").encode())
-        if as_json:
-            print_json(report)
-        else:
-            _show(report)
+    measured = {}
+    size = read_card(base).input.height
+    dataset = open_dataset(data, "test", data_dir, image_size=size)
+    for name, model in models.items():
+        folder = out / name
+        if not has_measurement(folder, model, dataset, settings):
+            ara(
+                model=model,
+                data=data,
+                data_dir=data_dir,
+                out=folder,
+                compiles=None,
+                batch_size=64,
+                **settings,
+            )
+        measured[name] = read_ara(folder)
+    report = effect_report(measured, seed)
+    write_file(out / _REPORT_FILE, (json_text(report, indent=2) + "\n").encode())
+    if as_json:
+        print_json(report)
+    else:
+        _show(report)
 
 
 def _show(report: dict[str, Any]) -> None:

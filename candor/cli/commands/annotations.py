@@ -10,7 +10,7 @@ from rich.table import Table
 from candor.annotation import agreement
 from candor.annotation.agreement import Agreement, AgreementReport
 from candor.annotation.export import export_judged
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.contracts.annotations import Verdict
 from candor.store.annotations import Annotations
@@ -21,7 +21,7 @@ app = typer.Typer(help="Verdicts of annotators.", no_args_is_help=True)
 @app.command()
 def report(store: StoreAddress = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Agreement of annotators: percentage and kappa, overall, by pair and by class."""
-    with clear_errors("annotations report"), opened_store(store) as opened:
+    with opened_store(store) as opened:
         result = agreement.report(Annotations(opened).judgements())
         if as_json:
             print_json(asdict(result))
@@ -43,7 +43,7 @@ def export(
     Of an image with several verdicts more than half must be "unchanged".  All judged images go to
     a second file beside it, NAME.judged.parquet, from which `candor train --control random` draws.
     """
-    with clear_errors("annotations export"), opened_store(store) as opened:
+    with opened_store(store) as opened:
         counts = export_judged(Annotations(opened).judged_candidates(annotator or ()), out)
         if as_json:
             print_json(asdict(counts))

@@ -11,7 +11,7 @@ from candor.audit.report.signing import load_or_create_key
 from candor.audit.sections.comparison import read_other
 from candor.audit.session import AuditRequest, compute, finish, prepare
 from candor.cli.audit_options import CompareDir, KeyFile, attack_names, key_file, required
-from candor.cli.audit_screen import one_reason, progress_bar, show_report
+from candor.cli.audit_screen import named_options, progress_bar, show_report
 from candor.cli.options import Compiles, DataDir, DataName
 from candor.cli.output import AsJson, console
 from candor.contracts import limits
@@ -55,7 +55,7 @@ def audit(
     """Attack a model on test images and write a signed report; repeated, it goes on."""
     if context.invoked_subcommand is not None:
         return
-    with one_reason("audit"):
+    with named_options():
         request = AuditRequest(
             model=required("model", model),
             data=data,
@@ -107,7 +107,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Bring the shards of one audit together and write the signed report."""
-    with one_reason("audit merge"):
+    with named_options():
         signing_key = load_or_create_key(key_file(key))
         other = None if compare is None else read_other(compare)
         merge_parts(folders, out)

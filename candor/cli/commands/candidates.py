@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from candor import terms
 from candor.annotation.collect import Collection, collect
 from candor.cli.options import DataDir, DataName, open_dataset
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.contracts import limits
 from candor.models.folder import load_model
@@ -34,7 +34,7 @@ def candidates(
 
     The same command goes on where a stopped one left off; with more --images it searches the rest.
     """
-    with clear_errors("candidates"), opened_store(store) as opened:
+    with opened_store(store) as opened:
         keep_freed_memory()
         loaded = load_model(model)
         dataset = open_dataset(data, "train", data_dir, image_size=loaded.card.input.height)

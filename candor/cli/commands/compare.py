@@ -13,7 +13,7 @@ from candor.cli.client import (
     image_value,
     open_client,
 )
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.cli.query_options import Image, ModelDir, OutDir, Seed, Solver, Steps
 from candor.cli.query_tables import show_comparison
 from candor.contracts import api
@@ -39,21 +39,20 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare other explanations with the adversarial one, and measure how stable all are."""
-    with clear_errors("compare"):
-        values = {
-            "model": name,
-            "image": image_value(image),
-            "target": class_value("target", target, target_index),
-            "rho": rho,
-            **({} if steps is None else {"steps": steps}),
-            "solver": solver,
-            "seed": seed,
-        }
-        with open_client(model, address) as client:
-            response = client.compare(as_request(api.CompareRequest, values))
-        if out is not None:
-            save_comparison(out, response)
-        if as_json:
-            print_json(response.model_dump(mode="json"))
-        else:
-            show_comparison(image, response)
+    values = {
+        "model": name,
+        "image": image_value(image),
+        "target": class_value("target", target, target_index),
+        "rho": rho,
+        **({} if steps is None else {"steps": steps}),
+        "solver": solver,
+        "seed": seed,
+    }
+    with open_client(model, address) as client:
+        response = client.compare(as_request(api.CompareRequest, values))
+    if out is not None:
+        save_comparison(out, response)
+    if as_json:
+        print_json(response.model_dump(mode="json"))
+    else:
+        show_comparison(image, response)

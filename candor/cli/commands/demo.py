@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.client.sync import CandorClient
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.stack.config import StackConfig
@@ -38,13 +38,12 @@ def demo(
         models=(default_model or DEFAULT_MODEL, plain_model),
     )
     console.print("Starting the service, takes some seconds ...")
-    with clear_errors("demo"):
-        with Stack(config) as stack:
-            compared = compared_models(stack.models, plain_model)
-            console.print(f"Explaining the photograph with {' and '.join(compared)} ...")
-            with CandorClient(stack.grpc_address) as client:
-                views = explained_views(client, photo(), compared, target)
-        write_views(out, views)
+    with Stack(config) as stack:
+        compared = compared_models(stack.models, plain_model)
+        console.print(f"Explaining the photograph with {' and '.join(compared)} ...")
+        with CandorClient(stack.grpc_address) as client:
+            views = explained_views(client, photo(), compared, target)
+    write_views(out, views)
     _show(console, views)
     if as_json:
         print_json([view_record(view) for view in views])

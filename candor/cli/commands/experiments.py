@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.stack.archives import MODELS_DIR
 from training.results import METRICS, experiment_results
 
@@ -22,12 +22,11 @@ def experiments(
     as_json: AsJson = False,
 ) -> None:
     """List the experiments: accuracy (%), attack ARA and BTR ARA (RMSE) of the paper and ours."""
-    with clear_errors("experiments"):
-        rows = experiment_results(models_dir)
-        if as_json:
-            print_json(rows)
-        else:
-            _print_table(rows)
+    rows = experiment_results(models_dir)
+    if as_json:
+        print_json(rows)
+    else:
+        _print_table(rows)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from candor.cli.client import (
     image_value,
     open_client,
 )
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.cli.query_options import Image, ModelDir, OutDir, Seed, Solver, Steps, TopK
 from candor.cli.query_tables import show_explanations
 from candor.contracts import api, limits
@@ -45,23 +45,22 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Show the image changed by RMSE rho so that the network says the target."""
-    with clear_errors("explain"):
-        values = {
-            "model": name,
-            "image": image_value(image),
-            "targets": class_values("target", target, target_index),
-            "rhos": rho or [],
-            "direction": api.Direction.AGAINST if against else api.Direction.FOR,
-            **({} if steps is None else {"steps": steps}),
-            "solver": solver,
-            "seed": seed,
-            "top_k": top_k,
-        }
-        with open_client(model, address) as client:
-            response = client.explain(as_request(api.ExplainRequest, values))
-        if out is not None:
-            save_explanations(out, response)
-        if as_json:
-            print_json(response.model_dump(mode="json"))
-        else:
-            show_explanations(image, response)
+    values = {
+        "model": name,
+        "image": image_value(image),
+        "targets": class_values("target", target, target_index),
+        "rhos": rho or [],
+        "direction": api.Direction.AGAINST if against else api.Direction.FOR,
+        **({} if steps is None else {"steps": steps}),
+        "solver": solver,
+        "seed": seed,
+        "top_k": top_k,
+    }
+    with open_client(model, address) as client:
+        response = client.explain(as_request(api.ExplainRequest, values))
+    if out is not None:
+        save_explanations(out, response)
+    if as_json:
+        print_json(response.model_dump(mode="json"))
+    else:
+        show_explanations(image, response)

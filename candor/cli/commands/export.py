@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from candor.cli.options import DataDir
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.contracts import limits
 from candor.models.folder import load_model
 from candor.models.onnx.checked_export import ExportPlan, write_checked
@@ -37,19 +37,18 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a model as one file for other runtimes, checked and timed against torch."""
-    with clear_errors("export"):
-        if file_format not in _FORMATS:
-            raise ValueError(f"format: expected one of {_FORMATS}, got {file_format!r}")
-        torch.set_num_threads(threads)
-        loaded = load_model(model)
-        path = out or Path(f"{loaded.card.name}.onnx")
-        plan = ExportPlan(path, batch, data, data_dir, images, seed, threads)
-        console().print("tracing the network, takes some seconds ...")
-        summary = write_checked(loaded, plan, partial(predict_logits, loaded.network))
-        if as_json:
-            print_json(summary)
-        else:
-            _show(summary)
+    if file_format not in _FORMATS:
+        raise ValueError(f"format: expected one of {_FORMATS}, got {file_format!r}")
+    torch.set_num_threads(threads)
+    loaded = load_model(model)
+    path = out or Path(f"{loaded.card.name}.onnx")
+    plan = ExportPlan(path, batch, data, data_dir, images, seed, threads)
+    console().print("tracing the network, takes some seconds ...")
+    summary = write_checked(loaded, plan, partial(predict_logits, loaded.network))
+    if as_json:
+        print_json(summary)
+    else:
+        _show(summary)
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from candor import terms
 from candor.audit.measured import read_measured
 from candor.cli.client import as_request, image_value
-from candor.cli.output import clear_errors, console
+from candor.cli.output import console
 from candor.contracts import api
 from candor.viz import figures
 from candor.viz.explanation_rows import common_classes, explanation_rows
@@ -35,8 +35,7 @@ _RHOS = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2)  # of Fig. S4, about
 @app.command()
 def curves(sources: Sources, out: OutDir = _OUT) -> None:
     """Accuracy against RMSE, ARA shaded, the naive classifier hatched (Fig. 3)."""
-    with clear_errors("figures curves"):
-        _save(figures.curves([read_measured(folder) for folder in sources]), out, "curves")
+    _save(figures.curves([read_measured(folder) for folder in sources]), out, "curves")
 
 
 @app.command()
@@ -48,9 +47,8 @@ def areas(
     out: OutDir = _OUT,
 ) -> None:
     """Clean accuracy against both ARAs, with 95 % intervals."""
-    with clear_errors("figures areas"):
-        rows = paper_results(paper) if paper else []
-        _save(figures.areas([read_measured(folder) for folder in sources], rows), out, "areas")
+    rows = paper_results(paper) if paper else []
+    _save(figures.areas([read_measured(folder) for folder in sources], rows), out, "areas")
 
 
 @app.command()
@@ -62,12 +60,11 @@ def grid(
     out: OutDir = _OUT,
 ) -> None:
     """One image explained for every class, a row a model (Fig. S3)."""
-    with clear_errors("figures grid"):
-        classes = common_classes(model)
-        targets = [{"index": index} for index in range(len(classes))]
-        caption = f"Explanations for every class, rho {rho:g}"
-        rows = explanation_rows(model, _request(image, targets, [rho], solver))
-        _save(figures.grid(["input", *classes], rows, caption), out, "grid")
+    classes = common_classes(model)
+    targets = [{"index": index} for index in range(len(classes))]
+    caption = f"Explanations for every class, rho {rho:g}"
+    rows = explanation_rows(model, _request(image, targets, [rho], solver))
+    _save(figures.grid(["input", *classes], rows, caption), out, "grid")
 
 
 @app.command()
@@ -82,12 +79,11 @@ def sweep(
     out: OutDir = _OUT,
 ) -> None:
     """One image explained for one class at growing rho, a row a model (Fig. S4)."""
-    with clear_errors("figures sweep"):
-        rhos = list(rho or _RHOS)
-        titles = ["input", *(f"{value:g}" for value in rhos)]
-        caption = f"Explanations for {target} by rho"
-        rows = explanation_rows(model, _request(image, [{"name": target}], rhos, solver))
-        _save(figures.grid(titles, rows, caption), out, "sweep")
+    rhos = list(rho or _RHOS)
+    titles = ["input", *(f"{value:g}" for value in rhos)]
+    caption = f"Explanations for {target} by rho"
+    rows = explanation_rows(model, _request(image, [{"name": target}], rhos, solver))
+    _save(figures.grid(titles, rows, caption), out, "sweep")
 
 
 def _request(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from training.regularizers import output_zeroing_weight
 
 app = typer.Typer(help="Guideline values of the paper's equations.", no_args_is_help=True)
@@ -24,9 +24,8 @@ def output_zeroing(
     as_json: AsJson = False,
 ) -> None:
     """Weight of output zeroing, k_out of Eq. 14; the experiments' key output_zeroing."""
-    with clear_errors("guideline output-zeroing"):
-        weight = output_zeroing_weight(classes, confidence=confidence)
-        if as_json:
-            print_json({"classes": classes, "confidence": confidence, "output_zeroing": weight})
-        else:
-            typer.echo(f"{weight:.3g}")
+    weight = output_zeroing_weight(classes, confidence=confidence)
+    if as_json:
+        print_json({"classes": classes, "confidence": confidence, "output_zeroing": weight})
+    else:
+        typer.echo(f"{weight:.3g}")

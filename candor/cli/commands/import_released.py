@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.models.families import released
 
 
@@ -18,11 +18,10 @@ def import_released(
     as_json: AsJson = False,
 ) -> None:
     """Turn a released checkpoint into a model folder without running any code it names."""
-    with clear_errors("import-released"):
-        model_name = name or file.stem.lower().replace("_", "-")
-        folder = out or Path("runs") / "released" / model_name
-        card = released.import_released(file, folder, model_name)
-        if as_json:
-            print_json(card.model_dump(mode="json"))
-        else:
-            console().print(f"{folder}: {card.network.architecture}, weights {card.weights_sha256}")
+    model_name = name or file.stem.lower().replace("_", "-")
+    folder = out or Path("runs") / "released" / model_name
+    card = released.import_released(file, folder, model_name)
+    if as_json:
+        print_json(card.model_dump(mode="json"))
+    else:
+        console().print(f"{folder}: {card.network.architecture}, weights {card.weights_sha256}")

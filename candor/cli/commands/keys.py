@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.gateway.access.keys import add_key, read_keys, revoke_key
 
 KeysFile = Annotated[
@@ -30,8 +30,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once; the file keeps its hash."""
-    with clear_errors("keys create"):
-        key = add_key(file, name, tenant, scope)
+    key = add_key(file, name, tenant, scope)
     if as_json:
         print_json({"name": name, "tenant": tenant, "scopes": scope, "key": key})
     else:
@@ -41,8 +40,7 @@ def create(
 @app.command("list")
 def list_(file: KeysFile = _DEFAULT_FILE, as_json: AsJson = False) -> None:
     """Show names, tenants and scopes."""
-    with clear_errors("keys list"):
-        known = [entry.identity for entry in read_keys(file)]
+    known = [entry.identity for entry in read_keys(file)]
     if as_json:
         rows = [{"name": k.name, "tenant": k.tenant, "scopes": sorted(k.scopes)} for k in known]
         print_json({"keys": rows})
@@ -59,5 +57,4 @@ def revoke(
     file: KeysFile = _DEFAULT_FILE,
 ) -> None:
     """Remove a key; a running gateway rejects it from its next request on."""
-    with clear_errors("keys revoke"):
-        revoke_key(file, name)
+    revoke_key(file, name)

@@ -12,7 +12,7 @@ from rich.table import Table
 from candor import terms
 from candor.audit.ara_session import measure_folder
 from candor.cli.options import Compiles, DataDir, DataName
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.contracts import limits
 from candor.models.folder import record_metrics
 from candor.robustness.ara_files import MEASURES, measure_row, metric_cards
@@ -37,30 +37,29 @@ def ara(
     as_json: AsJson = False,
 ) -> None:
     """Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals."""
-    with clear_errors("ara"):
-        steps = terms.default_steps(solver, explains=False) if steps is None else steps
-        plan = AraPlan(solver=solver, steps=steps, seed=seed, batch_size=batch_size)
-        with progress_bar(images, steps) as report:
-            summary = measure_folder(
-                model,
-                data,
-                data_dir,
-                images,
-                plan,
-                out=out,
-                compiles=compiles,
-                report=report,
-                notify=console().print,
-            )
-        if record:
-            settings = f"--images {images} --seed {seed} --solver {solver} --steps {steps}"
-            engine = "--compile" if summary["engine"] == "compiled" else "--no-compile"
-            method = f"candor ara --data {data} {settings} --batch-size {batch_size} {engine}"
-            record_metrics(model, metric_cards(summary, method))
-        if as_json:
-            print_json(summary)
-        else:
-            _show(summary)
+    steps = terms.default_steps(solver, explains=False) if steps is None else steps
+    plan = AraPlan(solver=solver, steps=steps, seed=seed, batch_size=batch_size)
+    with progress_bar(images, steps) as report:
+        summary = measure_folder(
+            model,
+            data,
+            data_dir,
+            images,
+            plan,
+            out=out,
+            compiles=compiles,
+            report=report,
+            notify=console().print,
+        )
+    if record:
+        settings = f"--images {images} --seed {seed} --solver {solver} --steps {steps}"
+        engine = "--compile" if summary["engine"] == "compiled" else "--no-compile"
+        method = f"candor ara --data {data} {settings} --batch-size {batch_size} {engine}"
+        record_metrics(model, metric_cards(summary, method))
+    if as_json:
+        print_json(summary)
+    else:
+        _show(summary)
 
 
 @contextmanager

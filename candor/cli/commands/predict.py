@@ -12,7 +12,7 @@ from candor.cli.client import (
     image_value,
     open_client,
 )
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.cli.query_options import Image, TopK
 from candor.cli.query_tables import show_classes
 from candor.contracts import api, limits
@@ -33,13 +33,12 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """What is this image?"""
-    with clear_errors("predict"):
-        if runtime is not None and model is None:
-            raise ValueError(f"runtime: expected only with --model, got {runtime!r}")
-        values = {"model": name, "image": image_value(image), "top_k": top_k}
-        with open_client(model, address, runtime) as client:
-            response = client.predict(as_request(api.PredictRequest, values))
-        if as_json:
-            print_json(response.model_dump(mode="json"))
-        else:
-            show_classes(f"{response.model.name} on {image}", response.predictions)
+    if runtime is not None and model is None:
+        raise ValueError(f"runtime: expected only with --model, got {runtime!r}")
+    values = {"model": name, "image": image_value(image), "top_k": top_k}
+    with open_client(model, address, runtime) as client:
+        response = client.predict(as_request(api.PredictRequest, values))
+    if as_json:
+        print_json(response.model_dump(mode="json"))
+    else:
+        show_classes(f"{response.model.name} on {image}", response.predictions)

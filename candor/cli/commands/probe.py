@@ -13,7 +13,7 @@ from candor.cli.client import (
     image_value,
     open_client,
 )
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.cli.query_options import Image, ModelDir, OutDir, Seed, Solver, Steps, TopK
 from candor.cli.query_tables import show_probe
 from candor.contracts import api, limits
@@ -37,21 +37,20 @@ def probe(
     as_json: AsJson = False,
 ) -> None:
     """How little must the image change before the network errs (attack, BTR)?"""
-    with clear_errors("probe"):
-        values = {
-            "model": name,
-            "image": image_value(image),
-            "label": class_value("label", label, label_index),
-            **({} if steps is None else {"steps": steps}),
-            "solver": solver,
-            "seed": seed,
-            "top_k": top_k,
-        }
-        with open_client(model, address) as client:
-            response = client.probe(as_request(api.ProbeRequest, values))
-        if out is not None:
-            save_probe(out, response)
-        if as_json:
-            print_json(response.model_dump(mode="json"))
-        else:
-            show_probe(image, response)
+    values = {
+        "model": name,
+        "image": image_value(image),
+        "label": class_value("label", label, label_index),
+        **({} if steps is None else {"steps": steps}),
+        "solver": solver,
+        "seed": seed,
+        "top_k": top_k,
+    }
+    with open_client(model, address) as client:
+        response = client.probe(as_request(api.ProbeRequest, values))
+    if out is not None:
+        save_probe(out, response)
+    if as_json:
+        print_json(response.model_dump(mode="json"))
+    else:
+        show_probe(image, response)

@@ -8,7 +8,6 @@ import typer
 from candor.audit.report.signing import load_or_create_key
 from candor.cli.audit_options import KeyFile, key_file
 from candor.cli.options import DataDir
-from candor.cli.output import clear_errors
 from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.jobs.report_worker import run_worker
 from candor.stack.archives import MODELS_DIR
@@ -33,7 +32,7 @@ def report_worker(
     ] = False,
 ) -> None:
     """Compute the report jobs of a store until SIGTERM, which gives the job back."""
-    with clear_errors("report-worker"), opened_store(store) as opened:
+    with opened_store(store) as opened:
         run_worker(
             opened,
             reports=reports,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from candor.cli.client import Address, ModelName, as_request, service_client
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.cli.report_output import show_report, shown_progress
 from candor.contracts import limits
 from candor.contracts.reports import CreateReportRequest, ListReportsRequest, ReportState
@@ -37,7 +37,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Ask for a report; with --wait and --out fetch its files when it is done."""
-    with clear_errors("reports create"), service_client(address) as client:
+    with service_client(address) as client:
         values = {
             "model": name,
             "data": data,
@@ -70,7 +70,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Jobs, the newest first."""
-    with clear_errors("reports list"), service_client(address) as client:
+    with service_client(address) as client:
         page = client.list_reports(ListReportsRequest(page_size=count, state=state))
         if as_json:
             print_json(page.model_dump(mode="json"))
@@ -82,14 +82,14 @@ def list_(
 @app.command()
 def show(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
     """Where a job stands and what came of it."""
-    with clear_errors("reports show"), service_client(address) as client:
+    with service_client(address) as client:
         show_report(client.get_report(name), as_json)
 
 
 @app.command()
 def cancel(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
     """Stop a job; one that has ended stays as it is."""
-    with clear_errors("reports cancel"), service_client(address) as client:
+    with service_client(address) as client:
         show_report(client.cancel_report(name), as_json)
 
 
@@ -100,5 +100,5 @@ def download(
     address: Address = None,
 ) -> None:
     """Fetch every file of a report that succeeded; `candor verify` then checks the signature."""
-    with clear_errors("reports download"), service_client(address) as client:
+    with service_client(address) as client:
         download_files(client, client.get_report(name), out)

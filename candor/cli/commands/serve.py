@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from candor.cli.commands.worker import SearchWorkers
-from candor.cli.output import AsJson, clear_errors, print_json
+from candor.cli.output import AsJson, print_json
 from candor.cli.store_options import STORE_VARIABLE, note_password
 from candor.contracts.secrets import Secret
 from candor.gateway.sockets import loopback
@@ -66,26 +66,25 @@ def serve(
     console = Console(stderr=as_json)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    with clear_errors("serve"):
-        config = StackConfig(
-            store_url=_checked_store(store, report_worker),
-            reports_dir=reports,
-            has_report_worker=report_worker,
-            models_dir=models_dir,
-            archives_dir=archives_dir,
-            host=loopback() if host is None else host,
-            grpc_port=grpc_port,
-            rest_port=rest_port,
-            default_model=default_model,
-            shows_gateway_log=True,
-            search_workers=search_workers,
-            compiles=True,
-            ready_timeout_seconds=_READY_SECONDS,
-        )
-        try:
-            _run(config, console, as_json)
-        except KeyboardInterrupt:
-            console.print("Stopped.")
+    config = StackConfig(
+        store_url=_checked_store(store, report_worker),
+        reports_dir=reports,
+        has_report_worker=report_worker,
+        models_dir=models_dir,
+        archives_dir=archives_dir,
+        host=loopback() if host is None else host,
+        grpc_port=grpc_port,
+        rest_port=rest_port,
+        default_model=default_model,
+        shows_gateway_log=True,
+        search_workers=search_workers,
+        compiles=True,
+        ready_timeout_seconds=_READY_SECONDS,
+    )
+    try:
+        _run(config, console, as_json)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
 
 
 def _checked_store(address: str | None, has_report_worker: bool) -> Secret | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.store.transfer import export_store, import_store
 
@@ -20,7 +20,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write candidates, annotators and annotations to a zip."""
-    with clear_errors("store export"), opened_store(store) as opened:
+    with opened_store(store) as opened:
         _show(f"{out}:", asdict(export_store(opened, out)), as_json)
 
 
@@ -31,7 +31,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Add what a zip holds; what the store already has stays as it is."""
-    with clear_errors("store import"), opened_store(store) as opened:
+    with opened_store(store) as opened:
         _show("new:", asdict(import_store(opened, file)), as_json)
 
 

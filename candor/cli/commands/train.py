@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from candor.cli.options import DataDir, open_dataset
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from training.config import TrainConfig, load_experiment
 from training.distributed import process_group, rank
 from training.extra_images import Control, join_extra_images
@@ -42,33 +42,32 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an experiment; the same command goes on where a stopped run left off."""
-    with clear_errors("train"):
-        config = load_experiment(experiment, overrides or ())
-        label = Path(experiment).stem
-        folder = run_dir or Path("runs") / label
-        target = RunTarget(
-            experiment=label,
-            run_dir=folder,
-            folder=out or folder / "model",
-            name=name or label,
-            note=note,
+    config = load_experiment(experiment, overrides or ())
+    label = Path(experiment).stem
+    folder = run_dir or Path("runs") / label
+    target = RunTarget(
+        experiment=label,
+        run_dir=folder,
+        folder=out or folder / "model",
+        name=name or label,
+        note=note,
+    )
+    with process_group():
+        training_data, test_data = (
+            open_dataset(config.data, split, data_dir, image_size=config.image_size)
+            for split in ("train", "test")
         )
-        with process_group():
-            training_data, test_data = (
-                open_dataset(config.data, split, data_dir, image_size=config.image_size)
-                for split in ("train", "test")
-            )
-            config, training_data = join_extra_images(config, training_data, extra, control)
-            with _progress_bar(config) as report:
-                card = run_experiment(config, training_data, test_data, target, report)
-        if card is None:
-            return
-        accuracy = card.metrics[0]
-        console().print(
-            f"{target.folder}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images"
-        )
-        if as_json:
-            print_json(card.model_dump(mode="json"))
+        config, training_data = join_extra_images(config, training_data, extra, control)
+        with _progress_bar(config) as report:
+            card = run_experiment(config, training_data, test_data, target, report)
+    if card is None:
+        return
+    accuracy = card.metrics[0]
+    console().print(
+        f"{target.folder}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images"
+    )
+    if as_json:
+        print_json(card.model_dump(mode="json"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from candor.audit.report.signing import verify_folder
-from candor.cli.audit_screen import one_reason, show_verdict
+from candor.cli.audit_screen import show_verdict
 from candor.cli.output import AsJson
 
 
@@ -18,8 +18,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a report's signature and files; names what was changed, then exits with 1."""
-    with one_reason("verify"):
-        verdict = verify_folder(folder, public_key)
-        show_verdict(verdict, as_json)
+    verdict = verify_folder(folder, public_key)
+    show_verdict(verdict, as_json)
     if not verdict.is_genuine:
         raise typer.Exit(1)

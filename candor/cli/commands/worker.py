@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from candor.cli.output import clear_errors
 from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, build_archives
 from candor.stack.ports import require_free_torchserve_ports
 from candor.stack.preflight import check_memory
@@ -34,8 +33,7 @@ def archives(
     models_dir: _ModelsDir = MODELS_DIR, archives_dir: _ArchivesDir = ARCHIVES_DIR
 ) -> None:
     """Build the TorchServe archives of every model, where they are not up to date."""
-    with clear_errors("archives"):
-        typer.echo(" ".join(build_archives(models_dir, archives_dir)))
+    typer.echo(" ".join(build_archives(models_dir, archives_dir)))
 
 
 def worker(
@@ -54,17 +52,16 @@ def worker(
     search_workers: SearchWorkers = 1,
 ) -> None:
     """Become TorchServe with every model of the store, without the gateway."""
-    with clear_errors("worker"):
-        require_free_torchserve_ports(STANDARD_PORTS)
-        models = build_archives(models_dir, archives_dir)
-        check_memory(len(models), search_workers)
-        launch = prepare_launch(
-            archives_dir,
-            models,
-            STANDARD_PORTS,
-            run_folder(run_dir),
-            metrics_host=metrics_host,
-            search_workers=search_workers,
-        )
-        # In place of this process: as the first of a container the JVM then gets SIGTERM itself.
-        os.execve(launch.command[0], launch.command, launch.environment)
+    require_free_torchserve_ports(STANDARD_PORTS)
+    models = build_archives(models_dir, archives_dir)
+    check_memory(len(models), search_workers)
+    launch = prepare_launch(
+        archives_dir,
+        models,
+        STANDARD_PORTS,
+        run_folder(run_dir),
+        metrics_host=metrics_host,
+        search_workers=search_workers,
+    )
+    # In place of this process: as the first of a container the JVM then gets SIGTERM itself.
+    os.execve(launch.command[0], launch.command, launch.environment)
