@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from candor.files.writing import write_file
+
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "architecture.md"
 _BEGIN, _END = "<!-- arrows -->\n", "<!-- end arrows -->"
@@ -65,5 +67,5 @@ def against_diagram() -> list[str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    write_file(PAGE, page().encode())
     sys.exit("\n".join(against_diagram()) or None)

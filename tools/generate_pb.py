@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from grpc_tools import protoc
 
 from candor.contracts.json_text import json_text
+from candor.files.writing import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
@@ -134,7 +135,7 @@ def main(arguments: list[str]) -> int:
     """Writes or, with ``--check``, compares; returns the exit code."""
     if "--check" not in arguments:
         generate_stubs(STUB_DIR)
-        DESCRIPTIONS_FILE.write_text(descriptions_module(comments(read_protos())))
+        write_file(DESCRIPTIONS_FILE, descriptions_module(comments(read_protos())).encode())
         return 0
     stale = stale_files()
     if stale:

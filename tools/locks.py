@@ -15,6 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from candor.files.writing import write_file
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOCK = REPOSITORY / "requirements.lock"
 IMAGE_EXTRAS: Mapping[str, str] = {"gateway": "gateway", "worker": "all"}
@@ -37,7 +39,7 @@ def main() -> int:
         if is_check:
             print(f"{path.relative_to(REPOSITORY)} is stale: run make locks", file=sys.stderr)
         else:
-            path.write_text(_lock_files()[path])
+            write_file(path, _lock_files()[path].encode())
     return int(is_check and bool(stale))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from candor.contracts.json_text import json_text
+from candor.files.writing import write_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RULES = REPOSITORY / "deploy/prometheus/rules.yaml"
@@ -36,7 +37,7 @@ def main() -> int:
         return int(bool(stale))
     for path in stale:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(derived()[path])
+        write_file(path, derived()[path].encode())
     return 0
 
 

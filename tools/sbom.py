@@ -6,6 +6,7 @@ it, the database of osv.dev.
 
 import argparse
 import csv
+import io
 import json
 import sys
 import urllib.request
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from candor.contracts.json_text import json_text
+from candor.files.writing import write_file
 from tools.invariants import project_version
 from tools.locks import REPOSITORY, locked_packages, needs
 
@@ -151,15 +153,16 @@ def write_bom(image: str, packages: Sequence[Package], folder: Path) -> Path:
     bom.register_dependency(root, components.values())
     path = folder / f"candor-{image}.cdx.json"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(JsonV1Dot6(bom).output_as_string(indent=2) + "\n")
+    write_file(path, (JsonV1Dot6(bom).output_as_string(indent=2) + "\n").encode())
     return path
 
 
 def write_licences(packages: Sequence[Package], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("package", "version", "licence"))
-        rows.writerows((p.name, p.version, p.licence) for p in packages)
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(("package", "version", "licence"))
+    rows.writerows((p.name, p.version, p.licence) for p in packages)
+    write_file(path, text.getvalue().encode())
 
 
 def audit(packages: Sequence[Package], url: str = OSV_URL) -> dict[str, list[str]]:

@@ -15,12 +15,11 @@ from candor.audit.report.schema import Report
 from candor.audit.report.signing import Verdict
 from candor.audit.run import Progress
 from candor.audit.session import BadOption
-from candor.cli.output import console, print_json
+from candor.cli.output import NOT_COMPLETE, console, print_json
 
 _GOES_ON = "finished parts are kept, the same command goes on"
 _FILES = ("report.html", "report.pdf", "report.json", "ledger.parquet")
 _HEADLINE = {"model", "image_count", "warnings", "not_tried", "accuracy", "areas", "comparison"}
-_NOT_COMPLETE = 3  # exit code: there is a report, and attacks failed in it
 
 
 @contextmanager
@@ -75,7 +74,7 @@ def show_report(report: Report, out: Path, as_json: bool) -> None:
     if report.not_tried:
         names = ", ".join(failed.attack for failed in report.not_tried)
         _print(f"candor audit: not complete, {names} failed on some images", style="red")
-        raise typer.Exit(_NOT_COMPLETE)
+        raise typer.Exit(NOT_COMPLETE)
 
 
 def _show_numbers(report: Report, out: Path) -> None:

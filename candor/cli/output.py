@@ -20,6 +20,7 @@ from candor.stack.errors import ArchiveError, StackError
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _TRACEBACK_VARIABLE = "CANDOR_TRACEBACK"
 _MAX_CHARS = 2000
+NOT_COMPLETE = 3  # there is a report, and attacks failed in it
 _STOPPED = 130  # what shells say of Ctrl-C
 
 

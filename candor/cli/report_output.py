@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from candor.cli.output import console, print_json
-from candor.contracts.reports import Report
+import typer
+
+from candor.cli.output import NOT_COMPLETE, console, print_json
+from candor.contracts.reports import Report, ReportState
 from candor.jobs.remote import summary
 
 
@@ -20,6 +22,17 @@ def show_report(report: Report, as_json: bool) -> None:
     for metric in result.metrics if result else ():
         text = f"  {metric.name} {metric.value:.4f} [{metric.low:.4f}, {metric.high:.4f}]"
         console().print(f"{text}, n = {metric.image_count}", markup=False, soft_wrap=True)
+
+
+def exit_as(report: Report) -> None:
+    """Raises: typer.Exit: 1 for a job that ended without a report, 3 for one not complete."""
+    if report.state in (ReportState.FAILED, ReportState.CANCELLED):
+        raise typer.Exit(1)
+    if report.state is ReportState.INCOMPLETE and report.response is not None:
+        names = ", ".join(failed.attack for failed in report.response.not_tried)
+        text = f"candor reports: not complete, {names} failed on some images"
+        console().print(text, style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(NOT_COMPLETE)
 
 
 @contextmanager

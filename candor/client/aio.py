@@ -107,7 +107,7 @@ class AsyncCandorClient:
         return await self._call(verbs.CANCEL_REPORT, {"name": name})
 
     async def download_report(self, name: str, file: str) -> AsyncIterator[bytes]:
-        """One file of a report that succeeded, chunk by chunk.
+        """One file of a finished report, chunk by chunk.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND; INTERNAL at the end, if the file does not have the

@@ -11,6 +11,7 @@ import grpc
 
 from candor.contracts import headers
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.files.reading import MIB, read_file
 from candor.rpc import status
 
 OPTIONS = [
@@ -31,6 +32,8 @@ KEY_VARIABLE = "CANDOR_KEY"
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 
+_MAX_FILE_BYTES = 16 * MIB  # of a bundle of authorities
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
@@ -48,7 +51,7 @@ class Tls:
     def credentials(self) -> grpc.ChannelCredentials:
         files = (self.ca, self.key, self.cert)
         return grpc.ssl_channel_credentials(
-            *(path.read_bytes() if path else None for path in files)
+            *(read_file(path, _MAX_FILE_BYTES) if path else None for path in files)
         )
 
 

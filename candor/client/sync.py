@@ -106,7 +106,7 @@ class CandorClient:
         return self._call(verbs.CANCEL_REPORT, {"name": name})
 
     def download_report(self, name: str, file: str) -> Iterator[bytes]:
-        """One file of a report that succeeded, chunk by chunk.
+        """One file of a finished report, chunk by chunk.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND; INTERNAL at the end, if the file does not have the

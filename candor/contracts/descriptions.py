@@ -649,7 +649,7 @@ DESCRIPTIONS = {
         "A model without defence for the ablation check; empty: none."
     ),
     "CreateReportRequest.compare": (
-        "Name of a report that succeeded on the same data, with which this one is paired image by "
+        "Name of a finished report on the same data, with which this one is paired image by "
         "image; empty: none."
     ),
     "CreateReportRequest.idempotency_key": (
@@ -679,6 +679,10 @@ DESCRIPTIONS = {
     "ReportState.REPORT_STATE_CANCELLED": (
         "Done; the job was cancelled."
     ),
+    "ReportState.REPORT_STATE_INCOMPLETE": (
+        "Done; the files can be downloaded, but attacks failed on some images and were not tried "
+        "there, so that the report says less than was asked for. `response.not_tried` names them."
+    ),
     "Report": (
         "A report's job; `error` or `response` is set once it is done, neither if it was "
         "cancelled."
@@ -690,7 +694,8 @@ DESCRIPTIONS = {
         "State of the job."
     ),
     "Report.done": (
-        "Whether the job is SUCCEEDED, FAILED or CANCELLED; then it no longer changes."
+        "Whether the job is SUCCEEDED, INCOMPLETE, FAILED or CANCELLED; then it no longer "
+        "changes."
     ),
     "Report.cancel_requested": (
         "Whether the worker has been asked to stop."
@@ -705,7 +710,7 @@ DESCRIPTIONS = {
         "Why the report failed; set only if FAILED."
     ),
     "Report.response": (
-        "The result; set only if SUCCEEDED."
+        "The result; set only if SUCCEEDED or INCOMPLETE."
     ),
     "Report.create_time": (
         "When the job was created, seconds since 1970."
@@ -746,7 +751,7 @@ DESCRIPTIONS = {
         "One sentence for people; it names field, value and permitted range where there is one."
     ),
     "ReportResult": (
-        "The result of a report that succeeded."
+        "The result of a finished report."
     ),
     "ReportResult.files": (
         "Files of the report."
@@ -756,6 +761,25 @@ DESCRIPTIONS = {
     ),
     "ReportResult.warnings": (
         "Warnings that a reader must see first, for example that there are too few images."
+    ),
+    "ReportResult.not_tried": (
+        "Attacks that failed on some images, which they neither fooled nor left standing; empty "
+        "if SUCCEEDED."
+    ),
+    "NotTried": (
+        "An attack that failed on some images."
+    ),
+    "NotTried.attack": (
+        "Name of the attack."
+    ),
+    "NotTried.image_count": (
+        "Number of images on which it failed, at least 1."
+    ),
+    "NotTried.planned_count": (
+        "Number of images that it was to be tried on, at least 1."
+    ),
+    "NotTried.reasons": (
+        "Errors it ended with, each once."
     ),
     "ReportFile": (
         "One file of a report."
@@ -805,7 +829,7 @@ DESCRIPTIONS = {
         "Token of the next page; empty on the last page."
     ),
     "DownloadReportRequest": (
-        "Asks for one file of a report that succeeded."
+        "Asks for one file of a finished report."
     ),
     "DownloadReportRequest.name": (
         "Name of the report, \"reports/ID\"."

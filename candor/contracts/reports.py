@@ -62,6 +62,7 @@ class ReportState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    INCOMPLETE = "incomplete"
 
     @property
     def is_final(self) -> bool:
@@ -114,10 +115,18 @@ class ReportFile(Message):
     sha256: str
 
 
+class NotTried(Message):
+    attack: str
+    image_count: Annotated[int, Field(strict=True, ge=1)]
+    planned_count: Annotated[int, Field(strict=True, ge=1)]
+    reasons: tuple[str, ...]
+
+
 class ReportResult(Message):
     files: tuple[ReportFile, ...]
     metrics: tuple[MetricCard, ...]
     warnings: tuple[str, ...]
+    not_tried: tuple[NotTried, ...] = ()
 
 
 class ReportFailure(Message):

@@ -18,7 +18,8 @@ from candor.contracts.json_text import json_text
 from candor.contracts.names import normalised
 from candor.data.errors import DataDamaged, DataMissing
 from candor.data.images import ImageSet
-from candor.files.reading import GIB, check_file
+from candor.files.reading import GIB
+from candor.files.tables import read_table
 from candor.files.writing import replacing
 from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
 from candor.images.pixels import MODES, levels_of
@@ -76,8 +77,7 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
             have.
     """
     try:
-        check_file(path, MAX_TABLE_BYTES)
-        table = pq.read_table(path, columns=["img", "label"])
+        table = read_table(path, columns=["img", "label"], most=MAX_TABLE_BYTES)
     except FileNotFoundError as err:
         raise DataMissing(f"{path}: missing; `candor annotations export` writes it") from err
     except (pa.ArrowException, OSError, KeyError) as err:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from candor.data.cifar10_archives import RawImages, read_binary, read_python
 from candor.data.errors import DataDamaged, check_split, missing
 from candor.data.images import ImageSet
-from candor.files.reading import GIB, check_file
+from candor.files.reading import GIB
+from candor.files.tables import read_table
 from candor.images.decode import FILE_FORMATS, FILE_LIMITS, UnusableImage, open_image
 from candor.images.pixels import levels_of
 
@@ -83,8 +83,7 @@ def _layouts(split: str) -> Mapping[str, Callable[[Path, str], RawImages]]:
 
 def _read_parquet(path: Path, split: str) -> RawImages:
     try:
-        check_file(path, _MAX_TABLE_BYTES)
-        table = pq.read_table(path, columns=["img", "label"])
+        table = read_table(path, columns=["img", "label"], most=_MAX_TABLE_BYTES)
     except (pa.ArrowException, OSError, KeyError) as err:
         raise DataDamaged(f"cifar10: {path} is not the expected Parquet file: {err}") from err
     _check_columns(table, path)

@@ -9,9 +9,11 @@ from candor.audit.report.schema import Report
 from candor.audit.report.signing import MANIFEST_FILE, SIGNATURE_FILE, verify_folder
 from candor.audit.session import BadOption
 from candor.contracts.card import MetricCard
-from candor.contracts.reports import ReportFile, ReportResult
+from candor.contracts.reports import NotTried, ReportFile, ReportResult
+from candor.files.reading import GIB, open_file
 
 _REASON_CHARS = 500
+_MAX_FILE_BYTES = GIB
 
 
 def report_result(report: Report, out: Path) -> ReportResult:
@@ -39,8 +41,12 @@ def report_result(report: Report, out: Path) -> ReportResult:
         )
         for area in report.areas
     ]
+    failed = (NotTried.model_validate(each.model_dump()) for each in report.not_tried)
     return ReportResult(
-        files=tuple(_files(out)), metrics=tuple(metrics), warnings=tuple(report.warnings)
+        files=tuple(_files(out)),
+        metrics=tuple(metrics),
+        warnings=tuple(report.warnings),
+        not_tried=tuple(failed),
     )
 
 
@@ -61,6 +67,6 @@ def failure_reason(error: Exception, name: str) -> str:
 def _files(out: Path) -> Iterator[ReportFile]:
     """What is signed, and the signature."""
     for name in (*verify_folder(out).files, MANIFEST_FILE, SIGNATURE_FILE):
-        content = (out / name).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        yield ReportFile(name=name, byte_count=len(content), sha256=digest)
+        with open_file(out / name, _MAX_FILE_BYTES) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            yield ReportFile(name=name, byte_count=stream.tell(), sha256=digest)

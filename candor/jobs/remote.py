@@ -21,14 +21,14 @@ def wait_for(client: CandorClient, report: Report, notify: Callable[[Report], No
 
 
 def download_files(client: CandorClient, report: Report, out: Path) -> None:
-    """Write every file of a report that succeeded into ``out``, each one whole or not at all.
+    """Write every file of a finished report into ``out``, each one whole or not at all.
 
     Raises:
-        ValueError: the job has not succeeded.
+        ValueError: the job has no report.
         ServiceError: see `CandorClient.download_report`.
     """
     if report.response is None:
-        raise ValueError(f"{report.name}: expected a job that succeeded, got {summary(report)}")
+        raise ValueError(f"{report.name}: expected a job with a report, got {summary(report)}")
     out.mkdir(parents=True, exist_ok=True)
     for file in report.response.files:
         # The service names the files: only the last part of a name is used.

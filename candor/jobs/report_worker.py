@@ -84,8 +84,8 @@ class Worker:
             _log.exception("%s: failed", leased.name)
             self.queue.fail(leased, failure_reason(err, leased.name))
         else:
-            self.queue.succeed(leased, result)
-            _log.info("%s: succeeded in %.1f seconds", leased.name, time.monotonic() - started)
+            state = self.queue.finish(leased, result)
+            _log.info("%s: %s in %.1f seconds", leased.name, state, time.monotonic() - started)
 
     def _release(self, leased: LeasedReport, stop: Stop) -> None:
         match stop:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from candor.contracts import strict_json
 from candor.contracts.card import MetricCard
 from candor.contracts.json_text import json_text
-from candor.files.reading import MIB, check_file, read_file
+from candor.files.reading import MIB, read_file
+from candor.files.tables import read_table
 from candor.files.writing import write_files
 from candor.robustness.measure import AraMeasurement
 from candor.terms import Goal, SearchStatus
@@ -102,9 +103,8 @@ def write_ara(
 def read_ara(folder: Path) -> AraFolder:
     """What `write_ara` left in ``folder``."""
     summary = _read_summary(folder)
-    check_file(folder / RADII_FILE, _MAX_TABLE_BYTES)
     try:
-        rows = pq.read_table(folder / RADII_FILE).to_pylist()
+        rows = read_table(folder / RADII_FILE, most=_MAX_TABLE_BYTES).to_pylist()
     except pa.ArrowException as err:
         raise ValueError(f"{folder / RADII_FILE}: expected a Parquet file, got another") from err
     by_area = {name: [row for row in rows if row["goal"] == goal] for name, goal in _AREAS.items()}

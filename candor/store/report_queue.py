@@ -116,15 +116,21 @@ class ReportQueue:
             job.worker = job.expires_at = None
             job.attempts = 0
 
-    def succeed(self, leased: LeasedReport, result: ReportResult) -> None:
-        """Raises: LeaseLost."""
+    def finish(self, leased: LeasedReport, result: ReportResult) -> ReportState:
+        """The job's final state; a report in which an attack failed is not complete.
+
+        Raises:
+            LeaseLost: it is no longer ours.
+        """
+        state = ReportState.INCOMPLETE if result.not_tried else ReportState.SUCCEEDED
         with self._store.writing() as session:
             job = self._own(session, leased)
             job.result = result.model_dump(mode="json")
             if job.progress is not None:
                 done = {"fraction": 1.0, "stage": "", "seconds_left": 0.0}
                 job.progress = job.progress | done
-            end_job(job, ReportState.SUCCEEDED, self._clock())
+            end_job(job, state, self._clock())
+        return state
 
     def fail(self, leased: LeasedReport, reason: str) -> None:
         """``reason``: one sentence for the client.  Raises: LeaseLost."""

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from candor.cli.main import build_app
+from candor.contracts.reports import ReportResult
 from candor.store.engine import Store, open_store
 from tests.gateway.servers import Servers, opened, until
-from tests.gateway.test_reports import HALF, PAGE, RESULT, queue
+from tests.gateway.test_reports import HALF, INCOMPLETE, PAGE, RESULT, queue
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def run(servers: Servers, *words: object) -> Result:
     return CliRunner().invoke(build_app(), arguments)
 
 
-def finish_next_job(store: Store, folder: Path) -> None:
+def finish_next_job(store: Store, folder: Path, result: ReportResult | None = RESULT) -> None:
     """As a worker would."""
     workers = queue(store)
     leased = None
@@ -50,9 +51,12 @@ def finish_next_job(store: Store, folder: Path) -> None:
     until(has_job, 30.0)
     assert leased is not None
     workers.renew(leased, HALF)
+    if result is None:
+        workers.fail(leased, "no data")
+        return
     (folder / leased.public_id).mkdir()
     (folder / leased.public_id / "report.html").write_bytes(PAGE)
-    workers.succeed(leased, RESULT)
+    workers.finish(leased, result)
 
 
 def test_job_is_shown_listed_and_cancelled(servers: Servers) -> None:
@@ -67,7 +71,7 @@ def test_job_is_shown_listed_and_cancelled(servers: Servers) -> None:
     assert "cancelled" in run(servers, "cancel", job["name"]).stderr
     refused = run(servers, "download", job["name"], "--out", "nowhere")
     assert refused.exit_code == 1
-    assert "expected a job that succeeded, got" in refused.stderr
+    assert "expected a job with a report, got" in refused.stderr
 
 
 def test_waiting_ends_with_the_files_and_what_matters(
@@ -82,6 +86,25 @@ def test_waiting_ends_with_the_files_and_what_matters(
     assert "attack_ara 0.0100 [0.0090, 0.0110], n = 10" in result.stderr
     assert [path.name for path in (tmp_path / "got").iterdir()] == ["report.html"]
     assert (tmp_path / "got" / "report.html").read_bytes() == PAGE
+
+
+@pytest.mark.parametrize(("result", "code"), [(INCOMPLETE, 3), (None, 1)])
+def test_waiting_for_a_report_that_is_none_or_not_complete_is_no_success(
+    servers: Servers, store: Store, folder: Path, result: ReportResult | None, code: int
+) -> None:
+    worker = threading.Thread(target=finish_next_job, args=(store, folder, result), daemon=True)
+    worker.start()
+    waited = run(servers, "create", "--images", 10, "--wait", "--json")
+    worker.join()
+    assert waited.exit_code == code, waited.output
+    job = json.loads(waited.stdout)
+    assert job["state"] == {3: "incomplete", 1: "failed"}[code]
+    if result is not None:
+        said = "candor reports: not complete, square failed on some images"
+        assert waited.stderr.splitlines()[-1] == said
+        got = run(servers, "download", job["name"], "--out", folder / "got")
+        assert (got.exit_code, got.stderr.splitlines()[-1]) == (3, said)
+        assert (folder / "got" / "report.html").read_bytes() == PAGE
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.reports import (
     CreateReportRequest,
     ListReportsRequest,
+    NotTried,
     Report,
     ReportFile,
     ReportProgress,
@@ -59,6 +60,15 @@ RESULT = ReportResult(
         ),
     ),
     warnings=("10 images are too few",),
+)
+
+
+INCOMPLETE = RESULT.model_copy(
+    update={
+        "not_tried": (
+            NotTried(attack="square", image_count=2, planned_count=10, reasons=("view size",)),
+        )
+    }
 )
 
 
@@ -187,7 +197,7 @@ def test_silent_workers_job_goes_to_another_and_is_no_longer_its_own(store: Stor
     assert taken.name == name
     for late in (
         lambda: silent.renew(lost, HALF),
-        lambda: silent.succeed(lost, RESULT),
+        lambda: silent.finish(lost, RESULT),
         lambda: silent.fail(lost, "no"),
         lambda: silent.release(lost),
     ):
@@ -284,7 +294,7 @@ def test_what_has_ended_stays(store: Store) -> None:
     leased = workers.lease()
     assert leased is not None
     workers.renew(leased, HALF)
-    workers.succeed(leased, RESULT)
+    workers.finish(leased, RESULT)
     report = reports.cancel(name)
     assert report.state is ReportState.SUCCEEDED
     assert report.response == RESULT
@@ -295,6 +305,26 @@ def test_what_has_ended_stays(store: Store) -> None:
 
 
 # --- gRPC and REST -----------------------------------------------------------------------------
+
+
+def test_report_in_which_an_attack_failed_has_not_succeeded(
+    servers: Servers, shared: Store, folder: Path
+) -> None:
+    made = finished(servers, shared, folder, INCOMPLETE)
+    over_grpc = servers.client.get_report(made.name)
+    assert (over_grpc.state, over_grpc.done) == (ReportState.INCOMPLETE, True)
+    assert over_grpc.response == INCOMPLETE
+    over_rest = servers.rest.get(f"/v1/{made.name}").json()
+    assert over_rest["state"] == "incomplete"
+    assert over_rest["response"]["not_tried"] == [
+        {"attack": "square", "image_count": 2, "planned_count": 10, "reasons": ["view size"]}
+    ]
+    listed = servers.rest.get("/v1/reports", params={"state": "incomplete"}).json()["reports"]
+    assert [one["name"] for one in listed] == [made.name]
+    listed = servers.rest.get("/v1/reports", params={"state": "succeeded"}).json()["reports"]
+    assert made.name not in [one["name"] for one in listed]
+    content = b"".join(servers.client.download_report(made.name, "report.html"))
+    assert content == PAGE
 
 
 @pytest.fixture(scope="module")
@@ -319,13 +349,15 @@ def stub(servers: Servers) -> reports_pb2_grpc.ReportServiceStub:
     return reports_pb2_grpc.ReportServiceStub(servers.channel)
 
 
-def finished(servers: Servers, shared: Store, folder: Path) -> Report:
+def finished(
+    servers: Servers, shared: Store, folder: Path, result: ReportResult = RESULT
+) -> Report:
     """A report as a worker leaves it."""
     report = servers.client.create_report(CreateReportRequest(image_count=10))
     workers = queue(shared)
     while (leased := workers.lease()) is not None:
         workers.renew(leased, HALF)
-        workers.succeed(leased, RESULT)
+        workers.finish(leased, result)
         (folder / leased.public_id).mkdir()
         (folder / leased.public_id / "report.html").write_bytes(PAGE)
     return servers.client.get_report(report.name)
@@ -510,12 +542,10 @@ def test_files_that_do_not_exist_are_rejected(
     servers.client.cancel_report(waiting.name)
 
 
-def test_comparison_needs_a_report_that_succeeded(
-    servers: Servers, shared: Store, folder: Path
-) -> None:
+def test_comparison_needs_a_finished_report(servers: Servers, shared: Store, folder: Path) -> None:
     other = finished(servers, shared, folder)
     made = servers.client.create_report(CreateReportRequest(compare=other.name))
-    with pytest.raises(ServiceError, match=r"expected a report that succeeded, got .*\(queued\)"):
+    with pytest.raises(ServiceError, match=r"expected a finished report, got .*\(queued\)"):
         servers.client.create_report(CreateReportRequest(compare=made.name))
     servers.client.cancel_report(made.name)
 

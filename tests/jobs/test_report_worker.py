@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
+from candor.attacks import library
 from candor.audit.ledger import Block, Ledger
 from candor.audit.plan import AuditPlan
 from candor.audit.report.signing import verify_folder
@@ -203,6 +204,32 @@ def worker(
         lease_seconds=60.0,
         stopping=threading.Event(),
     )
+
+
+def test_job_in_which_an_attack_failed_is_not_complete(
+    reports: Reports, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: Any) -> None:
+        raise RuntimeError("view size is not compatible")
+
+    monkeypatch.setattr(library, "_run_one", failing)
+    name = reports.create(_SMALL.model_copy(update={"attacks": ("paper", "square")})).name
+    worker.run(until_idle=True)
+    report = reports.get(name)
+    assert report.state is ReportState.INCOMPLETE, report
+    assert report.response is not None
+    (failed,) = report.response.not_tried
+    assert (failed.attack, failed.reasons) == (
+        "square",
+        ("RuntimeError: view size is not compatible",),
+    )
+    assert report.response.warnings[0].startswith("square failed on")
+    paired = reports.create(_SMALL.model_copy(update={"compare": name, "steps": 6})).name
+    worker.run(until_idle=True)
+    other = reports.get(paired)
+    assert other.state is ReportState.SUCCEEDED, other
+    assert other.response is not None
+    assert any("is not complete: square failed on" in text for text in other.response.warnings)
 
 
 @pytest.mark.parametrize(

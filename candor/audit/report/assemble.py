@@ -28,7 +28,7 @@ from candor.audit.sections import summary
 from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.certificates import clever_section, smoothing_section
 from candor.audit.sections.checks import Panel, failed_checks, run_checks
-from candor.audit.sections.comparison import Other, compare
+from candor.audit.sections.comparison import Other, compare, compared_warnings
 from candor.audit.sections.explanations import section
 from candor.audit.sections.summary import Evidence
 from candor.audit.sections.threat import WORDS, ThreatModel
@@ -112,6 +112,7 @@ def build_report(
         image_count=plan.image_count,
         warnings=(
             *summary.warnings(evidence, areas, class_count),
+            *(() if other is None else compared_warnings(other)),
             *failed_checks(checks),
         ),
         not_tried=summary.not_tried(evidence),

@@ -8,6 +8,7 @@ from pydantic import Field
 from candor.audit.plan import AuditPlan, Frozen
 from candor.audit.sections.threat import ThreatModel
 from candor.contracts.json_text import json_text
+from candor.files.writing import write_file
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Number = Annotated[int, Field(ge=0)]
@@ -384,4 +385,4 @@ def schema_text() -> str:
 
 
 if __name__ == "__main__":
-    SCHEMA_FILE.write_text(schema_text())
+    write_file(SCHEMA_FILE, schema_text().encode())

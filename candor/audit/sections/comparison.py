@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
@@ -13,10 +12,11 @@ from candor.audit.plan import AuditPlan
 from candor.audit.records import AttackRecord
 from candor.audit.report.ledger_table import LEDGER_FILE, record_of_ledger_row
 from candor.audit.report.schema import ComparedGoal, Comparison, Report
-from candor.audit.sections.summary import GOAL_NAMES, Evidence, GoalName
+from candor.audit.sections.summary import GOAL_NAMES, Evidence, GoalName, sentence
 from candor.contracts.strict_json import JsonError
 from candor.contracts.violations import read_model
-from candor.files.reading import MIB, read_file
+from candor.files.reading import MIB, UnusableFile, read_file
+from candor.files.tables import read_table
 from candor.robustness.paired import area_difference
 
 _REPORT_FILE = "report.json"
@@ -43,10 +43,12 @@ def read_other(folder: Path) -> Other:
     """
     try:
         report = read_model(Report, read_file(folder / _REPORT_FILE, 512 * MIB))
-        rows = pq.read_table(folder / LEDGER_FILE).to_pylist()
+        rows = read_table(folder / LEDGER_FILE).to_pylist()
         records = tuple(map(record_of_ledger_row, rows))
     except FileNotFoundError as err:
         raise AuditError(f"compare: {folder} holds no finished audit: {err}") from err
+    except UnusableFile as err:
+        raise AuditError(f"compare: {err}") from err
     except JsonError as err:
         raise AuditError(
             f"compare: the report in {folder} is damaged or of another version ({err})"
@@ -54,6 +56,15 @@ def read_other(folder: Path) -> Other:
     except (pa.ArrowException, KeyError, ValueError) as err:
         raise AuditError(f"compare: {folder / LEDGER_FILE} is damaged: {err}") from err
     return Other(report=report, records=records)
+
+
+def compared_warnings(other: Other) -> tuple[str, ...]:
+    """Where an attack failed on the other model its radii may be too large."""
+    name = f"{other.report.model.name} {other.report.model.version}"
+    return tuple(
+        f"The report of {name}, with which this one is compared, is not complete: {sentence(one)}"
+        for one in other.report.not_tried
+    )
 
 
 def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:

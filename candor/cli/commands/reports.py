@@ -7,7 +7,7 @@ import typer
 
 from candor.cli.client import Address, ModelName, as_request, service_client
 from candor.cli.output import AsJson, print_json
-from candor.cli.report_output import show_report, shown_progress
+from candor.cli.report_output import exit_as, show_report, shown_progress
 from candor.contracts import limits
 from candor.contracts.reports import CreateReportRequest, ListReportsRequest, ReportState
 from candor.jobs.remote import download_files, wait_for
@@ -58,6 +58,7 @@ def create(
         if out is not None:
             download_files(client, report, out)
         show_report(report, as_json)
+    exit_as(report)
 
 
 @app.command("list")
@@ -99,6 +100,8 @@ def download(
     out: Annotated[Path, typer.Option(help="Folder for the report's files.")],
     address: Address = None,
 ) -> None:
-    """Fetch every file of a report that succeeded; `candor verify` then checks the signature."""
+    """Fetch every file of a finished report; `candor verify` then checks the signature."""
     with service_client(address) as client:
-        download_files(client, client.get_report(name), out)
+        report = client.get_report(name)
+        download_files(client, report, out)
+    exit_as(report)

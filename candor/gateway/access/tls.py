@@ -6,8 +6,10 @@ from pathlib import Path
 
 import grpc
 
+from candor.files.reading import MIB, check_file, read_file
 from candor.gateway.config.settings import Settings
 
+_MAX_BYTES = 16 * MIB  # of a bundle of authorities
 _log = logging.getLogger("gateway.tls")
 
 
@@ -26,7 +28,7 @@ class Certificates:
         self._client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
         self._paths = [one for one in (self._cert, self._key, self._client_ca) if one is not None]
         for path in self._paths:
-            path.read_bytes()  # OpenSSL's error would not name the file
+            _content(path)  # OpenSSL's error would not name the file
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._client_ca is not None:
@@ -73,6 +75,8 @@ class Certificates:
         return self._grpc_config
 
     def _load_into(self, context: ssl.SSLContext) -> None:
+        for path in self._paths:
+            check_file(path, _MAX_BYTES)
         try:
             context.load_cert_chain(self._cert, self._key, _refuse_password)
             if self._client_ca is not None:
@@ -83,9 +87,9 @@ class Certificates:
             raise OSError(f"certificates: {files}: cannot be used: {reason}") from err
 
     def _new_grpc_config(self) -> grpc.ServerCertificateConfiguration:
-        authorities = self._client_ca.read_bytes() if self._client_ca is not None else None
+        authorities = _content(self._client_ca) if self._client_ca is not None else None
         return grpc.ssl_server_certificate_configuration(
-            [(self._key.read_bytes(), self._cert.read_bytes())], authorities
+            [(_content(self._key), _content(self._cert))], authorities
         )
 
     def _stamps(self) -> tuple[tuple[int, int], ...]:
@@ -93,6 +97,10 @@ class Certificates:
             return tuple((path.stat().st_ino, path.stat().st_mtime_ns) for path in self._paths)
         except OSError:  # between the old files and the new ones
             return self._stamp
+
+
+def _content(path: Path) -> bytes:
+    return read_file(path, _MAX_BYTES)
 
 
 def _refuse_password() -> str:

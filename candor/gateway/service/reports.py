@@ -90,7 +90,7 @@ class ReportService:
     async def file(
         self, name: str, file_name: str, request_context: RequestContext
     ) -> tuple[ReportFile, Path]:
-        """A file of a report that succeeded, and its path.
+        """A file of a finished report, and its path.
 
         Raises:
             ServiceError: REPORT_NOT_FOUND: no such report or file, or it is not in the folder.
@@ -115,9 +115,9 @@ class ReportService:
             state = str((await self.get(request.compare, request_context)).state)
         except ServiceError:
             state = "no report of this store"
-        if state == ReportState.SUCCEEDED:
+        if state in (ReportState.SUCCEEDED, ReportState.INCOMPLETE):
             return ()
-        text = f"expected a report that succeeded, got {shown(request.compare)} ({state})"
+        text = f"expected a finished report, got {shown(request.compare)} ({state})"
         return (FieldViolation("compare", text),)
 
 

@@ -117,7 +117,7 @@ class _Endpoints:
         )
 
     async def download(self, request: Request, report: str, file: str) -> Response:
-        """One file of a report that succeeded."""
+        """One file of a finished report."""
 
         async def download(call: RestCall) -> FileResponse:
             found, path = await self._reports.file(NAME_PREFIX + report, file, call.context)

@@ -16,12 +16,14 @@ class ReportState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REPORT_STATE_SUCCEEDED: _ClassVar[ReportState]
     REPORT_STATE_FAILED: _ClassVar[ReportState]
     REPORT_STATE_CANCELLED: _ClassVar[ReportState]
+    REPORT_STATE_INCOMPLETE: _ClassVar[ReportState]
 REPORT_STATE_UNSPECIFIED: ReportState
 REPORT_STATE_QUEUED: ReportState
 REPORT_STATE_RUNNING: ReportState
 REPORT_STATE_SUCCEEDED: ReportState
 REPORT_STATE_FAILED: ReportState
 REPORT_STATE_CANCELLED: ReportState
+REPORT_STATE_INCOMPLETE: ReportState
 
 class CreateReportRequest(_message.Message):
     __slots__ = ("model", "data", "image_count", "attacks", "attacks_only", "quick", "seed", "steps", "batch_size", "independent", "undefended", "compare", "idempotency_key")
@@ -102,14 +104,28 @@ class ReportFailure(_message.Message):
     def __init__(self, message: _Optional[str] = ...) -> None: ...
 
 class ReportResult(_message.Message):
-    __slots__ = ("files", "metrics", "warnings")
+    __slots__ = ("files", "metrics", "warnings", "not_tried")
     FILES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    NOT_TRIED_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[ReportFile]
     metrics: _containers.RepeatedCompositeFieldContainer[_candor_pb2.Metric]
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, files: _Optional[_Iterable[_Union[ReportFile, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_candor_pb2.Metric, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    not_tried: _containers.RepeatedCompositeFieldContainer[NotTried]
+    def __init__(self, files: _Optional[_Iterable[_Union[ReportFile, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_candor_pb2.Metric, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., not_tried: _Optional[_Iterable[_Union[NotTried, _Mapping]]] = ...) -> None: ...
+
+class NotTried(_message.Message):
+    __slots__ = ("attack", "image_count", "planned_count", "reasons")
+    ATTACK_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    attack: str
+    image_count: int
+    planned_count: int
+    reasons: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, attack: _Optional[str] = ..., image_count: _Optional[int] = ..., planned_count: _Optional[int] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReportFile(_message.Message):
     __slots__ = ("name", "byte_count", "sha256")

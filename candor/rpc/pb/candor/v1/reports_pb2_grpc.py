@@ -96,8 +96,8 @@ class ReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadReport(self, request, context):
-        """Returns one file of a report that succeeded.  The first message describes the file, the others
-        contain it.
+        """Returns one file of a finished report.  The first message describes the file, the others contain
+        it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
