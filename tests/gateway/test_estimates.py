@@ -34,19 +34,22 @@ def test_estimates_grow_with_what_is_ahead(clock: ManualClock) -> None:
         scheduler = scheduler_of(LinearBackend(call_seconds=0.01, clock=clock), clock, max_batch=2)
         item = explain(400)
         service_class = scheduler.service_class(Priority.EXPLAIN, item)
-        assert (
-            scheduler.whole_result_seconds([item], "a", service_class) < 1.0
-        )  # nothing is measured, so nothing is rejected
+        first = scheduler.plan.estimates.first_result_seconds
+        whole = scheduler.plan.estimates.whole_result_seconds
+        assert whole([400], "a", service_class, 0) < 1.0  # nothing measured, nothing rejected
         await outcome_of(scheduler, explain(60))
-        idle = scheduler.first_result_seconds("a", service_class)
-        assert scheduler.whole_result_seconds([item], "a", service_class) > 2 * idle
+        await clock.settle()
+        idle = first("a", service_class, scheduler._dispatcher.call_count)
+        assert whole([400], "a", service_class, 0) > 2 * idle
         tasks = [asyncio.create_task(outcome_of(scheduler, item, "a")) for _ in range(20)]
         await clock.settle()
-        busy = scheduler.first_result_seconds("a", service_class)
+        busy = first("a", service_class, scheduler._dispatcher.call_count)
         assert busy > 3 * idle
         assert (
-            scheduler.first_result_seconds("b", service_class) < busy / 3
+            first("b", service_class, scheduler._dispatcher.call_count) < busy / 3
         )  # does not wait for those
+        mine, others = (whole([400], one, service_class, 0) for one in "ab")
+        assert others < mine / 5  # of what each tenant asks for, it gets the same share
         for task in tasks:
             task.cancel()
         await scheduler.close()

@@ -28,7 +28,8 @@ LONG_STEPS = 2000
 @pytest.fixture
 def slow_servers() -> Iterator[Servers]:
     """A worker slow enough to watch; a heartbeat faster than its first progress."""
-    for servers in opened(progress_seconds=0.1, heartbeat_seconds=0.03, chunk_seconds=0.05):
+    settings = {"progress_seconds": 0.1, "heartbeat_seconds": 0.03, "chunk_seconds": 0.05}
+    for servers in opened(objective_seconds=3600.0, **settings):  # which rejects no crowd
         servers.backend.call_seconds = 0.02
         yield servers
 

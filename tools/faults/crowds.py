@@ -9,10 +9,11 @@ import httpx
 
 from candor.client.aio import AsyncCandorClient
 from candor.client.connection import OPTIONS
-from candor.contracts import api
+from candor.contracts import api, headers
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.rpc import convert
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
+from tools import scenarios
 from tools.faults.site import Site
 from tools.faults.traffic import explain_complaint, explain_request
 from tools.reliability import Row
@@ -24,15 +25,8 @@ _IDLE_SECONDS = 10.0
 _GROWTH_MEGABYTES = 64.0
 _ABORTED_STEPS = 400  # no search ends before its call is cancelled
 
-_LOAD_STEPS = 100
-_PEAK_CALLERS = 16
-_PEAK_SECONDS = 30.0
-_OVERLOAD_SECONDS = 60.0
-_SETTLING_SECONDS = 20.0  # of them; the first responses come once a full batch has run
-_TIMES = 10
-_OBJECTIVE_SECONDS = 30.0
-_GOODPUT_SHARE = 0.8
-_REJECTIONS = (ErrorCode.OVERLOADED, ErrorCode.TIMEOUT)
+_SCENARIO = scenarios.overload()
+_LATE_SHARE = 0.01  # of the requests that were admitted, as the objectives allow
 _BUSY = ("candor_active_searches", "candor_waiting_searches")
 
 
@@ -56,7 +50,11 @@ def callers_leave(site: Site) -> Row:
 
 
 def overload(site: Site) -> Row:
-    """Admitted requests are served as fast as ever; the others learn at once when to retry."""
+    """Admitted requests are served as fast as ever; the others learn at once when to retry.
+
+    The scenario is that of `tools/scenarios.toml`, which the scheduler's decisions have to pass in
+    simulation as well.
+    """
     return asyncio.run(_overload(site.stack.grpc_address))
 
 
@@ -65,7 +63,11 @@ def _abort(site: Site, count: int) -> Counter[grpc.StatusCode]:
     with grpc.insecure_channel(site.stack.grpc_address, options=OPTIONS) as channel:
         stub = candor_pb2_grpc.CandorServiceStub(channel)
         for first in range(0, count, _AT_ONCE):
-            calls = [stub.Explain.future(_message(seed)) for seed in range(first, first + _AT_ONCE)]
+            calls = [
+                # Background work: all of it is admitted, so that there is something to cancel.
+                stub.Explain.future(_message(seed), metadata=((headers.PRIORITY, "report"),))
+                for seed in range(first, first + _AT_ONCE)
+            ]
             time.sleep(_LEAVING_SECONDS)
             for call in calls:
                 call.cancel()
@@ -101,7 +103,7 @@ def _busy(site: Site) -> float:
 
 def _whole_request(seed: int) -> api.ExplainRequest:
     """Half an explanation at the deadline would count as good."""
-    request = explain_request(seed, steps=_LOAD_STEPS)
+    request = explain_request(seed, steps=_SCENARIO.steps)
     return request.model_copy(update={"allow_partial": False})
 
 
@@ -110,37 +112,45 @@ class _Crowd:
 
     Attributes:
         ended: `time.monotonic` of the correct responses; seconds, what each took.
-        rejected: by code.
-        complaints: neither a correct response nor a rejection with one of those codes.
+        rejected: at once, with the time after which to retry.
+        late: admitted, and not answered in time.
+        complaints: none of these.
     """
 
     def __init__(self, client: AsyncCandorClient) -> None:
         self._client = client
         self.ended: list[float] = []
         self.seconds: list[float] = []
-        self.rejected: Counter[ErrorCode] = Counter()
+        self.rejected = self.late = 0
         self.complaints: list[str] = []
 
     @property
     def tried(self) -> int:
-        return len(self.ended) + sum(self.rejected.values()) + len(self.complaints)
+        return len(self.ended) + self.rejected + self.late + len(self.complaints)
 
-    async def call(self, seed: int) -> None:
+    async def call(self, seed: int) -> float:
+        """One request; the seconds after which to send the next one where it is rejected."""
         begun = time.monotonic()
         try:
             response = await self._client.explain(_whole_request(seed))
         except ServiceError as err:
-            if err.code in _REJECTIONS:
-                self.rejected[err.code] += 1
-            else:
-                self.complaints.append(f"{err.code} {err}")
-            return
+            self._count(err)
+            return err.retry_seconds or 0.0
         complaint = explain_complaint(response)
         if complaint:
             self.complaints.append(complaint)
-            return
+            return 0.0
         self.ended.append(time.monotonic())
         self.seconds.append(self.ended[-1] - begun)
+        return 0.0
+
+    def _count(self, error: ServiceError) -> None:
+        if error.code is ErrorCode.OVERLOADED and error.retry_seconds:
+            self.rejected += 1
+        elif error.code is ErrorCode.TIMEOUT:
+            self.late += 1
+        else:
+            self.complaints.append(f"{error.code} {error}")
 
     def rate(self, since: float, until: float) -> float:
         """Correct responses a second."""
@@ -149,24 +159,32 @@ class _Crowd:
 
 async def _overload(address: str) -> Row:
     async with AsyncCandorClient(
-        address, timeout_seconds=_OBJECTIVE_SECONDS, max_attempts=1
+        address, timeout_seconds=_SCENARIO.objective_seconds, max_attempts=1
     ) as client:
-        await _closed(_Crowd(client), _PEAK_SECONDS / 3)  # the gateway learns what a step costs
+        await _closed(_Crowd(client), _SCENARIO.warming_seconds)
         calm, crowd = _Crowd(client), _Crowd(client)
-        peak = await _closed(calm, _PEAK_SECONDS)
-        goodput = await _open(crowd, _TIMES * peak)
-    slowest = max(crowd.seconds, default=float("inf"))
-    share = goodput / peak
-    rejected = ", ".join(f"{count} {code}" for code, count in crowd.rejected.most_common())
-    is_held = share >= _GOODPUT_SHARE and slowest <= _OBJECTIVE_SECONDS
+        peak = await _closed(calm, _SCENARIO.peak_seconds)
+        goodput = await _open(crowd, _SCENARIO.times * peak)
+    return _overload_row(calm, crowd, peak, goodput)
+
+
+def _overload_row(calm: _Crowd, crowd: _Crowd, peak: float, goodput: float) -> Row:
+    slowest, share = max(crowd.seconds, default=float("inf")), goodput / peak
+    complaints = calm.complaints + crowd.complaints
+    is_good = share >= _SCENARIO.goodput_share and slowest <= _SCENARIO.objective_seconds
+    is_timely = crowd.late <= _LATE_SHARE * len(crowd.ended)
+    measured = (
+        f"goodput {goodput:.2f}/s, {share:.0%} of the peak {peak:.2f}/s (allowed "
+        f"{_SCENARIO.goodput_share:.0%}); admitted: {len(crowd.ended)} answered, slowest "
+        f"{slowest:.1f} s (allowed {_SCENARIO.objective_seconds:.0f}), {crowd.late} late (allowed "
+        f"{_LATE_SHARE:.0%}); rejected at once: {crowd.rejected}"
+    )
     return Row(
-        what=f"overload: {_TIMES} times the explanations that can be served",
+        what=f"overload: {_SCENARIO.times:g} times the explanations that can be served",
         tried=calm.tried + crowd.tried,
-        lost=len(calm.complaints) + len(crowd.complaints),
-        measured=f"goodput {goodput:.2f}/s, {share:.0%} of the peak {peak:.2f}/s (allowed "
-        f"{_GOODPUT_SHARE:.0%}); admitted: slowest {slowest:.1f} s (allowed "
-        f"{_OBJECTIVE_SECONDS:.0f}); rejected: {rejected}",
-        is_held=is_held and not calm.complaints and not crowd.complaints,
+        lost=len(complaints),
+        measured="; ".join([measured, *complaints[:2]]),
+        is_held=is_good and is_timely and not complaints,
     )
 
 
@@ -176,18 +194,18 @@ async def _closed(crowd: _Crowd, seconds: float) -> float:
 
     async def client(number: int) -> None:
         while time.monotonic() < begun + seconds:
-            await crowd.call(number)
+            await asyncio.sleep(await crowd.call(number))
 
-    await asyncio.gather(*(client(number) for number in range(_PEAK_CALLERS)))
+    await asyncio.gather(*(client(number) for number in range(_SCENARIO.peak_callers)))
     return crowd.rate(begun, time.monotonic())
 
 
 async def _open(crowd: _Crowd, rate: float) -> float:
     """Clients that come at a fixed rate, whatever happens to others; correct responses a second."""
-    begun, count = time.monotonic(), int(rate * _OVERLOAD_SECONDS)
+    begun, count = time.monotonic(), int(rate * _SCENARIO.overload_seconds)
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
             group.create_task(crowd.call(number))
         until = time.monotonic()
-    return crowd.rate(begun + _SETTLING_SECONDS, until)
+    return crowd.rate(begun + _SCENARIO.settling_seconds, until)

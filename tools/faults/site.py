@@ -19,7 +19,7 @@ from candor.contracts.json_text import json_text
 from candor.contracts.secrets import Secret
 from candor.gateway.sockets import bound, loopback
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
-from candor.stack.config import StackConfig
+from candor.stack.config import StackConfig, shared_search_workers
 from candor.stack.supervisor import Stack
 from tools.small_disk import small_disk
 
@@ -72,6 +72,7 @@ def started(folder: Path) -> Iterator[Site]:
             models_dir=models,
             archives_dir=folder / "archives",
             store_url=Secret(str(disk / "store.sqlite")),
+            search_workers=shared_search_workers(),  # as `candor serve` has them
             ready_timeout_seconds=_READY_SECONDS,
         )
         stack = opened.enter_context(Stack(config))

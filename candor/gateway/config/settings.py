@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     """A search of at most so many steps counts as short and waits for no batch of long ones."""
     max_waiting: Annotated[int, Field(ge=1)] = 512
     """Searches of one model that may wait for a place in the batch; more are rejected."""
+    objective_seconds: Seconds = 30.0
+    """How long an explanation, a probe or a comparison may take that is admitted.  Where the
+    searches before it would take more than half of this, or of the time to its deadline, it is
+    rejected at once, with the time after which to retry.  Background requests have only their
+    deadline."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests of all kinds in progress at once; more are rejected."""
     chunk_seconds: Seconds = 0.1

@@ -2,17 +2,14 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from candor.contracts.errors import ServiceError
 from candor.gateway.clock import Clock
-from candor.gateway.scheduling.chunk_sizer import ChunkSizer
-from candor.gateway.scheduling.estimates import Estimates
-from candor.gateway.scheduling.jobs import Ending, Job, SaliencyJob, Search
+from candor.gateway.scheduling.jobs import Ending, Job, Search
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.outage import Outage, count_death
-from candor.gateway.scheduling.policy import JobQueue
+from candor.gateway.scheduling.plan import Chunk, Plan
 from candor.gateway.scheduling.telemetry import Telemetry
 from candor.gateway.workers.codec import as_service_error
 from candor.gateway.workers.protocol import (
@@ -24,25 +21,6 @@ from candor.gateway.workers.protocol import (
 from candor.gateway.workers.retry import not_ready
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """One call that advances a batch.
-
-    Attributes:
-        before: the step of each job when it was sent.
-        steps: to take; 0 for a saliency job.
-    """
-
-    batch: list[Job]
-    before: list[int]
-    steps: int
-
-    @property
-    def is_of_searches(self) -> bool:
-        """Whether it advances searches, and is not a saliency job."""
-        return not isinstance(self.batch[0], SaliencyJob)
-
-
 class Dispatcher:
     """Sends chunks and endings while there are any, as many calls at once as there are workers."""
 
@@ -52,18 +30,14 @@ class Dispatcher:
         model: str,
         options: SchedulerOptions,
         *,
-        queue: JobQueue,
-        sizer: ChunkSizer,
-        estimates: Estimates,
+        plan: Plan,
         telemetry: Telemetry,
         clock: Clock,
     ) -> None:
         self._backend = backend
         self._model = model
         self._options = options
-        self._queue = queue
-        self._sizer = sizer
-        self._estimates = estimates
+        self._plan = plan
         self._telemetry = telemetry
         self._clock = clock
         self._outage = Outage(clock, options.worker_retry_seconds)
@@ -105,7 +79,7 @@ class Dispatcher:
             await self._clock.sleep(self._outage.pause_seconds)
             while len(self._calls) < self._options.worker_count and self._launch():
                 pass
-            self._telemetry.load(self._queue, self._estimates.backlog_seconds)
+            self._telemetry.load(self._plan.queue, self._plan.estimates.backlog_seconds)
             await self._wake.wait()
 
     def _launch(self) -> bool:
@@ -130,20 +104,18 @@ class Dispatcher:
         return self._send_endings(endings) if endings else None
 
     def _next_chunk(self) -> Coroutine[Any, Any, None] | None:
-        batch = self._queue.next_batch(self._estimates.batch_size, self._estimates.chunk_seconds)
-        if not batch:
+        chunk = self._plan.next_chunk()
+        if chunk is None:
             return None
-        for job in batch:
-            job.is_in_flight = True
+        for job in chunk.batch:
             if isinstance(job, Search) and not job.is_started:
                 self._telemetry.search_started(job, self._clock.now())
             job.is_started = True
-        return self._send_chunk(batch)
+        return self._send_chunk(chunk)
 
-    async def _send_chunk(self, batch: list[Job]) -> None:
+    async def _send_chunk(self, chunk: Chunk) -> None:
+        batch, started_at = chunk.batch, self._clock.now()
         try:
-            chunk = self._sized(batch)
-            started_at = self._clock.now()
             items = [job.packed(chunk.steps) for job in batch]
             with self._telemetry.span(batch, chunk.steps):
                 answers = await self._call(items)
@@ -159,39 +131,20 @@ class Dispatcher:
             for job in batch:
                 job.mark_returned()
 
-    def _sized(self, batch: list[Job]) -> _Chunk:
-        before = [job.step for job in batch]
-        if isinstance(batch[0], SaliencyJob):
-            return _Chunk(batch, before, steps=0)
-        service_class = batch[0].service_class
-        steps = self._sizer.begin(service_class, len(batch), has_newcomer=0 in before)
-        return _Chunk(batch, before, steps)
-
-    def _take_chunk(self, chunk: _Chunk, answers: Sequence[bytes], seconds: float) -> None:
+    def _take_chunk(self, chunk: Chunk, answers: Sequence[bytes], seconds: float) -> None:
         """Stores the answers and counts what they cost."""
-        batch, before = chunk.batch, chunk.before
-        after = [job.take(answer) for job, answer in zip(batch, answers, strict=True)]
-        taken = [max(0, end - begin) for begin, end in zip(before, after, strict=True)]
-        self._charge(batch, taken, seconds)
-        # A saliency job takes no step of a search, but new searches waited as long for its end.
-        steps = max(taken) if chunk.is_of_searches else 0
-        self._sizer.record(len(batch), steps, seconds, is_cut=steps < chunk.steps)
+        after = [job.take(answer) for job, answer in zip(chunk.batch, answers, strict=True)]
+        costs = self._plan.returned(chunk, after, seconds)
+        for job, (_, cost) in zip(chunk.batch, costs, strict=True):
+            self._telemetry.charge(job, cost)
         if chunk.is_of_searches:
-            self._report(chunk, taken, seconds)
+            self._telemetry.chunk_ended(len(chunk.batch), seconds)
+            self._report_firsts(chunk, [steps for steps, _ in costs])
 
-    def _report(self, chunk: _Chunk, taken: Sequence[int], seconds: float) -> None:
-        self._telemetry.chunk_ended(len(chunk.batch), seconds)
+    def _report_firsts(self, chunk: Chunk, taken: Sequence[int]) -> None:
         for search, step, steps in zip(chunk.batch, chunk.before, taken, strict=True):
             if step == 0 < steps:
                 self._telemetry.search_progressed(search, self._clock.now())
-
-    def _charge(self, batch: Sequence[Job], steps: list[int], seconds: float) -> None:
-        """Divides ``seconds`` of a worker among the batch by the steps each job took."""
-        for job, count in zip(batch, steps, strict=True):
-            job.deaths = 0
-            cost = seconds * count / max(1, sum(steps))
-            self._queue.charge(job, cost)
-            self._telemetry.charge(job, cost)
 
     async def _send_endings(self, endings: list[Ending]) -> None:
         """A call of its own that takes no step: it is back soon and delays the others little."""
@@ -206,7 +159,7 @@ class Dispatcher:
         except Exception as err:
             _fail(endings, err)
         else:
-            self._sizer.record_ending(len(endings), self._clock.now() - started_at)
+            self._plan.ending_returned(len(endings), self._clock.now() - started_at)
             for ending, answer in zip(endings, answers, strict=True):
                 self._take_ending(ending, answer)
 
@@ -231,7 +184,7 @@ class Dispatcher:
             self._outage.end()
 
     def _fail_all(self, error: ServiceError) -> None:
-        _fail([*self._queue, *self._endings], error)
+        _fail([*self._plan.queue, *self._endings], error)
 
 
 def _fail(waiting: Sequence[Job | Ending], error: Exception) -> None:

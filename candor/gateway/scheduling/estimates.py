@@ -1,10 +1,8 @@
-"""What the queue of one model allows to predict: room, backlog, and the time to a result."""
+"""What the queue of one model allows to predict: its backlog, and the time to a result."""
 
 import math
 from collections.abc import Sequence
 
-from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import SearchItem
 from candor.gateway.scheduling.chunk_sizer import ChunkSizer
 from candor.gateway.scheduling.jobs import ServiceClass
 from candor.gateway.scheduling.options import SchedulerOptions
@@ -25,16 +23,10 @@ class Estimates:
         self._sizer = sizer
         self._options = options
 
-    def check_room(self, count: int, model: str) -> None:
-        """Raises: ServiceError: OVERLOADED, ``count`` more searches would be too many."""
-        options = self._options
-        limit = options.worker_count * options.max_batch + options.max_waiting
-        if len(self._queue) + count > limit:
-            message = (
-                f"model {model!r}: expected at most {limit} searches, got {count} more with "
-                f"{len(self._queue)} there"
-            )
-            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=self._retry_seconds())
+    @property
+    def job_count(self) -> int:
+        """Jobs in the queue."""
+        return len(self._queue)
 
     @property
     def batch_size(self) -> int:
@@ -99,23 +91,58 @@ class Estimates:
 
     def whole_result_seconds(
         self,
-        items: Sequence[SearchItem],
+        step_counts: Sequence[int],
         tenant: str,
         service_class: ServiceClass,
         call_count: int,
     ) -> float:
-        """Until all of ``items`` would be done; before any measurement, until the first result.
+        """Until searches of so many steps would be done; before any measurement, until the first
+        result.
 
         A search that misses its deadline has cost as much as one that meets it, so the estimate is
         cautious; but a guess without measurements would reject too many.
         """
         first = self.first_result_seconds(tenant, service_class, call_count)
-        if not self._sizer.has_measured:
-            return first
-        steps = sum(item.step_count for item in items)
-        alone = max(item.step_count for item in items) * self._sizer.step_seconds(1)
-        shared = _CAUTION * (steps + self._steps_left()) * self._search_step_seconds()
-        return first + max(alone, shared)
+        before = self.seconds_before(sum(step_counts), tenant, service_class)
+        return first + max(
+            self._alone_seconds(step_counts), before + self._own_seconds(step_counts)
+        )
+
+    def seconds_before(self, steps: int, tenant: str, service_class: ServiceClass) -> float:
+        """Computing that fair shares do before the last of so many new steps, cautiously."""
+        if not self.has_measured:
+            return 0.0
+        done_first = self._queue.steps_until_done(tenant, service_class, steps) - steps
+        return _CAUTION * done_first * self._search_step_seconds()
+
+    def idle_first_seconds(self, count: int) -> float:
+        """`first_result_seconds` of a gateway without other searches."""
+        rounds, size = self._ending_calls(count)
+        first_step = self._sizer.step_seconds(min(count, self._full_batch))
+        return first_step + rounds * self._sizer.likely_ending_length(size)
+
+    def idle_whole_seconds(self, step_counts: Sequence[int]) -> float:
+        """`whole_result_seconds` of a gateway without other searches."""
+        own = max(self._alone_seconds(step_counts), self._own_seconds(step_counts))
+        return self.idle_first_seconds(1) + own
+
+    def finishing_seconds(self, steps: int) -> float:
+        """For so many steps of a search that is in every chunk from now on."""
+        return steps * self._sizer.step_seconds(self.batch_size) if self.has_measured else 0.0
+
+    @property
+    def has_measured(self) -> bool:
+        """Whether there is more to go by than a guess."""
+        return self._sizer.has_measured
+
+    def _alone_seconds(self, step_counts: Sequence[int]) -> float:
+        steps = max(step_counts, default=0)
+        return steps * self._sizer.step_seconds(1) if self.has_measured else 0.0
+
+    def _own_seconds(self, step_counts: Sequence[int]) -> float:
+        if not self.has_measured:
+            return 0.0
+        return _CAUTION * sum(step_counts) * self._search_step_seconds()
 
     def _ending_calls(self, count: int) -> tuple[int, int]:
         """Calls one after another for the best so far of so many searches, and the size of one."""
@@ -128,12 +155,7 @@ class Estimates:
 
     def _search_step_seconds(self) -> float:
         """One step of one search, with full batches and all workers busy."""
-        size = self._full_batch
-        return self._sizer.step_seconds(size) / (size * self._options.worker_count)
-
-    def _retry_seconds(self) -> float:
-        """Until half of the backlog is done, whole seconds, at least 1."""
-        return float(max(1, math.ceil(self.backlog_seconds / 2)))
+        return self._sizer.search_step_seconds(self._full_batch) / self._options.worker_count
 
     def _steps_left(self) -> int:
         return sum(job.steps_left for job in self._queue)

@@ -16,6 +16,8 @@ class SchedulerOptions:
         short_steps: a search of at most so many steps counts as short, see
             `candor.gateway.scheduling.policy`.
         worker_retry_seconds: how long jobs outlive workers that are away.
+        objective_seconds: how long a request that is admitted may take to its whole result, see
+            `candor.gateway.scheduling.door`.
     """
 
     value_count: int
@@ -25,3 +27,4 @@ class SchedulerOptions:
     chunk_seconds: float = 0.1
     short_steps: int = 40
     worker_retry_seconds: float = 60.0
+    objective_seconds: float = 30.0

@@ -9,7 +9,7 @@ next: a first result comes early.  Every weight is above zero, so no job starves
 waits among the long searches and is sent without others.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 
 from candor.gateway.access.request_context import Priority
@@ -81,6 +81,24 @@ class JobQueue:
             job.tenant == tenant and job.service_class == service_class and job.step == 0
             for job in self._ready()
         )
+
+    def steps_until_done(self, tenant: str, service_class: ServiceClass, more: int) -> float:
+        """Steps taken until all of the tenant's in that service class are, and ``more`` of them.
+
+        Until then no other tenant has had more than this one, and no other service class more than
+        its weight allows.
+        """
+        by_tenant: Counter[str] = Counter({tenant: more})
+        by_class: Counter[ServiceClass] = Counter()
+        for job in self:
+            if job.service_class == service_class:
+                by_tenant[job.tenant] += job.steps_left
+            else:
+                by_class[job.service_class] += job.steps_left
+        own = by_tenant[tenant]
+        within = float(sum(min(own, steps) for steps in by_tenant.values()))
+        share = within / _weight(service_class)
+        return within + sum(min(steps, share * _weight(one)) for one, steps in by_class.items())
 
     def positions(self, service_class: ServiceClass) -> dict[int, int]:
         """By number: the position in the queue, from 1, of each job that has not started."""

@@ -9,7 +9,6 @@ next one, any search can sit out a chunk, and the best so far is available at an
 import asyncio
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +17,12 @@ from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.clock import MONOTONIC, Clock
 from candor.gateway.observability.metrics import Metrics
-from candor.gateway.scheduling.chunk_sizer import ChunkSizer
 from candor.gateway.scheduling.dispatcher import Dispatcher
-from candor.gateway.scheduling.estimates import Estimates
+from candor.gateway.scheduling.door import Wanted
 from candor.gateway.scheduling.jobs import Ending, Job, SaliencyJob, Search, ServiceClass
 from candor.gateway.scheduling.options import SchedulerOptions
+from candor.gateway.scheduling.plan import Plan
 from candor.gateway.scheduling.policy import JobQueue
-from candor.gateway.scheduling.promises import Promises
 from candor.gateway.scheduling.telemetry import OnCharge, Telemetry
 from candor.gateway.workers.codec import Arrays, SearchOutcome
 from candor.gateway.workers.protocol import WorkerBackend
@@ -42,7 +40,7 @@ class SearchScheduler:
 
     Attributes:
         clock: deadlines of searches are in its time.
-        promises: deadlines by which requests get the best so far.
+        plan: what is decided about the searches, and what can be predicted.
     """
 
     def __init__(
@@ -57,20 +55,14 @@ class SearchScheduler:
         on_charge: OnCharge = lambda tenant, seconds: None,
     ) -> None:
         self.clock = clock
-        self._model = model
         self._options = options
-        self._queue = JobQueue()
-        sizer = ChunkSizer(options.chunk_seconds, options.value_count)
-        self.promises = Promises()
-        self._estimates = Estimates(self._queue, sizer, options, self.promises)
+        self.plan = Plan(options, model)
         self._telemetry = Telemetry(model, metrics or Metrics([model]), tracing, on_charge)
         self._dispatcher = Dispatcher(
             backend,
             model,
             options,
-            queue=self._queue,
-            sizer=sizer,
-            estimates=self._estimates,
+            plan=self.plan,
             telemetry=self._telemetry,
             clock=clock,
         )
@@ -79,16 +71,20 @@ class SearchScheduler:
     @property
     def queue(self) -> JobQueue:
         """Jobs that are not over, and those over that a worker still has."""
-        return self._queue
+        return self.plan.queue
 
     @property
     def search_count(self) -> int:
         """Jobs in the queue."""
-        return len(self._queue)
+        return len(self.plan.queue)
 
     def check_room(self, count: int) -> None:
         """Raises: ServiceError: OVERLOADED, ``count`` more searches would be too many."""
-        self._estimates.check_room(count, self._model)
+        self.plan.door.check_room(count)
+
+    def check(self, wanted: Wanted) -> None:
+        """See `Door.check`."""
+        self.plan.door.check(wanted, self.clock.now(), self._dispatcher.call_count)
 
     def submit(
         self,
@@ -152,47 +148,9 @@ class SearchScheduler:
         """The service class of a search: its priority, and whether it is long."""
         return ServiceClass(priority, is_long=item.step_count > self._options.short_steps)
 
-    @property
-    def chunk_seconds(self) -> float:
-        """See `Estimates.chunk_seconds`."""
-        return self._estimates.chunk_seconds
-
-    def endings_seconds(self, deadline: float) -> float:
-        """See `Estimates.endings_seconds`."""
-        return self._estimates.endings_seconds(deadline)
-
-    def likely_endings_seconds(self, deadline: float) -> float:
-        """See `Estimates.likely_endings_seconds`."""
-        return self._estimates.likely_endings_seconds(deadline)
-
-    def breaks_promise(self, count: int, deadline: float) -> bool:
-        """See `Estimates.breaks_promise`."""
-        return self._estimates.breaks_promise(count, deadline, self.clock.now())
-
-    def first_result_seconds(
-        self,
-        tenant: str,
-        service_class: ServiceClass,
-        *,
-        count: int = 1,
-        deadline: float = -math.inf,
-    ) -> float:
-        """See `Estimates.first_result_seconds`."""
-        calls = self._dispatcher.call_count
-        return self._estimates.first_result_seconds(
-            tenant, service_class, calls, count=count, deadline=deadline
-        )
-
-    def whole_result_seconds(
-        self, items: Sequence[SearchItem], tenant: str, service_class: ServiceClass
-    ) -> float:
-        """See `Estimates.whole_result_seconds`."""
-        calls = self._dispatcher.call_count
-        return self._estimates.whole_result_seconds(items, tenant, service_class, calls)
-
     def positions(self, service_class: ServiceClass) -> dict[int, int]:
         """See `JobQueue.positions`."""
-        return self._queue.positions(service_class)
+        return self.plan.queue.positions(service_class)
 
     async def close(self) -> None:
         """Stops at once; searches still running fail with MODEL_NOT_READY."""
@@ -200,7 +158,7 @@ class SearchScheduler:
 
     def _admit(self, job: Job) -> None:
         job.future.add_done_callback(lambda _: self._settle(job))
-        self._queue.add(job)
+        self.plan.queue.add(job)
         self._dispatcher.wake()
 
     def _settle(self, job: Job) -> None:
@@ -216,5 +174,5 @@ class SearchScheduler:
         job.when_returned(lambda: self._remove(job))
 
     def _remove(self, job: Job) -> None:
-        self._queue.remove(job)
+        self.plan.queue.remove(job)
         self._dispatcher.wake()

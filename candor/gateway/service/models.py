@@ -220,6 +220,7 @@ def _scheduler_options(settings: Settings, spec: api.InputSpec) -> SchedulerOpti
         chunk_seconds=settings.chunk_seconds,
         short_steps=settings.short_steps,
         worker_retry_seconds=settings.worker_retry_seconds,
+        objective_seconds=settings.objective_seconds,
     )
 
 

@@ -14,6 +14,7 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.observability.metrics import Metrics
+from candor.gateway.scheduling.door import Wanted
 from candor.gateway.scheduling.jobs import Job, Search
 from candor.gateway.scheduling.scheduler import SearchScheduler
 from candor.gateway.service.cache import ResultCache, key_maker
@@ -120,8 +121,8 @@ class SearchPool:
         }
         open_count = sum(outcome is None for outcome in cached)
         if open_count:
-            self._check_deadline(list(fresh.values()), items[0], open_count, options)
-        self.scheduler.check_room(len(fresh))
+            wanted = self._wanted(list(fresh.values()), items[0], open_count, options)
+            self.scheduler.check(wanted)
         entries = [
             PoolResult(outcome, from_cache=True)
             if outcome
@@ -202,47 +203,21 @@ class SearchPool:
         if shared_search.key and self._shared_searches.get(shared_search.key) is shared_search:
             del self._shared_searches[shared_search.key]
 
-    def _check_deadline(
+    def _wanted(
         self,
         fresh: Sequence[SearchItem],
         first: SearchItem,
         open_count: int,
         options: SearchOptions,
-    ) -> None:
-        """``open_count``: searches, shared ones too, whose best so far may have to be fetched."""
-        needed = self._needed_seconds(fresh, first, open_count, options)
-        left = options.deadline - self.scheduler.clock.now()
-        if left < needed:
-            what = "a first result" if options.allows_partial else "the whole result"
-            message = (
-                f"deadline: {what} takes about {needed:.3g} seconds, got {max(0.0, left):.3g} "
-                "for the search"
-            )
-            raise ServiceError(ErrorCode.TIMEOUT, message)
-        has_promise = options.allows_partial and math.isfinite(options.deadline)
-        if has_promise and self.scheduler.breaks_promise(open_count, options.deadline):
-            message = (
-                f"deadline: the best so far of {open_count} searches would come in the way of "
-                "answers that other requests were promised"
-            )
-            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=_RETRY_SECONDS)
-
-    def _needed_seconds(
-        self,
-        fresh: Sequence[SearchItem],
-        first: SearchItem,
-        open_count: int,
-        options: SearchOptions,
-    ) -> float:
-        scheduler, deadline = self.scheduler, options.deadline
-        service_class = scheduler.service_class(options.priority, first)
-        if not fresh:
-            return scheduler.chunk_seconds + scheduler.endings_seconds(deadline)
-        if options.allows_partial:
-            return scheduler.first_result_seconds(
-                options.tenant, service_class, count=open_count, deadline=deadline
-            )
-        return self.scheduler.whole_result_seconds(fresh, options.tenant, service_class)
+    ) -> Wanted:
+        return Wanted(
+            tenant=options.tenant,
+            service_class=self.scheduler.service_class(options.priority, first),
+            step_counts=[item.step_count for item in fresh],
+            open_count=open_count,
+            deadline=options.deadline,
+            allows_partial=options.allows_partial,
+        )
 
 
 class SearchGroup:
@@ -268,7 +243,7 @@ class SearchGroup:
         if not self._options.allows_partial or math.isinf(self._options.deadline):
             return nullcontext()
         searches = {search.number: search for _, search in self._searches()}
-        return self._scheduler.promises.kept(self._options.deadline, list(searches.values()))
+        return self._scheduler.plan.promises.kept(self._options.deadline, list(searches.values()))
 
     async def results(self) -> list[PoolResult]:
         """The result of every item, in order.
@@ -321,15 +296,25 @@ class SearchGroup:
         Not for long: the estimate follows what the chunks take by then.
         """
         scheduler, deadline = self._scheduler, self._options.deadline
-        if not self._options.allows_partial or math.isinf(deadline):
-            return _LONGEST_WAIT_SECONDS
         left = deadline - scheduler.clock.now()
+        if not self._options.allows_partial or math.isinf(deadline):
+            self._check_in_time(left)
+            return _LONGEST_WAIT_SECONDS
         # The chunk in flight ends first.
-        seconds = left - scheduler.chunk_seconds - scheduler.endings_seconds(deadline)
+        estimates = scheduler.plan.estimates
+        seconds = left - estimates.chunk_seconds - estimates.endings_seconds(deadline)
         if seconds <= _NO_TIME_SECONDS and not self.with_progress():
             # That chunk may bring the first result, without which there is nothing to answer.
-            return min(left - scheduler.likely_endings_seconds(deadline), _FIRST_WAIT_SECONDS)
+            return min(left - estimates.likely_endings_seconds(deadline), _FIRST_WAIT_SECONDS)
         return min(seconds, _LONGEST_WAIT_SECONDS)
+
+    def _check_in_time(self, left: float) -> None:
+        """Raises: ServiceError: OVERLOADED, what is still to be done would be in vain."""
+        steps = max((search.steps_left for _, search in self._searches()), default=0)
+        needed = self._scheduler.plan.estimates.finishing_seconds(steps)
+        if left < needed:
+            message = f"deadline: {steps} steps left take {needed:.3g} seconds, got {left:.3g}"
+            raise ServiceError(ErrorCode.OVERLOADED, message, retry_seconds=_RETRY_SECONDS)
 
     async def _outcomes(self) -> dict[int, SearchOutcome]:
         """The outcome of every search by its number; what still runs is ended where it is."""
