@@ -9,9 +9,13 @@ under every instruction set tried (`ATEN_CPU_CAPABILITY` default, avx2, avx512;
 `ONEDNN_MAX_CPU_ISA` SSE41, AVX2, AVX512_CORE).
 """
 
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
 import torch
 from torch import Tensor, nn
 
+PartT = TypeVar("PartT")
 ROWS = 4  # the smallest number that sufficed
 
 
@@ -36,3 +40,18 @@ class PaddedBatches(nn.Module):
         copies = images[-1:].expand(missing, *images.shape[1:])
         padded: Tensor = self.network(torch.cat([images, copies]))
         return padded[: len(images)]
+
+
+class Spread(Protocol):
+    """Work on rows, in batches of at most ``batch_size``: each batch's rows and what came of it."""
+
+    def __call__(
+        self, work: Callable[[Tensor], PartT], rows: Tensor, batch_size: int
+    ) -> list[tuple[Tensor, PartT]]: ...
+
+
+def in_turn(
+    work: Callable[[Tensor], PartT], rows: Tensor, batch_size: int
+) -> list[tuple[Tensor, PartT]]:
+    """One batch after the other, in the calling thread."""
+    return [(part, work(part)) for part in torch.split(rows, batch_size)]

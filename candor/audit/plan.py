@@ -1,7 +1,7 @@
 """What an audit will do, fixed before it starts, and its digest."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from candor import terms
+from candor.contracts import limits
 from candor.contracts.api import Seed, Steps
 from candor.contracts.card import Digest
 from candor.contracts.json_text import json_text
@@ -52,7 +53,8 @@ class Budget(Frozen):
         steps: of the solvers (N of Algorithm 1).
         descent_steps: of DDN, FMN, PGD and of one search of C&W.
         descent_images: seen by DDN, FMN, FGSM, PGD and C&W.
-        autoattack_images: seen by AutoAttack, Square and the hard-label attack.
+        autoattack_images: seen by AutoAttack.
+        query_images: seen by Square and the hard-label attack.
         square_queries, label_queries: allowed to Square and to the hard-label attack, one image.
         panel_images: seen by the probes of the masking panel.
         noise_trials: random perturbations of one image in the panel.
@@ -64,7 +66,8 @@ class Budget(Frozen):
     steps: Steps = terms.DEFAULT_STEPS
     descent_steps: Positive = 100
     descent_images: Count = 100
-    autoattack_images: Count = 10
+    autoattack_images: Count = 100
+    query_images: Count = 10
     square_queries: Positive = 1000
     label_queries: Positive = 2000
     panel_images: Count = 20
@@ -80,7 +83,8 @@ QUICK = Budget(
     steps=60,
     descent_steps=40,
     descent_images=10,
-    autoattack_images=1,
+    autoattack_images=8,
+    query_images=2,
     square_queries=200,
     label_queries=400,
     panel_images=3,
@@ -91,6 +95,33 @@ QUICK = Budget(
     clever_samples=32,
     explanation_images=3,
 )
+_EVERY_IMAGE = limits.MAX_REPORT_IMAGES
+FULL = Budget(
+    descent_images=_EVERY_IMAGE,
+    autoattack_images=_EVERY_IMAGE,
+    query_images=100,
+    panel_images=100,
+    smoothing_images=100,
+    clever_images=100,
+    explanation_images=100,
+)
+BUDGETS: Mapping[str, Budget] = dict(zip(limits.BUDGETS, (QUICK, Budget(), FULL), strict=True))
+# The counts of a budget; the steps of the solvers are an option of their own.
+COUNTS = tuple(name for name in Budget.model_fields if name != "steps")
+
+
+def nearest_budget(budget: Budget) -> tuple[str, dict[str, int]]:
+    """Name of the budget that differs from ``budget`` in the fewest counts, and these counts."""
+    differing = {
+        name: {
+            key: getattr(budget, key)
+            for key in COUNTS
+            if getattr(budget, key) != getattr(named, key)
+        }
+        for name, named in BUDGETS.items()
+    }
+    name = min(differing, key=lambda key: len(differing[key]))
+    return name, differing[name]
 
 
 class AuditPlan(Frozen):

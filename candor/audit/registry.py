@@ -72,6 +72,6 @@ def blocks(plan: AuditPlan) -> list[Block]:
         stage = STAGES[name]
         limit = stage.limit(plan.budget)
         count = plan.image_count if limit is None else min(limit, plan.image_count)
-        size = min(plan.batch_size, stage.block_images)
+        size = min(plan.batch_size * stage.block_batches, stage.block_images)
         found += [Block(name, start, min(start + size, count)) for start in range(0, count, size)]
     return found

@@ -108,6 +108,7 @@ def _run_block(
         images=data.images(torch.tensor(chosen)),
         labels=data.labels[torch.tensor(chosen)],
         seed=plan.seed,
+        size=plan.batch_size,
     )
     try:
         return registry.STAGES[block.stage].run(subject, batch, plan.budget)

@@ -3,7 +3,7 @@
 What `candor audit` does at once and `candor report-worker` as a job.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import nn
 
 from candor.audit.facts import collect, read_facts, settle_facts
 from candor.audit.ledger import Ledger, read_plan
-from candor.audit.plan import QUICK, AuditPlan, Budget, Shard, code_digest
+from candor.audit.plan import BUDGETS, AuditPlan, Shard, code_digest, nearest_budget
 from candor.audit.registry import checked_stages
 from candor.audit.report.assemble import write_report
 from candor.audit.report.schema import Report
@@ -49,6 +49,8 @@ class AuditRequest:
         attacks: by name; empty for all.
         has_extras: whether masking panel, certificates and explanations are part of it.
         steps: of the solvers; None for those of the budget.
+        budget: its name, of `candor.audit.plan.BUDGETS`.
+        counts: those that are to differ from the budget's, by the name of its field.
         compiles: whether the solvers step through the compiled network; None where it pays.
     """
 
@@ -61,7 +63,8 @@ class AuditRequest:
     seed: int
     steps: int | None
     batch_size: int
-    is_quick: bool
+    budget: str
+    counts: Mapping[str, int]
     compiles: bool | None
     independent: Path | None
     undefended: Path | None
@@ -100,9 +103,8 @@ def prepare(
         folder = request.data_dir or default_data_dir()
         dataset = load_dataset(request.data, "test", folder, image_size=size)
     _check_count(request.image_count, len(dataset))
-    budget = QUICK if request.is_quick else Budget()
-    if request.steps is not None:
-        budget = budget.model_copy(update={"steps": request.steps})
+    steps = {} if request.steps is None else {"steps": request.steps}
+    budget = BUDGETS[request.budget].model_copy(update={**request.counts, **steps})
     with option("attacks", ", ".join(request.attacks)):
         attacks = request.attacks or tuple(ATTACK_STAGES)
         stages = checked_stages(attacks, has_extras=request.has_extras)
@@ -192,8 +194,9 @@ def _command(model_name: str, plan: AuditPlan) -> str:
         f"--steps {plan.budget.steps} --batch-size {plan.batch_size}",
     ]
     words.append("--compile" if plan.engine == "compiled" else "--no-compile")
-    if plan.budget.model_copy(update={"steps": QUICK.steps}) == QUICK:
-        words.append("--quick")
+    name, counts = nearest_budget(plan.budget)
+    words.append(f"--budget {name}")
+    words += [f"--{key.replace('_', '-')} {count}" for key, count in counts.items()]
     if "panel" not in plan.stages:
         words.append("--attacks-only")
     if plan.independent_sha256 is not None:

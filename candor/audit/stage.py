@@ -45,6 +45,11 @@ class Subject:
         """``network`` as the attacks on a whole batch call it."""
         return PaddedBatches(self.network)
 
+    @property
+    def attacked(self) -> nn.Module:
+        """What attacks of many evaluations call: the compiled network, else the padded one."""
+        return self.searcher or self.padded
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -54,7 +59,7 @@ class Batch:
         positions: (B,) place in the order of the audit.     indices: (B,) rows of the data set.
         identifiers: one name an image.
         images: (B, C, H, W) float32 in [0, 1], made contiguous.     labels: (B,) int64.
-        seed: of the audit.
+        seed: of the audit.     size: images that enter one evaluation, at most.
     """
 
     positions: Sequence[int]
@@ -63,6 +68,7 @@ class Batch:
     images: Tensor
     labels: Tensor
     seed: int
+    size: int = 1024
 
     def __post_init__(self) -> None:
         # captum and the attack library refuse other layouts.
@@ -97,6 +103,8 @@ class Stage(Generic[EntryT]):
         steps: about how many network evaluations an image costs, for the time left.
         settings: hyper-parameters, for the report, by the budget and the number of classes.
         block_images: largest block; small where an image takes long, for a kill loses a block.
+        block_batches: batches that a block holds; several where images leave on the way and the
+            others are batched anew.
     """
 
     run: Callable[[Subject, Batch, Budget], list[EntryT]]
@@ -106,3 +114,4 @@ class Stage(Generic[EntryT]):
         default=lambda budget, class_count: {}
     )
     block_images: int = 1024
+    block_batches: int = 1

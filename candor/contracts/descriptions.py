@@ -630,7 +630,7 @@ DESCRIPTIONS = {
         "Whether masking panel, certificates and explanations are left out."
     ),
     "CreateReportRequest.quick": (
-        "Whether small budgets are used, for a first look."
+        "Whether the budget is \"quick\"; `budget` says the same."
     ),
     "CreateReportRequest.seed": (
         "Seed of the report, [0, 4294967295]."
@@ -656,6 +656,11 @@ DESCRIPTIONS = {
         "Idempotency key of printable ASCII, at most 100 characters. The same key with the same "
         "fields is the same job, also when it is done; with other fields the request is rejected. "
         "Keys of different tenants are independent. Empty: always a new job."
+    ),
+    "CreateReportRequest.budget": (
+        "Budget, that is how many images and steps every part gets, \"quick\", \"standard\" or "
+        "\"full\"; with \"full\" AutoAttack and the other gradient attacks see every image. \"quick\" "
+        "where `quick` is set; default: \"standard\"."
     ),
     "ReportState": (
         "State of a report's job."

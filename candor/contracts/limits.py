@@ -24,6 +24,8 @@ DEFAULT_TOP_K = 5
 
 # Robustness reports; the names are those of the registries of `candor.data` and `audit`.
 DATA_SETS = ("cifar10", "coco", "folder", "imagenet", "jsrt")
+BUDGETS = ("quick", "standard", "full")  # of a report, the smallest first
+DEFAULT_BUDGET = "standard"
 ATTACKS = (*terms.SOLVERS, "ddn", "fmn", "cw", "fgsm", "pgd", "autoattack", "square", "label-only")
 MIN_REPORT_IMAGES, MAX_REPORT_IMAGES = 2, 1_000_000
 DEFAULT_REPORT_IMAGES = 1000

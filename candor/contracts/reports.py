@@ -5,7 +5,7 @@ The descriptions of the messages and of their fields, with units and ranges, are
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -45,6 +45,11 @@ Attack = Annotated[
     AfterValidator(_one_of(limits.ATTACKS)),
     WithJsonSchema({"type": "string", "enum": list(limits.ATTACKS)}),
 ]
+BudgetName = Annotated[
+    str,
+    AfterValidator(_one_of(limits.BUDGETS)),
+    WithJsonSchema({"type": "string", "enum": list(limits.BUDGETS)}),
+]
 IdempotencyKey = Annotated[
     str, StringConstraints(max_length=limits.MAX_KEY_CHARS, pattern=r"^[\x21-\x7e]*$")
 ]
@@ -53,6 +58,11 @@ ReportImages = Annotated[
 ]
 PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE_SIZE)]
 ReportBatch = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_REPORT_BATCH)]
+
+
+def _default_budget(validated: Mapping[str, object]) -> str:
+    """The budget where the field is not set; `quick` is validated first."""
+    return "quick" if validated.get("quick") else limits.DEFAULT_BUDGET
 
 
 @described()
@@ -84,12 +94,19 @@ class CreateReportRequest(Message):
     undefended: str = ""
     compare: str = ""
     idempotency_key: IdempotencyKey = ""
+    budget: BudgetName = Field(default_factory=_default_budget)
 
     def keyed(self) -> Self:
         """The request with an idempotency key, so that a repeated call creates one job."""
         if self.idempotency_key:
             return self
         return self.model_copy(update={"idempotency_key": uuid.uuid4().hex})
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if self.quick and self.budget != "quick":
+            raise ValueError(f"budget: expected quick, as `quick` says, got {self.budget}")
+        return self
 
     @model_validator(mode="after")
     def _has_a_solver(self) -> Self:

@@ -6,15 +6,19 @@ the results are those of the whole batch up to the rounding of the network in an
 """
 
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from candor.search.state import SearchState, concatenate
 from candor.search.steps import Work
 
+PartT = TypeVar("PartT")
+DoneT = TypeVar("DoneT")
 _SMALLEST_SHARE = 4  # images; with fewer a thread has too little to do at each layer
 
 
@@ -50,13 +54,37 @@ def in_shares(work: Work, network: nn.Module, state: SearchState) -> SearchState
         finally:
             torch.set_num_threads(before)  # a compiled network sets its own number
     shares = [state.select(rows) for rows in torch.arange(len(state)).tensor_split(count)]
-    each = threads // count
+    return concatenate(_side_by_side(work, shares, threads))
 
-    def alone(share: SearchState) -> SearchState:
-        torch.set_num_threads(each)  # for the layers that this thread evaluates
-        return work(share)
 
-    return concatenate(list(_pool(threads).map(alone, shares)))
+def spread_over(
+    network: nn.Module, work: Callable[[Tensor], DoneT], rows: Tensor, batch_size: int
+) -> list[tuple[Tensor, DoneT]]:
+    """``work`` on batches of ``rows`` at once, one for each thread or more; a batch and its result.
+
+    With the network bound it is a `candor.attacks.batching.Spread`.
+
+    Args:
+        network, work: as in `in_shares`.     rows: (N,) int64, N >= 1.
+        batch_size: of the largest batch.
+    """
+    threads = int(getattr(network, "most_threads", torch.get_num_threads()))
+    count = max(share_count(len(rows), threads), math.ceil(len(rows) / batch_size))
+    batches = rows.tensor_split(count)
+    return list(zip(batches, _side_by_side(work, batches, threads), strict=True))
+
+
+def _side_by_side(
+    work: Callable[[PartT], DoneT], parts: Sequence[PartT], threads: int
+) -> list[DoneT]:
+    """``work`` on each part, as many at once as there are threads, in the order of the parts."""
+    each = max(1, threads // len(parts))  # for the layers that one thread evaluates
+    return list(_pool(threads).map(partial(_alone, work, each), parts))
+
+
+def _alone(work: Callable[[PartT], DoneT], threads: int, part: PartT) -> DoneT:
+    torch.set_num_threads(threads)
+    return work(part)
 
 
 @cache

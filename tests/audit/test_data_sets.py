@@ -28,6 +28,7 @@ BUDGET = TINY.model_copy(
         "descent_steps": 2,
         "descent_images": 2,
         "autoattack_images": 1,
+        "query_images": 1,
         "label_queries": 40,
         "noise_trials": 4,
         "panel_images": 1,

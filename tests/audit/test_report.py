@@ -20,10 +20,12 @@ from candor.audit.ledger import Ledger
 from candor.audit.records import AttackRecord
 from candor.audit.report import formats
 from candor.audit.report.assemble import write_report
+from candor.audit.report.html import html_text
 from candor.audit.report.pdf import missing_glyphs, pdf_bytes
 from candor.audit.report.schema import SCHEMA_FILE, Report, schema_text
 from candor.audit.run import run_blocks
 from candor.audit.sections.comparison import read_other
+from candor.audit.sections.summary import Evidence, published
 from candor.audit.stage import Subject
 from candor.data.images import ImageSet
 from candor.robustness.ara import naive_accuracy
@@ -105,6 +107,31 @@ def test_pdf_is_one(audited: tuple[Path, Report]) -> None:
     assert content.startswith(b"%PDF-")
     assert content.rstrip().endswith(b"%%EOF")
     assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") >= 2
+
+
+def test_autoattack_stands_beside_the_rows_of_robustbench(
+    network: nn.Module, audited: tuple[Path, Report]
+) -> None:
+    _, report = audited
+    assert report.published == ()  # no images of theirs
+    records = [_record(0, "autoattack", Goal.ATTACK, eps_l2=0.5)]
+    evidence = Evidence(
+        rows={"clean": []}, records={"autoattack": records}, naive=0.1, pixel_count=3072, seed=0
+    )
+    rows = published(evidence, "cifar10/test")
+    assert published(evidence, "folder/test") == ()
+    engstrom = next(row for row in rows if "Engstrom" in row.name)
+    assert (engstrom.accuracy.value, engstrom.robust_accuracy.value) == (0.9083, 0.6924)
+    assert engstrom.robust_accuracy.image_count == 10_000
+    assert engstrom.robust_accuracy.low < 0.6924 < engstrom.robust_accuracy.high
+    shown = report.model_copy(update={"published": rows})
+    ball = next(
+        row for row in report.budgets if (row.attack, round(row.eps.l2, 9)) == ("autoattack", 0.5)
+    )
+    page = html_text(shown).partition("Beside RobustBench")[2]
+    assert formats.share(ball.accuracy) in page
+    assert "69.2 % [68.3, 70.1], 6924 of 10000" in page
+    assert pdf_bytes(shown).startswith(b"%PDF-")
 
 
 def test_both_units_of_every_distance_agree(audited: tuple[Path, Report]) -> None:
@@ -218,6 +245,7 @@ def _record(
     *,
     radius: float | None = None,
     lower_bound: float | None = None,
+    eps_l2: float | None = None,
 ) -> AttackRecord:
     status = Status.UNRESOLVED if radius is None else Status.FOUND
     return AttackRecord(
@@ -227,6 +255,7 @@ def _record(
         status=status,
         radius=radius,
         lower_bound=lower_bound,
+        eps_l2=eps_l2,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from candor.attacks import library
+from candor.audit.plan import BUDGETS, COUNTS
 from candor.cli.main import build_app
 from candor.data.cifar10 import load_cifar10
 from candor.models.folder import load_model
@@ -41,6 +42,55 @@ def audited(
     assert headline["image_count"] == 4
     assert any("4 images are too few" in warning for warning in headline["warnings"])
     return out
+
+
+def _plan(model: Path, data_root: Path, out: Path, *options: object) -> dict[str, Any]:
+    """The plan of an audit of two images with ``options``, and the command that repeats it."""
+    few = ("--images", 2, "--steps", 2, "--attacks", "paper", "--attacks-only")
+    arguments = ("--model", model, "--data-dir", data_root, "--out", out, "--key", out / "key")
+    result = _run("audit", *arguments, *few, *options)
+    assert result.exit_code == 0, result.output
+    provenance: dict[str, Any] = json.loads((out / "report.json").read_bytes())["provenance"]
+    return provenance
+
+
+def test_budget_and_each_count_are_options_that_the_report_repeats(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    counts = {name: 1 + place for place, name in enumerate(COUNTS)}
+    named = {f"--{name.replace('_', '-')}": value for name, value in counts.items()}
+    options = [word for pair in named.items() for word in pair]
+    found = _plan(model, data_root, tmp_path / "counts", "--budget", "full", *options)
+    assert found["plan"]["budget"] == {"steps": 2, **counts}
+    for option, value in named.items():
+        assert f"{option} {value}" in found["command"]
+    (quick, old), (standard, _) = (
+        (provenance["plan"]["budget"], provenance["command"])
+        for provenance in (
+            _plan(model, data_root, tmp_path / "quick", "--quick"),
+            _plan(model, data_root, tmp_path / "standard"),
+        )
+    )
+    assert quick == BUDGETS["quick"].model_copy(update={"steps": 2}).model_dump()
+    assert "--budget quick" in old
+    assert standard == BUDGETS["standard"].model_copy(update={"steps": 2}).model_dump()
+    few, many = quick["autoattack_images"], standard["autoattack_images"]
+    assert 1 < few < many < BUDGETS["full"].autoattack_images
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--budget", "huge"), "budget: expected quick or standard or full, got 'huge'"),
+        (("--budget", "full", "--quick"), "budget: expected quick with --quick, got 'full'"),
+    ],
+)
+def test_budget_that_there_is_not_is_one_line(
+    model: Path, data_root: Path, tmp_path: Path, options: tuple[str, ...], reason: str
+) -> None:
+    result = _run(*_arguments(model, data_root, tmp_path / "out")[:-1], *options)
+    assert result.exit_code == 1
+    assert reason in " ".join(result.stderr.split())
 
 
 def test_report_is_genuine_until_a_file_is_changed(audited: Path) -> None:
@@ -135,13 +185,14 @@ def test_attack_that_failed_is_on_the_screen_in_json_and_in_the_exit_code(
         raise RuntimeError("view size is not compatible")
 
     monkeypatch.setattr(library, "_run_one", failing)
+    monkeypatch.setattr(compacted, "attack_rows", failing)
     data = _labelled_as_predicted(model, data_root, tmp_path / "data")
     arguments = _arguments(model, data, tmp_path / "report")
     quick = (*arguments, "--attacks", "paper,square")
     shown = _run(*quick)
     assert shown.exit_code == 3
     screen = " ".join(shown.stderr.split())
-    assert "square failed on 1 of 1 images and was not tried there" in screen
+    assert "square failed on 2 of 2 images and was not tried there" in screen
     assert "candor audit: not complete, square failed on some images" in screen
     asked = _run(*quick, "--json")
     assert asked.exit_code == 3

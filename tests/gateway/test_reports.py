@@ -414,6 +414,11 @@ def test_idempotency_holds_across_grpc_and_rest(servers: Servers) -> None:
             },
         ),
         ({"seed": -1, "quick": "perhaps"}, {"seed": "got -1", "quick": "expected true or false"}),
+        ({"budget": "huge"}, {"budget": "expected one of quick, standard, full, got 'huge'"}),
+        (
+            {"budget": "full", "quick": True},
+            {"request": "budget: expected quick, as `quick` says, got full"},
+        ),
         ({"independent": "x"}, {"independent": "expected one of linear, got 'x'"}),
         ({"compare": "reports/1"}, {"compare": "got 'reports/1' (no report of this store)"}),
         ({"idempotency_key": "k" * 101}, {"idempotency_key": "expected at most 100 printable"}),

@@ -1,9 +1,10 @@
 """How numbers of a report are written, the same in HTML and PDF."""
 
 from collections.abc import Callable, Mapping
+from math import isclose
 from typing import Any
 
-from candor.audit.report.schema import Area, Distance, Provenance, Share
+from candor.audit.report.schema import Area, Distance, Provenance, Report, Share
 
 
 def distance(value: Distance | None) -> str:
@@ -22,6 +23,21 @@ def share(value: Share | None) -> str:
         return "not tried"
     interval = f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
     return f"{percent(value.value)} {interval}, {value.count} of {value.image_count}"
+
+
+def own_beside_published(report: Report) -> tuple[str, str] | None:
+    """Clean and robust accuracy of this report in the ball of the published rows, if there is one.
+
+    Raises:
+        StopIteration: the report has published rows and no AutoAttack in their ball.
+    """
+    if not report.published:
+        return None
+    eps = report.published[0].eps_l2
+    row = next(
+        row for row in report.budgets if row.attack == "autoattack" and isclose(row.eps.l2, eps)
+    )
+    return share(report.accuracy), share(row.accuracy)
 
 
 def area(value: Area) -> str:
@@ -66,10 +82,11 @@ def goal(name: str) -> str:
     return GOAL_TITLES[name]
 
 
-FILTERS: Mapping[str, Callable[..., str]] = {
+FILTERS: Mapping[str, Callable[..., Any]] = {
     "distance": distance,
     "percent": percent,
     "share": share,
+    "own_beside_published": own_beside_published,
     "area": area,
     "settings": settings,
     "number": number,

@@ -323,6 +323,22 @@ def _image(uri: str) -> Image:
     return Image(io.BytesIO(content), width=26 * mm, height=26 * mm, kind="proportional")
 
 
+def _published(report: Report) -> list[Any]:
+    shares = formats.own_beside_published(report)
+    if shares is None:
+        return []
+    rows = [
+        [row.name, formats.share(row.accuracy), formats.share(row.robust_accuracy), row.source]
+        for row in report.published
+    ]
+    head = ["network", "accuracy", f"AutoAttack, L2 {report.published[0].eps_l2:g}", "source"]
+    own = [report.model.name, *shares, "this report"]
+    return [
+        _text("Beside RobustBench", _HEAD),
+        _table([head, own, *rows], (0.28, 0.27, 0.27, 0.18)),
+    ]
+
+
 def _others(report: Report) -> list[Any]:
     parts: list[Any] = []
     if report.references:
@@ -342,6 +358,7 @@ def _others(report: Report) -> list[Any]:
             _text("Beside the paper", _HEAD),
             _table([head, own, *rows], (0.28, 0.1, 0.19, 0.19, 0.24)),
         ]
+    parts += _published(report)
     if report.comparison is not None:
         rows = [
             [row.goal, formats.distance(row.difference),

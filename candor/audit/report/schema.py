@@ -271,6 +271,16 @@ class Reference(Frozen):
     btr_ara: Distance
 
 
+class PublishedRow(Frozen):
+    """Standard AutoAttack on another network, as RobustBench has it; all 10,000 test images."""
+
+    name: str
+    source: str
+    eps_l2: float
+    accuracy: Share
+    robust_accuracy: Share
+
+
 class ComparedGoal(Frozen):
     """Ours minus theirs on the same images."""
 
@@ -373,6 +383,7 @@ class Report(Frozen):
     clever: Clever | None
     explanations: ExplanationQuality | None
     references: tuple[Reference, ...]
+    published: tuple[PublishedRow, ...] = ()
     comparison: Comparison | None
     provenance: Provenance
 

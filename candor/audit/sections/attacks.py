@@ -1,6 +1,7 @@
 """Attack stages by name: what runs on a block of images and what it costs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -8,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from candor.attacks import carlini_wagner, ddn, fmn, pgd
-from candor.attacks.autoattack import autoattack, replacement_of_standard, target_count
+from candor.attacks.autoattack import (
+    CHEAP_STEPS,
+    autoattack,
+    replacement_of_standard,
+    target_count,
+)
 from candor.attacks.candidates import Candidates
 from candor.attacks.fgsm import fgsm
 from candor.attacks.label_only import label_only
@@ -19,6 +25,7 @@ from candor.audit.plan import Budget
 from candor.audit.records import AttackRecord
 from candor.audit.stage import Batch, Stage, Subject
 from candor.robustness.measure import GOALS, search_radii
+from candor.runtime.threads import spread_over
 from candor.search.solvers import SOLVERS
 from candor.terms import Goal, SearchStatus
 
@@ -117,9 +124,17 @@ def _pgd(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
 
 def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
     records: list[AttackRecord] = []
+    proposed: Candidates | None = None
     for eps in EPS_L2:
         proposed, warnings = autoattack(
-            subject.network, batch.images, batch.labels, eps, batch.seeds("autoattack")
+            subject.attacked,
+            batch.images,
+            batch.labels,
+            eps,
+            batch.seeds("autoattack"),
+            smaller=proposed,
+            batch_size=batch.size,
+            spread=partial(spread_over, subject.attacked),
         )
         records += _tightened(subject, batch, Goal.ATTACK, proposed, "autoattack", eps, warnings)
     return records
@@ -128,21 +143,24 @@ def _autoattack(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRe
 def _autoattack_settings(class_count: int) -> dict[str, Any]:
     """The set that really runs, which below four classes is not the standard one."""
     replacement, library = replacement_of_standard(class_count), version("pyautoattack")
+    shared = {"eps_l2": list(EPS_L2), "pgd_steps_before": CHEAP_STEPS}
     if replacement is None:
         targets = {"targets": target_count(class_count)}
-        return {"eps_l2": list(EPS_L2), "version": f"standard, pyautoattack {library}", **targets}
+        return {**shared, "version": f"standard, pyautoattack {library}", **targets}
     named = f"custom ({' + '.join(replacement)}), pyautoattack {library}"
-    return {"eps_l2": list(EPS_L2), "version": named}
+    return {**shared, "version": named}
 
 
 def _square(subject: Subject, batch: Batch, budget: Budget) -> list[AttackRecord]:
     proposed, warnings = square(
-        subject.network,
+        subject.attacked,
         batch.images,
         batch.labels,
         SQUARE_EPS_L2,
         batch.seeds("square"),
         queries=budget.square_queries,
+        batch_size=batch.size,
+        spread=partial(spread_over, subject.attacked),
     )
     return _tightened(subject, batch, Goal.ATTACK, proposed, "square", SQUARE_EPS_L2, warnings)
 
@@ -230,21 +248,22 @@ ATTACK_STAGES: Mapping[str, Stage[AttackRecord]] = {
         limit=lambda budget: budget.autoattack_images,
         steps=lambda budget: 20_000,
         settings=lambda budget, class_count: _autoattack_settings(class_count),
-        block_images=1,
+        block_images=64,
+        block_batches=2,
     ),
     "square": Stage(
         run=_square,
-        limit=lambda budget: budget.autoattack_images,
+        limit=lambda budget: budget.query_images,
         steps=lambda budget: budget.square_queries,
         settings=lambda budget, class_count: {
             "eps_l2": SQUARE_EPS_L2,
             "queries": budget.square_queries,
         },
-        block_images=4,
+        block_images=64,
     ),
     "label-only": Stage(
         run=_label_only,
-        limit=lambda budget: budget.autoattack_images,
+        limit=lambda budget: budget.query_images,
         steps=lambda budget: budget.label_queries,
         settings=lambda budget, class_count: {
             "eps_l2": LABEL_EPS_L2,

@@ -21,6 +21,7 @@ from candor.audit.report.schema import (
     CurvePoint,
     Distance,
     NotTried,
+    PublishedRow,
     Reference,
     Share,
 )
@@ -39,6 +40,17 @@ _PAPER_ROWS = (
     ("N4 L_adv tandem, loss target 1.5", "Table II", 0.687, 0.0151, 0.0423),
 )
 _PAPER_DATA = "cifar10"
+
+# RobustBench, CIFAR-10, L2 0.5, in per cent: clean, and under standard AutoAttack.
+ROBUSTBENCH_EPS_L2, _ROBUSTBENCH_IMAGES = 0.5, 10_000
+_ROBUSTBENCH_ROWS = (
+    ("Wang2023Better, WRN-28-10", 95.16, 83.68),
+    ("Rade2021Helper, PreActResNet-18", 90.57, 76.15),
+    ("Engstrom2019Robustness, ResNet-50", 90.83, 69.24),
+    ("Rice2020Overfitting, PreActResNet-18", 88.67, 67.68),
+    ("Ding2020MMA, WRN-28-4", 88.02, 66.09),
+    ("Standard, WRN-28-10", 94.78, 0.0),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +98,17 @@ class Evidence:
 def share(flags: Iterable[bool]) -> Share:
     """How many of the flags are true, with the exact interval."""
     values = list(flags)
-    interval = accuracy_interval(sum(values), len(values))
+    return _share_of(sum(values), len(values))
+
+
+def _share_of(count: int, image_count: int) -> Share:
+    interval = accuracy_interval(count, image_count)
     return Share(
         value=interval.value,
         low=interval.low,
         high=interval.high,
-        count=sum(values),
-        image_count=len(values),
+        count=count,
+        image_count=image_count,
     )
 
 
@@ -243,6 +259,23 @@ def references(data: str, pixel_count: int) -> tuple[Reference, ...]:
             btr_ara=Distance(rmse=btr, l2=btr * root),
         )
         for name, table, accuracy, attack, btr in _PAPER_ROWS
+    )
+
+
+def published(evidence: Evidence, data: str) -> tuple[PublishedRow, ...]:
+    """RobustBench's rows where AutoAttack ran in their ball on images of their data set."""
+    balls = {record.eps_l2 for record in evidence.records.get("autoattack", ())}
+    if data.split("/")[0] != _PAPER_DATA or ROBUSTBENCH_EPS_L2 not in balls:
+        return ()
+    return tuple(
+        PublishedRow(
+            name=name,
+            source="RobustBench",
+            eps_l2=ROBUSTBENCH_EPS_L2,
+            accuracy=_share_of(round(clean * 100), _ROBUSTBENCH_IMAGES),
+            robust_accuracy=_share_of(round(robust * 100), _ROBUSTBENCH_IMAGES),
+        )
+        for name, clean, robust in _ROBUSTBENCH_ROWS
     )
 
 

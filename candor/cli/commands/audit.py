@@ -10,6 +10,7 @@ from candor.audit.report.assemble import merge as merge_parts
 from candor.audit.report.signing import load_or_create_key
 from candor.audit.sections.comparison import read_other
 from candor.audit.session import AuditRequest, compute, finish, prepare
+from candor.cli import audit_options as options
 from candor.cli.audit_options import CompareDir, KeyFile, attack_names, key_file, required
 from candor.cli.audit_screen import named_options, progress_bar, show_report
 from candor.cli.options import Compiles, DataDir, DataName
@@ -28,25 +29,29 @@ def audit(
     data_dir: DataDir = None,
     images: Annotated[int, typer.Option(min=2, help="Test images, drawn by the seed.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
-    attacks: Annotated[
-        str | None, typer.Option(help="Attacks by name, with commas; default: all.")
-    ] = None,
+    attacks: options.Attacks = None,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Of the solvers.")
-    ] = None,
+    steps: options.Steps = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed together.")] = 32,
     compiles: Compiles = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small budgets, for a look.")] = False,
-    attacks_only: Annotated[
-        bool, typer.Option("--attacks-only", help="Without panel, certificates, explanations.")
-    ] = False,
-    independent: Annotated[
-        Path | None, typer.Option(help="Another model: transfer, and agreement on explanations.")
-    ] = None,
-    undefended: Annotated[
-        Path | None, typer.Option(help="A model without defence, for the ablation check.")
-    ] = None,
+    budget: options.BudgetName = None,
+    quick: options.IsQuick = False,
+    descent_steps: options.DescentSteps = None,
+    descent_images: options.DescentImages = None,
+    autoattack_images: options.AutoAttackImages = None,
+    query_images: options.QueryImages = None,
+    square_queries: options.SquareQueries = None,
+    label_queries: options.LabelQueries = None,
+    panel_images: options.PanelImages = None,
+    noise_trials: options.NoiseTrials = None,
+    smoothing_images: options.SmoothingImages = None,
+    smoothing_samples: options.SmoothingSamples = None,
+    clever_images: options.CleverImages = None,
+    clever_samples: options.CleverSamples = None,
+    explanation_images: options.ExplanationImages = None,
+    attacks_only: options.AttacksOnly = False,
+    independent: options.Independent = None,
+    undefended: options.Undefended = None,
     compare: CompareDir = None,
     shard: Annotated[str, typer.Option(help="i/n: this process's share, i from 0.")] = "0/1",
     key: KeyFile = None,
@@ -66,7 +71,8 @@ def audit(
             seed=seed,
             steps=steps,
             batch_size=batch_size,
-            is_quick=quick,
+            budget=options.budget_name(budget, quick),
+            counts=options.given_counts(context.params),
             compiles=compiles,
             independent=independent,
             undefended=undefended,

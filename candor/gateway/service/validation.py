@@ -30,6 +30,7 @@ _EXPECTED = {
     "allow_partial": "true or false",
     "attacks_only": "true or false",
     "batch_size": f"a whole number in [1, {limits.MAX_REPORT_BATCH}]",
+    "budget": ", ".join(limits.BUDGETS),
     "direction": "for or against",
     "goals": "attack or btr",
     "idempotency_key": f"at most {limits.MAX_KEY_CHARS} printable ASCII characters",

@@ -25,41 +25,41 @@ _sym_db = _symbol_database.Default()
 from candor.rpc.pb.candor.v1 import candor_pb2 as candor_dot_v1_dot_candor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63\x61ndor/v1/reports.proto\x12\tcandor.v1\x1a\x16\x63\x61ndor/v1/candor.proto\"\x90\x02\n\x13\x43reateReportRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\x12\x13\n\x0bimage_count\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttacks\x18\x04 \x03(\t\x12\x14\n\x0c\x61ttacks_only\x18\x05 \x01(\x08\x12\r\n\x05quick\x18\x06 \x01(\x08\x12\x0c\n\x04seed\x18\x07 \x01(\r\x12\x12\n\x05steps\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nbatch_size\x18\t \x01(\x05\x12\x13\n\x0bindependent\x18\n \x01(\t\x12\x12\n\nundefended\x18\x0b \x01(\t\x12\x0f\n\x07\x63ompare\x18\x0c \x01(\t\x12\x17\n\x0fidempotency_key\x18\r \x01(\tB\x08\n\x06_steps\"\x86\x03\n\x06Report\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.candor.v1.ReportState\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x04 \x01(\x08\x12/\n\x07request\x18\x05 \x01(\x0b\x32\x1e.candor.v1.CreateReportRequest\x12+\n\x08progress\x18\x06 \x01(\x0b\x32\x19.candor.v1.ReportProgress\x12)\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x18.candor.v1.ReportFailureH\x00\x12+\n\x08response\x18\x08 \x01(\x0b\x32\x17.candor.v1.ReportResultH\x00\x12\x13\n\x0b\x63reate_time\x18\t \x01(\x01\x12\x17\n\nstart_time\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x65nd_time\x18\x0b \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06resultB\r\n\x0b_start_timeB\x0b\n\t_end_time\"\xaf\x01\n\x0eReportProgress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x01\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x13\n\x0bimages_done\x18\x03 \x01(\x05\x12\x13\n\x0bimage_count\x18\x04 \x01(\x05\x12\x17\n\nattack_ara\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cseconds_left\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\r\n\x0b_attack_araB\x0f\n\r_seconds_left\" \n\rReportFailure\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x92\x01\n\x0cReportResult\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.candor.v1.ReportFile\x12\"\n\x07metrics\x18\x02 \x03(\x0b\x32\x11.candor.v1.Metric\x12\x10\n\x08warnings\x18\x03 \x03(\t\x12&\n\tnot_tried\x18\x04 \x03(\x0b\x32\x13.candor.v1.NotTried\"W\n\x08NotTried\x12\x0e\n\x06\x61ttack\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05\x12\x15\n\rplanned_count\x18\x03 \x01(\x05\x12\x0f\n\x07reasons\x18\x04 \x03(\t\">\n\nReportFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbyte_count\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\" \n\x10GetReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"#\n\x13\x43\x61ncelReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"b\n\x12ListReportsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.candor.v1.ReportState\"R\n\x13ListReportsResponse\x12\"\n\x07reports\x18\x01 \x03(\x0b\x32\x11.candor.v1.Report\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x15\x44ownloadReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"X\n\x16\x44ownloadReportResponse\x12%\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.candor.v1.ReportFileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part*\xcc\x01\n\x0bReportState\x12\x1c\n\x18REPORT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPORT_STATE_QUEUED\x10\x01\x12\x18\n\x14REPORT_STATE_RUNNING\x10\x02\x12\x1a\n\x16REPORT_STATE_SUCCEEDED\x10\x03\x12\x17\n\x13REPORT_STATE_FAILED\x10\x04\x12\x1a\n\x16REPORT_STATE_CANCELLED\x10\x05\x12\x1b\n\x17REPORT_STATE_INCOMPLETE\x10\x06\x32\xf9\x02\n\rReportService\x12\x41\n\x0c\x43reateReport\x12\x1e.candor.v1.CreateReportRequest\x1a\x11.candor.v1.Report\x12;\n\tGetReport\x12\x1b.candor.v1.GetReportRequest\x1a\x11.candor.v1.Report\x12L\n\x0bListReports\x12\x1d.candor.v1.ListReportsRequest\x1a\x1e.candor.v1.ListReportsResponse\x12\x41\n\x0c\x43\x61ncelReport\x12\x1e.candor.v1.CancelReportRequest\x1a\x11.candor.v1.Report\x12W\n\x0e\x44ownloadReport\x12 .candor.v1.DownloadReportRequest\x1a!.candor.v1.DownloadReportResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63\x61ndor/v1/reports.proto\x12\tcandor.v1\x1a\x16\x63\x61ndor/v1/candor.proto\"\xa0\x02\n\x13\x43reateReportRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\x12\x13\n\x0bimage_count\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttacks\x18\x04 \x03(\t\x12\x14\n\x0c\x61ttacks_only\x18\x05 \x01(\x08\x12\r\n\x05quick\x18\x06 \x01(\x08\x12\x0c\n\x04seed\x18\x07 \x01(\r\x12\x12\n\x05steps\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nbatch_size\x18\t \x01(\x05\x12\x13\n\x0bindependent\x18\n \x01(\t\x12\x12\n\nundefended\x18\x0b \x01(\t\x12\x0f\n\x07\x63ompare\x18\x0c \x01(\t\x12\x17\n\x0fidempotency_key\x18\r \x01(\t\x12\x0e\n\x06\x62udget\x18\x0e \x01(\tB\x08\n\x06_steps\"\x86\x03\n\x06Report\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.candor.v1.ReportState\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x04 \x01(\x08\x12/\n\x07request\x18\x05 \x01(\x0b\x32\x1e.candor.v1.CreateReportRequest\x12+\n\x08progress\x18\x06 \x01(\x0b\x32\x19.candor.v1.ReportProgress\x12)\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x18.candor.v1.ReportFailureH\x00\x12+\n\x08response\x18\x08 \x01(\x0b\x32\x17.candor.v1.ReportResultH\x00\x12\x13\n\x0b\x63reate_time\x18\t \x01(\x01\x12\x17\n\nstart_time\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x65nd_time\x18\x0b \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06resultB\r\n\x0b_start_timeB\x0b\n\t_end_time\"\xaf\x01\n\x0eReportProgress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x01\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x13\n\x0bimages_done\x18\x03 \x01(\x05\x12\x13\n\x0bimage_count\x18\x04 \x01(\x05\x12\x17\n\nattack_ara\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cseconds_left\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\r\n\x0b_attack_araB\x0f\n\r_seconds_left\" \n\rReportFailure\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x92\x01\n\x0cReportResult\x12$\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.candor.v1.ReportFile\x12\"\n\x07metrics\x18\x02 \x03(\x0b\x32\x11.candor.v1.Metric\x12\x10\n\x08warnings\x18\x03 \x03(\t\x12&\n\tnot_tried\x18\x04 \x03(\x0b\x32\x13.candor.v1.NotTried\"W\n\x08NotTried\x12\x0e\n\x06\x61ttack\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05\x12\x15\n\rplanned_count\x18\x03 \x01(\x05\x12\x0f\n\x07reasons\x18\x04 \x03(\t\">\n\nReportFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nbyte_count\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\" \n\x10GetReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"#\n\x13\x43\x61ncelReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"b\n\x12ListReportsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.candor.v1.ReportState\"R\n\x13ListReportsResponse\x12\"\n\x07reports\x18\x01 \x03(\x0b\x32\x11.candor.v1.Report\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x15\x44ownloadReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"X\n\x16\x44ownloadReportResponse\x12%\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.candor.v1.ReportFileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part*\xcc\x01\n\x0bReportState\x12\x1c\n\x18REPORT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPORT_STATE_QUEUED\x10\x01\x12\x18\n\x14REPORT_STATE_RUNNING\x10\x02\x12\x1a\n\x16REPORT_STATE_SUCCEEDED\x10\x03\x12\x17\n\x13REPORT_STATE_FAILED\x10\x04\x12\x1a\n\x16REPORT_STATE_CANCELLED\x10\x05\x12\x1b\n\x17REPORT_STATE_INCOMPLETE\x10\x06\x32\xf9\x02\n\rReportService\x12\x41\n\x0c\x43reateReport\x12\x1e.candor.v1.CreateReportRequest\x1a\x11.candor.v1.Report\x12;\n\tGetReport\x12\x1b.candor.v1.GetReportRequest\x1a\x11.candor.v1.Report\x12L\n\x0bListReports\x12\x1d.candor.v1.ListReportsRequest\x1a\x1e.candor.v1.ListReportsResponse\x12\x41\n\x0c\x43\x61ncelReport\x12\x1e.candor.v1.CancelReportRequest\x1a\x11.candor.v1.Report\x12W\n\x0e\x44ownloadReport\x12 .candor.v1.DownloadReportRequest\x1a!.candor.v1.DownloadReportResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'candor.v1.reports_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPORTSTATE']._serialized_start=1643
-  _globals['_REPORTSTATE']._serialized_end=1847
+  _globals['_REPORTSTATE']._serialized_start=1659
+  _globals['_REPORTSTATE']._serialized_end=1863
   _globals['_CREATEREPORTREQUEST']._serialized_start=63
-  _globals['_CREATEREPORTREQUEST']._serialized_end=335
-  _globals['_REPORT']._serialized_start=338
-  _globals['_REPORT']._serialized_end=728
-  _globals['_REPORTPROGRESS']._serialized_start=731
-  _globals['_REPORTPROGRESS']._serialized_end=906
-  _globals['_REPORTFAILURE']._serialized_start=908
-  _globals['_REPORTFAILURE']._serialized_end=940
-  _globals['_REPORTRESULT']._serialized_start=943
-  _globals['_REPORTRESULT']._serialized_end=1089
-  _globals['_NOTTRIED']._serialized_start=1091
-  _globals['_NOTTRIED']._serialized_end=1178
-  _globals['_REPORTFILE']._serialized_start=1180
-  _globals['_REPORTFILE']._serialized_end=1242
-  _globals['_GETREPORTREQUEST']._serialized_start=1244
-  _globals['_GETREPORTREQUEST']._serialized_end=1276
-  _globals['_CANCELREPORTREQUEST']._serialized_start=1278
-  _globals['_CANCELREPORTREQUEST']._serialized_end=1313
-  _globals['_LISTREPORTSREQUEST']._serialized_start=1315
-  _globals['_LISTREPORTSREQUEST']._serialized_end=1413
-  _globals['_LISTREPORTSRESPONSE']._serialized_start=1415
-  _globals['_LISTREPORTSRESPONSE']._serialized_end=1497
-  _globals['_DOWNLOADREPORTREQUEST']._serialized_start=1499
-  _globals['_DOWNLOADREPORTREQUEST']._serialized_end=1550
-  _globals['_DOWNLOADREPORTRESPONSE']._serialized_start=1552
-  _globals['_DOWNLOADREPORTRESPONSE']._serialized_end=1640
-  _globals['_REPORTSERVICE']._serialized_start=1850
-  _globals['_REPORTSERVICE']._serialized_end=2227
+  _globals['_CREATEREPORTREQUEST']._serialized_end=351
+  _globals['_REPORT']._serialized_start=354
+  _globals['_REPORT']._serialized_end=744
+  _globals['_REPORTPROGRESS']._serialized_start=747
+  _globals['_REPORTPROGRESS']._serialized_end=922
+  _globals['_REPORTFAILURE']._serialized_start=924
+  _globals['_REPORTFAILURE']._serialized_end=956
+  _globals['_REPORTRESULT']._serialized_start=959
+  _globals['_REPORTRESULT']._serialized_end=1105
+  _globals['_NOTTRIED']._serialized_start=1107
+  _globals['_NOTTRIED']._serialized_end=1194
+  _globals['_REPORTFILE']._serialized_start=1196
+  _globals['_REPORTFILE']._serialized_end=1258
+  _globals['_GETREPORTREQUEST']._serialized_start=1260
+  _globals['_GETREPORTREQUEST']._serialized_end=1292
+  _globals['_CANCELREPORTREQUEST']._serialized_start=1294
+  _globals['_CANCELREPORTREQUEST']._serialized_end=1329
+  _globals['_LISTREPORTSREQUEST']._serialized_start=1331
+  _globals['_LISTREPORTSREQUEST']._serialized_end=1429
+  _globals['_LISTREPORTSRESPONSE']._serialized_start=1431
+  _globals['_LISTREPORTSRESPONSE']._serialized_end=1513
+  _globals['_DOWNLOADREPORTREQUEST']._serialized_start=1515
+  _globals['_DOWNLOADREPORTREQUEST']._serialized_end=1566
+  _globals['_DOWNLOADREPORTRESPONSE']._serialized_start=1568
+  _globals['_DOWNLOADREPORTRESPONSE']._serialized_end=1656
+  _globals['_REPORTSERVICE']._serialized_start=1866
+  _globals['_REPORTSERVICE']._serialized_end=2243
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ REPORT_STATE_CANCELLED: ReportState
 REPORT_STATE_INCOMPLETE: ReportState
 
 class CreateReportRequest(_message.Message):
-    __slots__ = ("model", "data", "image_count", "attacks", "attacks_only", "quick", "seed", "steps", "batch_size", "independent", "undefended", "compare", "idempotency_key")
+    __slots__ = ("model", "data", "image_count", "attacks", "attacks_only", "quick", "seed", "steps", "batch_size", "independent", "undefended", "compare", "idempotency_key", "budget")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     IMAGE_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class CreateReportRequest(_message.Message):
     UNDEFENDED_FIELD_NUMBER: _ClassVar[int]
     COMPARE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
     model: str
     data: str
     image_count: int
@@ -53,7 +54,8 @@ class CreateReportRequest(_message.Message):
     undefended: str
     compare: str
     idempotency_key: str
-    def __init__(self, model: _Optional[str] = ..., data: _Optional[str] = ..., image_count: _Optional[int] = ..., attacks: _Optional[_Iterable[str]] = ..., attacks_only: _Optional[bool] = ..., quick: _Optional[bool] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., independent: _Optional[str] = ..., undefended: _Optional[str] = ..., compare: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    budget: str
+    def __init__(self, model: _Optional[str] = ..., data: _Optional[str] = ..., image_count: _Optional[int] = ..., attacks: _Optional[_Iterable[str]] = ..., attacks_only: _Optional[bool] = ..., quick: _Optional[bool] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., independent: _Optional[str] = ..., undefended: _Optional[str] = ..., compare: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., budget: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
     __slots__ = ("name", "state", "done", "cancel_requested", "request", "progress", "error", "response", "create_time", "start_time", "end_time")
