@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from candor.attacks import library
+from candor.attacks import compacted, library
 from candor.audit.plan import BUDGETS, COUNTS
 from candor.cli.main import build_app
 from candor.data.cifar10 import load_cifar10
