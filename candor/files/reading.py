@@ -4,6 +4,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -54,7 +55,7 @@ def read_text(path: Path, most: int) -> str:
         raise ValueError(f"{path}: expected text in UTF-8, but byte {err.start} is none") from err
 
 
-def open_file(path: Path, most: int) -> BinaryIO:
+def open_file(path: Path, most: int) -> BufferedReader:
     """A file of at most ``most`` bytes, open for reading; raises as `read_file`."""
     return _opened(path, most, os.open(path, _FLAGS))
 
@@ -120,7 +121,7 @@ def read_together(folder: Path, read: Callable[[FolderFiles], ReadT]) -> ReadT:
     raise UnusableFile(f"{folder}: expected a folder at rest, got one that changes all the time")
 
 
-def _opened(path: Path, most: int, descriptor: int) -> BinaryIO:
+def _opened(path: Path, most: int, descriptor: int) -> BufferedReader:
     status = os.fstat(descriptor)
     kind = kind_of(status.st_mode)
     if kind == "file" and status.st_size <= most:

@@ -39,8 +39,9 @@ def unknown_field(message: Message, place: str = "") -> str:
 
     A newer client may send one; what it asks for would be missing from the answer.
     """
-    for unknown in UnknownFieldSet(message):
-        return f"{place}field number {unknown.field_number}"
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        return f"{place}field number {unknown[0].field_number}"
     for field, value in message.ListFields():
         found = (unknown_field(one, f"{place}{name}.") for name, one in _parts(field, value))
         if first := next(filter(None, found), ""):
