@@ -152,7 +152,7 @@ def _spec(config: TrainConfig, data: Images) -> NetworkSpec:
 
 def _start_model(folder: str, spec: NetworkSpec) -> LoadedModel:
     model = load_model(Path(folder))
-    held = NetworkSpec(**model.card.network.model_dump())
+    held = NetworkSpec(**model.card.network.model_dump(exclude={"family"}))
     if held != spec:
         raise ValueError(f"start_from: expected a model with {spec}, got {folder!r} with {held}")
     return model

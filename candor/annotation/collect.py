@@ -54,7 +54,7 @@ def collect(
     """
     _check(loaded, dataset, collection.image_count)
     key = SetKey(
-        weights_sha256=loaded.card.weights_sha256,
+        weights_sha256=loaded.card.identity,
         data_sha256=dataset.digest(),
         solver=collection.solver,
         steps=collection.steps,

@@ -15,8 +15,8 @@ _PAIRS = (("annotated", "base"), ("control", "base"), ("annotated", "control"))
 
 
 def has_measurement(folder: Path, model: Path, data: Images, settings: dict[str, Any]) -> bool:
-    """Whether ``folder`` holds a measurement of these weights on these images and settings."""
-    digests = {"weights_digest": read_card(model).weights_sha256, "data_digest": data.digest()}
+    """Whether ``folder`` holds a measurement of this model on these images and settings."""
+    digests = {"weights_digest": read_card(model).identity, "data_digest": data.digest()}
     return is_measured(folder, settings | digests | {"data": data.name})
 
 

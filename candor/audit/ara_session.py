@@ -56,7 +56,7 @@ def measure_folder(
     measured = measure_ara(network, images, labels, plan, naive=naive, report=report)
     facts = {
         "model": str(model),
-        "weights_digest": card.weights_sha256,
+        "weights_digest": card.identity,
         "data": dataset.name,
         "data_digest": dataset.digest(),
         "images": image_count,

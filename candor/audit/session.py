@@ -110,7 +110,7 @@ def prepare(
         stages = checked_stages(attacks, has_extras=request.has_extras)
     searcher = _searcher(loaded, request, budget.steps, notify)
     plan = AuditPlan(
-        weights_sha256=loaded.card.weights_sha256,
+        weights_sha256=loaded.card.identity,
         data=dataset.name,
         data_sha256=dataset.digest(),
         code_sha256=code_digest(),
@@ -165,7 +165,7 @@ def option(field: str, got: str) -> Iterator[None]:
 
 
 def _weights(loaded: LoadedModel | None) -> str | None:
-    return None if loaded is None else loaded.card.weights_sha256
+    return None if loaded is None else loaded.card.identity
 
 
 def _searcher(

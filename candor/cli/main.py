@@ -73,6 +73,10 @@ class CandorGroup(LazyGroup):
             f"{_COMMANDS}.demo:demo",
             "Start the service, explain a photograph of a cat, write the images and stop.",
         ),
+        "import": Entry(
+            f"{_COMMANDS}.import_model:import_",
+            "Turn a network of another library into a tested model folder; runs no code it names.",
+        ),
         "import-released": Entry(
             f"{_COMMANDS}.import_released:import_released",
             "Turn a released checkpoint into a model folder without running any code it names.",

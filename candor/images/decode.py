@@ -29,10 +29,11 @@ from PIL import Image
 
 from candor.contracts import limits
 from candor.contracts.api import ImageInput, InputSpec, TensorInput
+from candor.contracts.card import DEFAULT_PREPROCESSING, Preprocessing
 from candor.contracts.errors import FieldViolation
 from candor.contracts.pixel_range import pixel_range_error
 from candor.images import metadata
-from candor.images.geometry import Size, fit
+from candor.images.geometry import Size, prepare
 from candor.images.kinds import SUPPORTED, kind_of
 from candor.images.pixels import MODES, Pixels, levels_of, to_pixels
 
@@ -94,8 +95,12 @@ class BadImage(Exception):
         self.violation = FieldViolation(field, description)
 
 
-def decode(image: ImageInput, spec: InputSpec) -> Pixels:
-    """The image of a request as the model sees it, (C, H, W) float32 in [0, 1].
+def decode(
+    image: ImageInput, spec: InputSpec, preprocessing: Preprocessing = DEFAULT_PREPROCESSING
+) -> Pixels:
+    """The image of a request as the model sees it, (C, H, W) float32 in [0, 1], RGB.
+
+    Normalisation and the order of channels are the network's: explanations are of these pixels.
 
     Raises:
         BadImage: too large, not an image, cut short, or a tensor of another shape or range.
@@ -108,7 +113,8 @@ def decode(image: ImageInput, spec: InputSpec) -> Pixels:
         )
     except UnusableImage as err:
         raise BadImage("image.encoded", str(err)) from err
-    resized = fit(opened.convert(MODES[spec.channels]), Size(spec.height, spec.width))
+    size = Size(spec.height, spec.width)
+    resized = prepare(opened.convert(MODES[spec.channels]), preprocessing, size)
     return to_pixels(levels_of(resized))
 
 

@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from candor.contracts.card import DEFAULT_PREPROCESSING, Preprocessing
+
 INTERPOLATION = Image.Resampling.LANCZOS
+_FILTERS = {one.name.lower(): one for one in Image.Resampling}
 
 
 class Box(NamedTuple):
@@ -79,5 +82,61 @@ def resize(
 
 def fit(image: Image.Image, size: Size) -> Image.Image:
     """The largest centred part with the aspect ratio of ``size``, resized to it."""
-    box = whole(image)
-    return resize(image, size, crop_box(box, size, scale_to_cover(box, size)))
+    return prepare(image, DEFAULT_PREPROCESSING, size)
+
+
+def prepare(image: Image.Image, rule: Preprocessing, size: Size) -> Image.Image:
+    """The image at the size of a model's input, as the model's card says.
+
+    Rules other than "cover" repeat, pixel for pixel, what the common libraries do: sizes and
+    offsets are whole pixels, and an image smaller than the crop gets a black border.
+    """
+    if rule.resize == "cover":
+        box = whole(image)
+        scale = scale_to_cover(box, size) * rule.crop
+        return _sampled(image, size, crop_box(box, size, scale), rule)
+    if rule.resize == "crop-first":
+        return _scaled(_centre(image, _largest_part(image, size, rule.crop), rule), size, rule)
+    return _centre(_scaled(image, _size_before_crop(image, rule), rule), size, rule)
+
+
+def _size_before_crop(image: Image.Image, rule: Preprocessing) -> Size:
+    if rule.resize == "exact":
+        return Size(*rule.edge)
+    (edge,) = rule.edge
+    shorter = min(image.size)
+    # Rounded down, as torchvision, timm and transformers do.
+    return Size(int(edge * image.height / shorter), int(edge * image.width / shorter))
+
+
+def _largest_part(image: Image.Image, size: Size, share: float) -> Size:
+    """The largest part with the aspect ratio of ``size``, times ``share``, in whole pixels."""
+    scale = scale_to_cover(whole(image), size) * share
+    return Size(max(1, int(scale * size.height)), max(1, int(scale * size.width)))
+
+
+def _centre(image: Image.Image, size: Size, rule: Preprocessing) -> Image.Image:
+    """The central part; where the image is smaller, with a black border."""
+    left = _offset(image.width - size.width, rule)
+    top = _offset(image.height - size.height, rule)
+    return image.crop((left, top, left + size.width, top + size.height))
+
+
+def _offset(room: int, rule: Preprocessing) -> int:
+    """Half of the room, which may be negative; libraries differ in how they round it."""
+    if rule.offset == "round":
+        return round(room / 2)
+    return room // 2 if rule.offset == "floor" else -(-room // 2)
+
+
+def _scaled(image: Image.Image, size: Size, rule: Preprocessing) -> Image.Image:
+    return _sampled(image, size, whole(image), rule)
+
+
+def _sampled(image: Image.Image, size: Size, box: Box, rule: Preprocessing) -> Image.Image:
+    interpolation = _FILTERS[rule.interpolation]
+    if rule.antialias or (box == whole(image) and image.size == (size.width, size.height)):
+        return resize(image, size, box, interpolation)
+    return image.transform(
+        (size.width, size.height), Image.Transform.EXTENT, tuple(box), interpolation
+    )

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard
+from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard, OnnxNetworkCard
 from candor.contracts.json_text import json_text
 from candor.contracts.strict_json import JsonError
 from candor.contracts.violations import read_model, sentence
 from candor.files.reading import MIB, FolderFiles, UnusableFile, read_together
 from candor.files.writing import write_file, write_folder
 from candor.nets.architectures import NetworkSpec, build_network
+from candor.nets.imported import ImportedNetwork, build_imported
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
@@ -65,9 +66,8 @@ def save_model(
     Raises:
         ArtifactError: the weights do not fit ``spec``, or the card would not be valid.
     """
-    _check_fit(folder, spec, state_dict)
-    weights = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
-    content = safetensors.torch.save(weights)
+    _fill(folder, _own_network(spec), state_dict, spec.architecture)
+    content = _packed(state_dict)
     try:
         card = ModelCard(
             name=name,
@@ -80,9 +80,27 @@ def save_model(
             metrics=tuple(metrics),
             code_version=version("candor"),
             weights_sha256=hashlib.sha256(content).hexdigest(),
-        )
+        ).sealed()
     except ValidationError as err:
         raise ArtifactError(f"{folder}: {sentence(err)}") from err
+    write_folder(folder, {WEIGHTS_FILE: content, CARD_FILE: _card_content(card)})
+    return card
+
+
+def save_imported(folder: Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> ModelCard:
+    """Write the folder of an imported model; the card gets the digests.
+
+    Args:
+        card: complete but for ``weights_sha256`` and ``digest``.
+        state_dict: of the bare network, see `candor.nets.imported`.
+    Raises:
+        ArtifactError: fields of the card contradict each other, or weights are not numbers.
+    """
+    _check_finite(folder, state_dict)
+    content = _packed(state_dict)
+    digest = hashlib.sha256(content).hexdigest()
+    card = card.model_copy(update={"weights_sha256": digest}).sealed()
+    _check_consistent(folder / CARD_FILE, card)
     write_folder(folder, {WEIGHTS_FILE: content, CARD_FILE: _card_content(card)})
     return card
 
@@ -128,21 +146,15 @@ def _card(files: FolderFiles, folder: Path) -> ModelCard:
         card = read_model(ModelCard, files.read(CARD_FILE, _MAX_CARD_BYTES))
     except JsonError as err:
         raise ArtifactError(f"{path}: {err}") from err
-    if len(card.classes) != card.network.class_count:
-        raise ArtifactError(
-            f"{path}: classes: expected {card.network.class_count} (network.class_count), "
-            f"got {len(card.classes)}"
-        )
-    if not len(card.network.mean) == len(card.network.std) == card.input.channels:
-        raise ArtifactError(f"{path}: input.channels: disagrees with network.mean and network.std")
+    _check_consistent(path, card)
     return card
 
 
 def _model(files: FolderFiles, folder: Path) -> LoadedModel:
     card, path = _card(files, folder), folder / WEIGHTS_FILE
     try:
-        spec = NetworkSpec(**card.network.model_dump())
-        most = _byte_count(spec) + _MAX_HEADER_BYTES
+        with torch.device("meta"):  # its size is known before anything is built or read
+            most = _byte_count(bare_network(build_from_card(card))) + _MAX_HEADER_BYTES
     except ValueError as err:
         raise ArtifactError(f"{folder / CARD_FILE}: {err}") from err
     content = files.read(WEIGHTS_FILE, most)
@@ -151,14 +163,36 @@ def _model(files: FolderFiles, folder: Path) -> LoadedModel:
         raise ArtifactError(
             f"{path}: SHA-256 is {digest}, but the card names {card.weights_sha256}"
         )
+    architecture = card.network.architecture
     if len(content) + _MAX_HEADER_BYTES < most - _MAX_HEADER_BYTES:  # also before it is built
-        raise ArtifactError(f"{path}: weights do not fit {spec.architecture}, which has more")
+        raise ArtifactError(f"{path}: weights do not fit {architecture}, which has more")
     try:
         state_dict = safetensors.torch.load(content)
+        network = build_from_card(card)
     except (SafetensorError, ValueError) as err:
         raise ArtifactError(f"{folder}: {err}") from err
-    network = _check_fit(folder, spec, state_dict)
+    _fill(folder, bare_network(network), state_dict, architecture)
     return LoadedModel(network=network.eval().requires_grad_(False), card=card)
+
+
+def bare_network(network: nn.Module) -> nn.Module:
+    """The network to which the weights of a folder belong, without the parts around it."""
+    return network.network if isinstance(network, ImportedNetwork) else network
+
+
+def build_from_card(card: ModelCard) -> nn.Module:
+    """The network of a card with initial weights, from pixels on the [0, 1] scale to logits.
+
+    Raises:
+        ValueError: the card names what cannot be built here.
+    """
+    if isinstance(card.network, NetworkCard):
+        return _own_network(NetworkSpec(**card.network.model_dump(exclude={"family"})))
+    if isinstance(card.network, OnnxNetworkCard):
+        raise ValueError("network.family: graphs of ONNX cannot be loaded by this version")
+    with torch.random.fork_rng(devices=[]):
+        bare = build_imported(card.network, card.input.channels, card.output)
+    return ImportedNetwork(bare, card.preprocessing, card.output)
 
 
 def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
@@ -177,19 +211,43 @@ def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
     return card
 
 
-def _byte_count(spec: NetworkSpec) -> int:
-    """Of the tensors of a network, which is not built."""
-    with torch.device("meta"):
-        tensors = build_network(spec).state_dict().values()
+def _byte_count(network: nn.Module) -> int:
+    """Of the tensors of a network."""
+    tensors = network.state_dict().values()
     return sum(math.prod(tensor.shape) * tensor.itemsize for tensor in tensors)
 
 
-def _check_fit(folder: Path, spec: NetworkSpec, state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """A network of ``spec`` holding ``state_dict``; torch's initialisation draws are undone.
+def _check_consistent(path: Path, card: ModelCard) -> None:
+    """Raises ArtifactError where fields of a card contradict each other."""
+    network, channels = card.network, card.input.channels
+    if len(card.classes) != network.class_count:
+        raise ArtifactError(
+            f"{path}: classes: expected {network.class_count} (network.class_count), "
+            f"got {len(card.classes)}"
+        )
+    if isinstance(network, NetworkCard):
+        if not len(network.mean) == len(network.std) == channels:
+            raise ArtifactError(
+                f"{path}: input.channels: disagrees with network.mean and network.std"
+            )
+    elif len(card.preprocessing.mean) not in (0, channels):
+        raise ArtifactError(f"{path}: input.channels: disagrees with preprocessing.mean")
+    if card.output == "sigmoid" and len(card.classes) != 2:
+        raise ArtifactError(f"{path}: output: expected 2 classes, got {len(card.classes)}")
+    if card.is_imported and (card.acceptance is None or card.digest is None):
+        raise ArtifactError(
+            f"{path}: acceptance, digest: expected both for an imported model; candor import "
+            "writes them after its acceptance test"
+        )
+    if card.digest not in (None, card.computed_digest()):
+        raise ArtifactError(
+            f"{path}: digest: weights, preprocessing, class names or network are not those that "
+            f"were written: expected {card.computed_digest()}, got {card.digest}"
+        )
 
-    Raises:
-        ArtifactError: the weights are of another network, or not all of them are numbers.
-    """
+
+def _check_finite(folder: Path, state_dict: Mapping[str, Tensor]) -> None:
+    """Raises ArtifactError where not all weights are numbers."""
     for name, weight in state_dict.items():
         if not bool(weight.isfinite().all()):
             bad = weight[~weight.isfinite()]
@@ -197,13 +255,29 @@ def _check_fit(folder: Path, spec: NetworkSpec, state_dict: Mapping[str, Tensor]
                 f"{folder}: weights: {name}: expected finite numbers, got {bad[0].item()} in "
                 f"{bad.numel()} of {weight.numel()}"
             )
+
+
+def _own_network(spec: NetworkSpec) -> nn.Module:
+    """A network of Candor's own; torch's initialisation draws are undone."""
     with torch.random.fork_rng(devices=[]):
-        network = build_network(spec)
+        return build_network(spec)
+
+
+def _fill(
+    folder: Path, network: nn.Module, state_dict: Mapping[str, Tensor], architecture: str
+) -> None:
+    """Raises ArtifactError where the weights are of another network, or not all are numbers."""
+    _check_finite(folder, state_dict)
     try:
         network.load_state_dict(state_dict, strict=True)
     except RuntimeError as err:
-        raise ArtifactError(f"{folder}: weights do not fit {spec.architecture}: {err}") from err
-    return network
+        raise ArtifactError(f"{folder}: weights do not fit {architecture}: {err}") from err
+
+
+def _packed(state_dict: Mapping[str, Tensor]) -> bytes:
+    """Tensors that share memory are written once for each name."""
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state_dict.items()}
+    return safetensors.torch.save(tensors)
 
 
 def _card_content(card: ModelCard) -> bytes:

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from candor.contracts.card import Preprocessing
 from candor.images.geometry import (
     Box,
     Size,
     crop_box,
     fit,
+    prepare,
     resize,
     scale_of_edge,
     scale_to_cover,
@@ -58,3 +60,47 @@ def test_reduction_is_antialiased() -> None:
     stripes[:, ::2] = 255
     values = np.asarray(fit(Image.fromarray(stripes), Size(8, 8))).astype(int)
     assert abs(values - 127.5).max() < 8
+
+
+def test_shorter_edge_repeats_the_two_steps_of_the_libraries() -> None:
+    image = noise(101, 67)
+    rule = Preprocessing(resize="shorter-edge", edge=(40,), interpolation="bicubic")
+    resized = image.resize((int(40 * 101 / 67), 40), Image.Resampling.BICUBIC)
+    expected = resized.crop((14, 4, 46, 36))
+    assert prepare(image, rule, Size(32, 32)).tobytes() == expected.tobytes()
+
+
+def test_crop_first_reads_nothing_beside_the_part() -> None:
+    image = noise(80, 64)
+    rule = Preprocessing(resize="crop-first", crop=0.875, interpolation="bicubic")
+    expected = image.crop((12, 4, 68, 60)).resize((28, 28), Image.Resampling.BICUBIC)
+    assert prepare(image, rule, Size(28, 28)).tobytes() == expected.tobytes()
+
+
+def test_exact_resizes_before_it_crops() -> None:
+    image = noise(33, 90)
+    rule = Preprocessing(resize="exact", edge=(20, 24), interpolation="bilinear")
+    expected = image.resize((24, 20), Image.Resampling.BILINEAR).crop((4, 2, 20, 18))
+    assert prepare(image, rule, Size(16, 16)).tobytes() == expected.tobytes()
+
+
+def test_without_antialias_single_pixels_are_read() -> None:
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    rule = Preprocessing(interpolation="nearest", antialias=False)
+    values = np.asarray(prepare(Image.fromarray(stripes), rule, Size(8, 8)))
+    assert set(np.unique(values)) <= {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"resize": "shorter-edge"}, "edge: expected 1"),
+        ({"resize": "exact", "edge": (3,)}, "edge: expected 2"),
+        ({"antialias": False}, "interpolation"),
+        ({"normalization": "candor"}, "mean, std"),
+    ],
+)
+def test_contradicting_rule_names_the_field(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Preprocessing(**changes)  # type: ignore[arg-type]

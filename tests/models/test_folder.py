@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from candor.contracts.card import MetricCard
+from candor.contracts.card import MetricCard, NetworkCard
 from candor.models.folder import (
     CARD_FILE,
     WEIGHTS_FILE,
@@ -72,7 +72,9 @@ def test_card_older_than_residual_drop_is_read_with_its_default(tmp_path: Path) 
             if key not in ("residual_drop", "last_survival")
         },
     )
+    _edit_card(tmp_path, digest=None)  # which they lack, too
     card = load_model(tmp_path).card
+    assert isinstance(card.network, NetworkCard)
     assert (card.network.residual_drop, card.network.last_survival) == ("none", 1.0)
 
 
@@ -106,7 +108,7 @@ def test_changed_weights_are_refused(tmp_path: Path) -> None:
 def test_card_of_another_architecture_is_refused(tmp_path: Path) -> None:
     _save(tmp_path)
     network = json.loads((tmp_path / CARD_FILE).read_text())["network"]
-    _edit_card(tmp_path, network=network | {"architecture": "cifar-resnet44"})
+    _edit_card(tmp_path, network=network | {"architecture": "cifar-resnet44"}, digest=None)
     with pytest.raises(ArtifactError, match="weights do not fit cifar-resnet44"):
         load_model(tmp_path)
 
@@ -129,6 +131,29 @@ def test_contradicting_card_names_the_field(
     _edit_card(tmp_path, **changes)
     with pytest.raises(ArtifactError, match=named):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": ["b", "a", "c"]},
+        {"preprocessing": {"interpolation": "bicubic"}},
+        {"preprocessing": {"resize": "shorter-edge", "edge": [40]}},
+    ],
+)
+def test_digest_covers_names_and_preprocessing(tmp_path: Path, changes: dict[str, object]) -> None:
+    _save(tmp_path)
+    _edit_card(tmp_path, **changes)
+    with pytest.raises(ArtifactError, match="digest: weights, preprocessing"):
+        load_model(tmp_path)
+
+
+def test_shipped_cards_of_before_the_digest_load() -> None:
+    store = Path(__file__).resolve().parents[2] / "model_store"
+    cards = [load_model(folder).card for folder in sorted(store.iterdir())]
+    assert len(cards) == 3
+    assert {card.network.family for card in cards} == {"candor"}
+    assert all(card.identity == card.weights_sha256 for card in cards)
 
 
 @pytest.mark.parametrize("missing", [CARD_FILE, WEIGHTS_FILE])

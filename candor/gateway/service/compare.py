@@ -46,7 +46,9 @@ async def respond(payload: Any, admitted: AdmittedRequest) -> api.CompareRespons
         ServiceError: INVALID_INPUT, OVERLOADED, TIMEOUT, or that of a search or a saliency job.
     """
     details = admitted.model.details
-    checked = await validation.check(api.CompareRequest, payload, details)
+    checked = await validation.check(
+        api.CompareRequest, payload, details, admitted.model.preprocessing
+    )
     target = await _target(checked, admitted)
     options = admitted.search_options(checked.request, Priority.EXPLAIN, count=len(api.Method))
     explain, perturb = _search_items(checked.request, target, details)

@@ -71,7 +71,9 @@ class _Explanation:
     @classmethod
     async def checked_of(cls, payload: Any, admitted: AdmittedRequest) -> Self:
         details = admitted.model.details
-        checked = await validation.check(api.ExplainRequest, payload, details)
+        checked = await validation.check(
+            api.ExplainRequest, payload, details, admitted.model.preprocessing
+        )
         return cls(checked, _items(checked, details), admitted)
 
     def searches(self) -> AbstractContextManager[SearchGroup]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from candor import terms
 from candor.contracts import api
-from candor.contracts.card import MetricCard, ModelCard
+from candor.contracts.card import MetricCard, ModelCard, Preprocessing
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import normalised, split_name, versioned
 from candor.contracts.secrets import without_secrets
@@ -44,10 +44,12 @@ class ServedModel:
 
     Attributes:
         name: by which it is served, with its version where there are several.
+        preprocessing: how an encoded image becomes an input.
     """
 
     name: str
     details: api.ModelDetails
+    preprocessing: Preprocessing
     search_pool: SearchPool
     workers: WorkerClient
     answer_times: AnswerTimes
@@ -188,7 +190,9 @@ class ModelRegistry:
         details = _details(name, card)
         search_pool = known.search_pool if known else self._search_pool(name, details.input)
         answer_times = known.answer_times if known else self._answer_times(details.input)
-        self.known[name] = ServedModel(name, details, search_pool, self._workers, answer_times)
+        self.known[name] = ServedModel(
+            name, details, card.preprocessing, search_pool, self._workers, answer_times
+        )
         self._metrics.set_model(details.model)
 
     def _answer_times(self, spec: api.InputSpec) -> AnswerTimes:
@@ -232,7 +236,7 @@ def _details(served_name: str, card: ModelCard) -> api.ModelDetails:
     """What clients learn of a model: its card, under the name it is served by."""
     name, _ = split_name(served_name)
     return api.ModelDetails(
-        model=api.ModelRef(name=name, version=card.version, weights_digest=card.weights_sha256),
+        model=api.ModelRef(name=name, version=card.version, weights_digest=card.identity),
         description=without_secrets(card.description),
         architecture=card.network.architecture,
         classes=card.classes,

@@ -11,7 +11,9 @@ from candor.gateway.service.shadow import AnsweredRequest, Shadows
 async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> api.PredictResponse:
     """Raises: ServiceError: INVALID_INPUT, or that of the worker."""
     model = admitted.model
-    checked = await validation.check(api.PredictRequest, payload, model.details)
+    checked = await validation.check(
+        api.PredictRequest, payload, model.details, model.preprocessing
+    )
     logits = await model.logits(checked.image)
     response = api.PredictResponse(
         predictions=responses.strongest(logits, model.details, checked.request.top_k),

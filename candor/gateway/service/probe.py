@@ -19,7 +19,7 @@ _GOALS = {api.ProbeGoal.ATTACK: Goal.ATTACK, api.ProbeGoal.BTR: Goal.BTR}
 async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> api.ProbeResponse:
     """Raises: ServiceError: INVALID_INPUT, OVERLOADED, TIMEOUT, or that of a search."""
     model = admitted.model
-    checked = await validation.check(api.ProbeRequest, payload, model.details)
+    checked = await validation.check(api.ProbeRequest, payload, model.details, model.preprocessing)
     logits = await model.logits(checked.image)
     label = checked.classes.get("label", int(logits.argmax()))
     items = _items(checked.request, label)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import ClassRef, ImageInput, ModelDetails, PredictRequest
+from candor.contracts.card import Preprocessing
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.names import UnknownClass, class_index
 from candor.contracts.reports import ReportState
@@ -123,11 +124,14 @@ def parsed_loosely(kind: type[PartT], payload: Any) -> PartT:
     return request
 
 
-async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Checked[RequestT]:
+async def check(
+    kind: type[RequestT], payload: Any, model: ModelDetails, preprocessing: Preprocessing
+) -> Checked[RequestT]:
     """The request with its image and classes, or every violation at once.
 
     Args:
         model: whose input and classes decide what is valid.
+        preprocessing: how an encoded image becomes an input of the model.
 
     Raises:
         ServiceError: INVALID_INPUT.
@@ -141,7 +145,7 @@ async def check(kind: type[RequestT], payload: Any, model: ModelDetails) -> Chec
     # The parsed image where there is one: base64 of megabytes is decoded once.
     source = fields.get("image") if request is None else getattr(request, "image", None)
     pool = PREDICTED_IMAGES if kind is PredictRequest else IMAGES
-    image, bad_image = await _image(source, model, pool)
+    image, bad_image = await _image(source, model, preprocessing, pool)
     violations += bad_image
     if violations or request is None or image is None:
         raise invalid_input(_without_repeats(violations)[:_MAX_VIOLATIONS])
@@ -242,13 +246,13 @@ def _solver_violations(fields: Mapping[str, Any], model: ModelDetails) -> Iterat
 
 
 async def _image(
-    value: Any, model: ModelDetails, pool: Pool
+    value: Any, model: ModelDetails, preprocessing: Preprocessing, pool: Pool
 ) -> tuple[Pixels | None, list[FieldViolation]]:
     image = _part(ImageInput, value)
     if image is None:
         return None, []
     try:
         # In a thread: a large image takes longer to decode than a whole chunk of searches.
-        return await pool.run(decode, image, model.input), []
+        return await pool.run(decode, image, model.input, preprocessing), []
     except BadImage as err:
         return None, [err.violation]

@@ -64,7 +64,7 @@ def write_checked(loaded: LoadedModel, plan: ExportPlan, torch_logits: Network) 
         "opset": OPSET,
         "ir_version": IR_VERSION,
         "batch": plan.batch,
-        "weights_digest": loaded.card.weights_sha256,
+        "weights_digest": loaded.card.identity,
         "checked_on": source,
         "images": len(images),
         "largest_difference": difference,

@@ -1,0 +1,319 @@
+"""Reads models of other libraries from their files; nothing that a file names is executed."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from candor.contracts import strict_json
+from candor.contracts.card import (
+    LibraryNetworkCard,
+    Preprocessing,
+    RobustNetworkCard,
+    SourceFile,
+)
+from candor.files.reading import GIB, MIB, read_file
+from candor.models.families.safe_pickle import UnsafeCheckpoint, load_state
+from candor.nets.imported import checked_arguments, library_version, renamed_by_transformers
+from candor.nets.robust import robust_names
+
+MAX_BYTES = 4 * GIB
+_MAX_CONFIG_BYTES = 16 * MIB
+_CONFIG = "config.json"
+_REFUSED = {
+    ".pt2": "torch.onnx.export(torch.export.load(FILE).module(), INPUTS, 'model.onnx')",
+    ".keras": "tf2onnx.convert.from_keras(keras.models.load_model(FILE), output_path='model.onnx')",
+    ".h5": "tf2onnx.convert.from_keras(keras.models.load_model(FILE), output_path='model.onnx')",
+    ".pkl": "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
+    ".npz": "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
+    ".bin": "",
+}
+_STATE_KEYS = ("state_dict", "model", "last", "model_state_dict", "net")
+_PREFIXES = ("module.", "model.", "network.", "net.")
+_NORMALIZERS = ("normalizer.", "normalize.", "attacker.")
+_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
+
+
+class SourceError(ValueError):
+    """A source is missing, unsafe, of an unknown kind, or does not fit the architecture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A model as its files have it.
+
+    Attributes:
+        network: how the network is built.
+        state_dict: of the bare network, by its names; not yet checked.
+        input_size: channels, height and width; None where the files do not say.
+        preprocessing: None where the files do not say.
+        classes: names; empty where the files have none.
+        files: what was read.
+    """
+
+    format: str
+    network: LibraryNetworkCard | RobustNetworkCard
+    state_dict: Mapping[str, Tensor]
+    input_size: tuple[int, int, int] | None = None
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] = ()
+    files: tuple[SourceFile, ...] = field(default=())
+
+
+def read_source(path: Path, architecture: str | None) -> Source:
+    """The model of a folder of timm or transformers, or of a file of weights.
+
+    Args:
+        architecture: ``timm/NAME``, ``torchvision/NAME`` or ``robust/NAME`` of a file of weights.
+    Raises:
+        SourceError: see there; the message says what to do instead.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise SourceError(f"{path}: expected a file or folder, got none")
+    _check_kind(path)
+    family, _, name = (architecture or "").partition("/")
+    if family not in ("timm", "torchvision", "robust") or not name:
+        raise SourceError(
+            "architecture: expected timm/NAME, torchvision/NAME or robust/NAME (one of "
+            f"{', '.join(robust_names())}) for a file of weights, got {architecture!r}"
+        )
+    state_dict = _read_weights(path)
+    count = _class_count(state_dict)
+    network: LibraryNetworkCard | RobustNetworkCard
+    if family == "robust":
+        network = RobustNetworkCard(family="robust", architecture=name, class_count=count)
+    else:
+        network = LibraryNetworkCard.model_validate(
+            {
+                "family": family,
+                "architecture": name,
+                "library_version": library_version(family),
+                "class_count": count,
+            }
+        )
+    return Source(
+        format=f"weights of {architecture}",
+        network=network,
+        state_dict=state_dict,
+        files=(_digest(path),),
+    )
+
+
+def _check_kind(path: Path) -> None:
+    """Refuses formats that hold code, each with the way back to one that does not."""
+    remedy = _REFUSED.get(path.suffix.lower(), "")
+    if remedy:
+        raise SourceError(
+            f"{path}: {path.suffix} files can run code when they are read and are refused; on the "
+            f"machine that made it, write another with: {remedy}"
+        )
+    if path.suffix.lower() == ".onnx":
+        raise SourceError(f"{path}: ONNX files cannot be imported by this version")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    content = read_file(path, MAX_BYTES)
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(content)
+        found = load_state(content)
+    except UnsafeCheckpoint as err:
+        raise SourceError(
+            f"{path}: {err}; where it holds a whole module, write its weights on your machine with "
+            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+        ) from err
+    except (ValueError, SafetensorError) as err:
+        raise SourceError(
+            f"{path}: {err}; TorchScript: safetensors.torch.save_file("
+            "torch.jit.load(FILE).state_dict(), 'weights.safetensors')"
+        ) from err
+    return _unwrapped(path, found)
+
+
+def _unwrapped(path: Path, found: Any) -> dict[str, Tensor]:
+    """The state dict inside the wrappers of training scripts."""
+    for _ in range(3):
+        inner = [found[key] for key in _STATE_KEYS if isinstance(found, dict) and key in found]
+        if inner and isinstance(inner[0], dict):
+            found = inner[0]
+    if not isinstance(found, dict):
+        raise SourceError(f"{path}: expected a state dict, got a {type(found).__name__}")
+    tensors = {str(key): value for key, value in dict.items(found) if type(value) is Tensor}
+    if not tensors:
+        raise SourceError(f"{path}: expected a state dict, got no tensors")
+    if any(key.startswith("module.attacker.") for key in tensors):  # the same weights again
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("module.attacker.")}
+    return _without_prefixes(tensors)
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for _ in range(len(_PREFIXES)):
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(_NORMALIZERS)}
+        tensors = {k: v for k, v in tensors.items() if k not in ("mean", "std", "mu", "sigma")}
+        for prefix in _PREFIXES:
+            if tensors and all(key.startswith(prefix) for key in tensors if _is_weight(key)):
+                tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _is_weight(key: str) -> bool:
+    return not key.removeprefix("module.").startswith(_NORMALIZERS)
+
+
+def _class_count(tensors: Mapping[str, Tensor]) -> int:
+    """Outputs of the last layer: length of the last bias."""
+    biases = [value for key, value in tensors.items() if key.endswith("bias") and value.ndim == 1]
+    if not biases:
+        raise SourceError("classes: expected a last layer with a bias, got none")
+    return max(2, len(biases[-1]))
+
+
+def _read_folder(path: Path) -> Source:
+    try:
+        config = _json(path / _CONFIG)
+    except FileNotFoundError as err:
+        raise SourceError(f"{path}: expected {_CONFIG} of timm or transformers, got none") from err
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        weights = path / "pytorch_model.bin"
+    if not weights.is_file():
+        raise SourceError(f"{path}: expected model.safetensors, got none")
+    state_dict = _read_weights(weights) if weights.suffix != ".bin" else _read_bin(weights)
+    if "pretrained_cfg" in config or "architecture" in config:
+        return _timm_folder(path, config, state_dict, weights)
+    return _transformers_folder(path, config, state_dict, weights)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object in a file; raises SourceError, FileNotFoundError."""
+    try:
+        found = strict_json.loads(read_file(path, _MAX_CONFIG_BYTES))
+    except strict_json.JsonError as err:
+        raise SourceError(f"{path}: {err}") from err
+    if not isinstance(found, dict):
+        raise SourceError(f"{path}: expected a JSON object, got a {type(found).__name__}")
+    return found
+
+
+def _read_bin(path: Path) -> dict[str, Tensor]:
+    try:
+        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # the unpickler raises nearly anything
+        raise SourceError(f"{path}: {str(err).splitlines()[0][:200]}") from err
+    return found
+
+
+def _timm_folder(
+    path: Path, config: dict[str, Any], state_dict: dict[str, Tensor], weights: Path
+) -> Source:
+    cfg = config.get("pretrained_cfg") or {}
+    channels, height, width = cfg.get("input_size", (3, 224, 224))
+    if cfg.get("crop_mode", "center") not in ("center", "squash"):
+        raise SourceError(
+            f"crop_mode: expected center or squash, got {cfg['crop_mode']!r} in {path / _CONFIG}"
+        )
+    share = cfg.get("crop_pct") or 0.875
+    is_square = cfg.get("crop_mode", "center") == "center" and height == width
+    edges = (int(height / share),) if is_square else (int(height / share), int(width / share))
+    count = int(config.get("num_classes") or cfg.get("num_classes") or _class_count(state_dict))
+    return Source(
+        format="timm folder",
+        network=LibraryNetworkCard(
+            family="timm",
+            architecture=str(config.get("architecture")),
+            arguments=checked_arguments("timm", config.get("model_args") or {}),
+            library_version=library_version("timm"),
+            class_count=count,
+        ),
+        state_dict=state_dict,
+        input_size=(channels, height, width),
+        preprocessing=Preprocessing(
+            resize="shorter-edge" if is_square else "exact",
+            edge=edges,
+            interpolation=cfg.get("interpolation", "bicubic"),
+            normalization="candor",
+            mean=tuple(cfg.get("mean", (0.485, 0.456, 0.406))),
+            std=tuple(cfg.get("std", (0.229, 0.224, 0.225))),
+        ),
+        classes=tuple(config.get("label_names") or cfg.get("label_names") or ()),
+        files=(_digest(path / _CONFIG), _digest(weights)),
+    )
+
+
+def _transformers_folder(
+    path: Path, config: dict[str, Any], state_dict: dict[str, Tensor], weights: Path
+) -> Source:
+    names = {int(key): str(name) for key, name in (config.get("id2label") or {}).items()}
+    if sorted(names) != list(range(len(names))) or len(names) < 2:
+        raise SourceError(f"{path / _CONFIG}: id2label: expected names of 0 to V-1, got {names}")
+    if config.get("problem_type") in ("multi_label_classification", "regression"):
+        raise SourceError(f"{path / _CONFIG}: {config['problem_type']} is not supported")
+    processor = path / "preprocessor_config.json"
+    if not processor.is_file():
+        raise SourceError(f"{processor}: missing; it says how an image becomes an input")
+    given = _json(processor)
+    dropped = ("auto_map", "_name_or_path", "architectures", "quantization_config", "dtype")
+    arguments = {k: v for k, v in config.items() if k not in (*dropped, "torch_dtype")}
+    kind = str(arguments.pop("model_type", ""))
+    if config.get("auto_map") or kind == "timm_wrapper" or "backbone" in str(list(config)):
+        raise SourceError(f"{path / _CONFIG}: it names code or a network outside the folder")
+    size = given.get("crop_size") if given.get("do_center_crop") else given.get("size")
+    height, width = _height_width(size)
+    return Source(
+        format="transformers folder",
+        network=LibraryNetworkCard(
+            family="transformers",
+            architecture=kind,
+            arguments=arguments,
+            library_version=library_version("transformers"),
+            class_count=len(names),
+        ),
+        state_dict=renamed_by_transformers(kind, arguments, state_dict),
+        input_size=(int(config.get("num_channels", 3)), height, width),
+        preprocessing=_of_processor(given, height, width),
+        classes=tuple(names[index] for index in range(len(names))),
+        files=(_digest(path / _CONFIG), _digest(processor), _digest(weights)),
+    )
+
+
+def _height_width(size: Any) -> tuple[int, int]:
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge") or 0
+        return int(size.get("height") or edge), int(size.get("width") or edge)
+    return int(size or 0), int(size or 0)
+
+
+def _of_processor(given: Mapping[str, Any], height: int, width: int) -> Preprocessing:
+    if (
+        not given.get("do_rescale", True)
+        or abs(given.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6
+    ):
+        raise SourceError("rescale_factor: expected 1/255, got another")
+    size, shorter = given.get("size"), None
+    if isinstance(size, dict):
+        shorter = size.get("shortest_edge")
+    before = (int(shorter),) if shorter else _height_width(size)
+    is_normal = bool(given.get("do_normalize", True))
+    return Preprocessing(
+        resize="shorter-edge" if shorter else "exact",
+        edge=before,
+        interpolation=_FILTERS[int(given.get("resample", 2))],  # type: ignore[arg-type]
+        offset="floor",
+        normalization="candor" if is_normal else "network",
+        mean=tuple(given["image_mean"]) if is_normal else (),
+        std=tuple(given["image_std"]) if is_normal else (),
+    )
+
+
+def _digest(path: Path) -> SourceFile:
+    content = read_file(path, MAX_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    return SourceFile(name=path.name, byte_count=len(content), sha256=digest)
