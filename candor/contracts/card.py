@@ -273,8 +273,7 @@ class ModelCard(_Strict):
         acceptance: what its acceptance test found; every imported model has it.
         code_version: version of Candor that wrote the weights.
         weights_sha256: SHA-256 of the file of weights, 64 hexadecimal digits.
-        digest: SHA-256 over the weights and everything that decides answers beside them, see
-            `computed_digest`; the first cards lack it.
+        digest: of an imported model, see `computed_digest`: what its acceptance test was run on.
     """
 
     card_version: Literal[1] = 1
@@ -303,11 +302,14 @@ class ModelCard(_Strict):
 
     @property
     def identity(self) -> str:
-        """What decides every answer, as 64 hexadecimal digits: the digest, or that of the weights.
+        """What decides explanations, as 64 hexadecimal digits.
 
-        Two models of one identity answer alike.
+        That is the digest of an imported model.  Candor's own networks differ in their weights
+        alone, whose digest stands in stores and reports since the first version.
         """
-        return self.digest or self.weights_sha256
+        if self.digest is not None or self.preprocessing != DEFAULT_PREPROCESSING:
+            return self.computed_digest()
+        return self.weights_sha256
 
     @property
     def is_imported(self) -> bool:

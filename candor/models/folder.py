@@ -80,7 +80,7 @@ def save_model(
             metrics=tuple(metrics),
             code_version=version("candor"),
             weights_sha256=hashlib.sha256(content).hexdigest(),
-        ).sealed()
+        )
     except ValidationError as err:
         raise ArtifactError(f"{folder}: {sentence(err)}") from err
     write_folder(folder, {WEIGHTS_FILE: content, CARD_FILE: _card_content(card)})

@@ -77,6 +77,28 @@ def robust_file(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
     return path, network
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": [str(index) for index in reversed(range(10))]},
+        {"output": "sigmoid"},
+        {"preprocessing": {"interpolation": "bicubic"}},
+        {"network": {"architecture": "resnet18"}},
+    ],
+)
+def test_card_changed_after_its_acceptance_is_refused(
+    tmp_path: Path, robust_file: tuple[Path, torch.nn.Module], changes: dict[str, Any]
+) -> None:
+    folder, card_file = tmp_path / "brought", tmp_path / "brought" / "card.json"
+    import_model(request_for(robust_file[0], architecture="robust/wrn-16-1"), folder)
+    card = json.loads(card_file.read_text())
+    for name, value in changes.items():
+        card[name] = card[name] | value if isinstance(value, dict) else value
+    card_file.write_text(json.dumps(card))
+    with pytest.raises(ArtifactError, match="digest: weights, preprocessing|output: expected 2"):
+        load_model(folder)
+
+
 def test_robustbench_layout(tmp_path: Path, robust_file: tuple[Path, torch.nn.Module]) -> None:
     path, network = robust_file
     card = import_model(request_for(path, architecture="robust/wrn-16-1"), tmp_path / "out")
