@@ -10,6 +10,7 @@ from candor.contracts.worker import (
     COMPARED_ARRAYS,
     CompareAnswer,
     CompareItem,
+    CompareMissing,
     ItemError,
     SearchItem,
 )
@@ -57,7 +58,9 @@ class SearchHandler:
             for task in tasks
         ]
 
-    def _compared(self, item: CompareItem, arrays: Mapping[str, Any]) -> tuple[CompareAnswer, Any]:
+    def _compared(
+        self, item: CompareItem, arrays: Mapping[str, Any]
+    ) -> tuple[CompareAnswer | CompareMissing, Any]:
         # Imported for the first such item: captum adds about two seconds to a worker's start.
         from candor.explainers.compare import compare_item
 

@@ -9,6 +9,12 @@ from candor.cli.output import console
 from candor.contracts import api
 
 
+def title_of(model: api.ModelRef, image: Path) -> str:
+    """What a table is about."""
+    mark = " (accepted without data)" if model.is_accepted_without_data else ""
+    return f"{model.name}{mark} on {image}"
+
+
 def show_classes(title: str, classes: Sequence[api.ClassConfidence]) -> None:
     table = Table(title=title)
     table.add_column("class")
@@ -19,7 +25,7 @@ def show_classes(title: str, classes: Sequence[api.ClassConfidence]) -> None:
 
 
 def show_explanations(image: Path, response: api.ExplainResponse) -> None:
-    table = Table(title=f"{response.model.name} on {image}")
+    table = Table(title=title_of(response.model, image))
     for heading in ("target", "rho", "RMSE", "before", "after", "says now", "status", "steps"):
         table.add_column(heading)
     for item in response.explanations:
@@ -37,7 +43,7 @@ def show_explanations(image: Path, response: api.ExplainResponse) -> None:
 
 
 def show_probe(image: Path, response: api.ProbeResponse) -> None:
-    table = Table(title=f"{response.model.name} on {image}, label {response.label.name}")
+    table = Table(title=f"{title_of(response.model, image)}, label {response.label.name}")
     for heading in ("goal", "status", "radius (RMSE)", "falls to", "label then", "steps"):
         table.add_column(heading)
     for item in response.results:
@@ -56,7 +62,7 @@ def show_probe(image: Path, response: api.ProbeResponse) -> None:
 def show_comparison(image: Path, response: api.CompareResponse) -> None:
     target, moved = response.explanation.target.name, response.perturbation
     table = Table(
-        title=f"{response.model.name} on {image}, target {target}",
+        title=f"{title_of(response.model, image)}, target {target}",
         caption=f"perturbed by RMSE {moved.rmse:.4f}: {target} "
         f"{moved.confidence_before:.1%} -> {moved.confidence_after:.1%}",
     )
@@ -71,3 +77,5 @@ def show_comparison(image: Path, response: api.CompareResponse) -> None:
             f"{item.cosine:.3f}",
         )
     console().print(table)
+    for one in response.missing:
+        console().print(f"{one.method}: {one.reason}")

@@ -190,6 +190,7 @@ class ModelRef(Message):
     name: str
     version: str
     weights_digest: str
+    is_accepted_without_data: Flag = False
 
 
 class ClassConfidence(Message):
@@ -292,6 +293,11 @@ class MethodResult(Message):
     cosine: Correlation
 
 
+class MissingMethod(Message):
+    method: Method
+    reason: str
+
+
 class CompareResponse(Message):
     explanation: Explanation
     perturbation: Perturbation
@@ -301,6 +307,7 @@ class CompareResponse(Message):
     input_png: Base64Bytes
     model: ModelRef
     request_id: str
+    missing: tuple[MissingMethod, ...] = ()
 
 
 class ModelSummary(Message):

@@ -11,7 +11,7 @@ DESCRIPTIONS = {
         "A PNG, JPEG or WebP file of at most 8 MiB and 16,777,216 pixels. It is rotated as its "
         "EXIF orientation says, blended onto white where it is transparent, cropped about its "
         "centre to the aspect ratio of the model's input and resized to its size (Lanczos, "
-        "antialiased)."
+        "antialiased); for an imported model as the preprocessing on its card says."
     ),
     "Image.tensor": (
         "Pixels of exactly the model's input shape; they are not resized."
@@ -59,7 +59,12 @@ DESCRIPTIONS = {
         "canary or the one that the request named."
     ),
     "ModelRef.weights_digest": (
-        "SHA-256 of the file of weights, 64 hexadecimal digits."
+        "SHA-256 of the file of weights, 64 hexadecimal digits; of an imported model the digest "
+        "covers its network, its preprocessing and the names of its classes, too."
+    ),
+    "ModelRef.is_accepted_without_data": (
+        "Whether the model was imported with `--accept-without-data`: nobody has measured how "
+        "many images it classifies correctly."
     ),
     "Direction": (
         "Which way an explanation moves the target's confidence."
@@ -381,7 +386,8 @@ DESCRIPTIONS = {
         "The adversarial explanation: the squared change of each pixel."
     ),
     "Method.METHOD_GRAD_CAM": (
-        "Grad-CAM at the last feature map (arXiv 1610.02391)."
+        "Grad-CAM at the last feature map (arXiv 1610.02391); networks that end in tokens, as "
+        "transformers do, have none."
     ),
     "Method.METHOD_LIME": (
         "LIME over SLIC segments (arXiv 1602.04938)."
@@ -438,7 +444,7 @@ DESCRIPTIONS = {
         "The image after an imperceptible perturbation."
     ),
     "CompareResponse.methods": (
-        "One result for each method, the adversarial explanation itself first."
+        "One result for each method that the model has, the adversarial explanation itself first."
     ),
     "CompareResponse.top_share": (
         "Share p of the pixels, the most salient ones, that forms the salient region of a method, "
@@ -455,6 +461,18 @@ DESCRIPTIONS = {
     ),
     "CompareResponse.request_id": (
         "Id of the request, as the client sent it or as the service assigned it."
+    ),
+    "CompareResponse.missing": (
+        "The methods that the model does not have, with the reason."
+    ),
+    "MissingMethod": (
+        "A saliency method that cannot be computed for a model."
+    ),
+    "MissingMethod.method": (
+        "The method."
+    ),
+    "MissingMethod.reason": (
+        "Why there is none, one sentence."
     ),
     "Perturbation": (
         "The adversarial perturbation of RMSE at most 0.01 that lowers the target's confidence "
@@ -549,7 +567,8 @@ DESCRIPTIONS = {
         "One sentence about the model."
     ),
     "GetModelResponse.architecture": (
-        "Registered name of the network's architecture."
+        "Name of the network's architecture; of an imported model after the name of its library "
+        "and \"/\"."
     ),
     "GetModelResponse.classes": (
         "Names of the classes in the order of their indices."

@@ -16,7 +16,8 @@ calls are::
                    logits_before and logits_after (V,) float32
     compare call   item: CompareItem + arrays image, perturbed, explanation and
                    perturbed_explanation (C, H, W) float32, the explanations of the first two
-                   response: CompareAnswer + arrays saliency and perturbed_saliency (H, W) float32
+                   response: CompareAnswer + arrays saliency and perturbed_saliency (H, W) float32,
+                   or CompareMissing where the model has no such saliency
 """
 
 from typing import Annotated, Literal
@@ -154,6 +155,17 @@ class CompareAnswer(_Meta):
     cosine: Correlation
 
 
+class CompareMissing(_Meta):
+    """The model has no such saliency.
+
+    Attributes:
+        reason: why, one sentence.
+    """
+
+    kind: Literal["compare_missing"] = "compare_missing"
+    reason: str
+
+
 class ItemError(_Meta):
     """An item that could not be computed.
 
@@ -171,7 +183,13 @@ class ItemError(_Meta):
 
 Item = Annotated[PredictItem | DescribeItem | SearchItem | CompareItem, Field(discriminator="kind")]
 Answer = Annotated[
-    PredictAnswer | DescribeAnswer | SearchProgress | SearchEnd | CompareAnswer | ItemError,
+    PredictAnswer
+    | DescribeAnswer
+    | SearchProgress
+    | SearchEnd
+    | CompareAnswer
+    | CompareMissing
+    | ItemError,
     Field(discriminator="kind"),
 ]
 ITEM_ADAPTER: TypeAdapter[Item] = TypeAdapter(Item)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from candor.contracts.api import Method
-from candor.contracts.worker import CompareAnswer, CompareItem
+from candor.contracts.worker import CompareAnswer, CompareItem, CompareMissing
+from candor.explainers.feature_map import NoFeatureMap
 from candor.explainers.overlap import TOP_SHARE, cosine, energy_share, rank_correlation
 from candor.explainers.saliency import grad_cam, gradient_size, integrated_gradients, lime
 
@@ -27,13 +28,22 @@ _PLAIN_METHODS: Mapping[Method, Callable[[nn.Module, Tensor, Tensor], Tensor]] =
 
 def compare_item(
     network: nn.Module, item: CompareItem, arrays: Arrays
-) -> tuple[CompareAnswer, dict[str, NDArray[np.float32]]]:
+) -> tuple[CompareAnswer | CompareMissing, dict[str, NDArray[np.float32]]]:
     """The saliency before and after the perturbation, and what is to be said of it.
 
     Args:
         network: in evaluation mode, not compiled: some methods look inside.
         item, arrays: see `candor.contracts.worker`.
     """
+    try:
+        return _compared(network, item, arrays)
+    except NoFeatureMap as err:
+        return CompareMissing(reason=str(err)), {}
+
+
+def _compared(
+    network: nn.Module, item: CompareItem, arrays: Arrays
+) -> tuple[CompareAnswer, dict[str, NDArray[np.float32]]]:
     images = _tensors(("image", "perturbed"), arrays, network)
     explanations = _tensors(("explanation", "perturbed_explanation"), arrays, network)
     energies = _array((explanations - images).square().sum(dim=1))

@@ -12,6 +12,8 @@ from skimage.segmentation import slic
 from torch import Tensor, nn
 from torch.nn import functional
 
+from candor.explainers.feature_map import last_feature_layer
+
 LIME_SEGMENTS = 40
 LIME_SAMPLES = 400
 PATH_STEPS = 32  # of integrated gradients
@@ -26,6 +28,8 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         network: in evaluation mode.     images: (B, C, H, W) float32.     targets: (B,) int64.
+    Raises:
+        NoFeatureMap: the network has no feature map, or tokens follow it.
     """
     layer = last_feature_layer(network, images[:1])
     maps = LayerGradCam(network, layer).attribute(images, target=targets)
@@ -83,31 +87,6 @@ def lime(
             )
         saliencies.append(attributions[0].mean(dim=0))
     return torch.stack(saliencies).detach()
-
-
-def last_feature_layer(network: nn.Module, image: Tensor) -> nn.Module:
-    """The last module whose output is a feature map (B, C, H, W).
-
-    Raises:
-        ValueError: there is none.
-    """
-    found: list[nn.Module] = []
-
-    def remember(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4:
-            found.append(module)
-
-    leaves = [module for module in network.modules() if not list(module.children())]
-    handles = [module.register_forward_hook(remember) for module in leaves]
-    try:
-        with torch.no_grad():
-            network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise ValueError("network: expected a layer with a feature map, got none")
-    return found[-1]
 
 
 def _drawn_up(maps: Tensor, images: Tensor) -> Tensor:

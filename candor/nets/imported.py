@@ -1,6 +1,7 @@
 """Networks of public libraries, built from a card without weights, code or files of others."""
 
 import importlib
+import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -50,6 +51,11 @@ TIMM_ARGUMENTS = frozenset(
         "window_size",
     }
 )
+
+
+_log = logging.getLogger("candor.nets")
+# Kept, because its operators go with it; where torchvision loads, it stays empty.
+_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 class ImportedNetwork(nn.Module):
@@ -110,18 +116,33 @@ def library(name: str) -> Any:
     Raises:
         ValueError: it is not installed, or does not load beside this torch.
     """
+    extra = "transformers" if name == "transformers" else "timm"
+    remedy = f'pip install "candor[{extra}]"'
     try:
-        return importlib.import_module(name)
+        return _imported(name)
     except ImportError as err:
-        extra = "transformers" if name == "transformers" else "timm"
-        raise ValueError(
-            f'{name}: the package {err.name or name} is missing; pip install "candor[{extra}]"'
-        ) from err
+        raise ValueError(f"{name}: the package {err.name or name} is missing; {remedy}") from err
     except RuntimeError as err:
         raise ValueError(
-            f"{name}: its compiled part does not load beside torch {torch.__version__} ({err}); "
-            "install the build of torchvision made for this torch"
+            f"{name}: it does not load beside torch {torch.__version__} ({err}); {remedy}"
         ) from err
+
+
+def _imported(name: str) -> Any:
+    """Also where torchvision's compiled operators are of another build of torch.
+
+    They find boxes in images; a classifier calls none of them.
+    """
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as err:
+        if "torchvision::nms" not in str(err):
+            raise
+        _log.warning("torchvision's compiled operators do not load: %s; classifiers need none", err)
+    for operator in ("nms", "qnms"):
+        signature = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        _OPERATORS.define(signature)  # type: ignore[no-untyped-call]
+    return importlib.import_module(name)
 
 
 def library_version(name: str) -> str:

@@ -5,7 +5,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from candor.explainers.saliency import grad_cam, input_gradient, last_feature_layer, lime
+from candor.explainers.feature_map import last_feature_layer
+from candor.explainers.saliency import grad_cam, input_gradient, lime
 from tests.search.linear import LinearClassifier
 
 HEIGHT, WIDTH = 24, 16

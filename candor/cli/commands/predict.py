@@ -14,7 +14,7 @@ from candor.cli.client import (
 )
 from candor.cli.output import AsJson, print_json
 from candor.cli.query_options import Image, TopK
-from candor.cli.query_tables import show_classes
+from candor.cli.query_tables import show_classes, title_of
 from candor.contracts import api, limits
 
 
@@ -41,4 +41,4 @@ def predict(
     if as_json:
         print_json(response.model_dump(mode="json"))
     else:
-        show_classes(f"{response.model.name} on {image}", response.predictions)
+        show_classes(title_of(response.model, image), response.predictions)

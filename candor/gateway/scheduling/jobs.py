@@ -13,7 +13,6 @@ from candor.contracts.worker import CompareItem, SearchItem, SearchProgress
 from candor.gateway.access.request_context import Priority
 from candor.gateway.workers.codec import (
     Arrays,
-    SaliencyPair,
     SearchOutcome,
     as_service_error,
     pack_item,
@@ -162,8 +161,7 @@ class SaliencyJob(Job):
     def take(self, message: bytes) -> int:
         if not self.future.done():
             try:
-                saliencies: SaliencyPair = read_saliencies(*read_answer(message))
-                self.future.set_result(saliencies)
+                self.future.set_result(read_saliencies(*read_answer(message)))
             except (WorkerFault, ServiceError) as err:
                 self.fail(as_service_error(err))
         return 1

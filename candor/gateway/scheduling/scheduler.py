@@ -121,7 +121,7 @@ class SearchScheduler:
     ) -> SaliencyJob:
         """Starts a saliency job, which takes its turn among the long searches.
 
-        Its future brings a SaliencyPair; all else is as for `submit`.
+        Its future brings what `read_saliencies` returns; all else is as for `submit`.
         """
         job = SaliencyJob(
             item=item,

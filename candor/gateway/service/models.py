@@ -236,15 +236,25 @@ def _details(served_name: str, card: ModelCard) -> api.ModelDetails:
     """What clients learn of a model: its card, under the name it is served by."""
     name, _ = split_name(served_name)
     return api.ModelDetails(
-        model=api.ModelRef(name=name, version=card.version, weights_digest=card.identity),
+        model=api.ModelRef(
+            name=name,
+            version=card.version,
+            weights_digest=card.identity,
+            is_accepted_without_data=card.is_accepted_without_data,
+        ),
         description=without_secrets(card.description),
-        architecture=card.network.architecture,
+        architecture=_architecture(card),
         classes=card.classes,
         input=api.InputSpec(**card.input.model_dump()),
         recommended_rho=card.recommended_rho,
         metrics=tuple(map(_shown, card.metrics)),
         solvers=terms.SOLVERS,
     )
+
+
+def _architecture(card: ModelCard) -> str:
+    network = card.network
+    return f"{network.family}/{network.architecture}" if card.is_imported else network.architecture
 
 
 def _shown(metric: MetricCard) -> MetricCard:

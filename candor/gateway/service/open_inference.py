@@ -75,6 +75,16 @@ class InferResponse:
     model: api.ModelRef
     outputs: tuple[Tensor, ...]
 
+    @property
+    def parameters(self) -> dict[str, bool]:
+        """What the protocol has no field for."""
+        return marks(self.model)
+
+
+def marks(model: api.ModelRef) -> dict[str, bool]:
+    """What an answer has to say of its model besides the name."""
+    return {"is_accepted_without_data": True} if model.is_accepted_without_data else {}
+
 
 def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: str) -> Tensor:
     """A tensor from flat or nested values, or from raw bytes.
@@ -234,7 +244,8 @@ class OpenInference:
         return {
             "predictions": [
                 [one.model_dump(mode="json") for one in answer.predictions] for answer in answers
-            ]
+            ],
+            **marks(answers[0].model),
         }
 
     async def explain(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from candor import terms
 from candor.contracts import api
-from candor.contracts.worker import CompareItem, SearchItem
+from candor.contracts.worker import CompareItem, CompareMissing, SearchItem
 from candor.gateway.service import validation
 from candor.gateway.service.search_pool import PoolResult, Snapshot
 from candor.gateway.workers.codec import SaliencyPair, SearchOutcome
@@ -150,7 +150,7 @@ def compare_response(
     checked: validation.Checked[api.CompareRequest],
     item: SearchItem,
     results: tuple[PoolResult, PoolResult],
-    saliencies: Sequence[tuple[CompareItem, SaliencyPair]],
+    saliencies: Sequence[tuple[CompareItem, SaliencyPair | CompareMissing]],
     model: api.ModelDetails,
     request_id: str,
 ) -> api.CompareResponse:
@@ -161,18 +161,24 @@ def compare_response(
     """
     explained, perturbed = results
     top_k = checked.request.top_k
+    pairs = [(item.method, one) for item, one in saliencies if isinstance(one, SaliencyPair)]
     return api.CompareResponse(
         explanation=_explanation(checked.image, item, explained, model, top_k),
         perturbation=_perturbation(checked.image, item.target, perturbed.outcome, model),
         methods=tuple(
-            _method_result(method.method, pair, checked.image, perturbed.outcome.image)
-            for method, pair in saliencies
+            _method_result(method, pair, checked.image, perturbed.outcome.image)
+            for method, pair in pairs
         ),
-        top_share=saliencies[0][1].scores.top_share,
+        top_share=pairs[0][1].scores.top_share,
         predictions_before=strongest(explained.outcome.logits_before, model, top_k),
         input_png=encode.encode_png(checked.image),
         model=model.model,
         request_id=request_id,
+        missing=tuple(
+            api.MissingMethod(method=item.method, reason=one.reason)
+            for item, one in saliencies
+            if isinstance(one, CompareMissing)
+        ),
     )
 
 

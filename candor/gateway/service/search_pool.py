@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candor.contracts.errors import ErrorCode, ServiceError
-from candor.contracts.worker import CompareItem, SearchItem
+from candor.contracts.worker import CompareItem, CompareMissing, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.door import Wanted
@@ -139,7 +139,7 @@ class SearchPool:
 
     async def saliencies(
         self, items: Sequence[CompareItem], arrays: Arrays, options: SearchOptions, slot: Slot
-    ) -> list[SaliencyPair]:
+    ) -> list[SaliencyPair | CompareMissing]:
         """The saliencies of one request, each a job, in order; neither cached nor shared.
 
         Raises:

@@ -16,6 +16,7 @@ from candor.contracts.worker import (
     ANSWER_ADAPTER,
     Answer,
     CompareAnswer,
+    CompareMissing,
     DescribeAnswer,
     ItemError,
     PredictAnswer,
@@ -111,14 +112,16 @@ def read_end(answer: Answer, arrays: Arrays) -> SearchOutcome:
         raise _unexpected("a search item", answer, arrays) from err
 
 
-def read_saliencies(answer: Answer, arrays: Arrays) -> SaliencyPair:
-    """The saliencies that answer a compare item.
+def read_saliencies(answer: Answer, arrays: Arrays) -> SaliencyPair | CompareMissing:
+    """The saliencies that answer a compare item, or why the model has none.
 
     Raises:
         ServiceError: the worker rejected the item.
         WorkerFault: the answer is of another kind, or an array is missing.
     """
     check_accepted(answer, arrays)
+    if isinstance(answer, CompareMissing):
+        return answer
     if not isinstance(answer, CompareAnswer) or not arrays.keys() >= _SALIENCIES:
         raise _unexpected("a compare item", answer, arrays)
     _check_numbers(arrays)

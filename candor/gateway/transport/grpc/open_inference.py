@@ -86,6 +86,8 @@ class OpenInferenceServicer(Servicer, inference_pb2_grpc.GRPCInferenceServiceSer
             model_version=inferred.model.version,
             id=request.id or context.request_id,
         )
+        for name, value in inferred.parameters.items():
+            response.parameters[name].bool_param = value
         _add_outputs(response, inferred.outputs, is_raw=bool(request.raw_input_contents))
         return response
 

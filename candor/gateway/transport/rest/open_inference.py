@@ -286,6 +286,7 @@ def _infer_response(body: InferBody, inferred: InferResponse, request_id: str) -
         "model_name": inferred.model.name,
         "model_version": inferred.model.version,
         "id": body.id or request_id,
+        **({"parameters": inferred.parameters} if inferred.parameters else {}),
         "outputs": [
             _described(output, is_binary=output.name in binary) for output in inferred.outputs
         ],

@@ -115,8 +115,31 @@ async function chooseModel(name) {
   element("solver").replaceChildren(...solvers.map((one) => new Option(one)));
   element("solver").value = kept;
   setRho(state.details.recommended_rho);
-  element("other").replaceChildren(...state.details.classes.map((one, index) => new Option(one, index)));
+  element("names").replaceChildren(...namesOf(state.details.classes).map((one) => new Option("", one)));
   element("others").hidden = state.details.classes.length <= BUTTON_CLASSES;
+  element("unmeasured").hidden = !state.details.model.is_accepted_without_data;
+}
+
+// Names that several classes share get their index, as the API reads it: "crane #134".
+function namesOf(classes) {
+  const counts = new Map();
+  for (const one of classes) counts.set(one, (counts.get(one) ?? 0) + 1);
+  return classes.map((one, index) => (counts.get(one) > 1 ? `${one} #${index}` : one));
+}
+
+// The class of a listed name or of "#index"; -1 where there is none.
+function classIndex(text) {
+  const found = namesOf(state.details.classes).indexOf(text.normalize("NFC"));
+  const written = /^#([0-9]{1,9})$/.exec(text);
+  if (found >= 0 || written === null) return found;
+  return Number(written[1]) < state.details.classes.length ? Number(written[1]) : -1;
+}
+
+function chooseWritten(isWhole) {
+  const text = element("other").value.trim();
+  const index = classIndex(text);
+  element("unknown").textContent = isWhole && text && index < 0 ? `No class is called ${text}.` : "";
+  if (index >= 0 && index !== state.target) choose(index);
 }
 
 function setRho(value) {
@@ -174,7 +197,8 @@ function classButton({ index, name, confidence }) {
 
 function choose(index) {
   state.target = index;
-  element("other").value = index;
+  element("other").value = namesOf(state.details.classes)[index];
+  element("unknown").textContent = "";
   reportingErrors(explain);
 }
 
@@ -246,6 +270,7 @@ function summary(response, found) {
     `now predicted: ${found.predicted_after.name} ${percent(found.predicted_after.confidence)}`,
     `${found.steps} steps of solver ${found.solver}${found.from_cache ? ", from the cache" : ""}`,
     `${response.model.name} version ${response.model.version}`,
+    ...(response.model.is_accepted_without_data ? ["accepted without data"] : []),
   ];
   return parts.join(" \u00b7 ");
 }
@@ -373,6 +398,9 @@ async function drawCompare(signal) {
   element("chance").textContent = percent(response.top_share);
   element("moved").textContent = `of RMSE ${moved.rmse.toFixed(4)}
     (${name} ${percent(moved.confidence_before)} \u2192 ${percent(moved.confidence_after)})`;
+  element("missing").replaceChildren(...(response.missing ?? []).map((one) => (
+    cell("li", `${METHODS[one.method] ?? one.method}: ${one.reason}`)
+  )));
   element("compare").querySelector("tbody").replaceChildren(...response.methods.map((one) => {
     const title = METHODS[one.method] ?? one.method;
     const row = cell("tr", cell("th", title));
@@ -517,7 +545,10 @@ function listen() {
     state.target = kept !== null && kept < state.details.classes.length ? kept : null;
     await explain();
   }));
-  element("other").addEventListener("change", () => choose(Number(element("other").value)));
+  element("other").addEventListener("input", (event) => {
+    if (event.inputType === "insertReplacementText" || !event.inputType) chooseWritten(false); // of the list
+  });
+  element("other").addEventListener("change", () => chooseWritten(true));
   element("rho").addEventListener("input", () => setRho(rho()));
   for (const changed of [element("rho"), element("solver"), ...document.querySelectorAll("input[name=direction]")]) {
     changed.addEventListener("change", () => reportingErrors(explain));

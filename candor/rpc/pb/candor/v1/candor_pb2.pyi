@@ -86,14 +86,16 @@ class ClassConfidence(_message.Message):
     def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class ModelRef(_message.Message):
-    __slots__ = ("name", "version", "weights_digest")
+    __slots__ = ("name", "version", "weights_digest", "is_accepted_without_data")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    IS_ACCEPTED_WITHOUT_DATA_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     weights_digest: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
+    is_accepted_without_data: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., weights_digest: _Optional[str] = ..., is_accepted_without_data: _Optional[bool] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("model", "image", "top_k")
@@ -312,7 +314,7 @@ class CompareRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., target: _Optional[_Union[ClassRef, _Mapping]] = ..., rho: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., no_cache: _Optional[bool] = ...) -> None: ...
 
 class CompareResponse(_message.Message):
-    __slots__ = ("explanation", "perturbation", "methods", "top_share", "predictions_before", "input_png", "model", "request_id")
+    __slots__ = ("explanation", "perturbation", "methods", "top_share", "predictions_before", "input_png", "model", "request_id", "missing")
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     PERTURBATION_FIELD_NUMBER: _ClassVar[int]
     METHODS_FIELD_NUMBER: _ClassVar[int]
@@ -321,6 +323,7 @@ class CompareResponse(_message.Message):
     INPUT_PNG_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
     explanation: Explanation
     perturbation: Perturbation
     methods: _containers.RepeatedCompositeFieldContainer[MethodResult]
@@ -329,7 +332,16 @@ class CompareResponse(_message.Message):
     input_png: bytes
     model: ModelRef
     request_id: str
-    def __init__(self, explanation: _Optional[_Union[Explanation, _Mapping]] = ..., perturbation: _Optional[_Union[Perturbation, _Mapping]] = ..., methods: _Optional[_Iterable[_Union[MethodResult, _Mapping]]] = ..., top_share: _Optional[float] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    missing: _containers.RepeatedCompositeFieldContainer[MissingMethod]
+    def __init__(self, explanation: _Optional[_Union[Explanation, _Mapping]] = ..., perturbation: _Optional[_Union[Perturbation, _Mapping]] = ..., methods: _Optional[_Iterable[_Union[MethodResult, _Mapping]]] = ..., top_share: _Optional[float] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ..., missing: _Optional[_Iterable[_Union[MissingMethod, _Mapping]]] = ...) -> None: ...
+
+class MissingMethod(_message.Message):
+    __slots__ = ("method", "reason")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    method: Method
+    reason: str
+    def __init__(self, method: _Optional[_Union[Method, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Perturbation(_message.Message):
     __slots__ = ("rmse", "confidence_before", "confidence_after", "predicted_after", "image_png")
