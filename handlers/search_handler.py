@@ -8,9 +8,11 @@ from typing import Any
 
 from candor.contracts.worker import (
     COMPARED_ARRAYS,
+    PARTIAL,
     CompareAnswer,
     CompareItem,
     CompareMissing,
+    CompareProgress,
     ItemError,
     SearchItem,
 )
@@ -44,6 +46,8 @@ class SearchHandler:
             return check_item(card, item, task.arrays)
         if not isinstance(item, CompareItem):
             return wrong_kind(item, "search, compare")
+        if (item.part > 0) != (PARTIAL in task.arrays):
+            return ItemError(field=PARTIAL, message="expected from the second call on")
         problems = (check_image(card, task.arrays, name) for name in COMPARED_ARRAYS)
         return check_target(card, item.target) or next(filter(None, problems), None)
 
@@ -60,7 +64,7 @@ class SearchHandler:
 
     def _compared(
         self, item: CompareItem, arrays: Mapping[str, Any]
-    ) -> tuple[CompareAnswer | CompareMissing, Any]:
+    ) -> tuple[CompareAnswer | CompareProgress | CompareMissing, Any]:
         # Imported for the first such item: captum adds about two seconds to a worker's start.
         from candor.explainers.compare import compare_item
 

@@ -17,7 +17,9 @@ calls are::
     compare call   item: CompareItem + arrays image, perturbed, explanation and
                    perturbed_explanation (C, H, W) float32, the explanations of the first two
                    response: CompareAnswer + arrays saliency and perturbed_saliency (H, W) float32,
-                   or CompareMissing where the model has no such saliency
+                   or CompareMissing where the model has no such saliency, or while it runs
+                   CompareProgress + array partial (N,) float32, which the item that continues it
+                   has, too
 """
 
 from typing import Annotated, Literal
@@ -74,6 +76,7 @@ class SearchItem(_Meta):
 
 
 COMPARED_ARRAYS = ("image", "perturbed", "explanation", "perturbed_explanation")
+PARTIAL = "partial"
 
 
 class CompareItem(_Meta):
@@ -83,12 +86,14 @@ class CompareItem(_Meta):
         method: the saliency method.
         target: index of the class that the saliency belongs to.
         seed: seed of the method's random numbers.
+        part: calls that have gone before; 0 starts the saliency.
     """
 
     kind: Literal["compare"] = "compare"
     method: Method
     target: Annotated[int, Field(ge=0)]
     seed: Seed = 0
+    part: Annotated[int, Field(ge=0)] = 0
 
 
 class PredictAnswer(_Meta):
@@ -155,6 +160,17 @@ class CompareAnswer(_Meta):
     cosine: Correlation
 
 
+class CompareProgress(_Meta):
+    """A saliency that takes more calls.
+
+    Attributes:
+        part: calls so far.
+    """
+
+    kind: Literal["compare_progress"] = "compare_progress"
+    part: int
+
+
 class CompareMissing(_Meta):
     """The model has no such saliency.
 
@@ -188,6 +204,7 @@ Answer = Annotated[
     | SearchProgress
     | SearchEnd
     | CompareAnswer
+    | CompareProgress
     | CompareMissing
     | ItemError,
     Field(discriminator="kind"),

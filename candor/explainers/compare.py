@@ -3,6 +3,7 @@
 A handler calls it: numpy items in, numpy results out.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from candor.contracts.api import Method
-from candor.contracts.worker import CompareAnswer, CompareItem, CompareMissing
+from candor.contracts.worker import (
+    PARTIAL,
+    CompareAnswer,
+    CompareItem,
+    CompareMissing,
+    CompareProgress,
+)
+from candor.explainers.budget import CALL_SECONDS, Budget, RecordedLogits, Unfinished
 from candor.explainers.feature_map import NoFeatureMap
 from candor.explainers.overlap import TOP_SHARE, cosine, energy_share, rank_correlation
 from candor.explainers.saliency import grad_cam, gradient_size, integrated_gradients, lime
@@ -21,14 +29,13 @@ Arrays = Mapping[str, NDArray[Any]]
 _LIME_SAMPLES = 200  # half an audit's: meanwhile everybody else waits for the worker
 _PLAIN_METHODS: Mapping[Method, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
     Method.GRAD_CAM: grad_cam,
-    Method.INTEGRATED_GRADIENTS: integrated_gradients,
     Method.GRADIENT: gradient_size,
 }
 
 
 def compare_item(
     network: nn.Module, item: CompareItem, arrays: Arrays
-) -> tuple[CompareAnswer | CompareMissing, dict[str, NDArray[np.float32]]]:
+) -> tuple[CompareAnswer | CompareProgress | CompareMissing, dict[str, NDArray[np.float32]]]:
     """The saliency before and after the perturbation, and what is to be said of it.
 
     Args:
@@ -37,6 +44,8 @@ def compare_item(
     """
     try:
         return _compared(network, item, arrays)
+    except Unfinished as err:
+        return CompareProgress(part=item.part + 1), {PARTIAL: err.done.numpy()}
     except NoFeatureMap as err:
         return CompareMissing(reason=str(err)), {}
 
@@ -49,7 +58,7 @@ def _compared(
     energies = _array((explanations - images).square().sum(dim=1))
     saliencies = energies
     if item.method is not Method.EXPLANATION:
-        saliencies = _array(_saliency(network, item, images))
+        saliencies = _array(_saliency(network, item, images, _budget(arrays)))
     before, after = saliencies.astype(np.float64)
     answer = CompareAnswer(
         top_share=TOP_SHARE,
@@ -60,12 +69,20 @@ def _compared(
     return answer, {"saliency": saliencies[0], "perturbed_saliency": saliencies[1]}
 
 
-def _saliency(network: nn.Module, item: CompareItem, images: Tensor) -> Tensor:
+def _budget(arrays: Arrays) -> Budget:
+    done = torch.tensor(arrays[PARTIAL]) if PARTIAL in arrays else torch.zeros(0)
+    return Budget(done, time.monotonic() + CALL_SECONDS)
+
+
+def _saliency(network: nn.Module, item: CompareItem, images: Tensor, budget: Budget) -> Tensor:
     targets = torch.full((len(images),), item.target, device=images.device)
     if item.method is Method.LIME:
         # The same masks for both, so that only the image differs.
         seeds = [item.seed] * len(images)
-        return lime(network, images, targets, samples=_LIME_SAMPLES, seeds=seeds)
+        recorded = RecordedLogits(network, item.target, budget)
+        return lime(recorded, images, targets, samples=_LIME_SAMPLES, seeds=seeds)
+    if item.method is Method.INTEGRATED_GRADIENTS:
+        return integrated_gradients(network, images, targets, budget)
     return _PLAIN_METHODS[item.method](network, images, targets)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from opentelemetry.context import Context, get_current
 
 from candor.contracts.errors import ServiceError
-from candor.contracts.worker import CompareItem, SearchItem, SearchProgress
+from candor.contracts.worker import CompareItem, CompareProgress, SearchItem, SearchProgress
 from candor.gateway.access.request_context import Priority
 from candor.gateway.workers.codec import (
     Arrays,
@@ -142,14 +142,18 @@ class Search(Job):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class SaliencyJob(Job):
-    """One method's saliency of a comparison: a single call with no other job in the batch."""
+    """One method's saliency of a comparison: its calls have no other job in the batch.
+
+    Attributes:
+        arrays: those of the item, with what the last call computed.
+    """
 
     item: CompareItem
     arrays: Arrays
 
     @property
     def step(self) -> int:
-        return 0
+        return self.item.part
 
     @property
     def steps_left(self) -> int:
@@ -159,12 +163,20 @@ class SaliencyJob(Job):
         return pack_item(self.item, self.arrays)
 
     def take(self, message: bytes) -> int:
+        part = self.item.part + 1
         if not self.future.done():
             try:
-                self.future.set_result(read_saliencies(*read_answer(message)))
+                answer, arrays = read_answer(message)
+                found = read_saliencies(answer, arrays)
             except (WorkerFault, ServiceError) as err:
                 self.fail(as_service_error(err))
-        return 1
+                return part
+            if isinstance(found, CompareProgress):
+                self.item = self.item.model_copy(update={"part": part})
+                self.arrays = {**self.arrays, **arrays}
+            else:
+                self.future.set_result(found)
+        return part
 
 
 @dataclass(slots=True, eq=False)

@@ -14,9 +14,11 @@ from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, inv
 from candor.contracts.violations import sentence
 from candor.contracts.worker import (
     ANSWER_ADAPTER,
+    PARTIAL,
     Answer,
     CompareAnswer,
     CompareMissing,
+    CompareProgress,
     DescribeAnswer,
     ItemError,
     PredictAnswer,
@@ -112,8 +114,10 @@ def read_end(answer: Answer, arrays: Arrays) -> SearchOutcome:
         raise _unexpected("a search item", answer, arrays) from err
 
 
-def read_saliencies(answer: Answer, arrays: Arrays) -> SaliencyPair | CompareMissing:
-    """The saliencies that answer a compare item, or why the model has none.
+def read_saliencies(
+    answer: Answer, arrays: Arrays
+) -> SaliencyPair | CompareProgress | CompareMissing:
+    """The saliencies that answer a compare item, how far they are, or why the model has none.
 
     Raises:
         ServiceError: the worker rejected the item.
@@ -121,6 +125,8 @@ def read_saliencies(answer: Answer, arrays: Arrays) -> SaliencyPair | CompareMis
     """
     check_accepted(answer, arrays)
     if isinstance(answer, CompareMissing):
+        return answer
+    if isinstance(answer, CompareProgress) and arrays.keys() >= {PARTIAL}:
         return answer
     if not isinstance(answer, CompareAnswer) or not arrays.keys() >= _SALIENCIES:
         raise _unexpected("a compare item", answer, arrays)
