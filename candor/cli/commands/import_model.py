@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from candor.audit.importing import ImportRequest, import_model
-from candor.cli.output import AsJson, clear_errors, console, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.contracts.card import ModelCard, Preprocessing
 from candor.files.reading import MIB, read_text
 
@@ -41,40 +41,39 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Turn a network of another library into a tested model folder; runs no code it names."""
-    with clear_errors("import"):
-        if (data_dir is None) != accept_without_data:
-            raise ValueError("data_dir: expected either --data-dir or --accept-without-data")
-        rule = None
-        if input_size is not None:
-            rule = Preprocessing.model_validate(
-                {
-                    "resize": resize,
-                    "edge": tuple(edge or ()),
-                    "crop": crop,
-                    "interpolation": interpolation,
-                    "channel_order": channel_order,
-                    "normalization": "candor" if mean else "network",
-                    "mean": tuple(mean or ()),
-                    "std": tuple(std or ()),
-                }
-            )
-        request = ImportRequest(
-            source=source,
-            architecture=architecture,
-            name=name or out.name,
-            model_version=model_version,
-            output=output,
-            input_size=None if input_size is None else _size(input_size),
-            preprocessing=rule,
-            classes=None if classes is None else _names(classes),
-            data_dir=data_dir,
-            matches_by_order=match_by_order,
+    if (data_dir is None) != accept_without_data:
+        raise ValueError("data_dir: expected either --data-dir or --accept-without-data")
+    rule = None
+    if input_size is not None:
+        rule = Preprocessing.model_validate(
+            {
+                "resize": resize,
+                "edge": tuple(edge or ()),
+                "crop": crop,
+                "interpolation": interpolation,
+                "channel_order": channel_order,
+                "normalization": "candor" if mean else "network",
+                "mean": tuple(mean or ()),
+                "std": tuple(std or ()),
+            }
         )
-        card = import_model(request, out, notify=console().print)
-        if as_json:
-            print_json(card.model_dump(mode="json"))
-        else:
-            _show(out, card)
+    request = ImportRequest(
+        source=source,
+        architecture=architecture,
+        name=name or out.name,
+        model_version=model_version,
+        output=output,
+        input_size=None if input_size is None else _size(input_size),
+        preprocessing=rule,
+        classes=None if classes is None else _names(classes),
+        data_dir=data_dir,
+        matches_by_order=match_by_order,
+    )
+    card = import_model(request, out, notify=console().print)
+    if as_json:
+        print_json(card.model_dump(mode="json"))
+    else:
+        _show(out, card)
 
 
 def _names(path: Path) -> tuple[str, ...]:
