@@ -29,7 +29,9 @@ _JUNK = frozenset(
     {
         "$recycle.bin",
         "#recycle",
+        "#snapshot",
         "@eadir",
+        "@recently-snapshot",
         "@recycle",
         "@tmp",
         "__macosx",
@@ -40,9 +42,13 @@ _JUNK = frozenset(
         "icon\r",
         "lost+found",
         "network trash folder",
+        "picasa.ini",
+        "recycler",
         "system volume information",
         "temporary items",
         "thumbs.db",
+        "thumbs.db:encryptable",
+        "zbthumbnail.info",
     }
 )
 _log = logging.getLogger("candor.data")

@@ -219,7 +219,8 @@ def _exchange_folder(target: Path, contents: Mapping[str, bytes], others: Sequen
     with _draft_folder(target) as draft:
         for name, content in contents.items():
             (draft / name).parent.mkdir(exist_ok=True)
-            with (draft / name).open("xb") as stream, _named(target / name):
+            # A full disk says so again when the stream is closed, without a name.
+            with _named(target / name), (draft / name).open("xb") as stream:
                 stream.write(content)
                 _finish(stream)
                 _keep_owner(stream.fileno(), target / name)

@@ -30,12 +30,43 @@ _STARTS: Mapping[bytes, str] = {
     b"MM\0+": "a TIFF",
     b"8BPS": "a Photoshop file",
     b"\0\0\1\0": "an icon (ICO)",
+    b"\0\0\2\0": "a cursor (CUR)",
+    b"icns": "an icon of macOS (ICNS)",
+    **dict.fromkeys((b"P2\n", b"P3\n", b"P5\n", b"P6\n"), "a PNM image"),
+    b"DDS ": "a DDS image",
+    b"II\xbc\1": "a JPEG XR",
+    b"BPG\xfb": "a BPG image",
+    b"FLIF": "a FLIF image",
+    b"\1\xda\0": "an SGI image",
+    b"\1\xda\1": "an SGI image",
+    b"SIMPLE  =": "a FITS image",
+    b"\xd7\xcd\xc6\x9a": "a Windows metafile (WMF)",
+    b"%!PS": "a PostScript file",
+    b"\0\5\x16\7": "what macOS writes beside a file (AppleDouble, ._name)",
+    b"\0\0\0\1Bud1": "what macOS writes into folders (.DS_Store)",
+    b"[InternetShortcut]": "a link to a web page (.url)",
+    b"L\0\0\0\1\x14\2\0": "a shortcut of Windows (.lnk)",
+    b"\x1a\x45\xdf\xa3": "a film (WebM or Matroska)",
+    b"OggS": "a film or a sound (Ogg)",
+    b"ID3": "a sound (MP3)",
     b"\x76\x2f\x31\x01": "an OpenEXR image",
     b"#?RADIANCE": "a Radiance HDR image",
     b"qoif": "a QOI image",
     b"%PDF-": "a PDF",
     b"PK\x03\x04": "a ZIP archive",
+    b"PK\x05\x06": "an empty ZIP archive",
     b"\x1f\x8b": "a gzip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a document of an older Office",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite format 3\0": "an SQLite database",
+    b"\x7fELF": "a program",
+    b"MZ": "a program of Windows",
+    b"HTTP/": "a response of HTTP, headers and all",
     b"\x93NUMPY": "a NumPy array",
     b"PAR1": "a Parquet file",
     b"\x89PNG": "a PNG whose line ends were converted by a text transfer",
@@ -49,11 +80,17 @@ _BRANDS: Mapping[bytes, str] = {
     **dict.fromkeys((b"mif1", b"msf1", b"mif2"), "a HEIF (HEIC or AVIF)"),
     b"crx ": "a camera's raw file (CR3)",
 }
+_RIFF: Mapping[bytes, str] = {b"WAVE": "a sound (WAV)", b"AVI ": "a film (AVI)"}
 _TEXTS: Mapping[str, str] = {
     "version https://git-lfs.github.com/spec/": "a Git LFS pointer (run `git lfs pull`)",
-    "/annex/objects/": "a git-annex pointer (run `git annex get`)",
+    "version https://hawser.github.com/spec/": "a Git LFS pointer (run `git lfs pull`)",
+    "version http://git-media.io/": "a Git LFS pointer (run `git lfs pull`)",
+    **dict.fromkeys(
+        ("/annex/objects/", "../.git/annex/objects/", ".git/annex/objects/"),
+        "a git-annex pointer (run `git annex get`)",
+    ),
     "<!doctype html": "an HTML page",
-    "<html": "an HTML page",
+    **dict.fromkeys(("<html", "<head", "<body", "<title", "<script", "<meta"), "an HTML page"),
     "<svg": "an SVG",
     "<!doctype svg": "an SVG",
 }
@@ -65,7 +102,7 @@ def kind_of(content: bytes) -> str:
 
     Linear in the size of the file.
     """
-    for kind in (_by_start, _by_container, _passed_through_text, _by_text):
+    for kind in (_by_start, _by_container, _passed_through_text, _by_text, _after_others):
         found = kind(content)
         if found:
             return found
@@ -79,10 +116,14 @@ def _by_start(content: bytes) -> str:
 
 def _by_container(content: bytes) -> str:
     if content.startswith(b"RIFF"):
+        if content[8:12] in _RIFF:
+            return _RIFF[content[8:12]]
         return "a WebP" if content[8:12] == b"WEBP" and not _is_marked(content) else ""
     if content[4:8] == b"ftyp":
         brands = [content[8:12], *(content[at : at + 4] for at in range(16, 64, 4))]
         return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "a film (MP4)")
+    if content[257:262] == b"ustar":
+        return "a tar archive"
     return "a DICOM file" if content[128:132] == b"DICM" else ""
 
 
@@ -110,6 +151,19 @@ def _by_text(content: bytes) -> str:
         found = next((_TEXTS[tag] for tag in ("<svg", "<html") if tag in lower), "an XML file")
     found = found or next((kind for check in checks if (kind := check(text))), "")
     return found or f"text that begins {text[:_SHOWN_CHARS].splitlines()[0]!r}"
+
+
+def _after_others(content: bytes) -> str:
+    """A page in an older encoding; an image behind other bytes, as of a form or a response."""
+    start = content[:_TEXT_BYTES].lstrip().lower()
+    tags = (tag.encode() for tag, kind in _TEXTS.items() if kind == "an HTML page")
+    if start.startswith(tuple(tags)):
+        return "an HTML page"
+    for sign in (metadata.PNG_START, b"\xff\xd8\xff"):
+        place = content.find(sign, 0, _TEXT_BYTES)
+        if place > 0:
+            return f"{SUPPORTED[_STARTS[sign]]} behind {place} other bytes"
+    return ""
 
 
 def _text_of(content: bytes) -> str:

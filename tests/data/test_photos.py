@@ -401,8 +401,15 @@ def test_folders_that_cannot_be_two_classes_are_named(
         load_folder(tmp_path, "test", 8)
 
 
-JUNK = ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", "Icon\r", "~$0.png")
-JUNK_FOLDERS = ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN", ".Trash-1000")
+JUNK = ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", "Icon\r", "~$0.png", "Picasa.ini")
+JUNK_FOLDERS = (
+    "__MACOSX",
+    "@eaDir",
+    ".ipynb_checkpoints",
+    "$RECYCLE.BIN",
+    ".Trash-1000",
+    "#snapshot",
+)
 
 
 def test_what_systems_leave_is_passed_over_and_counted(tmp_path, caplog):
