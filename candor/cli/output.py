@@ -24,9 +24,12 @@ NOT_COMPLETE = 3  # there is a report, and attacks failed in it
 _STOPPED = 130  # what shells say of Ctrl-C
 
 
-def console() -> Console:
-    """Text for people, on standard error: standard output is for --json alone."""
-    return Console(stderr=True)
+def console(*, is_error: bool = True, width: int | None = None) -> Console:
+    """Text for people, by default on standard error: standard output is for --json alone.
+
+    Names stay as they are: [b] is no markup, and :cat: no picture of a cat.
+    """
+    return Console(stderr=is_error, width=width, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:

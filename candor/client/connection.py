@@ -29,6 +29,19 @@ _PING_OPTIONS = (
     "grpc.http2.ping_timeout_ms",
 )
 KEY_VARIABLE = "CANDOR_KEY"
+# By a part of gRPC's text, the most telling first.
+_CONNECTION_ERRORS = {
+    "http1": "expected gRPC at its address, got HTTP/1; the port of REST is another one",
+    "SSL": "TLS could not be agreed on; CANDOR_CA names the authorities to trust",
+    "andshak": "TLS could not be agreed on; CANDOR_CA names the authorities to trust",
+    "Failed parsing HTTP/2": "expected gRPC at its address, got another protocol, or TLS",
+    "lookup": "expected a host that is known, got another one",
+    "Connection refused": "cannot be reached, nothing listens at its address",
+    "No such file": "cannot be reached, there is no such socket",
+    "unreachable": "cannot be reached, there is no way to its address",
+    "Deadline Exceeded": "expected its response within the time, got none",
+    "http2 header with status": "expected its response, got one of a proxy",
+}
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 
@@ -49,10 +62,7 @@ class Tls:
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        files = (self.ca, self.key, self.cert)
-        return grpc.ssl_channel_credentials(
-            *(read_file(path, _MAX_FILE_BYTES) if path else None for path in files)
-        )
+        return grpc.ssl_channel_credentials(*map(_pem, (self.ca, self.key, self.cert)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +123,14 @@ class Connection:
         return pause
 
 
+def _pem(path: Path | None) -> bytes | None:
+    """Raises: ValueError, OSError: no PEM; gRPC would only fail to connect later."""
+    content = None if path is None else read_file(path, _MAX_FILE_BYTES)
+    if content is not None and b"-----BEGIN " not in content:
+        raise ValueError(f"{path}: expected PEM, got {len(content)} bytes of something else")
+    return content
+
+
 def _printable(name: str, value: str) -> str:
     """Raises: ServiceError: INVALID_INPUT: gRPC cannot carry it; the value may be a secret."""
     if value.isascii() and value.isprintable():
@@ -124,5 +142,12 @@ def _printable(name: str, value: str) -> str:
 
 def service_error(err: Any) -> ServiceError:
     """The error that a failed gRPC call reports."""
-    trailing = dict(err.trailing_metadata() or ())
-    return status.from_rpc_status(err.code(), err.details() or "", trailing.get(status.DETAILS_KEY))
+    details = dict(err.trailing_metadata() or ()).get(status.DETAILS_KEY)
+    said = err.details() or ""
+    return status.from_rpc_status(err.code(), said if details else _unreached(said), details)
+
+
+def _unreached(said: str) -> str:
+    """What the text of a library means where the service itself has not answered."""
+    means = (meaning for part, meaning in _CONNECTION_ERRORS.items() if part in said)
+    return f"service: {next(means, 'expected its response, got the end of the connection')}"

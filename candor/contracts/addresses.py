@@ -3,7 +3,9 @@
 import ipaddress
 from contextlib import suppress
 
-_WEB_SCHEMES = ("http://", "https://")
+# Of the targets that gRPC takes; others are a host and a port.
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:", "vsock:")
+_LARGEST_PORT = 65535
 
 
 def endpoint(host: str, port: int) -> str:
@@ -55,15 +57,23 @@ def checked_target(target: str) -> str:
     """The address of a gRPC server: HOST:PORT or a target with a scheme, ``dns:///HOST:PORT``.
 
     Raises:
-        ValueError: an IPv6 host without brackets, whose port cannot be told from it, or a URL.
+        ValueError: an IPv6 host without brackets, whose port cannot be told from it, no port from
+            1 to 65535, or a URL.
     """
-    is_ambiguous = is_ipv6(target) or is_ipv6(target.rpartition(":")[0])
-    if not target or is_ambiguous or target.startswith(_WEB_SCHEMES):
+    if not target.startswith(_SCHEMES) and not _has_host_and_port(target):
         raise ValueError(
             "address: expected HOST:PORT, an IPv6 host in brackets as in [::1]:8500, "
             f"got {target!r}"
         )
     return target
+
+
+def _has_host_and_port(target: str) -> bool:
+    host, _, port = target.rpartition(":")
+    with suppress(ValueError):
+        is_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _LARGEST_PORT
+        return is_port and bare_host(host) != "" and not (is_ipv6(host) or "@" in host)
+    return False
 
 
 def _numeric(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -1,8 +1,10 @@
 """Both clients against a real gateway: the same answers, retries, deadlines, streams, TLS, keys."""
 
 import asyncio
+import socket
+import threading
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,44 @@ def test_what_metadata_cannot_carry_is_named_and_not_shown(field: str) -> None:
         client.list_models()
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert "schl" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "nothing listens at its address"),
+        (b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", "got HTTP/1"),
+        (b"", "expected its response, got the end of the connection"),
+    ],
+    ids=["nothing", "HTTP/1", "closed"],
+)
+def test_what_answers_instead_of_the_service_is_said_in_our_words(
+    answer: bytes | None, said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        if answer is None:
+            listening.close()
+        else:
+            threading.Thread(target=_answer, args=(listening, answer), daemon=True).start()
+        with (
+            CandorClient(f"127.0.0.1:{port}", timeout_seconds=5, max_attempts=1) as client,
+            pytest.raises(ServiceError, match=f"^service: .*{said}") as caught,
+        ):
+            client.list_models()
+    assert "addresses" not in str(caught.value)
+
+
+def _answer(listening: socket.socket, answer: bytes) -> None:
+    with suppress(OSError):  # the test closes it
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(answer)
+
+
+def test_authorities_that_are_no_pem_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match=r"ca\.pem: expected PEM, got 3 bytes of something else"):
+        CandorClient("127.0.0.1:1", tls=Tls(ca=path))

@@ -61,7 +61,7 @@ def test_every_address_in_each_spelling() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["127.0.0.1:8500", "[::1]:8500", "host:8500", "host", "dns:///host:8500", "unix:/run/candor"],
+    ["127.0.0.1:8500", "[::1]:8500", "host:8500", "dns:///host:8500", "unix:/run/candor"],
 )
 def test_a_target_is_taken_as_it_is(target: str) -> None:
     assert checked_target(target) == target
@@ -74,3 +74,16 @@ def test_a_target_that_cannot_be_read_is_named(target: str) -> None:
     with pytest.raises(ValueError, match=r"address: expected HOST:PORT.*\[::1\]:8500") as caught:
         checked_target(target)
     assert repr(target) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "host:99999", "host:0", "host:-1", "host:abc", "host:\u0663", "host:", "host", ":8500", ":",
+        "127.0.0.1", "[::1]", "ada:secret@host:1", "http://host:1", "grpc://host:1", "host:1/x",
+    ],
+)  # fmt: skip
+def test_target_without_a_port_that_exists_is_refused(target: str) -> None:
+    """gRPC takes port 99999 for 34463 and no port for 443."""
+    with pytest.raises(ValueError, match="^address: expected HOST:PORT"):
+        checked_target(target)

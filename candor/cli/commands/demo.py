@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from candor.cli import output
 from candor.cli.output import AsJson, print_json
 from candor.client.sync import CandorClient
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
@@ -31,7 +32,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Start the service, explain a photograph of a cat, write the images and stop."""
-    console = Console(stderr=as_json)
+    console = output.console(is_error=as_json)
     config = StackConfig(
         models_dir=models_dir,
         default_model=default_model,

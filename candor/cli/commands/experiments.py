@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from candor.cli.output import AsJson, print_json
+from candor.cli.output import AsJson, console, print_json
 from candor.stack.archives import MODELS_DIR
 from training.results import METRICS, experiment_results
 
@@ -42,7 +41,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             for text in (_number(paper.get(metric)), _interval(ours.get(metric)))
         ]
         table.add_row(row["name"], row["paper_row"] or "", *texts)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console(is_error=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _number(value: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from candor.cli import output
 from candor.cli.commands.worker import SearchWorkers
 from candor.cli.output import AsJson, print_json
 from candor.cli.store_options import STORE_VARIABLE, note_password
@@ -63,7 +64,7 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Serve every model of the store until Ctrl-C; then finish what runs and stop."""
-    console = Console(stderr=as_json)
+    console = output.console(is_error=as_json)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     config = StackConfig(
