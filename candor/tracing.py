@@ -20,6 +20,10 @@ _STANDARD_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP
 _FORMAT = TraceContextTextMapPropagator()
 
 
+class TracingError(ValueError):
+    """Spans cannot be sent as the settings say; the message shows no secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tracing:
     """A tracer, and ``close``, which sends its last spans before the process ends."""
@@ -39,6 +43,8 @@ def start_tracing(service: str, endpoint: str) -> Tracing:
         endpoint: `http://host:4317`; empty: the collector that the standard variables of
             OpenTelemetry name, if any.  These variables decide everything else too: sampler,
             headers, delays.
+    Raises:
+        TracingError: the endpoint or one of these variables cannot be used.
     """
     endpoint = endpoint or next(filter(None, map(os.environ.get, _STANDARD_VARIABLES)), "")
     if not endpoint:
@@ -46,7 +52,10 @@ def start_tracing(service: str, endpoint: str) -> Tracing:
     # Imported where spans are sent: the SDK takes time to import.
     from candor.tracing_export import exporting_provider
 
-    provider = exporting_provider(service, endpoint)
+    try:
+        provider = exporting_provider(service, endpoint)
+    except ValueError as err:
+        raise TracingError(f"tracing: {err}") from err
     return Tracing(provider.get_tracer("candor"), provider.shutdown)
 
 

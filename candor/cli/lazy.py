@@ -11,10 +11,13 @@ from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from candor.cli.missing import missing_package
 from candor.cli.output import console, flush_output, report_failure
+from candor.contracts.secrets import without_secrets
+from candor.contracts.violations import sentence
 
 _RUNNING = "candor.running"  # in click's meta: the command of a group that runs
 
@@ -100,10 +103,18 @@ def _show_usage(err: Any) -> int:
         err.show()
         return int(err.exit_code)
     path = err.ctx.command_path if getattr(err, "ctx", None) else "candor"
-    text = " ".join(err.format_message().split()).rstrip(".")
-    line = f"{path}: {text}; {path} --help lists what is expected"
+    text = " ".join(_usage_text(err).split()).rstrip(".")
+    line = without_secrets(f"{path}: {text}; {path} --help lists what is expected")
     console().print(line, style="red", markup=False, soft_wrap=True)
     return int(err.exit_code)
+
+
+def _usage_text(err: Any) -> str:
+    """Typer's words; not those of pydantic, which typer reads values with."""
+    if not isinstance(err.__cause__, ValidationError):
+        return str(err.format_message())
+    option = err.param.opts[-1] if getattr(err, "param", None) else "value"
+    return sentence(err.__cause__, option)
 
 
 class _Commands(UserDict[str, Any]):

@@ -1,11 +1,12 @@
 """Network addresses as text: an IPv6 host stands in brackets wherever a port follows it."""
 
 import ipaddress
+import re
 from contextlib import suppress
 
 # Of the targets that gRPC takes; others are a host and a port.
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:", "vsock:")
-_LARGEST_PORT = 65535
+_MAX_PORT = 65535
 
 
 def endpoint(host: str, port: int) -> str:
@@ -60,7 +61,11 @@ def checked_target(target: str) -> str:
         ValueError: an IPv6 host without brackets, whose port cannot be told from it, no port from
             1 to 65535, or a URL.
     """
-    if not target.startswith(_SCHEMES) and not _has_host_and_port(target):
+    port = port_of(target)
+    has_port = port is not None and 1 <= port <= _MAX_PORT
+    is_place = has_port and not target.startswith(_SCHEMES) and _is_host(target.rpartition(":")[0])
+    is_scheme = target.startswith(_SCHEMES) and (has_port or port is None)
+    if not (is_place or is_scheme):
         raise ValueError(
             "address: expected HOST:PORT, an IPv6 host in brackets as in [::1]:8500, "
             f"got {target!r}"
@@ -68,12 +73,19 @@ def checked_target(target: str) -> str:
     return target
 
 
-def _has_host_and_port(target: str) -> bool:
-    host, _, port = target.rpartition(":")
+def _is_host(text: str) -> bool:
     with suppress(ValueError):
-        is_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _LARGEST_PORT
-        return is_port and bare_host(host) != "" and not (is_ipv6(host) or "@" in host)
+        return bare_host(text) != "" and not (is_ipv6(text) or "@" in text)
     return False
+
+
+def port_of(target: str) -> int | None:
+    """The port of the address of a gRPC server; None without one, -1 where it is no number."""
+    place = re.sub(r"^(?:unix(?:-abstract)?:.*|(?:dns|ipv[46]):(?://[^/]*/)?)", "", target)
+    _, has_port, port = place.rpartition("]" if place.endswith("]") else ":")
+    if not has_port or place.endswith("]"):
+        return None
+    return int(port) if re.fullmatch("[0-9]{1,9}", port) else -1
 
 
 def _numeric(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -13,20 +13,36 @@ from pydantic_core import CoreSchema, core_schema
 HIDDEN = "***"
 # Repetitions are bounded, so that no text takes long.
 # A password may hold any character, "@" and "/" too, so all up to the last "@" is hidden.
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?P<rest>[^\s'\"<>]*)")
+_SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)"
+_WHOLE_URL = re.compile(_SCHEME + r"(?P<rest>.*)", re.DOTALL)
+# In other text it ends at a blank or a quote, unless a password goes on behind it up to an "@".
+_PORT = r"\d{1,5}(?:[\s/,;'\")\]}>]|$)"
+_URL = re.compile(
+    rf"{_SCHEME}(?P<rest>(?:[^\s/@:'\"<>]{{0,200}}:(?!{_PORT})(?:(?!://)[^@\n]){{0,200}}@)?[^\s'\"<>]*)"
+)
 _HOST_WITH_QUERY = re.compile(r"(?:\[[^\]]*\]|[^:/@?]*)(?::\d*)?(?:/[^@?]*)?\?[^@=]+=")
+_NO_HOST = re.compile(r"[^/?\[\]:,]+:(?!(?:\d{0,5}|PORT)(?:[/?,]|$))[^/?,]+")
 _QUERY_VALUE = re.compile(r"(?P<name>[?&;][^=&;#\s]*=)[^&;#\s]*")
-# NAME=VALUE, NAME:VALUE or "NAME": "VALUE"; after "NAME: " prose follows.
+_QUOTED = r"\"(?:[^\"\\]|\\.){0,500}\"|'(?:[^'\\]|\\.){0,500}'"
+# NAME=VALUE, NAME:VALUE or "NAME": "VALUE"; after "NAME: " prose follows, except in headers.
 _NAMED = re.compile(
-    r"(?P<name>\b[\w.-]{0,60}(?:passw(?:or)?d|passphrase|pwd|secret|token|api[-_]?key|access[-_]?key"
-    r"|credential)s?(?:\s*=\s*|[\"']\s*:\s*(?=[\"'])|:(?=\S)))(?P<quote>[\"']?)"
-    r"(?P<value>[^\s\"',;&)}\]]+)",
+    r"(?P<name>(?:\b[\w.-]{0,60}(?:pass(?:w(?:or)?d|phrase)?|pwd?|secret|token|signature|authorization"
+    r"|(?:api|access|account|private|secret|shared|signing)[-_]?key|credential)s?"
+    r"(?:\s*=\s*|[\"']\s*:\s*(?=[\"'])|:(?=\S))"
+    r"|\b(?:set-)?cookie:\s*|\bx-[\w-]{0,40}(?:key|token|secret|signature):\s*"
+    r"|--[\w-]{0,40}(?:password|secret|token|key)\s+))"
+    rf"(?P<value>{_QUOTED}|[^\s&]+)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(?P<name>(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
-_KEY = re.compile(r"\bcandor_[A-Za-z0-9_-]{20,}")
+_KEY = re.compile(r"\bcandor_[A-Za-z0-9_-]{20,}|\beyJ[\w-]{8,}\.[\w-]{2,}(?:\.[\w-]*)?")
+_PEM = re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----).*?(?:-----END|\Z)", re.DOTALL)
 # What a library makes of a URL without its scheme: USER:PASSWORD@HOST.
-_USER_INFO = re.compile(r"(?<![\w/@.])[^\s/@:'\"]{1,200}:[^\s/@'\"]{1,200}@(?=[\w\[])")
+_USER_INFO = re.compile(
+    r"(?<![\w@.])[^\s/@:'\"]{1,200}:(?!//)[^\s'\"]{1,200}@(?=[\w\[])"
+    r"|[^\s/@:%'\"]{1,200}%3A[^\s'\"]{1,200}%40",
+    re.IGNORECASE,
+)
 
 
 def shown_url(url: str) -> str:
@@ -35,12 +51,13 @@ def shown_url(url: str) -> str:
     ``postgresql://ada:secret@db/x?password=y`` becomes ``postgresql://***@db/x?password=***``.  A
     path or another text is shown as `without_secrets` leaves it.
     """
-    match = _URL.fullmatch(url.strip())
+    match = _WHOLE_URL.fullmatch(url.strip())
     return without_secrets(url) if match is None else _shown(match)
 
 
 def without_secrets(text: str) -> str:
     """Any text, such as a library's error, with every secret that can be recognised hidden."""
+    text = _PEM.sub(rf"\g<1>{HIDDEN}", text)
     text = _URL.sub(_shown, text)
     text = _BEARER.sub(rf"\g<name>{HIDDEN}", text)
     text = _NAMED.sub(_without_value, text)
@@ -52,11 +69,17 @@ def _shown(match: re.Match[str]) -> str:
     front, has_user, host = rest.rpartition("@")
     if has_user and not rest.startswith("/") and not _HOST_WITH_QUERY.match(front):
         rest = f"{HIDDEN}@{host}"
+    elif not has_user:  # what looks like a port and is none may be a password
+        rest = _NO_HOST.sub(HIDDEN, rest, count=1) if _NO_HOST.match(rest) else rest
     return match["scheme"] + _QUERY_VALUE.sub(rf"\g<name>{HIDDEN}", rest.partition("#")[0])
 
 
 def _without_value(match: re.Match[str]) -> str:
-    return match[0] if match["value"] == HIDDEN else match["name"] + match["quote"] + HIDDEN
+    value = match["value"]
+    if value.startswith(HIDDEN):
+        return match[0]
+    quote = value[0] if value[0] in "\"'" else ""
+    return match["name"] + quote + HIDDEN + quote
 
 
 class Secret:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -38,10 +39,11 @@ from candor.gateway.workers.torchserve import TorchServeBackend
 from candor.store.annotations import Annotations
 from candor.store.engine import Store, StoreError, open_store
 from candor.store.reports import Reports
-from candor.tracing import NO_TRACING, Tracing, start_tracing
+from candor.tracing import NO_TRACING, Tracing, TracingError, start_tracing
 
 _STARTING_PAUSE_SECONDS = 0.5  # between two checks of readiness before the first good one
 _LAST_RESPONSES_SECONDS = 5.0  # for responses that are already computed to reach their clients
+_TRACEBACK_VARIABLE = "CANDOR_TRACEBACK"
 _log = logging.getLogger("gateway.main")
 
 
@@ -79,7 +81,9 @@ class Gateway:
         self._parts = self._make_parts(backend, tracing)
         self.service = self._parts.service
         self._certificates = Certificates(settings) if settings.tls_cert else None
+        _check_host(settings)
         with _port_of(settings, "grpc_port"):
+            bound(settings.host, settings.grpc_port).close()  # gRPC itself gives no reason
             self._grpc = GrpcServer(self._parts, self._certificates)
         self.grpc_port = self._grpc.port
         with _port_of(settings, "rest_port"):
@@ -229,6 +233,18 @@ def _port_of(settings: Settings, name: str) -> Iterator[None]:
         raise BadSettings(f"CANDOR_{name.upper()}: {place} cannot be used: {reason}") from err
 
 
+def _check_host(settings: Settings) -> None:
+    """Raises: BadSettings: the host has no address."""
+    try:
+        listening_host(settings.host)
+    except OSError as err:
+        expected = "a name or an address of this machine"
+        got = f"{settings.host!r}: {err.strerror}"
+        raise BadSettings(f"CANDOR_HOST: expected {expected}, got {got}") from err
+    except ValueError as err:
+        raise BadSettings(f"CANDOR_HOST: {err}") from err
+
+
 def _open_store(settings: Settings) -> Store | None:
     if not settings.store_url:
         return None
@@ -276,8 +292,16 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         asyncio.run(serve(read_settings()))
-    except (BadSettings, StoreError, KeyFileError, OSError) as err:
-        reason = without_secrets(" ".join(str(err).split()))
-        print(f"candor.gateway: {reason}", file=sys.stderr)
-        return 2
+    except (BadSettings, StoreError, KeyFileError, TracingError, OSError) as err:
+        return _failed(str(err))
+    except Exception as err:
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            raise
+        kind = type(err).__name__
+        return _failed(f"internal error ({kind}: {err}); {_TRACEBACK_VARIABLE}=1 shows where")
     return 0
+
+
+def _failed(reason: str) -> int:
+    print(f"candor.gateway: {without_secrets(' '.join(reason.split()))}", file=sys.stderr)
+    return 2

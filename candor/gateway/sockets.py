@@ -27,12 +27,15 @@ def listening_host(host: str) -> str:
 
     Raises:
         OSError: the name has no address.
-        ValueError: see `bare_host`.
+        ValueError: see `bare_host`; or no name at all.
     """
     bare = bare_host(host)
     if bare in ("", _IPV6_ANY):
         return _IPV6_ANY if _can_bind(socket.AF_INET6, _IPV6_ANY) else _IPV4_ANY
-    found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as err:  # a part of the name is empty or too long
+        raise ValueError(f"host: expected the name of a host, got {host[:60]!r}") from err
     first = min(found, key=lambda info: info[0] != socket.AF_INET)
     return str(first[4][0])
 

@@ -40,7 +40,7 @@ def unknown_field(message: Message, place: str = "") -> str:
     A newer client may send one; what it asks for would be missing from the answer.
     """
     unknown = UnknownFieldSet(message)
-    if len(unknown):
+    if len(unknown) > 0:
         return f"{place}field number {unknown[0].field_number}"
     for field, value in message.ListFields():
         found = (unknown_field(one, f"{place}{name}.") for name, one in _parts(field, value))

@@ -3,7 +3,7 @@
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 
-from candor.gateway.sockets import bound, loopback
+from candor.gateway.sockets import bound, listening_host, loopback
 from candor.stack.config import StackConfig
 from candor.stack.errors import StackError
 from candor.stack.torchserve import TorchServePorts
@@ -21,6 +21,13 @@ class Ports(TorchServePorts):
 
 def require_free_ports(config: StackConfig) -> None:
     """Raises: StackError: a port of the gateway is taken, or both are the same."""
+    try:
+        listening_host(config.host)
+    except OSError as err:
+        raise StackError(
+            f"host: expected a name or an address of this machine, got {config.host!r}: "
+            f"{err.strerror}"
+        ) from err
     if config.grpc_port == config.rest_port != 0:
         raise StackError(f"grpc-port, rest-port: expected two ports, got {config.grpc_port} twice")
     for transport, port in (("gRPC", config.grpc_port), ("REST", config.rest_port)):

@@ -5,6 +5,7 @@ process and of the machine: SQLite writes ahead with every commit forced to disk
 """
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ from candor.store.tables import Base
 
 _MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_263_001  # any number, the same in every process
+# NAME=VALUE of PostgreSQL's own addresses, and URLs whose scheme is missing or half written.
+_NO_PATH = re.compile(
+    r"\s*[A-Za-z_]+\s*=|(?:postgres|sqlite|mysql|mariadb)[\w+]*:|[^/\s]+:[^@\n]*@", re.IGNORECASE
+)
 _PATIENCE_SECONDS = 30.0
 
 
@@ -112,8 +117,16 @@ def _prepare_place(path: Path) -> None:
 
 
 def store_url(address: str) -> URL:
-    """The database URL an address stands for, the path of an SQLite file made absolute."""
+    """The database URL an address stands for, the path of an SQLite file made absolute.
+
+    Raises:
+        StoreError: it is neither, or can be read in two ways.
+    """
     if "://" not in address:
+        if _NO_PATH.match(address):  # else a file of that name would be made, password and all
+            raise StoreError(
+                f"store: expected a path, sqlite:///PATH or postgresql://, got {shown_url(address)}"
+            )
         return URL.create("sqlite", database=str(Path(address).absolute()))
     try:
         url = make_url(address)
@@ -126,6 +139,12 @@ def store_url(address: str) -> URL:
     if url.get_backend_name() == "sqlite" and url.database:
         return url.set(drivername="sqlite", database=str(Path(url.database).absolute()))
     if url.get_backend_name() == "postgresql":
+        is_ambiguous = url.username is not None and "?" in address.partition("@")[0]
+        if is_ambiguous or "@" in (url.host or ""):
+            raise StoreError(
+                "store: expected a URL in which @ and ? of user and password are written %40 and "
+                f"%3F, got {shown_url(address)}"
+            )
         return url.set(drivername="postgresql+psycopg")
     raise StoreError(f"store: expected a path, sqlite:///PATH or postgresql://, got {_shown(url)}")
 

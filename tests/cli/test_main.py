@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from candor.cli.main import CandorGroup, build_app
 
@@ -37,3 +38,20 @@ def test_the_table_says_of_a_command_what_its_own_help_begins_with(name: str) ->
     command = typer.main.get_command(build_app()).commands[name]
     assert command.name == name
     assert command.help.partition("\n\n")[0].replace("\n", " ") == CandorGroup.table[name].help
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serve", "--grpc-port", "0"], "--grpc-port: expected 1 or more, got '0'"),
+        (["serve", "--rest-port", "70000"], "--rest-port: expected 65535 or less, got '70000'"),
+        (["serve", "--rest-port", "1.5"], "--rest-port: expected a whole number, got '1.5'"),
+        (["explain", "/none", "--rho", "x"], "--rho: expected a number, got 'x'"),
+    ],
+)
+def test_usage_is_worded_as_every_other_error(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(build_app(), words)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Input should" not in result.output
+    assert result.output.count("\n") == 1

@@ -64,3 +64,19 @@ def test_help_shows_no_value_of_the_environment(
 ) -> None:
     monkeypatch.setenv("CANDOR_STORE_URL", URLS[0])
     assert SECRET not in CliRunner().invoke(build_app(), [*words, "--help"]).output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", URLS[1]],
+        [URLS[1]],
+        ["serve", "--grpc-port", URLS[1]],
+        ["explain", "--rho", URLS[1]],
+    ],
+)
+def test_usage_shows_no_secret(words: list[str]) -> None:
+    result = CliRunner().invoke(build_app(), words)
+    assert result.exit_code == 2
+    assert "***" in result.output
+    assert SECRET not in result.output

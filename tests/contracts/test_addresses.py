@@ -68,7 +68,11 @@ def test_a_target_is_taken_as_it_is(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["", "::1", "::1:8500", "fe80::1%eth0:8500", "http://[::1]:8500", "https://host:8500"]
+    "target",
+    [
+        *("", "::1", "::1:8500", "fe80::1%eth0:8500", "http://[::1]:8500", "https://host:8500"),
+        *("h:x", "h:0", "h:65536", "h:", "h:8_0", "dns:///h:x", "[::1]:99999"),
+    ],
 )
 def test_a_target_that_cannot_be_read_is_named(target: str) -> None:
     with pytest.raises(ValueError, match=r"address: expected HOST:PORT.*\[::1\]:8500") as caught:

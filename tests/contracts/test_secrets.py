@@ -23,6 +23,12 @@ SHOWN = {
     "host=db password=secret": "host=db password=***",
     "sqlite:////data/a@b/store.db": "sqlite:////data/a@b/store.db",
     "/data/store.sqlite": "/data/store.sqlite",
+    "postgresql://ada:se cret@db/x": "postgresql://***@db/x",
+    "postgresql://ada:se'c\"r<e>t@db/x": "postgresql://***@db/x",
+    "postgresql://ada:se%40cret@db/x": "postgresql://***@db/x",
+    "postgresql://ada:secret": "postgresql://***",
+    "http://HOST:PORT": "http://HOST:PORT",
+    "http://[::1]:8500/x": "http://[::1]:8500/x",
 }
 TEXTS = (
     "{'store_url': 'postgresql://ada:secret@db/x', 'port': 'bad'}",
@@ -35,18 +41,37 @@ TEXTS = (
     "api_key='secret' refused",
     "https://host/x?token=secret: refused",
     "key candor_secretsecretsecretsecret",
+    "host=db password='a secret' dbname=x",
+    "password = secret",
+    "password=a,secret;secret}",
+    'password="it is \\"secret\\""',
+    "ada:a/secret@db refused",
+    "//ada:secret@db/x",
+    "postgresql:ada:secret@db/x",
+    "ada:a@secret@db/x",
+    "postgresql%3A%2F%2Fada%3Asecret%40db%2Fx",
+    "Cookie: candor_key=secret",
+    "x-api-key: secret",
+    "--password secret --port 1",
+    "client_secret=secret",
+    "secret_key=secret",
+    "token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.secret rejected",
+    "-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----",
+    "authorization=Basic%20secret",
 )
 
 
 @pytest.mark.parametrize("url", SHOWN)
 def test_url_is_shown_without_user_password_and_values(url: str) -> None:
     assert shown_url(url) == SHOWN[url]
-    assert without_secrets(f"cannot open {url} now") == f"cannot open {SHOWN[url]} now"
+    if "'" not in url and url != "postgresql://ada:secret":  # else its end cannot be told
+        assert without_secrets(f"cannot open {url} now") == f"cannot open {SHOWN[url]} now"
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_secret_in_any_text_is_hidden(text: str) -> None:
-    assert "secret" not in without_secrets(text)
+    kept = without_secrets(text)
+    assert "secret" not in kept.replace("client_secret=", "").replace("secret_key=", "")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +81,9 @@ def test_secret_in_any_text_is_hidden(text: str) -> None:
         "key id: expected one of the issuer's, got another one",
         "listening on 127.0.0.1:8500 since 12:30",
         "tenant 'ada@example.org' is over its quota",
+        "http://host:8500 is down, write to ada@example.org",
+        "otlp_endpoint: expected http://HOST:PORT, got nothing",
+        "ipv6:[::1]:8500 and /data/a@b/c",
     ],
 )
 def test_text_without_a_secret_stays(text: str) -> None:

@@ -122,7 +122,10 @@ def test_what_can_be_known_at_once_is_said_at_once(store_dir: Path, tmp_path: Pa
         Refusal("cannot be written: File too large", limit=small_files),
         Refusal("memory: expected at least", limit=little_memory),
         Refusal("archives-dir: /dev/null/a cannot be written", ["--archives-dir", "/dev/null/a"]),
-        Refusal("on nowhere.invalid cannot be used", ["--host", "nowhere.invalid"]),
+        Refusal(
+            "host: expected a name or an address of this machine, got 'nowhere.invalid'",
+            ["--host", "nowhere.invalid"],
+        ),
         Refusal("on 192.0.2.1 cannot be used", ["--host", "192.0.2.1"]),
         Refusal("is not a folder", ["--models-dir", str(tmp_path / "none")]),
         Refusal("default model: expected one of", ["--default-model", "other"]),

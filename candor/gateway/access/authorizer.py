@@ -93,8 +93,10 @@ def _denied(identity: Identity, scope: Scope) -> ServiceError:
 
 
 def _token_reader(settings: Settings) -> TokenReader:
+    source = KeySource(settings.oidc_jwks.reveal())
+    source.check_file()
     return TokenReader(
-        KeySource(settings.oidc_jwks.reveal()),
+        source,
         issuer=settings.oidc_issuer,
         audience=settings.oidc_audience,
         algorithms=settings.oidc_algorithms,

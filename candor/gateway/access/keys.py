@@ -104,7 +104,8 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     try:
         lines = _lines(path)
     except (OSError, ValueError) as err:
-        raise KeyFileError(f"{path}: {err}") from err
+        strerror = getattr(err, "strerror", None)
+        raise KeyFileError(f"{path}: {strerror}" if strerror else str(err)) from err
     entries: dict[str, KeyEntry] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.partition("#")[0].split()

@@ -20,11 +20,11 @@ class Quota(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    requests_per_second: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    burst: int = Field(default=20, ge=1)
+    requests_per_second: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=True)
+    burst: int = Field(default=20, ge=1, strict=True)
     """Requests at once after a pause."""
-    compute_seconds_per_minute: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    compute_seconds_per_day: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    compute_seconds_per_minute: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=True)
+    compute_seconds_per_day: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=True)
 
 
 @dataclass(slots=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import grpc
 
-from candor.files.reading import MIB, check_file, read_file
+from candor.files.reading import MIB, read_file
 from candor.gateway.config.settings import Settings
 
-_MAX_BYTES = 16 * MIB  # of a bundle of authorities
+_MAX_BYTES = 4 * MIB  # a bundle of every public authority has 0.3
 _log = logging.getLogger("gateway.tls")
 
 
@@ -27,8 +27,8 @@ class Certificates:
         self._cert, self._key = Path(settings.tls_cert), Path(settings.tls_key)
         self._client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
         self._paths = [one for one in (self._cert, self._key, self._client_ca) if one is not None]
-        for path in self._paths:
-            _content(path)  # OpenSSL's error would not name the file
+        for name in ("tls_cert", "tls_key", "tls_client_ca"):
+            _check_file(name, getattr(settings, name))  # OpenSSL's error would not name it
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._client_ca is not None:
@@ -75,8 +75,6 @@ class Certificates:
         return self._grpc_config
 
     def _load_into(self, context: ssl.SSLContext) -> None:
-        for path in self._paths:
-            check_file(path, _MAX_BYTES)
         try:
             context.load_cert_chain(self._cert, self._key, _refuse_password)
             if self._client_ca is not None:
@@ -87,9 +85,11 @@ class Certificates:
             raise OSError(f"certificates: {files}: cannot be used: {reason}") from err
 
     def _new_grpc_config(self) -> grpc.ServerCertificateConfiguration:
-        authorities = _content(self._client_ca) if self._client_ca is not None else None
+        authorities = None
+        if self._client_ca is not None:
+            authorities = read_file(self._client_ca, _MAX_BYTES)
         return grpc.ssl_server_certificate_configuration(
-            [(_content(self._key), _content(self._cert))], authorities
+            [(read_file(self._key, _MAX_BYTES), read_file(self._cert, _MAX_BYTES))], authorities
         )
 
     def _stamps(self) -> tuple[tuple[int, int], ...]:
@@ -99,8 +99,14 @@ class Certificates:
             return self._stamp
 
 
-def _content(path: Path) -> bytes:
-    return read_file(path, _MAX_BYTES)
+def _check_file(setting: str, path: str) -> None:
+    """Raises: OSError: it cannot be read; the message names the setting."""
+    try:
+        if path:
+            read_file(Path(path), _MAX_BYTES)
+    except OSError as err:
+        reason = f"{path}: {err.strerror}" if err.strerror else str(err)
+        raise OSError(f"CANDOR_{setting.upper()}: {reason}") from err
 
 
 def _refuse_password() -> str:

@@ -20,7 +20,7 @@ from candor.contracts.names import tenant_name
 from candor.contracts.proxies import open_url
 from candor.contracts.secrets import shown_url
 from candor.files.reading import read_file
-from candor.gateway.access.keys import Identity, Scope
+from candor.gateway.access.keys import Identity, KeyFileError, Scope
 from candor.gateway.pools import ISSUER
 
 MAX_TOKEN_CHARS = 8192
@@ -56,6 +56,16 @@ class KeySource:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = -float("inf")
         self._fetching = asyncio.Lock()
+
+    def check_file(self) -> None:
+        """Raises: KeyFileError: the location is a file, and no set of keys can be read from it."""
+        if "://" in self._location:
+            return
+        try:
+            _read_keys(self._location)
+        except (OSError, ValueError, jwt.PyJWTError) as err:
+            reason = getattr(err, "strerror", None) or err
+            raise KeyFileError(f"CANDOR_OIDC_JWKS: {self._location}: {reason}") from err
 
     async def find(self, key_id: str) -> jwt.PyJWK:
         """Raises: BadToken: the issuer has no such key, or cannot be reached."""

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from candor.contracts.secrets import without_secrets
+from candor.contracts.secrets import shown_url, without_secrets
+from candor.contracts.strict_json import JsonError
 from candor.contracts.violations import expected_by, is_consequence
 
 _SHOWN_CHARS = 80
@@ -17,8 +18,10 @@ _FIELD = re.compile(r'field "(\w+)"')
 def problems_of(error: ValidationError | SettingsError) -> str:
     """Every wrong setting with what was expected, in one line."""
     if isinstance(error, SettingsError):
-        match = _FIELD.search(str(error))
-        return f"{_variable(match[1] if match else 'setting')}: expected JSON, got another text"
+        match, cause = _FIELD.search(str(error)), error.__cause__
+        name = _variable(match[1] if match else "setting")
+        reason = cause if isinstance(cause, JsonError) else "expected JSON, got another text"
+        return f"{name}: {reason}"
     return "; ".join(_problems(error))
 
 
@@ -29,6 +32,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
         if one["type"] == "value_error":
             text = without_secrets(str(one.get("ctx", {}).get("error", "")))
             yield f"{_name(one['loc'])}: {text}" if one["loc"] else text
+        elif one["type"] == "extra_forbidden":
+            yield f"{_name(one['loc'])}: no such setting"
         else:
             yield f"{_name(one['loc'])}: expected {expected_by(one)}, got {_got(one)}"
 
@@ -46,5 +51,6 @@ def _got(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return "none"
     # Cut last: half a URL would no longer be recognised.
-    shown = without_secrets(repr(error["input"]))
+    given = error["input"]
+    shown = repr(shown_url(given)) if isinstance(given, str) else without_secrets(repr(given))
     return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]} ..."

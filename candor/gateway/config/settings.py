@@ -4,18 +4,48 @@ Lists are JSON: ``CANDOR_MODELS='["cifar10-robust"]'``.
 """
 
 import ipaddress
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from candor.contracts.addresses import bare_host, checked_target, endpoint, is_loopback
-from candor.contracts.names import checked_model_name, checked_served_name, tenant_name
+from candor.contracts.addresses import (
+    bare_host,
+    checked_target,
+    endpoint,
+    is_loopback,
+    port_of,
+)
+from candor.contracts.names import (
+    checked_model_name,
+    checked_served_name,
+    tenant_name,
+)
+from candor.contracts.proxies import is_local
 from candor.contracts.secrets import Secret
 from candor.gateway.access.quotas import Quota
+from candor.gateway.config.environment import (
+    PREFIX,
+    StrictEnvironment,
+    checked_number,
+    misspelt,
+)
 from candor.gateway.config.problems import problems_of
 from candor.gateway.service.routing import Route, Routes
 from candor.gateway.sockets import loopback
@@ -36,6 +66,7 @@ Host = Annotated[str, AfterValidator(bare_host)]
 Target = Annotated[str, AfterValidator(checked_target)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0.0, le=86400.0)]
+_PORTS = ("grpc_port", "rest_port", "metrics_port", "health_port")
 # Only asymmetric ones: with HS256 among them, a public key could pass for a shared secret.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 
@@ -50,6 +81,9 @@ def read_settings() -> "Settings":
     Raises:
         BadSettings: one is missing or wrong, or several contradict each other.
     """
+    wrong_names = misspelt(os.environ, Settings.model_fields)
+    if wrong_names:  # its value would not be used, and the service be less guarded than wanted
+        raise BadSettings("; ".join(wrong_names))
     try:
         return Settings()  # type: ignore[call-arg]  # fields come from the environment
     except (ValidationError, SettingsError) as err:
@@ -61,7 +95,7 @@ class Settings(BaseSettings):
     """Every setting of the gateway with its default."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CANDOR_",
+        env_prefix=PREFIX,
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
@@ -205,6 +239,17 @@ class Settings(BaseSettings):
     docs: bool = True
     """/docs and /openapi.json; off in production."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return named["init_settings"], StrictEnvironment(settings_cls)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_plain_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return checked_number(cls.model_fields[info.field_name or ""].annotation, value)
+
     @property
     def has_keys(self) -> bool:
         return bool(self.keys_file or self.oidc_issuer)
@@ -228,8 +273,20 @@ class Settings(BaseSettings):
             yield "tls_client_ca: needs tls_cert and tls_key"
         if self.oidc_issuer and not (self.oidc_audience and self.oidc_jwks):
             yield "oidc_issuer: needs oidc_audience and oidc_jwks"
+        yield from self._bad_worker()
         yield from self._bad_key_source()
         yield from self._bad_collector()
+
+    def _bad_worker(self) -> Iterator[str]:
+        port = port_of(self.torchserve_address)
+        if port is None and not self.torchserve_address.startswith("unix"):
+            yield f"torchserve_address: expected HOST:PORT, got {self.torchserve_address!r}"
+        if port and is_local(self.torchserve_address):
+            yield from (
+                f"{name}, torchserve_address: expected two ports, got {port} twice"
+                for name in _PORTS
+                if getattr(self, name) == port
+            )
 
     def _bad_key_source(self) -> Iterator[str]:
         location = self.oidc_jwks.reveal()
@@ -259,9 +316,8 @@ class Settings(BaseSettings):
             yield f"otlp_endpoint: expected http://HOST:PORT, got {self.otlp_endpoint}"
 
     def _equal_ports(self) -> Iterator[str]:
-        names = ("grpc_port", "rest_port", "metrics_port", "health_port")
         taken: dict[int, str] = {}
-        for name in names:
+        for name in _PORTS:
             port = getattr(self, name)
             if port and port in taken:
                 yield f"{taken[port]}, {name}: expected two ports, got {port} twice"

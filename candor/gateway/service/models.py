@@ -173,8 +173,9 @@ class ModelRegistry:
                 return
             except (WorkerUnavailable, WorkerFault, ServiceError) as err:
                 # Once for each kind: nobody should have to guess what the gateway waits for.
-                if said != (said := str(err).partition(" ")[0]):
-                    _log.warning("%s: its worker does not answer yet: %s", name, err)
+                if said != (said := str(err)):
+                    cause = "" if err.__cause__ is None else f": {_shown_cause(err.__cause__)}"
+                    _log.warning("%s: does not answer yet: %s%s", name, err, cause)
                 await asyncio.sleep(pause)
 
     async def _describe(self, name: str) -> None:
@@ -208,6 +209,11 @@ class ModelRegistry:
             tracing=self._tracing,
         )
         return SearchPool(scheduler, self._cache, self._metrics, name)
+
+
+def _shown_cause(cause: BaseException) -> str:
+    """A library's error in one line, for the operator's log alone."""
+    return " ".join(str(cause).split())[:300]
 
 
 def searches_per_call(spec: api.InputSpec) -> int:

@@ -20,6 +20,13 @@ from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
 # gateway or the handler, which a repeated call would meet again.
 _PERMANENT = (StatusCode.INVALID_ARGUMENT, StatusCode.UNIMPLEMENTED, StatusCode.UNAUTHENTICATED)
 # The call was under way when the worker was killed, or it took longer than a call may.
+_REASONS = {
+    StatusCode.CANCELLED: "the connection to its worker ended",
+    StatusCode.DEADLINE_EXCEEDED: "its worker took too long",
+    StatusCode.INTERNAL: "its worker is not loaded or has a full queue",
+    StatusCode.RESOURCE_EXHAUSTED: "its worker died or got too much at once",
+    StatusCode.UNAVAILABLE: "its worker cannot be reached",
+}
 _DEATHS = (StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -65,7 +72,8 @@ class TorchServeBackend:
 
 
 def _worker_error(err: aio.AioRpcError) -> Exception:
-    reason = f"{err.code().name} {err.details() or ''}"[:200]
+    """In our words, which clients read; the library's, with addresses, is the cause."""
+    reason = _REASONS.get(err.code(), f"its worker failed ({err.code().name})")
     if err.code() in _PERMANENT:
         return WorkerFault(reason)
     if err.code() in _DEATHS:
