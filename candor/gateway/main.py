@@ -22,6 +22,7 @@ from candor.gateway.access.keys import KeyFileError
 from candor.gateway.access.quotas import Quotas
 from candor.gateway.access.tls import Certificates
 from candor.gateway.config.settings import BadSettings, Settings, read_settings
+from candor.gateway.observability.log_output import LogOutput
 from candor.gateway.observability.metrics import Metrics, start_exposition
 from candor.gateway.observability.request_log import JsonLines, RequestLog
 from candor.gateway.pools import UPKEEP
@@ -287,9 +288,16 @@ async def serve(settings: Settings) -> None:
 
 def main() -> int:
     """Exit code 0 after a drain; 2, with one line that says why, where it cannot start."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    output = LogOutput(sys.stdout)
+    output.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[output])
+    try:
+        return _served()
+    finally:
+        output.close()
+
+
+def _served() -> int:
     try:
         asyncio.run(serve(read_settings()))
     except (BadSettings, StoreError, KeyFileError, TracingError, OSError) as err:

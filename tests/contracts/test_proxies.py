@@ -1,6 +1,8 @@
 """What stays on this machine goes through no proxy; other hosts keep it."""
 
+import re
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,19 @@ def _proxies(target: str) -> list[str]:
     opened = proxies.opener(target)
     kinds = [one for one in opened.handlers if isinstance(one, urllib.request.ProxyHandler)]
     return [one.proxies["http"] for one in kinds if "http" in one.proxies]
+
+
+def test_every_channel_of_ours_asks_whether_it_stays_here() -> None:
+    """A channel without the options of this module goes through ``grpc_proxy``."""
+    root = Path(__file__).parents[2]
+    direct = re.compile(r"(?<!def )\b(?:in)?secure_channel\(")
+    calls = [
+        (path, match)
+        for folder in ("candor", "handlers", "tools", "training")
+        for path in (root / folder).rglob("*.py")
+        if "pb" not in path.parts and path.name != "proxies.py"
+        for match in direct.finditer(path.read_text())
+    ]
+    assert len(calls) >= 5
+    for path, match in calls:
+        assert "channel_options" in path.read_text(), f"{path}: {match[0]}"

@@ -12,6 +12,7 @@ import httpx
 
 from candor.client.sync import CandorClient
 from candor.contracts.addresses import endpoint, url
+from candor.contracts.proxies import channel_options
 from candor.gateway.config.settings import Settings
 from candor.gateway.main import Gateway
 from candor.gateway.sockets import reachable_host
@@ -83,7 +84,7 @@ def opened(tracing: Tracing = NO_TRACING, **changes: Any) -> Iterator[Servers]:
     with running(tracing, **changes) as (gateway, backend, loop):
         host = reachable_host(gateway._settings.host)
         address = endpoint(host, gateway.grpc_port)
-        channel = grpc.insecure_channel(address)
+        channel = grpc.insecure_channel(address, options=channel_options(address))
         with (
             httpx.Client(
                 base_url=url("http", host, gateway.rest_port), timeout=20, trust_env=False

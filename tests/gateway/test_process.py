@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -165,6 +166,37 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["200", "503", "503"], done.stderr
+
+
+def test_output_that_nobody_reads_holds_no_request() -> None:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "CANDOR_GRPC_PORT": "0",
+        "CANDOR_REST_PORT": str(port),
+        "CANDOR_TORCHSERVE_ADDRESS": "127.0.0.1:1",
+        "CANDOR_MODELS": '["linear"]',
+    }
+    command = [sys.executable, "-m", "candor.gateway"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            until(lambda: _is_live(client), 60.0)
+            # About 250 KB of log, four times what a pipe holds.
+            for _ in range(1000):
+                assert client.get("/v1/models", timeout=START_SECONDS).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60.0) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _is_live(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz/live").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_process_without_models_says_which_setting_is_missing() -> None:

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from candor.contracts.annotations import Verdict
 from candor.gateway.access.keys import add_key, revoke_key
+from candor.gateway.access.quotas import Quota
 from candor.store.annotations import Annotations
 from candor.store.engine import Store
 from tests.gateway.browser import PageServer, enter, page_server
@@ -235,3 +236,55 @@ def test_refused_model_is_not_shown_as_chosen(page: Page, servers: Servers) -> N
     page.locator("#model").select_option("gone")
     expect(page.locator("#error")).to_contain_text("Not done: ")
     expect(page.locator("#model")).to_have_value("linear")
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("picture=sample&rho=0.05&target=frog", "The link's target: expected the index of a class"),
+        ("picture=sample&rho=0.05&target=99", "expected an index below 5, got 99"),
+        (
+            "picture=sample&rho=much&target=1",
+            "The link's rho: expected a number in (0, 1], got much",
+        ),
+        ("picture=a%25b&rho=0.05&target=1", "The link's picture: expected base64"),
+    ],
+)
+def test_damaged_link_is_named(page: Page, servers: Servers, link: str, said: str) -> None:
+    page.goto(f"{servers.rest.base_url}#{link}")
+    expect(page.locator("#error")).to_contain_text(said)
+    expect(page.locator("#error")).not_to_contain_text("defined")
+
+
+def test_answer_cut_on_the_way_is_not_called_another_servers(
+    page: Page, server: PageServer
+) -> None:
+    enter(page, server.url, "ida")
+    # The promise that the page waits for fails as it does where the connection breaks in a body.
+    failing = "Response.prototype.json = () => Promise.reject(new TypeError('network error'));"
+    page.evaluate(f"() => {{ {failing} }}")
+    page.keyboard.press("1")
+    expect(page.locator("#status")).to_contain_text(
+        "Not saved yet: The connection ended before the whole answer."
+    )
+
+
+def test_form_refused_without_a_script_is_sent_again(browser: Browser, filled_store: Store) -> None:
+    quota = Quota(requests_per_second=0.5, burst=4)
+    for servers in opened(store_url=filled_store.address, quota=quota):
+        with browser.new_context(java_script_enabled=False) as context:
+            page = context.new_page()
+            page.goto(f"{servers.rest.base_url}/annotate")
+            page.get_by_label("Your name").fill("jan")
+            page.get_by_role("button", name="Start").click()
+            for _ in range(5):
+                if page.get_by_role("heading", name="Not saved").is_visible():
+                    break
+                page.locator("button[value=changed]").click()
+            expect(page.get_by_role("heading", name="Not saved")).to_be_visible()
+            refused = candidate_of(page)
+            assert verdict_of(filled_store, "jan", refused) is None
+            servers.gateway._parts.authorizer._quotas._accounts.clear()
+            page.get_by_role("button", name="Send again").click()
+            expect(page.locator("#task, #done").locator("visible=true")).to_have_count(1)
+            assert verdict_of(filled_store, "jan", refused) is Verdict.CHANGED

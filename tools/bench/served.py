@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
+from candor.contracts.proxies import channel_options
 from candor.data.cifar10 import load_cifar10
 from candor.models.folder import load_model
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
@@ -278,7 +279,7 @@ class _Bench:
     @contextmanager
     def _load(self) -> Iterator[None]:
         """As many long explanations as fill a batch, running all the while."""
-        with grpc.insecure_channel(self._stack.grpc_address) as channel:
+        with self._channel() as channel:
             stub = candor_pb2_grpc.CandorServiceStub(channel)
             futures = [stub.Explain.future(self._endless(place)) for place in range(_CROWD)]
             time.sleep(_SETTLE_SECONDS)
@@ -303,8 +304,12 @@ class _Bench:
             no_cache=True,
         )
 
+    def _channel(self) -> grpc.Channel:
+        address = self._stack.grpc_address
+        return grpc.insecure_channel(address, options=channel_options(address))
+
     def _cancel_many(self) -> None:
-        with grpc.insecure_channel(self._stack.grpc_address) as channel:
+        with self._channel() as channel:
             stub = candor_pb2_grpc.CandorServiceStub(channel)
             futures = [stub.Explain.future(self._endless(place)) for place in range(_CANCELLED)]
             time.sleep(_SETTLE_SECONDS)

@@ -11,6 +11,7 @@ from candor.client.aio import AsyncCandorClient
 from candor.client.connection import OPTIONS
 from candor.contracts import api, headers
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.proxies import channel_options
 from candor.rpc import convert
 from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc
 from tools import scenarios
@@ -60,7 +61,9 @@ def overload(site: Site) -> Row:
 
 def _abort(site: Site, count: int) -> Counter[grpc.StatusCode]:
     statuses: Counter[grpc.StatusCode] = Counter()
-    with grpc.insecure_channel(site.stack.grpc_address, options=OPTIONS) as channel:
+    with grpc.insecure_channel(
+        site.stack.grpc_address, options=[*OPTIONS, *channel_options(site.stack.grpc_address)]
+    ) as channel:
         stub = candor_pb2_grpc.CandorServiceStub(channel)
         for first in range(0, count, _AT_ONCE):
             calls = [

@@ -11,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from candor.contracts.proxies import channel_options
 from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
 from candor.rpc.pb.openinference import inference_pb2
 from tools.fuzz.outcomes import Outcome, images, many, mutated
@@ -40,7 +41,9 @@ def fuzz(target: Target, case_count: int) -> Outcome:
     """About ``case_count`` calls, shared out over the methods."""
     outcome = Outcome("messages through gRPC (hypothesis)")
     methods = [*_methods()]
-    with grpc.insecure_channel(target.grpc_address) as channel:
+    with grpc.insecure_channel(
+        target.grpc_address, options=channel_options(target.grpc_address)
+    ) as channel:
         for method in methods:
             _run(method, channel, outcome, case_count // len(methods) + 1)
     return outcome

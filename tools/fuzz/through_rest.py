@@ -22,12 +22,18 @@ _TIMEOUT_SECONDS = 30
 _MAX_ERROR_BYTES = 100_000
 
 
+def direct_session() -> requests.Session:
+    """A session that goes through no proxy of the environment: the target is on this machine."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
+
+
 def fuzz(target: Target, case_count: int) -> Outcome:
     """About ``case_count`` requests, shared out over the operations of the description."""
     outcome = Outcome("OpenAPI through REST (schemathesis)")
     strategies = _strategies(target.rest_url)
-    with requests.Session() as session:
-        session.trust_env = False  # the proxies of the environment do not reach this machine
+    with direct_session() as session:
         for strategy in strategies:
             _run(strategy, session, target, outcome, case_count // len(strategies) + 1)
     return outcome
@@ -49,7 +55,8 @@ def _without_unicode_patterns(node: Any) -> Any:
 @cache
 def _strategies(rest_url: str) -> tuple[Any, ...]:
     """Valid and, where there is a body to break, invalid requests; then the valid count double."""
-    described = requests.get(f"{rest_url}/openapi.json", timeout=_TIMEOUT_SECONDS).json()
+    with direct_session() as session:
+        described = session.get(f"{rest_url}/openapi.json", timeout=_TIMEOUT_SECONDS).json()
     schema = openapi.from_dict(_without_unicode_patterns(described))
     strategies = []
     for found in schema.get_all_operations():

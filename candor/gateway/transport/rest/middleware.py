@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from contextlib import suppress
+
 from fastapi import Request, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +17,9 @@ from candor.gateway.observability.request_log import RequestLog, usable_request_
 from candor.gateway.transport.rest.errors import error_response
 from candor.gateway.transport.rest.login import SESSION_COOKIE, login_page, redirect_to_login
 from candor.gateway.transport.rest.targets import check_headers
-from candor.gateway.web.errors import error_page, wants_page
+from candor.gateway.web.annotate import MAX_BODY_BYTES
+from candor.gateway.web.errors import Form, error_page, wants_page
+from candor.gateway.web.forms import read_form
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_SITE = ("same-origin", "none")
@@ -124,7 +128,8 @@ class AuthorizationMiddleware:
             identity = await self._authorizer.admit(rule, _credentials(request))
         except ServiceError as err:
             self._request_log.rejected(request.state.request_id, request.headers, err)
-            return await _rejection(request, err)(scope, receive, send)
+            response = await _rejection(request, err, receive)
+            return await response(scope, receive, send)
         tenant_of_key.set(None if identity is None else identity.tenant)
         return await self._app(scope, receive, send)
 
@@ -154,7 +159,7 @@ def _check_site(request: Request) -> None:
     )
 
 
-def _rejection(request: Request, error: ServiceError) -> Response:
+async def _rejection(request: Request, error: ServiceError, receive: Receive) -> Response:
     """People get the page where they enter a key, programs an error response."""
     if not wants_page(request):
         return error_response(error, request)
@@ -168,4 +173,12 @@ def _rejection(request: Request, error: ServiceError) -> Response:
         return login_page(back, f"{lost}Your key is missing or no longer valid.", 401)
     if error.code is ErrorCode.PERMISSION_DENIED:
         return login_page(back, f"{lost}This key is not sufficient. {error.message}", 403)
-    return error_page(error, back)
+    sent = await _sent_form(Request(request.scope, receive)) if is_form else None
+    return error_page(error, back, sent)
+
+
+async def _sent_form(request: Request) -> Form | None:
+    """What a person sent, so that the page can send it again; None where it cannot be read."""
+    with suppress(ServiceError):
+        return Form(request.scope["path"], await read_form(request, MAX_BODY_BYTES))
+    return None

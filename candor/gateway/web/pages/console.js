@@ -488,20 +488,35 @@ async function restore() {
   else setImage(imageOf(encoded), false);
   await predict();
   if (!link.has("target")) return;
-  setRho(Number(link.get("rho")));
+  if (link.has("rho")) setRho(rhoOf(link.get("rho")));
   if (state.details.solvers.includes(link.get("solver"))) element("solver").value = link.get("solver");
   const sign = document.querySelector(`input[name=direction][value="${CSS.escape(link.get("direction") ?? "for")}"]`);
   if (sign) sign.checked = true;
   const index = link.get("target");
   if (!/^[0-9]{1,9}$/.test(index)) {
-    throw new Rejected(`The link's target: expected the index of a class, got ${index}.`);
+    throw new Refused(`The link's target: expected the index of a class, got ${index}.`);
+  }
+  if (Number(index) >= state.details.classes.length) {
+    throw new Refused(`The link's target: expected an index below ${state.details.classes.length}, got ${index}.`);
   }
   state.target = Number(index);
   await explain();
 }
 
+function rhoOf(text) {
+  if (!/^[0-9.e-]{1,20}$/.test(text) || !(Number(text) > 0 && Number(text) <= 1)) {
+    throw new Refused(`The link's rho: expected a number in (0, 1], got ${text}.`);
+  }
+  return Number(text);
+}
+
 function imageOf(encoded) {
-  const bytes = atob(encoded.replaceAll("-", "+").replaceAll("_", "/"));
+  let bytes;
+  try {
+    bytes = atob(encoded.replaceAll("-", "+").replaceAll("_", "/"));
+  } catch {
+    throw new Refused("The link's picture: expected base64, got other text; the link may be cut.");
+  }
   return new Blob([Uint8Array.from(bytes, (one) => one.charCodeAt(0))], { type: "image/png" });
 }
 

@@ -38,6 +38,8 @@ async function askObject(path, options, isWhole) {
     body = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    // Text that is no JSON is a SyntaxError; anything else ended before its last byte.
+    if (error.name !== "SyntaxError") throw new Refused("The connection ended before the whole answer.");
   }
   if (!isWhole(body ?? {})) throw foreign(response);
   return body;
