@@ -86,19 +86,17 @@ class _Evaluation:
 
 def _step(starts: Sequence[Start], network: nn.Module, state: SearchState) -> SearchState:
     is_explained = is_explanation(state.goals)
-    leg = None if bool(is_explained.all()) else leg_of(state, starts)
+    if bool(is_explained.all()):
+        return _explanation_step(network, state)
+    leg = leg_of(state, starts)
     seen = _evaluate(network, state, leg)
     tangent = seen.tangent
     distances = rmse(seen.images, state.images)
     holds = output_condition(seen.logits, state.goals, state.targets)
     is_shorter = holds & (distances < state.best_rmse)
     is_better = torch.where(is_explained, is_stronger(state, tangent.gaps), is_shorter)
-    deltas, rivals, stalls = tangent.deltas, seen.rivals, torch.zeros_like(state.stalls)
-    if leg is not None:
-        moved = radius_step(state, leg, tangent)
-        deltas = moved.deltas
-        rivals = torch.where(moved.is_kept, state.rivals, rivals)
-        stalls = next_stalls(state, leg, distances, is_better, moved.is_promising)
+    moved = radius_step(state, leg, tangent)
+    deltas = moved.deltas
     if bool(is_explained.any()):
         climbed = ascent_step(state, tangent.deltas, tangent.gradients, tangent.slopes)
         deltas = where_row(is_explained, climbed, deltas)
@@ -111,10 +109,38 @@ def _step(starts: Sequence[Start], network: nn.Module, state: SearchState) -> Se
         best_rmse=torch.where(is_better, distances, state.best_rmse),
         best_score=torch.where(is_better, scores, state.best_score),
         largest_rmse=torch.where(holds, state.largest_rmse, farthest),
-        stalls=stalls,
-        rivals=rivals,
+        stalls=next_stalls(state, leg, distances, is_better, moved.is_promising),
+        rivals=torch.where(moved.is_kept, state.rivals, seen.rivals),
         steps=state.steps + 1,
     )
+
+
+def _explanation_step(network: nn.Module, state: SearchState) -> SearchState:
+    """`_step` of a batch of explanations alone, which have neither a boundary nor a start."""
+    seen = _evaluate(network, state, None)
+    tangent = seen.tangent
+    distances = rmse(seen.images, state.images)
+    is_better = is_stronger(state, tangent.gaps)
+    return replace(
+        state,
+        deltas=ascent_step(state, tangent.deltas, tangent.gradients, tangent.slopes),
+        best_images=where_row(is_better, seen.images, state.best_images),
+        best_rmse=torch.where(is_better, distances, state.best_rmse),
+        best_score=torch.where(is_better, tangent.gaps.double(), state.best_score),
+        largest_rmse=torch.maximum(state.largest_rmse, distances),
+        steps=state.steps + 1,
+    )
+
+
+def _followed(state: SearchState, leg: Leg | None, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) what each search follows, differentiable, and (B,) int64 the class it aims at."""
+    if leg is None:
+        return log_odds(logits, state.targets), state.rivals
+    gaps, rivals = aimed_gaps(state, leg, logits)
+    follows_odds = is_explanation(state.goals) | leg.is_descending
+    if not bool(follows_odds.any()):
+        return gaps, rivals
+    return torch.where(follows_odds, log_odds(logits, state.targets), gaps), rivals
 
 
 def _evaluate(network: nn.Module, state: SearchState, leg: Leg | None) -> _Evaluation:
@@ -123,11 +149,7 @@ def _evaluate(network: nn.Module, state: SearchState, leg: Leg | None) -> _Evalu
     with torch.enable_grad():
         images = (state.images + deltas).clamp(0.0, 1.0).requires_grad_()
         logits = network(images)
-        values, rivals = log_odds(logits, state.targets), state.rivals
-        if leg is not None:
-            gaps, rivals = aimed_gaps(state, leg, logits)
-            follows_odds = is_explanation(state.goals) | leg.is_descending
-            values = torch.where(follows_odds, values, gaps)
+        values, rivals = _followed(state, leg, logits)
         (gradients,) = torch.autograd.grad(values.sum(), images)
     gradients, images = without_zeros(gradients, state), images.detach()
     tangent = Tangent(images - state.images, values.detach(), gradients, lengths_of(gradients))

@@ -95,7 +95,10 @@ def nearest_in_half_space(images: Tensor, gradients: Tensor, reach: Tensor) -> T
         is_free = (steps >= low) & (steps <= high)
         slopes = dot(gradients * is_free, gradients).clamp_min(1e-30)
         reached = dot(gradients, steps.clamp(low, high))
-        multipliers = (multipliers + (reach - reached) / slopes).clamp(-1e9, 0.0)
+        improved = (multipliers + (reach - reached) / slopes).clamp(-1e9, 0.0)
+        if _is_settled(improved, multipliers):
+            break
+        multipliers = improved
         steps = per_row(multipliers, gradients) * gradients
     return steps.clamp(low, high)
 
@@ -114,16 +117,24 @@ def drawn_to_sphere(images: Tensor, deltas: Tensor, radii: Tensor) -> Tensor:
     scaled = deltas
     # Just inside, so that rounding never takes it past the radius.
     wanted = (radii * (1.0 - 1e-6)).square()
-    held = torch.zeros_like(radii)
+    held = scales = torch.zeros_like(radii)
     free = squares.flatten(1).sum(dim=1)
     for _ in range(_NEWTON_STEPS):
+        before = scales
         scales = ((wanted - held).clamp_min(0.0) / free.clamp_min(1e-30)).sqrt().clamp_max(1e9)
+        if _is_settled(scales, before):
+            break
         scaled = per_row(scales, deltas) * deltas
         clipped = scaled.clamp(low, high)
         is_free = clipped == scaled
         free = (squares * is_free).flatten(1).sum(dim=1)
         held = (clipped.square() * ~is_free).flatten(1).sum(dim=1)
     return scaled.clamp(low, high)
+
+
+def _is_settled(values: Tensor, before: Tensor) -> bool:
+    """Whether another iteration would change no bit; not asked of a GPU, which would wait for it."""
+    return not values.is_cuda and torch.equal(values, before)
 
 
 def draw_to_rho(images: Tensor, originals: Tensor, rhos: Tensor) -> Tensor:

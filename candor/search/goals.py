@@ -58,6 +58,8 @@ def output_condition(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
     others = logits.masked_fill(is_target, float("-inf"))
     rival, rival_index = others.max(dim=1)
     own = logits.gather(1, targets[:, None])[:, 0]
+    if _is_all_attack(goals):
+        return own < rival
     log_share = own - logits.logsumexp(dim=1)
     shares = logits.softmax(dim=1)
     is_rival = functional.one_hot(rival_index, class_count).bool()
@@ -69,6 +71,11 @@ def output_condition(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
         goals == _CODES[Goal.BTR], log_share < -torch.tensor(float(class_count)).log(), holds
     )
     return torch.where(goals == _CODES[Goal.CONFIDENT], margin > CONFIDENT_MARGIN, holds)
+
+
+def _is_all_attack(goals: Tensor) -> bool:
+    """Whether the softmax is not needed: an attack compares logits."""
+    return bool((goals == _CODES[Goal.ATTACK]).all())
 
 
 def gap_to_goal(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
@@ -87,6 +94,8 @@ def gap_to_goal(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
     is_target = functional.one_hot(targets, logits.shape[1]).bool()
     rival, rival_index = logits.masked_fill(is_target, float("-inf")).max(dim=1)
     own = logits.gather(1, targets[:, None])[:, 0]
+    if _is_all_attack(goals):
+        return own - rival
     log_shares = logits.log_softmax(dim=1)
     is_rival = functional.one_hot(rival_index, logits.shape[1]).bool()
     runner_up = log_shares.masked_fill(is_rival, float("-inf")).amax(dim=1)

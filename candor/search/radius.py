@@ -92,8 +92,11 @@ def radius_step(state: SearchState, leg: Leg, tangent: Tangent) -> RadiusStep:
     lengths = lengths_of(nearest)
     is_longer = lengths >= lengths_of(state.deltas)
     is_kept = leg.is_scouting & (state.steps > 0) & is_longer
-    moved = where_row(leg.is_jump, nearest, _turned(state, leg, tangent, nearest))
-    moved = where_row(leg.is_descending, _descended(state, leg, tangent), moved)
+    moved = nearest
+    if not bool(leg.is_jump.all()):
+        moved = where_row(leg.is_jump, nearest, _turned(state, leg, tangent, nearest))
+    if bool(leg.is_descending.any()):
+        moved = where_row(leg.is_descending, _descended(state, leg, tangent), moved)
     return RadiusStep(
         deltas=where_row(is_kept, state.deltas, moved),
         is_kept=is_kept,
