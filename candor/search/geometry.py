@@ -133,7 +133,7 @@ def drawn_to_sphere(images: Tensor, deltas: Tensor, radii: Tensor) -> Tensor:
 
 
 def _is_settled(values: Tensor, before: Tensor) -> bool:
-    """Whether another iteration would change no bit; not asked of a GPU, which would wait for it."""
+    """Whether another iteration would change no bit; a GPU is not asked, for it would wait."""
     return not values.is_cuda and torch.equal(values, before)
 
 
