@@ -10,7 +10,6 @@ others.  The result is written after every variant, so that a run that is stoppe
 import argparse
 import json
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from candor import terms
+from candor.audit.facts import processor_name
 from candor.contracts.json_text import json_text
 from candor.files.writing import write_file
 from candor.models.folder import load_model
@@ -223,20 +223,10 @@ def _read(paths: Sequence[Path]) -> list[Row]:
     return [Row(**row) for path in paths for row in json.loads(path.read_text())["rows"]]
 
 
-def _processor() -> str:
-    """The model name as Linux gives it; elsewhere what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _write(path: Path, rows: Sequence[Row]) -> None:
     content = {
         "torch": torch.__version__,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "steps": terms.FAST_RADIUS_STEPS,

@@ -77,7 +77,7 @@ def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
         rho=card.recommended_rho,
         naive=naive_accuracy(data.labels.numpy(), len(data.class_names)),
         machine=Machine(
-            processor=_processor(),
+            processor=processor_name(),
             cores=os.cpu_count() or 0,
             system=f"{platform.system()} {platform.machine()}",
             device=str(device),
@@ -129,7 +129,7 @@ def read_facts(folder: Path) -> Facts:
     return read_model(folder / FACTS_FILE, Facts, where_missing="run the audit again")
 
 
-def _processor(source: Path = Path("/proc/cpuinfo")) -> str:
+def processor_name(source: Path = Path("/proc/cpuinfo")) -> str:
     """Model name of the processor; the machine's kind where the system does not tell."""
     try:
         lines: Sequence[str] = source.read_text().splitlines()

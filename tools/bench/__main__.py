@@ -2,12 +2,22 @@
 
 import importlib
 
+import torch
 from rich.console import Console
 
+from tools.bench.machine import description
 from tools.bench.table import Row, options_of, parser, print_table, show
 
 # Modules with `measure(options) -> list[Row]`, in the order of the table.
-MEASURES: tuple[str, ...] = ("engine", "explain", "radius", "audit", "served", "imagenet")
+MEASURES: tuple[str, ...] = (
+    "engine",
+    "explain",
+    "curve",
+    "radius",
+    "audit",
+    "served",
+    "imagenet",
+)
 
 
 def main() -> None:
@@ -15,6 +25,7 @@ def main() -> None:
     command.add_argument("--only", choices=MEASURES, nargs="+", default=MEASURES)
     arguments = command.parse_args()
     options = options_of(arguments)
+    Console(stderr=True).print(description(torch.device("cpu")), soft_wrap=True)
     rows: list[Row] = []
     for name in arguments.only:
         measured = importlib.import_module(f"tools.bench.{name}").measure(options)

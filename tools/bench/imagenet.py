@@ -1,6 +1,7 @@
-"""Measure 7: what carrying the state costs at 224 x 224."""
+"""Measure 7: image-steps a second at 224 x 224, and what carrying the state costs there."""
 
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from candor.nets.architectures import NetworkSpec, build_network
 from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.chunks import advance_items
 from candor.terms import Goal
-from tools.bench.engine import interleaved
 from tools.bench.table import Options, Row
+from tools.bench.timing import interleaved
 
 _SPEC = NetworkSpec(
     architecture="imagenet-resnet18",
@@ -23,7 +24,7 @@ _SPEC = NetworkSpec(
 )
 _STEPS = 6
 _SEARCHES = 2
-_ALLOWED = 1.10
+_ALLOWED = 0.10  # of the time
 
 
 def measure(options: Options) -> list[Row]:
@@ -38,33 +39,46 @@ def measure(options: Options) -> list[Row]:
     return [_row(network, solver, list(images), options.repeats) for solver in ("paper", "fast")]
 
 
+@dataclass(frozen=True, slots=True)
+class _Travelled:
+    """How often the states travelled, and their bytes there and back, all searches together."""
+
+    calls: int
+    byte_count: int
+
+
 def _row(network: nn.Module, solver: str, images: list[Any], repeats: int) -> Row:
     staying, travelling = interleaved(
-        lambda: _run(network, solver, images, chunk_steps=_STEPS),
-        lambda: _run(network, solver, images, chunk_steps=1),
+        [
+            lambda: _run(network, solver, images, chunk_steps=_STEPS),
+            lambda: _run(network, solver, images, chunk_steps=1),
+        ],
         repeats,
     )
-    ratios = [carried / whole for whole, carried in zip(staying, travelling, strict=True)]
-    ratio = statistics.median(ratios)
-    image_steps = len(images) * _STEPS
+    shares = [1.0 - 1.0 / ratio for ratio in travelling.ratios(staying)]
+    share, image_steps = statistics.median(shares), len(images) * _STEPS
+    travelled = _run(network, solver, images, chunk_steps=1)
+    chunk_bytes = travelled.byte_count / travelled.calls / len(images)
     return Row(
-        measure=f"7 state carried at 224 x 224, {solver}",
-        ours=1000.0 * statistics.median(travelling) / image_steps,
-        baseline=1000.0 * statistics.median(staying) / image_steps,
-        unit="ms/image-step",
-        ratio=1.0 / ratio,
-        goal=f"<= {_ALLOWED - 1:.0%} over one call",
-        is_met=ratio <= _ALLOWED,
+        measure=f"7 at 224 x 224, a chunk a step, {solver}",
+        ours=image_steps / travelling.median,
+        baseline=image_steps / staying.median,
+        unit="image-steps/s",
+        ratio=1.0 - share,
+        goal=f"<= {_ALLOWED:.0%} of the time for moving state",
+        is_met=share <= _ALLOWED,
         n=repeats,
         detail=(
-            f"ImageNet ResNet-18, random weights, eager, batch {len(images)}, a chunk a step; "
-            f"overhead {min(ratios) - 1:.1%} to {max(ratios) - 1:.1%}"
+            f"ImageNet ResNet-18, random weights, eager, batch {len(images)}; {share:.1%} of the "
+            f"time ({min(shares):.1%} to {max(shares):.1%}; of processor time "
+            f"{1 - 1 / travelling.cpu_ratio(staying):.1%}), {chunk_bytes / 2**20:.2f} MiB a search "
+            "and chunk, there and back"
         ),
     )
 
 
-def _run(network: nn.Module, solver: str, images: list[Any], *, chunk_steps: int) -> int:
-    """Every search to its end as a worker is asked for it; returns the calls it took."""
+def _run(network: nn.Module, solver: str, images: list[Any], *, chunk_steps: int) -> _Travelled:
+    """Every search to its end as a worker is asked for it."""
     items = [
         SearchItem(
             goal=Goal.EXPLAIN_FOR,
@@ -77,13 +91,16 @@ def _run(network: nn.Module, solver: str, images: list[Any], *, chunk_steps: int
         for index in range(len(images))
     ]
     messages = [_packed(item, {"image": image}) for item, image in zip(items, images, strict=True)]
+    byte_count = 0
     for call in range(1, _STEPS + 1):
+        byte_count += sum(map(len, messages))
         received = [wire.unpack(message) for message in wire.unpack_list(wire.pack_list(messages))]
         searches = [(ITEM_ADAPTER.validate_python(meta), arrays) for meta, arrays in received]
         answers = advance_items(network, searches)  # type: ignore[arg-type]
         replies = wire.unpack_list(wire.pack_list([_packed(*answer) for answer in answers]))
+        byte_count += sum(map(len, replies))
         if isinstance(answers[0][0], SearchEnd):
-            return call
+            return _Travelled(call, byte_count)
         going_on = [item.model_copy(update={"step": call * chunk_steps}) for item in items]
         messages = [
             _packed(item, {**wire.unpack(reply)[1], "image": image})
