@@ -1,7 +1,6 @@
 """What runs before every endpoint: request id, security headers, last responses, authorization."""
 
 from collections.abc import Callable
-
 from contextlib import suppress
 
 from fastapi import Request, Response
