@@ -8,13 +8,14 @@ waits, and the draft that a killed process left is used again by the next one.
 import ctypes
 import errno
 import fcntl
+import io
 import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from candor.files.reading import UnusableFile, kind_of
 
@@ -120,8 +121,25 @@ def write_folder(folder: Path, contents: Mapping[str, bytes], *, keeps_others: b
         write_files(target, contents)
 
 
+class _Raw(io.FileIO):
+    """Remembers why it could not be written: libraries make another error of it."""
+
+    failure: OSError | None = None
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError as err:
+            self.failure = self.failure or err
+            raise
+
+
+class _Stream(io.BufferedRandom):
+    raw: _Raw
+
+
 @contextmanager
-def _draft(target: Path, is_private: bool) -> Iterator[BinaryIO]:
+def _draft(target: Path, is_private: bool) -> Iterator[_Stream]:
     """The locked draft of a file, empty; it is deleted where the block ends with an error."""
     draft = _draft_of(target)
     stream = _locked(draft, 0o600 if is_private else 0o666)
@@ -130,8 +148,11 @@ def _draft(target: Path, is_private: bool) -> Iterator[BinaryIO]:
         if not is_private:
             _keep_owner(stream.fileno(), target)
         yield stream
-    except BaseException:
+    except BaseException as err:
         draft.unlink(missing_ok=True)
+        failure = stream.raw.failure
+        if isinstance(err, Exception) and failure is not None and err is not failure:
+            raise failure from err
         raise
     finally:
         with suppress(OSError, ValueError):  # what is left in the buffer of a full disk
@@ -143,10 +164,10 @@ def _draft_of(target: Path) -> Path:
     return target.with_name(f".{name}.draft")
 
 
-def _locked(draft: Path, mode: int) -> BinaryIO:
+def _locked(draft: Path, mode: int) -> _Stream:
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        stream = os.fdopen(os.open(draft, flags, mode), "w+b")
+        stream = _Stream(_Raw(os.open(draft, flags, mode), "r+b"))
         _lock(stream.fileno())
         if _is_at(draft, stream.fileno()):
             return stream
@@ -172,7 +193,7 @@ def _keep_owner(descriptor: int, target: Path) -> None:
         os.fchown(descriptor, old.st_uid, old.st_gid)
 
 
-def _finish(stream: BinaryIO) -> None:
+def _finish(stream: io.BufferedIOBase | BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from candor.files.reading import UnusableFile
+from tools.small_disk import fill_up
 from training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -35,3 +36,16 @@ def test_pipe_folder_and_huge_file_are_not_read(tmp_path: Path) -> None:
 
 def test_missing_checkpoint_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "checkpoint.pt") is None
+
+
+def test_full_disk_is_said_to_be_one_and_leaves_the_old_checkpoint(disk: Path) -> None:
+    """torch.save makes a RuntimeError about positions of it."""
+    path = disk / "checkpoint.pt"
+    save_checkpoint(path, {"step": 1})
+    fill_up(disk / "ballast")
+    for count in (2**8, 2**16, 2**21):
+        with pytest.raises(OSError, match="No space left") as caught:
+            save_checkpoint(path, {"step": 2, "weights": torch.ones(count)})
+        assert caught.value.filename == str(path)
+    assert load_checkpoint(path) == {"step": 1}
+    assert sorted(one.name for one in disk.iterdir()) == ["ballast", "checkpoint.pt"]
