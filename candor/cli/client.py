@@ -1,5 +1,6 @@
 """Clients for commands: of a running service, or of a model in this process."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 
-from candor.cli.output import console
+from candor.cli.output import console, shows_tracebacks
 from candor.client.connection import Tls
 from candor.client.sync import CandorClient
 from candor.contracts import limits
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from candor.stack.in_process import LocalClient
 
 _DEFAULT_PORT = 8500
+_LOGS = ("candor", "gateway", "handlers")  # of a service in this process
 Address = Annotated[
     str | None,
     typer.Option(
@@ -46,6 +48,9 @@ def open_client(
         return service_client(address)
     from candor.stack.in_process import open_local  # the whole gateway: not needed for a service
 
+    if not shows_tracebacks():
+        for name in _LOGS:  # without a handler Python writes them on the screen
+            logging.getLogger(name).addHandler(logging.NullHandler())
     return open_local(model, runtime, notify=console().print)
 
 

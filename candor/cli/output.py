@@ -57,7 +57,7 @@ def flush_output() -> None:
 
 def report_failure(command: str, err: BaseException) -> int:
     """Show one line for an error of a command, with the notes added to it; its exit code."""
-    if os.environ.get(_TRACEBACK_VARIABLE):
+    if shows_tracebacks():
         traceback.print_exception(err)
     reasons = [_reason(err), *getattr(err, "__notes__", ())]
     text = " ".join("; ".join(reasons).split())[:_MAX_CHARS]
@@ -65,6 +65,11 @@ def report_failure(command: str, err: BaseException) -> int:
     line = without_secrets(f"{name}: {text}")
     console().print(line, style="red", markup=False, soft_wrap=True)
     return _STOPPED if isinstance(err, KeyboardInterrupt) else 1
+
+
+def shows_tracebacks() -> bool:
+    """Whether the user wants to see where a command failed."""
+    return bool(os.environ.get(_TRACEBACK_VARIABLE))
 
 
 def _reason(err: BaseException) -> str:

@@ -1,5 +1,6 @@
-"""Ctrl-C at every command is one line and exit code 130."""
+"""Whatever ends a command is one line and an exit code: Ctrl-C, and a failure inside the model."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -62,3 +63,32 @@ def test_ctrl_c_in_an_audit_says_that_it_goes_on(
     assert result.stderr.splitlines() == [
         "candor audit: stopped; finished parts are kept, the same command goes on"
     ]
+
+
+@pytest.mark.parametrize("verbose", ["", "1"])
+def test_failure_of_a_model_in_this_process_is_one_line(
+    model: Path, tmp_path: Path, png: bytes, verbose: str
+) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(png)
+    code = (
+        "from handlers import envelopes\n"
+        "def failing(*_):\n"
+        "    raise RuntimeError('secret of the library')\n"
+        "envelopes._responses_of = failing\n"
+        "from candor.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(image), "--model", str(model)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        env=os.environ | {"CANDOR_TRACEBACK": verbose},
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("candor predict: ")
+    assert ("secret of the library" in done.stderr) == bool(verbose)
+    if not verbose:
+        assert len(done.stderr.splitlines()) == 1
