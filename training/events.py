@@ -1,19 +1,22 @@
 """Writes the progress of a training run for TensorBoard."""
 
+import logging
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import image, scalar
 
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.terms import Goal
+from training.event_file import EventFile
 from training.loop import Progress
 
 _STEPS_BETWEEN = 10
 _SEARCH_STEPS = 20
 _RHO = 0.1
+_log = logging.getLogger("training.events")
 
 
 class RunEvents:
@@ -21,7 +24,8 @@ class RunEvents:
 
     A callable for the ``report`` of `training.loop.train`.  It draws nothing and leaves weights,
     statistics and modes as they are, so a run ends the same with it and without.  A resumed run
-    takes back what a killed one wrote after its last checkpoint.
+    takes back what a killed one wrote after its last checkpoint.  Where they cannot be written, as
+    on a full disk, one line says so, and the run goes on without.
 
     The explanations are those for the true class: above, the images; below, the same changed by
     solver `paper` within an RMSE of 0.1.
@@ -38,22 +42,35 @@ class RunEvents:
         self._network = network
         self._images = images
         self._labels = labels
-        self._writer: SummaryWriter | None = None
+        self._file: EventFile | None = None
+        self._has_failed = False
 
     def __call__(self, progress: Progress) -> None:
-        if self._writer is None:
-            self._writer = SummaryWriter(str(self._folder), purge_step=progress.step)
-        if progress.step % _STEPS_BETWEEN == 0 or progress.is_epoch_end:
-            self._write_scalars(self._writer, progress)
-        if progress.is_epoch_end:
-            self._writer.add_image("explanations", self._explained(), progress.step)
-            self._writer.flush()
+        if self._has_failed:
+            return
+        try:
+            self._write(progress)
+        except OSError as err:
+            self._has_failed = True
+            _log.warning(
+                "%s: no longer written (%s); the training goes on", self._folder, err.strerror
+            )
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._file is not None:
+            self._file.close()
 
-    def _write_scalars(self, writer: SummaryWriter, progress: Progress) -> None:
+    def _write(self, progress: Progress) -> None:
+        if self._file is None:
+            self._file = EventFile(self._folder, progress.step)
+        if progress.step % _STEPS_BETWEEN == 0 or progress.is_epoch_end:
+            self._write_scalars(self._file, progress)
+        if progress.is_epoch_end:
+            self._file.add(
+                image("explanations", self._explained(), dataformats="CHW"), progress.step
+            )
+
+    def _write_scalars(self, file: EventFile, progress: Progress) -> None:
         for name, value in (
             ("loss", progress.cross_entropy),
             ("accuracy", progress.accuracy),
@@ -61,7 +78,7 @@ class RunEvents:
             ("gradient_norm", progress.gradient_norm),
             ("learning_rate", progress.learning_rate),
         ):
-            writer.add_scalar(name, value, progress.step)
+            file.add(scalar(name, value), progress.step)
 
     def _explained(self) -> Tensor:
         """(C, 2 H, B W)."""

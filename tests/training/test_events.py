@@ -6,6 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.tiny import assert_equal_runs, colours, config_of, new_network
+from tools.small_disk import fill_up
 from training.events import RunEvents
 from training.loop import train
 
@@ -85,3 +86,16 @@ def test_resumed_run_shows_no_step_twice(tmp_path):
     assert seen[0].step == 6
     for name in SCALARS:
         assert [event.step for event in read(folder).Scalars(name)] == [3, 6, 9, 10, 12]
+
+
+def test_full_disk_ends_the_events_and_not_the_run(watched, disk, caplog, capfd):
+    _, network, state, _ = watched
+    fill_up(disk / "ballast")
+    folder = disk.parent / "run"
+    folder.mkdir()
+    (folder / "tensorboard").symlink_to(disk)
+    other, other_state, _ = run(folder)
+    assert_equal_runs(other, other_state, (network, state))
+    (said,) = [one.message for one in caplog.records if one.name == "training.events"]
+    assert "no longer written (No space left on device); the training goes on" in said
+    assert capfd.readouterr().err == ""
