@@ -4,6 +4,7 @@ One function shows a URL, one removes secrets from any other text, and one type 
 is a secret.
 """
 
+import logging
 import re
 from typing import Any
 
@@ -80,6 +81,13 @@ def _without_value(match: re.Match[str]) -> str:
         return match[0]
     quote = value[0] if value[0] in "\"'" else ""
     return match["name"] + quote + HIDDEN + quote
+
+
+class WithoutSecrets(logging.Formatter):
+    """Hides secrets in what a line says, also in a library's text and in tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
 
 class Secret:

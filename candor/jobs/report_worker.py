@@ -23,6 +23,7 @@ from candor.audit.run import stoppable
 from candor.audit.sections.comparison import Other, read_other
 from candor.audit.session import AuditRequest, PreparedAudit, compute, finish, option, prepare
 from candor.contracts.reports import NAME_PREFIX, CreateReportRequest, ReportResult
+from candor.contracts.secrets import WithoutSecrets
 from candor.jobs.lease import Lease, Stop
 from candor.jobs.outcome import failure_reason, report_result
 from candor.jobs.progress import JobProgress
@@ -162,7 +163,9 @@ def run_worker(
         lease_seconds: silence after which another worker takes this one's job.
         until_idle: end when no job waits.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
+    output = logging.StreamHandler(sys.stderr)
+    output.setFormatter(WithoutSecrets("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[output])
     logging.getLogger("alembic").setLevel(logging.WARNING)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from candor import tracing_export
-from candor.contracts.secrets import Secret
+from candor.contracts.secrets import Secret, WithoutSecrets
 from candor.gateway import main as module
 from candor.gateway.access.tokens import BadToken, KeySource
 from candor.gateway.config.settings import BadSettings, Settings, read_settings
@@ -238,6 +238,8 @@ def test_log_hides_what_a_library_quotes() -> None:
         record = logging.LogRecord(
             "x", logging.ERROR, "f", 1, "%s", (err,), (ValueError, err, err.__traceback__)
         )
+    assert SECRET not in WithoutSecrets("%(asctime)s %(message)s").format(record)
+    record.exc_text = None
     line = json.loads(JsonLines().format(record))
     assert "postgresql://***@db/x" in line["message"]
     assert SECRET not in json.dumps(line)
