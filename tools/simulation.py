@@ -92,6 +92,10 @@ class SimulatedSearch(Job):
         return self.taken
 
     @property
+    def byte_count(self) -> int:
+        return 0
+
+    @property
     def steps_left(self) -> int:
         return self.crowd.steps - self.taken
 
@@ -99,8 +103,8 @@ class SimulatedSearch(Job):
     def deadline(self) -> float:
         return self.admitted + self.crowd.deadline_seconds
 
-    def packed(self, chunk_steps: int) -> bytes:
-        return b""
+    def parts(self, chunk_steps: int) -> Any:
+        raise NotImplementedError
 
     def take(self, message: bytes) -> int:
         return self.taken

@@ -17,6 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _RETRY_SECONDS = 5.0
+SMALL_BYTES = 256 * 1024  # parsed, copied or encoded in a few milliseconds
 
 
 class Pool:
@@ -58,6 +59,19 @@ class Pool:
         return await result
 
 
+async def run_if_large(
+    pool: Pool, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """The result of ``work``: what handles few bytes is done at once and waits for no large one.
+
+    Args:
+        size: bytes that ``work`` handles.
+    """
+    if size <= SMALL_BYTES:
+        return work(*args, **kwargs)
+    return await pool.run(work, *args, **kwargs)
+
+
 STORE = Pool("store", 8, wait_seconds=5.0)
 """Queries and transactions of the database."""
 PREDICTED_IMAGES = Pool("images to predict", 4)
@@ -66,6 +80,8 @@ IMAGES = Pool("images", 4)
 """Images of other requests, decoded."""
 BODIES = Pool("bodies", 4)
 """JSON and base64 of requests, read."""
+CHUNKS = Pool("chunks", 4)
+"""Messages to and from workers, packed and read."""
 PICTURES = Pool("pictures", 4)
 """PNGs of answers, encoded."""
 ANSWERS = Pool("answers", 4)

@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from candor.contracts.errors import ServiceError
 from candor.gateway.clock import Clock
+from candor.gateway.pools import CHUNKS, run_if_large
 from candor.gateway.scheduling.jobs import Ending, Job, Search
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.outage import Outage, count_death
 from candor.gateway.scheduling.plan import Chunk, Plan
 from candor.gateway.scheduling.telemetry import Telemetry
-from candor.gateway.workers.codec import as_service_error
+from candor.gateway.workers.codec import Arrays, as_service_error, pack_item
 from candor.gateway.workers.protocol import (
     WorkerBackend,
     WorkerDied,
@@ -44,12 +47,19 @@ class Dispatcher:
         self._endings: list[Ending] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._changed: asyncio.Future[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
     @property
     def call_count(self) -> int:
         """Calls in flight."""
         return len(self._calls)
+
+    def changed(self) -> asyncio.Future[None]:
+        """Is done when the next call is sent or back; all who ask meanwhile get the same."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        return self._changed
 
     def wake(self) -> None:
         """Looks at the queue again; the first time starts the loop."""
@@ -89,11 +99,18 @@ class Dispatcher:
             return False
         task = asyncio.create_task(work)
         self._calls.add(task)
+        self._note_change()
         task.add_done_callback(self._returned)
         return True
 
+    def _note_change(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set_result(None)
+
     def _returned(self, task: "asyncio.Task[None]") -> None:
         self._calls.discard(task)
+        self._note_change()
         self._wake.set()
 
     def _next_endings(self) -> Coroutine[Any, Any, None] | None:
@@ -116,9 +133,8 @@ class Dispatcher:
     async def _send_chunk(self, chunk: Chunk) -> None:
         batch, started_at = chunk.batch, self._clock.now()
         try:
-            items = [job.packed(chunk.steps) for job in batch]
             with self._telemetry.span(batch, chunk.steps):
-                answers = await self._call(items)
+                answers = await self._call(batch, chunk.steps)
         except WorkerUnavailable as err:
             if isinstance(err, WorkerDied):
                 count_death(batch)
@@ -152,7 +168,7 @@ class Dispatcher:
         searches = [ending.search for ending in endings]
         try:
             with self._telemetry.span(searches, 0):
-                answers = await self._call([search.packed(0) for search in searches])
+                answers = await self._call(searches, 0)
         except WorkerUnavailable as err:
             self._endings = endings + self._endings
             self._worker_is_away(err)
@@ -169,7 +185,11 @@ class Dispatcher:
             ending.search.is_answered = True
             self._telemetry.search_ended(ending.search, outcome)
 
-    async def _call(self, items: list[bytes]) -> list[bytes]:
+    async def _call(self, jobs: Sequence[Job], steps: int) -> list[bytes]:
+        size = sum(job.byte_count for job in jobs)
+        # Taken together here: while a thread packs them, another call may bring a newer state.
+        parts = [job.parts(steps) for job in jobs]
+        items = await run_if_large(CHUNKS, size, _packed, parts)
         answers = await self._backend.call(self._model, "search", items)
         if len(answers) != len(items):
             raise WorkerFault(f"expected {len(items)} answers, got {len(answers)}")
@@ -185,6 +205,10 @@ class Dispatcher:
 
     def _fail_all(self, error: ServiceError) -> None:
         _fail([*self._plan.queue, *self._endings], error)
+
+
+def _packed(parts: Sequence[tuple[BaseModel, Arrays]]) -> list[bytes]:
+    return [pack_item(item, arrays) for item, arrays in parts]
 
 
 def _fail(waiting: Sequence[Job | Ending], error: Exception) -> None:

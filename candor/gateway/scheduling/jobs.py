@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from opentelemetry.context import Context, get_current
+from pydantic import BaseModel
 
 from candor.contracts.errors import ServiceError
 from candor.contracts.worker import CompareItem, CompareProgress, SearchItem, SearchProgress
@@ -15,7 +16,6 @@ from candor.gateway.workers.codec import (
     Arrays,
     SearchOutcome,
     as_service_error,
-    pack_item,
     read_answer,
     read_end,
     read_saliencies,
@@ -62,12 +62,17 @@ class Job(ABC):
 
     @property
     @abstractmethod
+    def byte_count(self) -> int:
+        """Bytes of its arrays."""
+
+    @property
+    @abstractmethod
     def steps_left(self) -> int:
         """Search steps still to take."""
 
     @abstractmethod
-    def packed(self, chunk_steps: int) -> bytes:
-        """The message to send."""
+    def parts(self, chunk_steps: int) -> tuple[BaseModel, Arrays]:
+        """What to send, an item and its arrays; neither is ever changed."""
 
     @abstractmethod
     def take(self, message: bytes) -> int:
@@ -112,11 +117,15 @@ class Search(Job):
         return self.item.step
 
     @property
+    def byte_count(self) -> int:
+        return _byte_count(self.arrays)
+
+    @property
     def steps_left(self) -> int:
         return self.item.step_count - self.item.step
 
-    def packed(self, chunk_steps: int) -> bytes:
-        return pack_item(self.item.model_copy(update={"chunk_steps": chunk_steps}), self.arrays)
+    def parts(self, chunk_steps: int) -> tuple[BaseModel, Arrays]:
+        return self.item.model_copy(update={"chunk_steps": chunk_steps}), self.arrays
 
     def take(self, message: bytes) -> int:
         if self.future.done():
@@ -156,11 +165,15 @@ class SaliencyJob(Job):
         return self.item.part
 
     @property
+    def byte_count(self) -> int:
+        return _byte_count(self.arrays)
+
+    @property
     def steps_left(self) -> int:
         return 0
 
-    def packed(self, chunk_steps: int) -> bytes:
-        return pack_item(self.item, self.arrays)
+    def parts(self, chunk_steps: int) -> tuple[BaseModel, Arrays]:
+        return self.item, self.arrays
 
     def take(self, message: bytes) -> int:
         part = self.item.part + 1
@@ -219,6 +232,10 @@ class Ending:
             else:
                 self.future.set_exception(error)
         return self.future.done()
+
+
+def _byte_count(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:

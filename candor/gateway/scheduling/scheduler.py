@@ -148,6 +148,10 @@ class SearchScheduler:
         """The service class of a search: its priority, and whether it is long."""
         return ServiceClass(priority, is_long=item.step_count > self._options.short_steps)
 
+    def changed(self) -> asyncio.Future[None]:
+        """Is done at the next moment at which a search has advanced or begun; do not cancel it."""
+        return self._dispatcher.changed()
+
     def positions(self, service_class: ServiceClass) -> dict[int, int]:
         """See `JobQueue.positions`."""
         return self.plan.queue.positions(service_class)

@@ -1,9 +1,8 @@
 """Explain: one search for each pair of a target and a rho, answered at once or as a stream."""
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,7 +22,6 @@ _GOALS = {
     api.Direction.FOR: Goal.EXPLAIN_FOR,
     api.Direction.AGAINST: Goal.EXPLAIN_AGAINST,
 }
-_CHECKS_PER_PAUSE = 5  # for first results, between two progress events of a pair
 
 
 async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> api.ExplainResponse:
@@ -116,19 +114,38 @@ async def _progress(
     group: SearchGroup, working: "asyncio.Future[list[PoolResult]]", pause: float
 ) -> AsyncGenerator[api.ExplainStreamResponse, None]:
     """Events until the work is done; a pair's first result does not wait for the pause to end."""
+    now = asyncio.get_running_loop().time
     reported: dict[int, tuple[int, int]] = {}
     with_progress: set[int] = set()
-    for is_due in itertools.cycle([True, *[False] * (_CHECKS_PER_PAUSE - 1)]):
-        if working.done():
-            return
-        firsts = group.with_progress() - with_progress
-        for index, snapshot in (group.snapshots() if is_due or firsts else {}).items():
-            is_wanted = is_due or index in firsts
-            if is_wanted and reported.get(index) != _state(snapshot) and not working.done():
+    due = now()
+    while not working.done():
+        # Asked for before anything is looked at, so that no change is missed.
+        awaited: set[asyncio.Future[Any]] = {working, group.changed()}
+        is_due, firsts = now() >= due, group.with_progress() - with_progress
+        news = _news(group, reported) if is_due or firsts else {}
+        for index, snapshot in news.items():
+            if (is_due or index in firsts) and not working.done():
                 reported[index] = _state(snapshot)
                 yield await PICTURES.run(responses.progress_event, index, snapshot)
         with_progress |= firsts
-        await asyncio.wait({working}, timeout=pause / _CHECKS_PER_PAUSE)
+        if is_due:
+            due = now() + pause
+        # A change that must wait for the end of the pause is looked at then.
+        waits = bool(_news(group, reported))
+        await asyncio.wait(
+            awaited,
+            timeout=max(0.0, due - now()) if waits else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+
+
+def _news(group: SearchGroup, reported: Mapping[int, tuple[int, int]]) -> dict[int, Snapshot]:
+    """The pairs whose state is another than the one reported."""
+    return {
+        index: snapshot
+        for index, snapshot in group.snapshots().items()
+        if reported.get(index) != _state(snapshot)
+    }
 
 
 def _state(snapshot: Snapshot) -> tuple[int, int]:

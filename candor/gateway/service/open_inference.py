@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.names import split_name, versioned
 from candor.contracts.violations import shown
 from candor.gateway.access.request_context import RequestContext
+from candor.gateway.pools import ANSWERS
 from candor.gateway.service.candor_service import CandorService
 
 ResponseT = TypeVar("ResponseT")
@@ -254,7 +256,8 @@ class OpenInference:
         """One `ExplainResponse` for every instance, an `ExplainRequest`, for KServe v1."""
         payloads = _instances(model, body)
         answers = await self._all("instances", self._service.explain, payloads, request_context)
-        return {"explanations": [answer.model_dump(mode="json") for answer in answers]}
+        # In a thread: base64 of many images.
+        return {"explanations": await ANSWERS.run(_dumped, answers)}
 
     async def _all(
         self,
@@ -280,6 +283,10 @@ class OpenInference:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
+
+
+def _dumped(responses: Sequence[BaseModel]) -> list[dict[str, Any]]:
+    return [one.model_dump(mode="json") for one in responses]
 
 
 async def _with_path(path: str, response: Awaitable[ResponseT]) -> ResponseT:

@@ -264,6 +264,10 @@ class SearchGroup:
             raise ServiceError(ErrorCode.TIMEOUT, "deadline: came before the first step")
         return results
 
+    def changed(self) -> asyncio.Future[None]:
+        """See `SearchScheduler.changed`."""
+        return self._scheduler.changed()
+
     def with_progress(self) -> set[int]:
         """Indexes of the items whose search, not answered by the cache, has a first result."""
         return {index for index, search in self._searches() if search.step > 0}

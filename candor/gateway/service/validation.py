@@ -18,7 +18,7 @@ from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, inv
 from candor.contracts.names import UnknownClass, class_index
 from candor.contracts.reports import ReportState
 from candor.contracts.violations import shown, violations_of
-from candor.gateway.pools import IMAGES, PREDICTED_IMAGES, Pool
+from candor.gateway.pools import IMAGES, PREDICTED_IMAGES
 from candor.images.decode import BadImage, decode
 from candor.images.pixels import Pixels
 
@@ -136,6 +136,15 @@ async def check(
     Raises:
         ServiceError: INVALID_INPUT.
     """
+    # In a thread: base64 of megabytes, and a large image takes longer to decode than a whole chunk
+    # of searches.
+    pool = PREDICTED_IMAGES if kind is PredictRequest else IMAGES
+    return await pool.run(_checked, kind, payload, model, preprocessing)
+
+
+def _checked(
+    kind: type[RequestT], payload: Any, model: ModelDetails, preprocessing: Preprocessing
+) -> Checked[RequestT]:
     if is_oversized(payload):
         raise invalid_input([_OVERSIZED])
     request, violations = _parse(kind, payload)
@@ -144,8 +153,7 @@ async def check(
     violations += unknown + list(_pair_violations(fields)) + list(_solver_violations(fields, model))
     # The parsed image where there is one: base64 of megabytes is decoded once.
     source = fields.get("image") if request is None else getattr(request, "image", None)
-    pool = PREDICTED_IMAGES if kind is PredictRequest else IMAGES
-    image, bad_image = await _image(source, model, preprocessing, pool)
+    image, bad_image = _image(source, model, preprocessing)
     violations += bad_image
     if violations or request is None or image is None:
         raise invalid_input(_without_repeats(violations)[:_MAX_VIOLATIONS])
@@ -245,14 +253,13 @@ def _solver_violations(fields: Mapping[str, Any], model: ModelDetails) -> Iterat
         )
 
 
-async def _image(
-    value: Any, model: ModelDetails, preprocessing: Preprocessing, pool: Pool
+def _image(
+    value: Any, model: ModelDetails, preprocessing: Preprocessing
 ) -> tuple[Pixels | None, list[FieldViolation]]:
     image = _part(ImageInput, value)
     if image is None:
         return None, []
     try:
-        # In a thread: a large image takes longer to decode than a whole chunk of searches.
-        return await pool.run(decode, image, model.input, preprocessing), []
+        return decode(image, model.input, preprocessing), []
     except BadImage as err:
         return None, [err.violation]

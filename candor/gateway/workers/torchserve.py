@@ -1,11 +1,15 @@
 """The worker backend over TorchServe's gRPC inference API."""
 
+from collections.abc import Mapping
+
+from google.protobuf.message import DecodeError
 from grpc import StatusCode, aio
 
 from candor import tracing
 from candor.contracts import wire
 from candor.contracts.names import runtime_name
 from candor.contracts.proxies import channel_options
+from candor.gateway.pools import CHUNKS, run_if_large
 from candor.gateway.workers.protocol import (
     MAX_CALL_BYTES,
     Role,
@@ -13,12 +17,14 @@ from candor.gateway.workers.protocol import (
     WorkerFault,
     WorkerUnavailable,
 )
-from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
+from candor.rpc.pb.torchserve import inference_pb2
 
 # TorchServe returns RESOURCE_EXHAUSTED "Worker died." for a killed worker, INTERNAL for a model it
 # does not know yet or a full queue, CANCELLED for a broken stream.  These here are faults of the
 # gateway or the handler, which a repeated call would meet again.
 _PERMANENT = (StatusCode.INVALID_ARGUMENT, StatusCode.UNIMPLEMENTED, StatusCode.UNAUTHENTICATED)
+_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceAPIsService"].full_name
+_PREDICTIONS = f"/{_SERVICE}/Predictions"
 # The call was under way when the worker was killed, or it took longer than a call may.
 _REASONS = {
     StatusCode.CANCELLED: "the connection to its worker ended",
@@ -47,28 +53,35 @@ class TorchServeBackend:
             *channel_options(address),
         ]
         self._channel = aio.insecure_channel(address, options=options)
-        self._stub = inference_pb2_grpc.InferenceAPIsServiceStub(self._channel)
+        # Of bytes: the library would write and read messages on the event loop.
+        self._predictions: aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
+            _PREDICTIONS
+        )
         self._call_seconds = call_seconds
 
     async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
         """See `WorkerBackend.call`."""
         # Metadata does not reach a handler, the input map does.
         trace = {key: value.encode() for key, value in tracing.to_send().items()}
-        request = inference_pb2.PredictionsRequest(
-            model_name=runtime_name(model, role),
-            input={"items": wire.pack_list(items), **trace},
-        )
+        size = sum(map(len, items))
+        name = runtime_name(model, role)
+        request = await run_if_large(CHUNKS, size, _request, name, items, trace)
         try:
-            response = await self._stub.Predictions(request, timeout=self._call_seconds)
+            response = await self._predictions(request, timeout=self._call_seconds)
         except aio.AioRpcError as err:
             raise _worker_error(err) from err
         except aio.UsageError as err:  # it was closed before the call
             raise WorkerUnavailable("connection closed") from err
-        return _answers(response.prediction, len(items))
+        return await run_if_large(CHUNKS, len(response), _answers, response, len(items))
 
     async def close(self) -> None:
         """Closes the channel; calls in flight fail."""
         await self._channel.close()
+
+
+def _request(name: str, items: list[bytes], trace: Mapping[str, bytes]) -> bytes:
+    fields = {"items": wire.pack_list(items), **trace}
+    return inference_pb2.PredictionsRequest(model_name=name, input=fields).SerializeToString()
 
 
 def _worker_error(err: aio.AioRpcError) -> Exception:
@@ -81,7 +94,11 @@ def _worker_error(err: aio.AioRpcError) -> Exception:
     return WorkerUnavailable(reason)
 
 
-def _answers(prediction: bytes, count: int) -> list[bytes]:
+def _answers(response: bytes, count: int) -> list[bytes]:
+    try:
+        prediction = inference_pb2.PredictionResponse.FromString(response).prediction
+    except DecodeError as err:
+        raise WorkerFault("expected a message of TorchServe, got other bytes") from err
     try:
         answers = wire.unpack_list(prediction)
     except wire.WireError as err:

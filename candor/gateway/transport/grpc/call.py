@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from grpc import aio
 from pydantic import BaseModel
 
-from candor.contracts import headers
+from candor.contracts import api, headers
 from candor.contracts.errors import ServiceError
 from candor.gateway.access.request_context import (
     RequestContext,
@@ -23,8 +23,11 @@ from candor.gateway.access.request_context import (
 )
 from candor.gateway.access.rules import Rule, requires
 from candor.gateway.observability.request_log import LogEntry, RequestLog, usable_request_id
+from candor.gateway.pools import ANSWERS
 from candor.rpc import convert, status
 
+# They wait for no large one.
+_SMALL_RESPONSES = (api.PredictResponse, api.ModelDetails, api.ModelList, Mapping)
 _NO_DEADLINE_SECONDS = 1e8  # the library reports a missing deadline as one years away
 
 Context: TypeAlias = aio.ServicerContext[Any, Any]
@@ -42,7 +45,7 @@ class Servicer:
 
 def unary(
     verb: str, rule: Rule, message: type[Message], *, model_field: str = "model"
-) -> Callable[[UnaryMethod], Callable[[Any, Any, Context], Awaitable[Message]]]:
+) -> Callable[[UnaryMethod], Callable[[Any, Any, Context], Awaitable[bytes]]]:
     """Declares a method that returns one response.
 
     Args:
@@ -52,13 +55,13 @@ def unary(
         model_field: the request's field with the name of the model, if it has one.
     """
 
-    def declare(method: UnaryMethod) -> Callable[[Any, Any, Context], Awaitable[Message]]:
+    def declare(method: UnaryMethod) -> Callable[[Any, Any, Context], Awaitable[bytes]]:
         @functools.wraps(method)
-        async def call(servicer: Servicer, request: Any, context: Context) -> Message:
+        async def call(servicer: Servicer, request: Any, context: Context) -> bytes:
             entry = _entry(verb, request, model_field, context)
             async with _envelope(servicer.request_log, entry, context) as request_context:
                 response = await method(servicer, request, request_context)
-                return _encoded(response, message, entry)
+                return await _encoded(response, message, entry)
 
         return requires(rule)(call)
 
@@ -67,21 +70,19 @@ def unary(
 
 def streaming(
     verb: str, rule: Rule, message: type[Message], *, model_field: str = "model"
-) -> Callable[[StreamingMethod], Callable[[Any, Any, Context], AsyncIterator[Message]]]:
+) -> Callable[[StreamingMethod], Callable[[Any, Any, Context], AsyncIterator[bytes]]]:
     """Declares a method that yields responses; the arguments are those of `unary`."""
 
-    def declare(method: StreamingMethod) -> Callable[[Any, Any, Context], AsyncIterator[Message]]:
+    def declare(method: StreamingMethod) -> Callable[[Any, Any, Context], AsyncIterator[bytes]]:
         @functools.wraps(method)
-        async def call(
-            servicer: Servicer, request: Any, context: Context
-        ) -> AsyncIterator[Message]:
+        async def call(servicer: Servicer, request: Any, context: Context) -> AsyncIterator[bytes]:
             entry = _entry(verb, request, model_field, context)
             async with (
                 _envelope(servicer.request_log, entry, context) as request_context,
                 aclosing(method(servicer, request, request_context)) as responses,
             ):
                 async for response in responses:
-                    yield _encoded(response, message, entry)
+                    yield await _encoded(response, message, entry)
 
         return requires(rule)(call)
 
@@ -109,13 +110,21 @@ def _entry(verb: str, request: Any, model_field: str, context: Context) -> LogEn
     return LogEntry(verb, request_id_of(context), getattr(request, model_field, ""))
 
 
-def _encoded(response: Response, message: type[Message], entry: LogEntry) -> Message:
-    if isinstance(response, Message):
-        return response
+async def _encoded(response: Response, message: type[Message], entry: LogEntry) -> bytes:
     if isinstance(response, BaseModel):
         entry.note(response)
+    if isinstance(response, _SMALL_RESPONSES):
+        return _written(response, message)
+    # In a thread: explanations with tensors make tens of megabytes.
+    return await ANSWERS.run(_written, response, message)
+
+
+def _written(response: Response, message: type[Message]) -> bytes:
+    if isinstance(response, BaseModel):
         response = response.model_dump()
-    return convert.to_message(response, message())
+    if not isinstance(response, Message):
+        response = convert.to_message(response, message())
+    return bytes(response.SerializeToString())
 
 
 def request_id_of(context: Context) -> str:

@@ -17,6 +17,7 @@ from candor.gateway.access.keys import Scope
 from candor.gateway.access.request_context import named_tenant, tenant_of_key
 from candor.gateway.access.rules import Rule, rule_of_method
 from candor.gateway.observability.request_log import RequestLog, usable_request_id
+from candor.gateway.pools import BODIES, run_if_large
 from candor.gateway.transport.grpc.call import (
     Context,
     abort,
@@ -98,7 +99,8 @@ def _rejecting(real: Any, error: ServiceError, request_id: str) -> Any:
 def _checking(handler: Any, request_log: RequestLog) -> Any:
     """The handler that reports what is no message, or has unknown fields, as invalid input.
 
-    The library would show the client our exception, and write a traceback to the log each time.
+    The library would show the client our exception, and write a traceback to the log each time.  It
+    would also read and write large messages on the event loop.
     """
     if handler is None or handler.request_streaming:
         return handler
@@ -111,27 +113,39 @@ def _checking(handler: Any, request_log: RequestLog) -> Any:
         unknown = unknown_field(message)
         return _Malformed(f"expected known fields, got {unknown}") if unknown else message
 
-    async def respond(request: Any, context: Context) -> Any:
-        await _check(request, context, request_log)
+    async def respond(data: bytes, context: Context) -> Any:
+        request = await _read(read, data, context, request_log)
         return await handler.unary_unary(request, context)
 
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-        await _check(request, context, request_log)
+    async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
+        request = await _read(read, data, context, request_log)
         async with aclosing(handler.unary_stream(request, context)) as messages:
             async for message in messages:
                 yield message
 
     if not handler.response_streaming:
-        return handler._replace(request_deserializer=read, unary_unary=respond)
+        return handler._replace(
+            request_deserializer=None, response_serializer=_bytes_of, unary_unary=respond
+        )
     if inspect.isasyncgenfunction(handler.unary_stream):
-        return handler._replace(request_deserializer=read, unary_stream=stream)
+        return handler._replace(
+            request_deserializer=None, response_serializer=_bytes_of, unary_stream=stream
+        )
     return handler
 
 
-async def _check(request: Any, context: Context, request_log: RequestLog) -> None:
+async def _read(
+    read: Callable[[bytes], Any], data: bytes, context: Context, request_log: RequestLog
+) -> Any:
+    request = await run_if_large(BODIES, len(data), read, data)
     if not isinstance(request, _Malformed):
-        return
+        return request
     error = invalid_input([FieldViolation("request", request.description)])
     request_id = request_id_of(context)
     request_log.rejected(request_id, text_metadata(context.invocation_metadata()), error)
-    await abort(context, error, request_id)
+    return await abort(context, error, request_id)
+
+
+def _bytes_of(response: Any) -> bytes:
+    """Those that the call's envelope made, or of the message of another library."""
+    return response if isinstance(response, bytes) else bytes(response.SerializeToString())

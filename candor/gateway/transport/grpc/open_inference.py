@@ -8,6 +8,7 @@ from candor.gateway.access.keys import Scope
 from candor.gateway.access.request_context import RequestContext
 from candor.gateway.access.rules import Access, requires
 from candor.gateway.observability.request_log import RequestLog
+from candor.gateway.pools import BODIES, run_if_large
 from candor.gateway.service.open_inference import (
     EXTENSIONS,
     SERVER_NAME,
@@ -80,7 +81,9 @@ class OpenInferenceServicer(Servicer, inference_pb2_grpc.GRPCInferenceServiceSer
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: RequestContext
     ) -> pb.ModelInferResponse:
-        inferred = await self._protocol.infer(_infer_request(request), context)
+        size = request.ByteSize()
+        wanted = await run_if_large(BODIES, size, _infer_request, request)
+        inferred = await self._protocol.infer(wanted, context)
         response = pb.ModelInferResponse(
             model_name=inferred.model.name,
             model_version=inferred.model.version,

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from candor.contracts import limits, strict_json
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.violations import shown
-from candor.gateway.pools import BODIES
+from candor.gateway.pools import BODIES, run_if_large
 from candor.gateway.transport.rest.form import read_form_data
 from candor.gateway.web.forms import read_small_body
 
@@ -26,7 +26,6 @@ _JSON_TYPES = (
     "text/json",
     "text/plain",
 )
-_SMALL_BYTES = 256 * 1024  # parsed in a few milliseconds
 
 
 class BodyTooLarge(ServiceError):
@@ -96,9 +95,7 @@ async def read_payload(request: Request, body_seconds: float) -> Any:
     def parse(content: bytes) -> Any:
         return _from_multipart(content_type, content) if is_form else parse_json(content)
 
-    if len(body) <= _SMALL_BYTES:  # waits for no large one
-        return parse(body)
-    return await BODIES.run(parse, body)
+    return await run_if_large(BODIES, len(body), parse, body)
 
 
 async def read_body(request: Request, body_seconds: float) -> bytes:
