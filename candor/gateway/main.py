@@ -20,6 +20,7 @@ from candor.contracts.secrets import without_secrets
 from candor.gateway.access.authorizer import Authorizer
 from candor.gateway.access.keys import KeyFileError
 from candor.gateway.access.quotas import Quotas
+from candor.gateway.access.shared_quotas import SharedQuotas
 from candor.gateway.access.tls import Certificates
 from candor.gateway.config.settings import BadSettings, Settings, read_settings
 from candor.gateway.observability.log_output import LogOutput
@@ -29,6 +30,7 @@ from candor.gateway.pools import UPKEEP
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
+from candor.gateway.shared import SharedMemory
 from candor.gateway.sockets import bound, listening_host
 from candor.gateway.transport.grpc.server import GrpcServer
 from candor.gateway.transport.parts import Parts
@@ -79,6 +81,7 @@ class Gateway:
         self.metrics.set_build(settings.build_version)
         self._exposition: HTTPServer | None = None
         self._store = _open_store(settings)
+        self._memory = _shared_memory(settings, self.metrics)
         self._parts = self._make_parts(backend, tracing)
         self.service = self._parts.service
         self._certificates = Certificates(settings) if settings.tls_cert else None
@@ -128,13 +131,18 @@ class Gateway:
         if self._exposition is not None:
             await UPKEEP.run(self._exposition.shutdown)
             self._exposition.server_close()
+        if self._memory is not None:
+            await self._quotas.close()
+            await self._memory.close()
         if self._store is not None:
             self._store.close()
 
     def _make_parts(self, backend: WorkerBackend, tracing: Tracing) -> Parts:
         settings, store = self._settings, self._store
-        quotas = Quotas(settings.quota, settings.tenant_quotas)
-        service = CandorService(backend, settings, self.metrics, tracing, quotas)
+        self._quotas = quotas = SharedQuotas(
+            Quotas(settings.quota, settings.tenant_quotas), self._memory
+        )
+        service = CandorService(backend, settings, self.metrics, tracing, quotas, self._memory)
         return Parts(
             settings=settings,
             service=service,
@@ -250,6 +258,12 @@ def _open_store(settings: Settings) -> Store | None:
     if not settings.store_url:
         return None
     return open_store(settings.store_url.reveal(), patience_seconds=settings.store_seconds)
+
+
+def _shared_memory(settings: Settings, metrics: Metrics) -> SharedMemory | None:
+    if not settings.shared_url:
+        return None
+    return SharedMemory(settings.shared_url, metrics.set_shared)
 
 
 def _report_service(store: Store, settings: Settings) -> ReportService:

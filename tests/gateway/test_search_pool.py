@@ -17,6 +17,7 @@ from candor.gateway.service.answer_times import AnswerTimes
 from candor.gateway.service.cache import ResultCache, key_maker
 from candor.gateway.service.concurrency import ConcurrencyLimiter
 from candor.gateway.service.search_pool import PoolResult, SearchOptions, SearchPool
+from candor.gateway.service.shared_results import SharedResults
 from candor.terms import Goal
 from tests.gateway.linear_worker import POISON_SEED, SHAPE, LinearBackend
 from tests.gateway.manual_clock import ManualClock
@@ -43,7 +44,8 @@ class Pool:
         options = SchedulerOptions(**{"value_count": 3072, "chunk_seconds": 0.02, **options})
         self.scheduler = SearchScheduler(self.backend, "linear", options, clock=clock)
         self.cache = ResultCache(max_bytes)
-        self.search_pool = SearchPool(self.scheduler, self.cache, Metrics(["linear"]), "linear")
+        results = SharedResults(self.cache, None)
+        self.search_pool = SearchPool(self.scheduler, results, Metrics(["linear"]), "linear")
         self.limiter = ConcurrencyLimiter(100)
 
     async def results(

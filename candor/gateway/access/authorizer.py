@@ -5,8 +5,8 @@ from pathlib import Path
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 from candor.gateway.access.keys import PREFIX, Identity, KeyRing, Scope
-from candor.gateway.access.quotas import Quotas
 from candor.gateway.access.rules import Access, Rule
+from candor.gateway.access.shared_quotas import SharedQuotas
 from candor.gateway.access.tokens import BadToken, KeySource, TokenReader
 from candor.gateway.config.settings import Settings
 
@@ -33,7 +33,7 @@ class Authorizer:
         KeyFileError: on construction, if the key file cannot be used.
     """
 
-    def __init__(self, settings: Settings, quotas: Quotas) -> None:
+    def __init__(self, settings: Settings, quotas: SharedQuotas) -> None:
         self._keys = KeyRing(Path(settings.keys_file)) if settings.keys_file else None
         self._tokens = _token_reader(settings) if settings.oidc_issuer else None
         self._quotas = quotas
@@ -54,7 +54,7 @@ class Authorizer:
         if identity is not None and isinstance(rule, Scope) and not identity.may(rule):
             raise _denied(identity, rule)
         tenant = credentials.tenant if identity is None else identity.tenant
-        self._quotas.admit(tenant, computes=rule is Scope.EXPLAIN)
+        await self._quotas.admit(tenant, computes=rule is Scope.EXPLAIN)
         return identity
 
     async def identify(self, credentials: Credentials) -> Identity:

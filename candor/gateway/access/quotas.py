@@ -1,11 +1,12 @@
 """Limits of each tenant: requests per second, compute-seconds per minute and per day.
 
-They hold for one gateway: several behind a load balancer count separately.
+They hold for one gateway; `candor.gateway.access.shared_quotas` makes them hold for several.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,40 +28,57 @@ class Quota(BaseModel):
     compute_seconds_per_day: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=True)
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """A token bucket: fills at a steady rate up to its capacity; its level may become negative."""
+class Limit(NamedTuple):
+    """A token bucket as it is set.
+
+    Attributes:
+        what: in words.
+        computes: its tokens are seconds of computing; else requests.
+    """
 
     what: str
     capacity: float
     per_second: float
+    computes: bool
+
+
+def limits_of(quota: Quota) -> tuple[Limit, ...]:
+    """Those of a tenant, requests last: what is refused for another reason counts as none."""
+    rate, minute = quota.requests_per_second, quota.compute_seconds_per_minute
+    day = quota.compute_seconds_per_day
+    limits = (
+        Limit(f"{minute:g} compute-seconds per minute", minute, minute / _MINUTE, True),
+        Limit(f"{day:g} compute-seconds per day", day, day / _DAY, True),
+        Limit(f"{rate:g} requests per second", float(quota.burst), rate, False),
+    )
+    return tuple(one for one in limits if one.per_second)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """A token bucket: fills at a steady rate up to its capacity; its level may become negative."""
+
+    limit: Limit
     level: float
     filled_at: float
 
     def fill(self, now: float) -> None:
-        gained = (now - self.filled_at) * self.per_second
-        self.level = min(self.capacity, self.level + gained)
+        gained = (now - self.filled_at) * self.limit.per_second
+        self.level = min(self.limit.capacity, self.level + gained)
         self.filled_at = now
 
     def seconds_until(self, level: float) -> float:
         """Until it has reached ``level``; 0 if it has."""
-        return max(0.0, (level - self.level) / self.per_second)
+        return max(0.0, (level - self.level) / self.limit.per_second)
 
 
-@dataclass(slots=True)
-class _Account:
-    requests: _Bucket | None
-    compute: tuple[_Bucket, ...]
+_Account = tuple[_Bucket, ...]
 
-    def buckets(self) -> Iterator[_Bucket]:
-        if self.requests is not None:
-            yield self.requests
-        yield from self.compute
 
-    def is_full(self, now: float) -> bool:
-        for bucket in self.buckets():
-            bucket.fill(now)
-        return all(bucket.level >= bucket.capacity for bucket in self.buckets())
+def _is_full(account: _Account, now: float) -> bool:
+    for bucket in account:
+        bucket.fill(now)
+    return all(bucket.level >= bucket.limit.capacity for bucket in account)
 
 
 class Quotas:
@@ -92,26 +110,31 @@ class Quotas:
         Raises:
             ServiceError: QUOTA_EXCEEDED, with the seconds after which it would be admitted.
         """
-        account = self._account(tenant)
-        for bucket in account.compute if computes else ():
-            _require(bucket, 0.0, tenant)
-        if account.requests is not None:
-            _require(account.requests, 1.0, tenant)
-            account.requests.level -= 1.0
+        for bucket in self._account(tenant):
+            if not bucket.limit.computes:
+                _require(bucket, 1.0, tenant)
+                bucket.level -= 1.0
+            elif computes:
+                _require(bucket, 0.0, tenant)
 
     def charge(self, tenant: str, seconds: float) -> None:
         """Charges compute time to a tenant."""
-        for bucket in self._account(tenant).compute:
-            bucket.level -= seconds
+        for bucket in self._account(tenant):
+            bucket.level -= seconds if bucket.limit.computes else 0.0
+
+    def quota_of(self, tenant: str) -> Quota:
+        return self._special.get(tenant, self._usual)
 
     def _account(self, tenant: str) -> _Account:
         now = self._now()
         account = self._accounts.get(tenant)
         if account is None:
             self._make_room(now)
-            account = _open(self._special.get(tenant, self._usual), now)
+            account = tuple(
+                _Bucket(limit, limit.capacity, now) for limit in limits_of(self.quota_of(tenant))
+            )
             self._accounts[tenant] = account
-        for bucket in account.buckets():
+        for bucket in account:
             bucket.fill(now)
         return account
 
@@ -119,35 +142,22 @@ class Quotas:
         """Drops full accounts, which are like new ones, and the older half of the others."""
         if len(self._accounts) < _MAX_TENANTS:
             return
-        kept = [(name, one) for name, one in self._accounts.items() if not one.is_full(now)]
+        kept = [(name, one) for name, one in self._accounts.items() if not _is_full(one, now)]
         self._accounts = dict(kept[-_MAX_TENANTS // 2 :])
-
-
-def _open(quota: Quota, now: float) -> _Account:
-    def bucket(what: str, capacity: float, per_second: float) -> _Bucket:
-        return _Bucket(what, capacity, per_second, capacity, now)
-
-    rate, minute = quota.requests_per_second, quota.compute_seconds_per_minute
-    day = quota.compute_seconds_per_day
-    compute = (
-        bucket(f"{minute:g} compute-seconds per minute", minute, minute / _MINUTE)
-        if minute
-        else None,
-        bucket(f"{day:g} compute-seconds per day", day, day / _DAY) if day else None,
-    )
-    return _Account(
-        bucket(f"{rate:g} requests per second", float(quota.burst), rate) if rate else None,
-        tuple(one for one in compute if one is not None),
-    )
 
 
 def _require(bucket: _Bucket, level: float, tenant: str) -> None:
     wait = bucket.seconds_until(level)
     if wait > 0.0:
-        description = f"expected at most {bucket.what} of {tenant!r}, got more"
-        raise ServiceError(
-            ErrorCode.QUOTA_EXCEEDED,
-            f"tenant: {description}",
-            violations=[FieldViolation("tenant", description)],
-            retry_seconds=wait,
-        )
+        raise exceeded(bucket.limit.what, tenant, wait)
+
+
+def exceeded(what: str, tenant: str, retry_seconds: float) -> ServiceError:
+    """QUOTA_EXCEEDED by the limit that ``what`` names."""
+    description = f"expected at most {what} of {tenant!r}, got more"
+    return ServiceError(
+        ErrorCode.QUOTA_EXCEEDED,
+        f"tenant: {description}",
+        violations=[FieldViolation("tenant", description)],
+        retry_seconds=retry_seconds,
+    )

@@ -193,6 +193,10 @@ class Settings(BaseSettings):
     """Database of candidates, annotations and report jobs, a path or a URL; empty: no database."""
     store_seconds: Seconds = 5.0
     """Longest wait for the database or for a lock of another process; then 503."""
+    shared_url: Secret = Secret()
+    """Redis server, ``redis://HOST:PORT`` or ``rediss://`` for TLS, by which gateways behind one
+    address share quotas and finished searches; empty: each has its own.  While it does not answer,
+    each goes on alone."""
     reports_dir: Path = Path("runs/reports")
     """Folder of finished reports; `candor report-worker` writes there."""
     annotators_per_image: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -276,6 +280,7 @@ class Settings(BaseSettings):
         yield from self._bad_worker()
         yield from self._bad_key_source()
         yield from self._bad_collector()
+        yield from self._bad_shared_url()
 
     def _bad_worker(self) -> Iterator[str]:
         port = port_of(self.torchserve_address)
@@ -314,6 +319,16 @@ class Settings(BaseSettings):
             is_usable = False
         if endpoint and not is_usable:
             yield f"otlp_endpoint: expected http://HOST:PORT, got {self.otlp_endpoint}"
+
+    def _bad_shared_url(self) -> Iterator[str]:
+        try:
+            address = urlsplit(self.shared_url.reveal())
+            is_usable = address.scheme in ("redis", "rediss") and bool(address.hostname)
+            is_usable = is_usable and address.port != 0
+        except ValueError:
+            is_usable = False
+        if self.shared_url and not is_usable:
+            yield f"shared_url: expected redis://HOST:PORT or rediss://, got {self.shared_url}"
 
     def _equal_ports(self) -> Iterator[str]:
         taken: dict[int, str] = {}

@@ -97,6 +97,7 @@ _GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "pending_compute_seconds": ("Compute time that admitted searches still need.", ("model",)),
     "report_jobs": ("Robustness reports by state.", ("state",)),
     "ready": ("1 if every model passed the last check.", ()),
+    "shared_up": ("1 if the memory that gateways share answered last.", ()),
     "model_info": ("1 for the model in service.", ("model", "version", "weights_digest")),
 }
 HISTOGRAMS: Final[Mapping[str, tuple[str, tuple[str, ...], tuple[float, ...]]]] = {
@@ -250,6 +251,10 @@ class Metrics:
 
     def set_ready(self, is_ready: bool) -> None:
         self._gauges["ready"].set(int(is_ready))
+
+    def set_shared(self, is_there: bool) -> None:
+        """Whether the memory that gateways share answers; 0 from the start."""
+        self._gauges["shared_up"].set(int(is_there))
 
     def set_build(self, version: str) -> None:
         self._build.info({"version": version})

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,15 @@ class AdmittedRequest:
         left = max(0.0, deadline - time.monotonic())
         return min(self.model.answer_times.seconds(count), _ANSWER_SHARE * left)
 
-    def searches(
+    @asynccontextmanager
+    async def searches(
         self, items: Sequence[SearchItem], image: Pixels, options: SearchOptions
-    ) -> AbstractContextManager[SearchGroup]:
+    ) -> AsyncIterator[SearchGroup]:
         """The searches of ``items``, see `SearchPool.group`."""
-        digest = self.model.details.model.weights_digest
-        return self.model.search_pool.group(items, image, options, self.slot, digest)
+        digest, pool = self.model.details.model.weights_digest, self.model.search_pool
+        await pool.fetch(items, image, options, digest)
+        with pool.group(items, image, options, self.slot, digest) as group:
+            yield group
 
 
 class Admission:

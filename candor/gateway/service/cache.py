@@ -36,6 +36,11 @@ class ResultCache:
         self._byte_count = 0
 
     @property
+    def keeps_any(self) -> bool:
+        """Whether there is room at all."""
+        return self._max_bytes > 0
+
+    @property
     def byte_count(self) -> int:
         """Bytes in use, at most ``max_bytes``."""
         return self._byte_count

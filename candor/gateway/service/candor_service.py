@@ -10,12 +10,14 @@ from typing import Any
 from candor.contracts import api
 from candor.gateway.access.quotas import Quota, Quotas
 from candor.gateway.access.request_context import RequestContext
+from candor.gateway.access.shared_quotas import SharedQuotas
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.service import compare, explain, predict, probe
 from candor.gateway.service.admission import Admission
 from candor.gateway.service.models import ModelRegistry
 from candor.gateway.service.shadow import Shadows
+from candor.gateway.shared import SharedMemory
 from candor.gateway.workers.counted import CountedBackend
 from candor.gateway.workers.protocol import WorkerBackend
 from candor.tracing import NO_TRACING, Tracing
@@ -28,6 +30,7 @@ class CandorService:
         metrics: counts what happens; a registry of its own where none is given.
         tracing: makes a span of every chunk.
         quotas: charged with what searches cost; none are kept where none are given.
+        memory: where finished searches are shared with other gateways.
 
     Attributes:
         models: the models in service.
@@ -40,7 +43,8 @@ class CandorService:
         settings: Settings,
         metrics: Metrics | None = None,
         tracing: Tracing = NO_TRACING,
-        quotas: Quotas | None = None,
+        quotas: SharedQuotas | None = None,
+        memory: SharedMemory | None = None,
     ) -> None:
         metrics = metrics or Metrics(settings.models)
         self.models = ModelRegistry(
@@ -48,7 +52,8 @@ class CandorService:
             settings,
             metrics,
             tracing,
-            quotas or Quotas(Quota(), {}),
+            quotas or SharedQuotas(Quotas(Quota(), {}), None),
+            memory,
         )
         self.admission = Admission(self.models, settings)
         self._shadows = Shadows(self.models, metrics)

@@ -86,9 +86,9 @@ async def _search(
     admitted: AdmittedRequest,
     options: SearchOptions,
 ) -> _Searched:
-    with admitted.searches([explain, perturb], image, options) as group:
+    async with admitted.searches([explain, perturb], image, options) as group:
         explained, perturbed = await group.results()
-    with admitted.searches([explain], perturbed.outcome.image, options) as group:
+    async with admitted.searches([explain], perturbed.outcome.image, options) as group:
         (again,) = await group.results()
     return _Searched(explained, perturbed, again)
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -27,7 +27,7 @@ _GOALS = {
 async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> api.ExplainResponse:
     """Raises: ServiceError: INVALID_INPUT, OVERLOADED, TIMEOUT, or that of a search."""
     explanation = await _Explanation.checked_of(payload, admitted)
-    with explanation.searches() as group:
+    async with explanation.searches() as group:
         results = await group.results()
     return await explanation.response(results, shadows)
 
@@ -45,7 +45,7 @@ async def stream(
         ServiceError: as `respond`.
     """
     explanation = await _Explanation.checked_of(payload, admitted)
-    with explanation.searches() as group:
+    async with explanation.searches() as group:
         working = asyncio.ensure_future(group.results())
         try:
             async with aclosing(_progress(group, working, progress_seconds)) as events:
@@ -74,7 +74,7 @@ class _Explanation:
         )
         return cls(checked, _items(checked, details), admitted)
 
-    def searches(self) -> AbstractContextManager[SearchGroup]:
+    def searches(self) -> AbstractAsyncContextManager[SearchGroup]:
         options = self.admitted.search_options(
             self.checked.request, Priority.EXPLAIN, len(self.items)
         )

@@ -14,7 +14,7 @@ from candor.contracts.card import MetricCard, ModelCard, Preprocessing
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import normalised, split_name, versioned
 from candor.contracts.secrets import without_secrets
-from candor.gateway.access.quotas import Quotas
+from candor.gateway.access.shared_quotas import SharedQuotas
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.options import SchedulerOptions
@@ -23,6 +23,8 @@ from candor.gateway.service import validation
 from candor.gateway.service.answer_times import AnswerTimes
 from candor.gateway.service.cache import ResultCache
 from candor.gateway.service.search_pool import SearchPool
+from candor.gateway.service.shared_results import SharedResults
+from candor.gateway.shared import SharedMemory
 from candor.gateway.workers.client import WorkerClient
 from candor.gateway.workers.protocol import (
     MAX_CALL_BYTES,
@@ -73,7 +75,8 @@ class ModelRegistry:
         settings: Settings,
         metrics: Metrics,
         tracing: Tracing,
-        quotas: Quotas,
+        quotas: SharedQuotas,
+        memory: SharedMemory | None,
     ) -> None:
         self._backend = backend
         self._workers = WorkerClient(backend, settings.predict_retry_seconds)
@@ -81,7 +84,7 @@ class ModelRegistry:
         self._metrics = metrics
         self._tracing = tracing
         self._quotas = quotas
-        self._cache = ResultCache(settings.cache_bytes)
+        self._cache = SharedResults(ResultCache(settings.cache_bytes), memory)
         self.routes = settings.make_routes()
         self.known: dict[str, ServedModel] = {}
         self._describing: tuple[asyncio.Task[None], ...] = ()
@@ -147,6 +150,7 @@ class ModelRegistry:
         await asyncio.gather(*self._describing, return_exceptions=True)
         for model in self.known.values():
             await model.search_pool.scheduler.close()
+        await self._cache.close()
 
     def _by_version_of_card(self, wanted: str) -> str | None:
         """A model served without a version may be named with the version on its card, too.

@@ -17,8 +17,9 @@ from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.door import Wanted
 from candor.gateway.scheduling.jobs import Job, Search
 from candor.gateway.scheduling.scheduler import SearchScheduler
-from candor.gateway.service.cache import ResultCache, key_maker
+from candor.gateway.service.cache import key_maker
 from candor.gateway.service.concurrency import Slot
+from candor.gateway.service.shared_results import SharedResults
 from candor.gateway.workers.codec import Arrays, SaliencyPair, SearchOutcome
 
 _LONGEST_WAIT_SECONDS = 0.2  # between two estimates of how long the best so far takes
@@ -80,7 +81,7 @@ class SearchPool:
     """The searches of one model, for all requests."""
 
     def __init__(
-        self, scheduler: SearchScheduler, cache: ResultCache, metrics: Metrics, model: str
+        self, scheduler: SearchScheduler, cache: SharedResults, metrics: Metrics, model: str
     ) -> None:
         self.scheduler = scheduler
         self._cache = cache
@@ -92,6 +93,17 @@ class SearchPool:
     def shared_count(self) -> int:
         """Shared searches in progress."""
         return len(self._shared_searches)
+
+    async def fetch(
+        self,
+        items: Sequence[SearchItem],
+        image: NDArray[np.float32],
+        options: SearchOptions,
+        weights_digest: str,
+    ) -> None:
+        """Brings into the cache what other gateways have found of ``items``; before `group`."""
+        if options.uses_cache and self._cache.is_shared:
+            await self._cache.fetch([*map(key_maker(image, weights_digest), items)])
 
     @contextmanager
     def group(
@@ -159,7 +171,7 @@ class SearchPool:
                 _end(job, slot)
 
     def _look_up(self, key: bytes) -> SearchOutcome | None:
-        outcome = self._cache.get(key)
+        outcome = self._cache.own.get(key)
         found: Literal["hit", "shared", "miss"] = "hit" if outcome else "miss"
         if outcome is None and key in self._shared_searches:
             found = "shared"
