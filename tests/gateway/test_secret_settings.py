@@ -161,7 +161,7 @@ def test_variables_of_a_library_end_the_start_in_one_line(
 
 @pytest.mark.parametrize("field", SECRET_FIELDS)
 def test_settings_as_text_show_no_secret(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(SECRET_FIELDS) == 3
+    assert len(SECRET_FIELDS) == 4
     user = "" if field == "oidc_jwks" else f"ada:{SECRET}@"
     url = f"https://{user}host:4317/x?token={SECRET}"
     monkeypatch.setenv(f"CANDOR_{field.upper()}", url)
