@@ -163,7 +163,8 @@ def test_variables_of_a_library_end_the_start_in_one_line(
 def test_settings_as_text_show_no_secret(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(SECRET_FIELDS) == 4
     user = "" if field == "oidc_jwks" else f"ada:{SECRET}@"
-    url = f"https://{user}host:4317/x?token={SECRET}"
+    scheme = "rediss" if field == "shared_url" else "https"
+    url = f"{scheme}://{user}host:4317/x?token={SECRET}"
     monkeypatch.setenv(f"CANDOR_{field.upper()}", url)
     settings = read_settings()
     assert getattr(settings, field).reveal() == url
