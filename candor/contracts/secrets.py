@@ -27,11 +27,11 @@ _QUERY_VALUE = re.compile(r"(?P<name>[?&;][^=&;#\s]*=)[^&;#\s]*")
 _QUOTED = r"\"(?:[^\"\\]|\\.){0,500}\"|'(?:[^'\\]|\\.){0,500}'"
 # NAME=VALUE, NAME:VALUE or "NAME": "VALUE"; after "NAME: " prose follows, except in headers.
 _NAMED = re.compile(
-    r"(?P<name>(?:\b[\w.-]{0,60}(?:pass(?:w(?:or)?d|phrase)?|pwd?|secret|token|signature|authorization"
+    r"(?P<name>(?:(?:pass(?:w(?:or)?d|phrase)?|pwd?|secret|token|signature|authorization"
     r"|(?:api|access|account|private|secret|shared|signing)[-_]?key|credential)s?"
-    r"(?:\s*=\s*|[\"']\s*:\s*(?=[\"'])|:(?=\S))"
-    r"|\b(?:set-)?cookie:\s*|\bx-[\w-]{0,40}(?:key|token|secret|signature):\s*"
-    r"|--[\w-]{0,40}(?:password|secret|token|key)\s+))"
+    r"(?:\s{0,9}=\s{0,9}|[\"']\s{0,9}:\s{0,9}(?=[\"'])|:(?=\S))"
+    r"|\b(?:set-)?cookie:\s{0,9}|\bx(?:-\w{1,20}){0,3}-(?:key|token|secret|signature):\s{0,9}"
+    r"|--(?:\w{1,20}-){0,3}(?:password|secret|token|key)\s{1,9}))"
     rf"(?P<value>{_QUOTED}|[^\s&]+)",
     re.IGNORECASE,
 )

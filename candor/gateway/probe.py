@@ -11,7 +11,8 @@ from urllib.request import HTTPSHandler, ProxyHandler
 
 from candor.contracts.addresses import url
 from candor.contracts.proxies import open_url
-from candor.gateway.config.settings import BadSettings, Settings, read_settings
+from candor.contracts.secrets import without_secrets
+from candor.gateway.config.settings import Settings, read_settings
 from candor.gateway.sockets import reachable_host
 
 _TIMEOUT_SECONDS = 4.0
@@ -25,10 +26,18 @@ def main() -> int:
     handlers = (ProxyHandler({}), HTTPSHandler(context=context))
     try:
         open_url(_address(read_settings()), *handlers, seconds=_TIMEOUT_SECONDS).close()
-    except (BadSettings, OSError) as err:
-        print(f"candor.gateway.probe: {err}", file=sys.stderr)
+    except (OSError, ValueError) as err:  # the latter: settings, and hosts that are no names
+        print(f"candor.gateway.probe: {_reason(err)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _reason(err: OSError | ValueError) -> str:
+    """In one line, without what the library makes of it."""
+    if isinstance(err, UnicodeError):
+        return "host: expected the name of a host, got another text"
+    cause = getattr(err, "reason", err)
+    return without_secrets(getattr(cause, "strerror", None) or str(cause))
 
 
 def _address(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from candor import tracing_export
 from candor.contracts.secrets import Secret, WithoutSecrets
 from candor.gateway import main as module
+from candor.gateway import probe
 from candor.gateway.access.tokens import BadToken, KeySource
 from candor.gateway.config.settings import BadSettings, Settings, read_settings
 from candor.gateway.observability.request_log import JsonLines
@@ -80,7 +81,7 @@ def test_wrong_setting_beside_a_secret_shows_no_secret(
         ("METRICS_PORT", "8501", "rest_port, metrics_port: expected two ports, got 8501 twice"),
         ("HEALTH_PORT", "8500", "grpc_port, health_port: expected two ports, got 8500 twice"),
         ("REST_PORT", "7070", "rest_port, torchserve_address: expected two ports, got 7070"),
-        ("TORCHSERVE_ADDRESS", "127.0.0.1", "address: expected HOST:PORT"),
+        ("TORCHSERVE_ADDRESS", "127.0.0.1", "expected HOST:PORT, an IPv6 host in brackets"),
         ("TORCHSERVE_ADDRESS", "dns:///host", "torchserve_address: expected HOST:PORT"),
         ("TORCHSERVE_ADDRESS", "127.0.0.1:x", "address: expected HOST:PORT"),
         ("TORCHSERVE_ADDRESS", "127.0.0.1:0", "address: expected HOST:PORT"),
@@ -269,3 +270,24 @@ def _exported(endpoint: str) -> str:
     provider.force_flush(1000)
     provider.shutdown()
     return f"{number:032x}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"REST_PORT": "9"}, "Connection refused"),
+        ({"REST_PORT": "x"}, "CANDOR_REST_PORT: expected a whole number, got 'x'"),
+        ({"HOST": "nowhere.invalid", **OPEN}, "Name or service not known"),
+        ({"HOST": "a..b", **OPEN}, "host: expected the name of a host"),
+    ],
+)
+def test_probe_says_in_one_line_why_nothing_answers(
+    variables: dict[str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(f"CANDOR_{name}", text)
+    assert probe.main() == 1
+    assert capsys.readouterr().err.startswith(f"candor.gateway.probe: {said}")
