@@ -15,10 +15,10 @@ from typing import Any
 
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.gateway.access.request_context import Priority
-from candor.gateway.scheduling.door import Wanted
 from candor.gateway.scheduling.jobs import Job, ServiceClass
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.plan import Chunk, Plan
+from candor.gateway.scheduling.queue_limits import Wanted
 
 _RESTART_SECONDS = 3.0  # of a worker that was killed
 
@@ -210,7 +210,7 @@ class Simulation:
             allows_partial=False,
         )
         try:
-            self.plan.door.check(wanted, self._now, len(self._calls))
+            self.plan.limits.check(wanted, self._now, len(self._calls))
         except ServiceError as err:
             self._reject(crowd, err)
             return

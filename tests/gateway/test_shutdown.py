@@ -197,7 +197,7 @@ def _overdue_by_rest(client: httpx.Client, png: bytes) -> dict[str, Any]:
     }
 
 
-def test_whatever_outlives_the_drain_is_unavailable_by_every_door(png: bytes) -> None:
+def test_whatever_outlives_the_drain_is_unavailable_over_every_protocol(png: bytes) -> None:
     with (
         ready(drain_seconds=0.5) as (gateway, backend, stop),
         grpc.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel,

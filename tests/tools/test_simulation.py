@@ -66,7 +66,7 @@ def test_clients_that_obey_the_delay_are_all_served_in_the_end() -> None:
     assert record.rate(20.0, 120.0) >= 0.9 * peak_of(USUAL)
 
 
-def test_overload_by_one_tenant_closes_the_door_to_no_other() -> None:
+def test_overload_by_one_tenant_has_no_other_rejected() -> None:
     peak = peak_of(USUAL)
     greedy, modest = crowd(10 * peak, tenant="greedy"), crowd(0.3 * peak, tenant="modest")
     record = Simulation(USUAL, [greedy, modest]).run()

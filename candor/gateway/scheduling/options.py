@@ -17,7 +17,7 @@ class SchedulerOptions:
             `candor.gateway.scheduling.policy`.
         worker_retry_seconds: how long jobs outlive workers that are away.
         objective_seconds: how long a request that is admitted may take to its whole result, see
-            `candor.gateway.scheduling.door`.
+            `candor.gateway.scheduling.queue_limits`.
     """
 
     value_count: int

@@ -7,12 +7,12 @@ The scheduler asks a `Plan` with real time and real workers, the simulation of
 from dataclasses import dataclass, field
 
 from candor.gateway.scheduling.chunk_sizer import ChunkSizer
-from candor.gateway.scheduling.door import Door
 from candor.gateway.scheduling.estimates import Estimates
 from candor.gateway.scheduling.jobs import Job, SaliencyJob
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.policy import JobQueue
 from candor.gateway.scheduling.promises import Promises
+from candor.gateway.scheduling.queue_limits import QueueLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Plan:
         queue: the jobs that are not over.
         promises: deadlines by which requests get the best so far.
         estimates: what the queue allows to predict.
-        door: decides whether a request is admitted.
+        limits: decide whether a request is admitted.
     """
 
     def __init__(self, options: SchedulerOptions, model: str) -> None:
@@ -52,7 +52,7 @@ class Plan:
         self.promises = Promises()
         self._sizer = ChunkSizer(options.chunk_seconds, options.value_count)
         self.estimates = Estimates(self.queue, self._sizer, options, self.promises)
-        self.door = Door(self.estimates, options, model)
+        self.limits = QueueLimits(self.estimates, options, model)
 
     def next_chunk(self) -> Chunk | None:
         """The next call, whose jobs are in flight from now on; None where nothing is to do."""

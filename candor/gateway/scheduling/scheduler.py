@@ -18,11 +18,11 @@ from candor.gateway.access.request_context import Priority
 from candor.gateway.clock import MONOTONIC, Clock
 from candor.gateway.observability.metrics import Metrics
 from candor.gateway.scheduling.dispatcher import Dispatcher
-from candor.gateway.scheduling.door import Wanted
 from candor.gateway.scheduling.jobs import Ending, Job, SaliencyJob, Search, ServiceClass
 from candor.gateway.scheduling.options import SchedulerOptions
 from candor.gateway.scheduling.plan import Plan
 from candor.gateway.scheduling.policy import JobQueue
+from candor.gateway.scheduling.queue_limits import Wanted
 from candor.gateway.scheduling.telemetry import OnCharge, Telemetry
 from candor.gateway.workers.codec import Arrays, SearchOutcome
 from candor.gateway.workers.protocol import WorkerBackend
@@ -80,11 +80,11 @@ class SearchScheduler:
 
     def check_room(self, count: int) -> None:
         """Raises: ServiceError: OVERLOADED, ``count`` more searches would be too many."""
-        self.plan.door.check_room(count)
+        self.plan.limits.check_room(count)
 
     def check(self, wanted: Wanted) -> None:
-        """See `Door.check`."""
-        self.plan.door.check(wanted, self.clock.now(), self._dispatcher.call_count)
+        """See `QueueLimits.check`."""
+        self.plan.limits.check(wanted, self.clock.now(), self._dispatcher.call_count)
 
     def submit(
         self,

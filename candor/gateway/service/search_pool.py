@@ -14,8 +14,8 @@ from candor.contracts.errors import ErrorCode, ServiceError
 from candor.contracts.worker import CompareItem, CompareMissing, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.observability.metrics import Metrics
-from candor.gateway.scheduling.door import Wanted
 from candor.gateway.scheduling.jobs import Job, Search
+from candor.gateway.scheduling.queue_limits import Wanted
 from candor.gateway.scheduling.scheduler import SearchScheduler
 from candor.gateway.service.cache import key_maker
 from candor.gateway.service.concurrency import Slot

@@ -50,6 +50,7 @@ class GrpcServer:
         authorization = AuthorizationInterceptor(parts.authorizer, parts.request_log, rules)
         self._server = aio.server(interceptors=[authorization], options=_options(settings))
         self._open_calls = parts.request_log.open_calls
+        self._draining: asyncio.Task[None] | None = None
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = _add_services(self._server, parts)
@@ -75,12 +76,14 @@ class GrpcServer:
     async def drain(self) -> None:
         """NOT_SERVING for good, no new connection, and each one ends with its last call."""
         await self._health.enter_graceful_shutdown()
-        stop_listening(self.port)
-        self._draining = asyncio.create_task(self._shut_idle_connections())
+        if self._draining is None:
+            stop_listening(self.port)
+            self._draining = asyncio.create_task(self._shut_idle_connections())
 
     async def stop(self) -> None:
         """Ends every connection, then the server; call it after `drain`, once no call is open."""
-        self._draining.cancel()
+        if self._draining is not None:
+            self._draining.cancel()
         shut_connections(self.port)
         await self._server.stop(None)
 

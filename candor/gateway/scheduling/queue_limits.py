@@ -5,7 +5,7 @@ of them become late, and what was computed for them is lost.  So a request is ad
 the work before it takes a fraction of its time, whatever it costs itself; the newest are rejected,
 at once, with the time after which there is room.  A short queue answers as many requests a second
 as a long one, because the workers are as busy.  What stands before a request is what fair shares
-leave there: a tenant with a long queue closes the door to itself and to no other.
+leave there: a tenant with a long queue is rejected, and no other.
 """
 
 import math
@@ -42,7 +42,7 @@ class Wanted:
     allows_partial: bool = True
 
 
-class Door:
+class QueueLimits:
     """Admits requests to the queue of one model."""
 
     def __init__(self, estimates: Estimates, options: SchedulerOptions, model: str) -> None:
