@@ -1,10 +1,12 @@
-"""Unit vectors, and seeds derived from their parts."""
+"""Unit vectors, projections, and seeds derived from their parts."""
 
 import hashlib
 
 import pytest
 import torch
+from torch import Tensor
 
+from candor.search import geometry
 from candor.search.geometry import dot, lengths_of, per_row, unit
 from candor.search.seeds import derived_seed
 
@@ -42,3 +44,35 @@ def test_a_derived_seed_is_the_start_of_the_digest_of_its_parts() -> None:
     digest = hashlib.sha256(b"7/noise/3").digest()
     assert derived_seed(7, "noise", 3) == int.from_bytes(digest[:4], "little") < 2**32
     assert derived_seed(7, "noise", 3) != derived_seed(7, "noise", 4)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.5, 3.0])
+def test_projections_that_end_early_give_the_bits_of_all_iterations(
+    monkeypatch: pytest.MonkeyPatch, scale: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 3, 8, 8, generator=generator)
+    deltas = scale * torch.randn(5, 3, 8, 8, generator=generator)
+    radii = scale * torch.linspace(0.5, 4.0, 5)
+
+    def both() -> tuple[Tensor, Tensor]:
+        reach = -radii * geometry.lengths_of(deltas)
+        return (
+            geometry.drawn_to_sphere(images, deltas, radii),
+            geometry.nearest_in_half_space(images, deltas, reach),
+        )
+
+    asked: list[bool] = []
+    settled = geometry._is_settled
+
+    def remembered(values: Tensor, before: Tensor) -> bool:
+        asked.append(settled(values, before))
+        return asked[-1]
+
+    monkeypatch.setattr(geometry, "_is_settled", remembered)
+    early = both()
+    monkeypatch.setattr(geometry, "_is_settled", lambda *given: False)
+    for left, right in zip(early, both(), strict=True):
+        assert torch.equal(left, right)
+    if scale < 0.1:
+        assert any(asked)  # nothing is clipped, so the second iteration repeats the first
