@@ -23,11 +23,11 @@ from scipy import stats
 from torch import Tensor, nn
 
 from candor import terms
-from candor.audit.facts import processor_name
 from candor.contracts.json_text import json_text
 from candor.files.writing import write_file
 from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
+from candor.runtime.processor import this_processor
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_with
 from candor.search.solvers import fast_solver
@@ -226,7 +226,7 @@ def _read(paths: Sequence[Path]) -> list[Row]:
 def _write(path: Path, rows: Sequence[Row]) -> None:
     content = {
         "torch": torch.__version__,
-        "processor": processor_name(),
+        "processor": this_processor().name,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "steps": terms.FAST_RADIUS_STEPS,

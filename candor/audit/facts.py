@@ -6,7 +6,6 @@ neither model nor data is at hand.
 
 import os
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from candor.audit.report.schema import Machine, ModelFacts
 from candor.contracts.card import ModelCard
 from candor.data.images import Images
 from candor.robustness.ara import naive_accuracy
+from candor.runtime.processor import this_processor
 
 FACTS_FILE = "facts.json"
 _VERSIONS = ("candor", "torch", "numpy", "scipy", "captum", "pyautoattack")
@@ -77,7 +77,7 @@ def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
         rho=card.recommended_rho,
         naive=naive_accuracy(data.labels.numpy(), len(data.class_names)),
         machine=Machine(
-            processor=processor_name(),
+            processor=this_processor().name,
             cores=os.cpu_count() or 0,
             system=f"{platform.system()} {platform.machine()}",
             device=str(device),
@@ -127,15 +127,3 @@ def read_facts(folder: Path) -> Facts:
         AuditError: there are none, or they are damaged.
     """
     return read_model(folder / FACTS_FILE, Facts, where_missing="run the audit again")
-
-
-def processor_name(source: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the processor; the machine's kind where the system does not tell."""
-    try:
-        lines: Sequence[str] = source.read_text().splitlines()
-    except OSError:
-        lines = ()
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -5,22 +5,17 @@ from pathlib import Path
 
 import torch
 
-from candor.audit.facts import processor_name
 from candor.runtime.compiled import has_bfloat16
+from candor.runtime.processor import CPU_INFO, this_processor
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 # Flags of /proc/cpuinfo that decide the speed of a network, narrow sets first.
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
 
-def instruction_sets(source: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+def instruction_sets(source: Path = CPU_INFO) -> tuple[str, ...]:
     """Those of ``_FLAGS`` that the processor has; none where the system does not tell."""
-    try:
-        text = source.read_text()
-    except OSError:
-        return ()
-    lines = [line for line in text.splitlines() if line.startswith("flags")]
-    found = {flag for line in lines for flag in line.split()}
+    found = this_processor(source).instruction_sets
     return tuple(flag for flag in _FLAGS if flag in found)
 
 
@@ -36,7 +31,7 @@ def has_amx() -> bool:
 
 def description(device: torch.device) -> str:
     """One line: device, instruction sets, threads, precisions, torch."""
-    name = processor_name()
+    name = this_processor().name
     if device.type == "cuda":
         name = f"{torch.cuda.get_device_name(device)}, host {name}"
     sets = " ".join(instruction_sets()) or "instruction sets unknown"

@@ -12,12 +12,12 @@ from candor.contracts.card import ModelCard
 from candor.data.images import Images
 from candor.data.registry import dataset_names, default_data_dir, load_dataset
 from candor.files.writing import write_file
+from candor.models.agreement import logit_difference
 from candor.models.folder import LoadedModel
 from candor.models.onnx.export import IR_VERSION, OPSET, export_onnx
 from candor.models.onnx.session import OnnxModel
 from candor.models.onnx.timing import Network, Pixels, median_milliseconds
 
-_TOLERANCE = 1e-4  # of the largest logit: float32 summed in another order
 _CHECK_BATCH = 64
 
 
@@ -108,11 +108,4 @@ def _checked_difference(runtimes: Mapping[str, Network], images: Pixels) -> floa
     torch_logits, onnx_logits = (
         np.concatenate([runtime(part) for part in parts]) for runtime in runtimes.values()
     )
-    difference = float(np.abs(onnx_logits - torch_logits).max())
-    largest = _TOLERANCE * max(1.0, float(np.abs(torch_logits).max()))
-    if not difference <= largest:
-        raise ValueError(
-            f"logits: expected a difference to torch's of at most {largest:.2g}, "
-            f"got {difference:.2g}"
-        )
-    return difference
+    return logit_difference(onnx_logits, torch_logits)
