@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from candor.contracts import wire
-from candor.contracts.card import ModelCard
 from candor.contracts.violations import violations_of
 from candor.contracts.worker import ITEM_ADAPTER, DescribeAnswer, DescribeItem, Item, ItemError
 from candor.terms import NotFinite
@@ -31,16 +30,20 @@ Compute = Callable[[Sequence[Task]], Sequence[bytes]]
 
 
 def answer_rows(
-    rows: Sequence[Mapping[str, Any]], card: ModelCard, check: Check, compute: Compute
+    rows: Sequence[Mapping[str, Any]],
+    described: DescribeAnswer,
+    check: Check,
+    compute: Compute,
 ) -> list[bytes]:
     """One packed list of responses for each row; never raises.
 
     Args:
         rows: a TorchServe batch; each holds packed items under `INPUT_NAME`.
+        described: the response to who asks what this worker is.
         check: why this role and model cannot serve a task; None where it can.
         compute: packed responses to good tasks, in order; may raise.
     """
-    entries = [_read_row(row, card, check) for row in rows]
+    entries = [_read_row(row, described, check) for row in rows]
     tasks = [entry for row in entries for entry in row if isinstance(entry, Task)]
     responses = iter(_compute_all(tasks, compute))
     return [
@@ -59,20 +62,22 @@ def wrong_kind(item: Item, expected: str) -> ItemError:
     return ItemError(field="kind", message=f"expected {expected!r}, got {item.kind!r}")
 
 
-def _read_row(row: Mapping[str, Any], card: ModelCard, check: Check) -> list[Task | bytes]:
+def _read_row(
+    row: Mapping[str, Any], described: DescribeAnswer, check: Check
+) -> list[Task | bytes]:
     try:
         messages = wire.unpack_list(bytes(row[INPUT_NAME]))
     except KeyError:
         return [seal(ItemError(field=INPUT_NAME, message="missing"))]
     except (wire.WireError, TypeError, ValueError) as err:
         return [seal(ItemError(field=INPUT_NAME, message=str(err)))]
-    return [_read_item(message, card, check) for message in messages]
+    return [_read_item(message, described, check) for message in messages]
 
 
-def _read_item(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
+def _read_item(message: bytes, described: DescribeAnswer, check: Check) -> Task | bytes:
     """A task to compute, or the response where there is nothing to compute."""
     try:
-        return _task_or_response(message, card, check)
+        return _task_or_response(message, described, check)
     except wire.WireError as err:
         return seal(ItemError(field="item", message=str(err)))
     except ValidationError as err:
@@ -82,11 +87,11 @@ def _read_item(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
         return seal(_INTERNAL)
 
 
-def _task_or_response(message: bytes, card: ModelCard, check: Check) -> Task | bytes:
+def _task_or_response(message: bytes, described: DescribeAnswer, check: Check) -> Task | bytes:
     meta, arrays = wire.unpack(message)
     task = Task(ITEM_ADAPTER.validate_python(meta), arrays)
     if isinstance(task.item, DescribeItem):
-        return seal(DescribeAnswer(card=card))
+        return seal(described)
     error = check(task)
     return task if error is None else seal(error)
 

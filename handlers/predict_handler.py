@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
+from candor.contracts.worker import DescribeAnswer, ItemError, PredictAnswer, PredictItem
 from candor.models.folder import LoadedModel
 from candor.runtime.chunks import check_image, predict_logits
 from candor.tracing import Tracing
@@ -29,7 +29,8 @@ class PredictHandler:
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         with batch_span(self._tracing, "predict", data):
-            return answer_rows(data, self._model.card, self._check, self._compute)
+            described = DescribeAnswer(card=self._model.card)
+            return answer_rows(data, described, self._check, self._compute)
 
     def _check(self, task: Task) -> ItemError | None:
         if not isinstance(task.item, PredictItem):

@@ -13,14 +13,16 @@ from candor.contracts.worker import (
     CompareItem,
     CompareMissing,
     CompareProgress,
+    DescribeAnswer,
     ItemError,
     SearchItem,
 )
 from candor.models.folder import LoadedModel
 from candor.runtime.chunks import advance_items, check_image, check_item, check_target
+from candor.runtime.engine import SearchEngine
 from candor.tracing import Tracing
 from handlers.envelopes import Task, answer_rows, seal, wrong_kind
-from handlers.loading import SearchNetworks, load_worker_model, search_networks
+from handlers.loading import load_worker_model, search_engine
 from handlers.spans import batch_span, start_worker_tracing
 
 
@@ -28,17 +30,23 @@ class SearchHandler:
     """Holds the model and no state of any request: the state of a search travels with its item."""
 
     _model: LoadedModel
-    _networks: SearchNetworks
+    _engine: SearchEngine
     _tracing: Tracing
 
     def initialize(self, context: Any) -> None:
         self._model = load_worker_model(context)
-        self._networks = search_networks(self._model)
+        self._engine = search_engine(self._model, context)
         self._tracing = start_worker_tracing()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         with batch_span(self._tracing, "search", data):
-            return answer_rows(data, self._model.card, self._check, self._compute)
+            return answer_rows(data, self._description(), self._check, self._compute)
+
+    def _description(self) -> DescribeAnswer:
+        now = self._engine.now
+        return DescribeAnswer(
+            card=self._model.card, engine=now.engine, precision=now.precision, note=now.note
+        )
 
     def _check(self, task: Task) -> ItemError | None:
         card, item = self._model.card, task.item
@@ -53,7 +61,7 @@ class SearchHandler:
 
     def _compute(self, tasks: Sequence[Task]) -> list[bytes]:
         pairs = [(task.item, task.arrays) for task in tasks if isinstance(task.item, SearchItem)]
-        networks = self._networks
+        networks = self._engine.now.networks  # of the whole chunk
         advanced = iter(advance_items(networks.verifier, pairs, searcher=networks.searcher))
         return [
             seal(*self._compared(task.item, task.arrays))

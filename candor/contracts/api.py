@@ -7,7 +7,7 @@ The descriptions of the messages and of their fields, with units and ranges, are
 import base64
 import binascii
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -72,6 +72,8 @@ ClassName = Annotated[str, BeforeValidator(normalised)]
 StepsTaken = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_STEPS)]
 Pixels = Annotated[int, Field(strict=True, ge=1)]
 Solver = Annotated[str, Field(examples=list(terms.SOLVERS))]
+EngineName = Literal["eager", "compiled"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @described()
@@ -341,3 +343,5 @@ class ModelDetails(Message):
     recommended_rho: Rho
     metrics: tuple[MetricCard, ...]
     solvers: tuple[Solver, ...]
+    engine: EngineName
+    precision: Precision

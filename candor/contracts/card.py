@@ -126,6 +126,11 @@ class InputCard(_Strict):
     lower: Annotated[float, Field(ge=0.0, le=0.0)] = 0.0
     upper: Annotated[float, Field(ge=1.0, le=1.0)] = 1.0
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
 
 class Preprocessing(_Strict):
     """How an image becomes an input; the defaults are what cards without this part get.

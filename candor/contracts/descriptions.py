@@ -585,6 +585,16 @@ DESCRIPTIONS = {
     "GetModelResponse.solvers": (
         "Solvers that the model's workers offer, of \"paper\" and \"fast\"."
     ),
+    "GetModelResponse.engine": (
+        "What the steps of searches run on, as one of the model's search workers said last: "
+        "\"eager\", the network as it is, or \"compiled\". A service begins eager where nothing "
+        "compiled was kept from an earlier start, and compiles behind. Predictions are always "
+        "eager."
+    ),
+    "GetModelResponse.precision": (
+        "Number format of those steps, \"float32\" or \"bfloat16\"; what they find is verified in "
+        "float32."
+    ),
     "InputSpec": (
         "Shape and pixel domain of a model's input."
     ),

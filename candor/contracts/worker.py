@@ -28,7 +28,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from candor import terms
 from candor.contracts import limits
-from candor.contracts.api import Correlation, Method, Probability, Rho, Seed, Steps
+from candor.contracts.api import (
+    Correlation,
+    EngineName,
+    Method,
+    Precision,
+    Probability,
+    Rho,
+    Seed,
+    Steps,
+)
 from candor.contracts.card import ModelCard
 from candor.terms import Goal, SearchStatus
 
@@ -103,10 +112,19 @@ class PredictAnswer(_Meta):
 
 
 class DescribeAnswer(_Meta):
-    """The card of the worker's model."""
+    """The card of the worker's model, and what the worker computes with now.
+
+    Attributes:
+        engine: whether the network is compiled.
+        precision: of a network that takes the steps of searches; float32 verifies them.
+        note: why it is not compiled, in one line; empty where nothing went wrong.
+    """
 
     kind: Literal["describe_answer"] = "describe_answer"
     card: ModelCard
+    engine: EngineName = "eager"
+    precision: Precision = "float32"
+    note: str = ""
 
 
 class SearchProgress(_Meta):

@@ -4,13 +4,9 @@ Each new batch size would have to be compiled, so a batch is padded to the next 
 """
 
 import copy
-import fcntl
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -18,7 +14,6 @@ from torch import Tensor, nn
 
 from candor.runtime.threads import share_size
 
-_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _IN_CPP = {"cpp_wrapper": True}
 _TRIALS = 3
 _CLEAR_GAIN = 1.3
@@ -93,6 +88,26 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network itself, its weights now in the layout that convolutions of the CPU like best."""
+    # torch's stubs do not know this form of `to`.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def place(network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Put a network where and how this process computes with it, and run it once.
+
+    On the GPU where there is one, in channels-last layout unless the network cannot work with it.
+    """
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    channels_last(network)
+    try:
+        _step(network, 1, input_shape)
+    except RuntimeError:  # an imported network may rely on the other layout
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
 def share_sizes(batch_size: int, device: torch.device) -> tuple[int, int, int]:
     """Sizes to compile for batches up to ``batch_size``: a quarter, a half, all of a share.
 
@@ -123,7 +138,7 @@ def compile_network(
     Args:
         network: in evaluation mode, weights without gradient.
         sizes: batch sizes to compile for, see `share_sizes`; each takes about a minute the first
-            time, some seconds from the cache on disk, see `keep_compiled`.
+            time, some seconds from torch's cache on disk.
         input_shape: (C, H, W).
         in_bfloat16: see `Bfloat16Network`; default float32.
     """
@@ -131,12 +146,11 @@ def compile_network(
     fast = copy.deepcopy(network)
     if in_bfloat16:
         fast = Bfloat16Network(fast).train(network.training)
-    # torch's stubs do not know this form of `to`.
-    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(fast)
     most_threads = torch.get_num_threads()
     try:
         is_timed = device.type == "cpu" and 1 in sizes
-        alone = _fastest_threads(fast, input_shape) if is_timed else 1
+        alone = fastest_threads(fast, input_shape) if is_timed else 1
         _set_threads(most_threads)
         # A step in C++ from end to end leaves Python to the other threads.
         how: dict[str, Any] = (
@@ -159,22 +173,7 @@ def compile_network(
     return fixed
 
 
-@contextmanager
-def keep_compiled(folder: Path) -> Iterator[None]:
-    """Keep what torch compiles meanwhile in ``folder``, or where TORCHINDUCTOR_CACHE_DIR says.
-
-    A restart then reads it back instead of compiling again, and so does every process that
-    compiles at the same time: one process after the other.  Enter it before anything is compiled;
-    code in the folder is run, so it is made for this user alone.
-    """
-    used = Path(os.environ.setdefault(_CACHE_VARIABLE, str(folder)))
-    used.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (used / "candor.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _fastest_threads(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
+def fastest_threads(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """For one image: a small network waits longer for other threads than it computes.
 
     Several only where they gain clearly: as soon as anything else runs on one of their cores, every

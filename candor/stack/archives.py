@@ -83,7 +83,6 @@ ROLES = (
         {
             "batchSize": 1,
             "maxBatchDelay": 0,
-            "startupTimeout": 1800,  # seconds; the network may have to be compiled
             "handler": {"threads": 0},
         },
     ),

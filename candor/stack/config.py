@@ -31,8 +31,8 @@ class StackConfig:
         has_report_worker: computes the report jobs of ``store_url`` beside the gateway.
         shows_gateway_log: on this process's output instead of a file.
         search_workers: of each model, sharing the cores; see `shared_search_workers`.
-        compiles: search workers compile their network before the service is ready, minutes the
-            first time; the environment's CANDOR_COMPILE goes before it.
+        compiles: search workers have their network compiled behind, and search with it once it is
+            there; the environment's CANDOR_COMPILE goes before it.
     """
 
     models_dir: Path = MODELS_DIR

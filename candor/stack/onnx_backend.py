@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from candor.contracts import wire
-from candor.contracts.worker import ItemError, PredictAnswer, PredictItem
+from candor.contracts.worker import DescribeAnswer, ItemError, PredictAnswer, PredictItem
 from candor.gateway.workers.protocol import Role
 from candor.models.onnx.session import OnnxModel
 from handlers.envelopes import INPUT_NAME, Task, answer_rows, seal, wrong_kind
@@ -20,8 +20,10 @@ class OnnxBackend:
 
     async def call(self, model: str, role: Role, items: list[bytes]) -> list[bytes]:
         rows = [{INPUT_NAME: wire.pack_list(items)}]
-        card = self._model.card
-        (packed,) = await asyncio.to_thread(answer_rows, rows, card, _only_predict, self._compute)
+        described = DescribeAnswer(card=self._model.card)
+        (packed,) = await asyncio.to_thread(
+            answer_rows, rows, described, _only_predict, self._compute
+        )
         return wire.unpack_list(packed)
 
     def _compute(self, tasks: Sequence[Task]) -> list[bytes]:

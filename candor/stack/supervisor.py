@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.error import URLError
+from urllib.parse import quote
 
 from candor.contracts.addresses import endpoint, url
 from candor.contracts.names import runtime_name
@@ -31,6 +32,7 @@ from candor.stack.process import Process
 from candor.stack.run_folder import run_folder
 
 _POLL_SECONDS = 0.1
+_ENGINE_SECONDS = 1.0
 _DRAIN_SECONDS = 45.0  # the gateway gives requests 30, and some more for the last responses
 _JVM_STOP_SECONDS = 15.0
 _REPORT_STOP_SECONDS = 15.0  # it gives its job back before the next evaluation of the network
@@ -115,6 +117,24 @@ class Stack:
         with open_url(f"{management}/models/{name}", seconds=5) as response:
             workers = json.load(response)[0]["workers"]
         return tuple(int(worker["pid"]) for worker in workers if worker["pid"] > 0)
+
+    def engine(self, model: str) -> str:
+        """What a search worker of the model runs on now: "eager" or "compiled"."""
+        with open_url(f"{self.rest_url}/v1/models/{quote(model)}", seconds=5) as response:
+            return str(json.load(response)["engine"])
+
+    def wait_until_compiled(self, timeout_seconds: float) -> None:
+        """For measurements; requests are answered before.
+
+        Raises:
+            StackError: a model was not compiled in time.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while any(self.engine(model) != "compiled" for model in self.models):
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(f"not compiled after {timeout_seconds:g} seconds")
+            time.sleep(_ENGINE_SECONDS)
 
     def check(self) -> None:
         """Restart every process that has ended, at the same ports.

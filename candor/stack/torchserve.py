@@ -90,7 +90,8 @@ def prepare_launch(
         metrics_host: where the metrics are read, as a `candor.gateway.sockets.listening_host`;
             every other port stays on loopback, and this one, too, where it is None.
         search_workers: of each model; they share the cores.
-        compiles: whether search workers compile; the environment's CANDOR_COMPILE goes before it.
+        compiles: whether search workers have their network compiled behind; the environment's
+            CANDOR_COMPILE goes before it.
 
     Raises:
         StackError: TorchServe or its JVM is not installed.

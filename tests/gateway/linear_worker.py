@@ -117,6 +117,10 @@ class LinearWorker:
         return _search(item, image, arrays.get("current", image), self._weights)
 
 
+def _asks_for_description(items: list[bytes]) -> bool:
+    return [wire.unpack(item)[0].get("kind") for item in items] == ["describe"]
+
+
 def _packed(meta: Any, arrays: dict[str, np.ndarray] | None = None) -> bytes:
     return wire.pack(meta.model_dump(mode="json"), arrays)
 
@@ -203,7 +207,7 @@ class LinearBackend:
         worker_count: search calls computed at once; the others wait.
 
     Attributes:
-        calls: the model and the role of every call.
+        calls: the model and the role of every call but those that ask what a search worker is.
         delays: seconds that calls to a model take in addition.
         broken: models whose workers answer nothing that can be read.
         failures_left: search calls to answer with WorkerUnavailable.
@@ -211,6 +215,7 @@ class LinearBackend:
         search_calls: the items of every search call that was answered.
         started: set when the first search call arrives.
         in_flight, most_in_flight: search calls now, and the most there were at once.
+        described: by role, what its worker says that it is; its card alone where none is given.
         death_count: times a search with `DEADLY_SEED` killed the worker.
     """
 
@@ -234,15 +239,20 @@ class LinearBackend:
         self.search_calls: list[list[SearchItem | CompareItem]] = []
         self.started = threading.Event()
         self.in_flight = self.most_in_flight = 0
+        self.described: dict[str, DescribeAnswer] = {}
         self.death_count = 0
 
     async def call(self, model: str, role: str, items: list[bytes]) -> list[bytes]:
-        self.calls.append((model, role))
+        is_asked = _asks_for_description(items)
+        if role == "predict" or not is_asked:
+            self.calls.append((model, role))
         await self.clock.sleep(self.delays.get(model, 0.0))
         if model in self.broken:
             raise WorkerFault("unreadable answer")
         worker = self._worker(model)
-        if role == "predict":
+        if is_asked and role in self.described:
+            return [_packed(self.described[role])]
+        if role == "predict" or is_asked:
             return worker.answer(items)
         self.started.set()
         self.in_flight += 1

@@ -20,7 +20,7 @@ from candor.gateway.workers.codec import (
     as_service_error,
     pack_item,
     read_answer,
-    read_card,
+    read_description,
     read_end,
     read_logits,
     read_saliencies,
@@ -29,7 +29,7 @@ from candor.gateway.workers.protocol import WorkerFault
 from candor.terms import SearchStatus
 from tests.gateway.linear_worker import CARD
 
-READERS = (read_end, read_saliencies, read_logits, read_card)
+READERS = (read_end, read_saliencies, read_logits, read_description)
 LOGITS = np.array([0.5, -1.0], np.float32)
 END = SearchEnd(status=SearchStatus.FOUND, rmse=0.1, lower_bound=None, steps=3, solver="fast")
 
@@ -50,7 +50,8 @@ def test_every_kind_of_answer_is_read() -> None:
     np.testing.assert_array_equal(outcome.logits_after, -LOGITS)
     answer = read_answer(pack_item(PredictAnswer(), {"logits": LOGITS}))
     np.testing.assert_array_equal(read_logits(*answer), LOGITS)
-    assert read_card(*read_answer(pack_item(DescribeAnswer(card=CARD)))) == CARD
+    answer = DescribeAnswer(card=CARD)
+    assert read_description(*read_answer(pack_item(answer))) == answer
 
 
 @pytest.mark.parametrize("message", [b"", b"Prediction failed", wire.pack({"kind": "other"})])

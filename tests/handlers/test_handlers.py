@@ -1,6 +1,8 @@
 """Both handlers against TorchServe's own context: every item its own answer, nothing raises."""
 
+import copy
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,8 +30,10 @@ from candor.contracts.worker import (
     SearchProgress,
 )
 from candor.runtime import chunks
+from candor.runtime.engine import Running
+from candor.runtime.packaged import SearchNetworks
 from candor.terms import Goal
-from handlers import loading, predict_handler, search_handler
+from handlers import predict_handler, search_handler
 from handlers.search_handler import SearchHandler
 
 Call = Callable[[Sequence[dict[str, Any]]], list[list[tuple[Any, dict[str, Any]]]]]
@@ -202,20 +207,47 @@ def test_no_bytes_make_a_handler_raise(predict: Call, header: bytes, body: bytes
 
 
 @pytest.mark.parametrize("choice", ["auto", "off"])
-def test_search_worker_compiles_where_it_is_told_to(
+def test_search_worker_looks_for_a_compiled_network_where_it_is_told_to(
     choice: str, tiny_models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
-
-    def watched(network: Any, *arguments: Any, **options: Any) -> Any:
-        asked.append(arguments)
-        return network
-
     monkeypatch.setenv("CANDOR_COMPILE", choice)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(loading, "compile_network", watched)
-    started(tiny_models_dir / "tiny")
-    assert (((1, 8, 16, 32), (3, 32, 32)) in asked) is (choice == "auto")
+    monkeypatch.setenv("CANDOR_COMPILED_DIR", str(tmp_path / "file" / "compiled"))
+    (tmp_path / "file").write_text("no folder can be made here")
+    handler = started(tiny_models_dir / "tiny")
+
+    def describe() -> DescribeAnswer:
+        (packed,) = handler.handle([row(message(DescribeItem()))], None)
+        meta, _ = wire.unpack(wire.unpack_list(packed)[0])
+        return DescribeAnswer.model_validate(meta)
+
+    if choice == "auto":
+        while not describe().note:
+            time.sleep(0.02)
+    described = describe()
+    assert ("Not a directory" in described.note) is (choice == "auto")
+    assert (described.engine, described.precision) == ("eager", "float32")
+
+
+def test_a_chunk_runs_on_what_its_worker_has_when_it_begins(
+    tiny_models_dir: Path, images: np.ndarray
+) -> None:
+    handler = started(tiny_models_dir / "tiny")
+    network = handler._engine.now.networks.verifier
+    seen = []
+
+    class Watched(type(network)):  # type: ignore[misc]
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            seen.append(len(batch))
+            handler._engine.now = Running(SearchNetworks(network, network), note="changed")
+            return super().forward(batch)
+
+    watched = copy.copy(network)
+    watched.__class__ = Watched
+    handler._engine.now = Running(SearchNetworks(watched, network), "compiled", "bfloat16")
+    handler.handle([row(search_message(images[0]))], None)
+    assert seen == [1, 1, 1], "all steps of the chunk"
+    handler.handle([row(search_message(images[0]))], None)
+    assert seen == [1, 1, 1], "the next one begins anew"
 
 
 def test_unknown_way_of_compiling_is_rejected(

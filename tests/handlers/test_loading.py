@@ -14,4 +14,4 @@ def test_search_workers_share_the_cores_a_container_says_it_has(
     monkeypatch.setenv("OMP_NUM_THREADS", said)
     monkeypatch.setenv("CANDOR_SEARCH_WORKERS", workers)
     monkeypatch.setattr(loading.os, "cpu_count", lambda: 7)
-    assert loading._thread_share() == expected
+    assert loading._own_share() == expected

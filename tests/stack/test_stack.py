@@ -182,16 +182,26 @@ def start_serve(
 @pytest.mark.parametrize(
     ("number", "compiling"),
     [
-        (signal.SIGTERM, "off"),  # compiling takes two minutes
-        pytest.param(signal.SIGINT, "auto", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, "auto", marks=pytest.mark.slow),
+        (signal.SIGTERM, "off"),
+        (signal.SIGINT, "auto"),
+        pytest.param(signal.SIGKILL, "auto", marks=pytest.mark.slow),  # as much as the one above
     ],
 )
 def test_serve_leaves_nothing_behind(
-    one_version: StackConfig, tmp_path: Path, number: signal.Signals, compiling: str
+    one_version: StackConfig,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    number: signal.Signals,
+    compiling: str,
 ) -> None:
-    process, below = start_serve(one_version, tmp_path, CANDOR_COMPILE=compiling)
+    packages = tmp_path_factory.mktemp("compiled")
+    variables = {"CANDOR_COMPILE": compiling, "CANDOR_COMPILED_DIR": str(packages)}
+    process, below = start_serve(one_version, tmp_path, **variables)
     assert len(below) >= 4, "the JVM, two workers and the gateway"
+    compilers = [one for one in below if "candor.runtime.compiler" in " ".join(one.cmdline())]
+    assert len(compilers) == (compiling == "auto"), "ready before it has ended"
+    while not all(compiler.nice() == 19 for compiler in compilers):
+        time.sleep(0.05)  # its first act
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     _, alive = psutil.wait_procs(below, timeout=20)

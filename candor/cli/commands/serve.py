@@ -21,7 +21,6 @@ from candor.store.engine import store_url
 
 _CHECK_SECONDS = 0.5
 _SEARCH_WORKERS = shared_search_workers()
-_READY_SECONDS = 1800.0  # compiling every model of the store for the first time
 
 
 def serve(
@@ -80,7 +79,6 @@ def serve(
         shows_gateway_log=True,
         search_workers=search_workers,
         compiles=True,
-        ready_timeout_seconds=_READY_SECONDS,
     )
     try:
         _run(config, console, as_json)
@@ -98,10 +96,7 @@ def _checked_store(address: str | None, has_report_worker: bool) -> Secret | Non
 
 
 def _run(config: StackConfig, console: Console, as_json: bool) -> None:
-    console.print(
-        "Starting; the first time each model is compiled, which takes minutes "
-        "(CANDOR_COMPILE=off goes without) ..."
-    )
+    console.print("Starting ...")
     with Stack(config) as stack:
         if as_json:
             print_json({"grpc": stack.grpc_address, "rest": stack.rest_url, "models": stack.models})

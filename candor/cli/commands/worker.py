@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, build_archives
+from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, build_archives, model_folder
+from candor.stack.compile_ahead import compile_ahead
+from candor.stack.config import shared_search_workers
 from candor.stack.ports import require_free_torchserve_ports
 from candor.stack.preflight import check_memory
 from candor.stack.run_folder import run_folder
@@ -28,12 +30,29 @@ SearchWorkers = Annotated[
     ),
 ]
 
+_SHARED = shared_search_workers()
+
 
 def archives(
-    models_dir: _ModelsDir = MODELS_DIR, archives_dir: _ArchivesDir = ARCHIVES_DIR
+    models_dir: _ModelsDir = MODELS_DIR,
+    archives_dir: _ArchivesDir = ARCHIVES_DIR,
+    compiles: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile every model for this machine, too, minutes each; a start of the service "
+            "then begins compiled.",
+        ),
+    ] = False,
+    search_workers: SearchWorkers = _SHARED,
 ) -> None:
     """Build the TorchServe archives of every model, where they are not up to date."""
-    typer.echo(" ".join(build_archives(models_dir, archives_dir)))
+    names = build_archives(models_dir, archives_dir)
+    typer.echo(" ".join(names))
+    if compiles:
+        for name in names:
+            typer.echo(f"compiling {name} ...", err=True)
+            compile_ahead(model_folder(models_dir, name), search_workers)
 
 
 def worker(
@@ -62,6 +81,7 @@ def worker(
         run_folder(run_dir),
         metrics_host=metrics_host,
         search_workers=search_workers,
+        compiles=True,
     )
     # In place of this process: as the first of a container the JVM then gets SIGTERM itself.
     os.execve(launch.command[0], launch.command, launch.environment)

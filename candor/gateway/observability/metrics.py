@@ -21,7 +21,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from candor.contracts.api import ModelRef
+from candor.contracts.api import EngineName, ModelRef, Precision
 from candor.contracts.errors import ErrorCode
 from candor.contracts.names import versioned
 from candor.contracts.reports import ReportState
@@ -57,6 +57,8 @@ VERBS: Final = MODEL_VERBS + PLAIN_VERBS
 OUTCOMES: Final = ("OK", "CANCELLED", *(code.value for code in ErrorCode))
 CACHE_RESULTS: Final = ("hit", "shared", "miss")
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 WORKER_ERRORS: Final = ("died", "unavailable", "fault")
 ShadowVerb = Literal["predict", "explain", "probe"]
 ShadowOutcome = Literal["agree", "disagree", "failed", "skipped"]
@@ -99,6 +101,7 @@ _GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "ready": ("1 if every model passed the last check.", ()),
     "shared_up": ("1 if the memory that gateways share answered last.", ()),
     "model_info": ("1 for the model in service.", ("model", "version", "weights_digest")),
+    "engine": ("1 for what searches run on now.", ("model", "engine", "precision")),
 }
 HISTOGRAMS: Final[Mapping[str, tuple[str, tuple[str, ...], tuple[float, ...]]]] = {
     "request_seconds": ("From arrival to response.", ("verb", "model"), _REQUEST_EDGES),
@@ -270,6 +273,12 @@ class Metrics:
         self._known[name] = labels
         self._gauges["model_info"].labels(*labels).set(1)
 
+    def set_engine(self, model: str, engine: EngineName, precision: Precision) -> None:
+        """What the searches of the model run on now."""
+        name = self._model(model)
+        for one in itertools.product(ENGINES, PRECISIONS):
+            self._gauges["engine"].labels(name, *one).set(int(one == (engine, precision)))
+
     def _start_at_zero(self) -> None:
         """Series that exist before the first event, so that a rate sees the first one."""
         for verb, outcome in itertools.product(PLAIN_VERBS, OUTCOMES):
@@ -301,6 +310,8 @@ class Metrics:
             self._counters["shadow"].labels(model, verb, outcome)
         for result in CACHE_RESULTS:
             self._counters["cache_requests"].labels(model, result)
+        for one in itertools.product(ENGINES, PRECISIONS):
+            self._gauges["engine"].labels(model, *one)
         for role, kind in itertools.product(ROLES, WORKER_ERRORS):
             self._counters["worker_errors"].labels(model, role, kind)
 

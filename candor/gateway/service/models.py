@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from candor.images.pixels import Pixels
 from candor.tracing import Tracing
 
 _STATE_IMAGES = 5  # a search's state is four arrays of an image's size, and some numbers
+_OTHERS_SECONDS = 2.0  # for a search worker that no request needs
 _log = logging.getLogger("gateway.served")
 
 
@@ -87,6 +89,7 @@ class ModelRegistry:
         self._cache = SharedResults(ResultCache(settings.cache_bytes), memory)
         self.routes = settings.make_routes()
         self.known: dict[str, ServedModel] = {}
+        self._notes: dict[str, str] = {}  # why searches are not compiled, as it was said last
         self._describing: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
@@ -139,8 +142,10 @@ class ModelRegistry:
             for name in self.routes.answering:
                 await self._describe(name)
                 await self._workers.try_out(name, self.known[name].details.input)
+                await self._ask_engine(name)
         except (WorkerUnavailable, WorkerFault, ServiceError):
             return False
+        await self._ask_other_engines()
         return True
 
     async def close(self) -> None:
@@ -184,7 +189,7 @@ class ModelRegistry:
 
     async def _describe(self, name: str) -> None:
         """Also when known already: the worker may have come back with a newer version."""
-        card = await self._workers.card(name)
+        card = (await self._workers.description(name, "predict")).card
         version = split_name(name)[1]
         if version not in ("", card.version):
             _log.error("the worker of %s holds version %s", name, card.version)
@@ -193,12 +198,42 @@ class ModelRegistry:
             )
         known = self.known.get(name)
         details = _details(name, card)
+        if known:
+            running = known.details
+            details = _running(details, running.engine, running.precision)
         search_pool = known.search_pool if known else self._search_pool(name, details.input)
         answer_times = known.answer_times if known else self._answer_times(details.input)
         self.known[name] = ServedModel(
             name, details, card.preprocessing, search_pool, self._workers, answer_times
         )
         self._metrics.set_model(details.model)
+
+    async def _ask_engine(self, name: str) -> None:
+        """Learns what the searches of a known model run on; said once for each change.
+
+        Raises:
+            WorkerUnavailable, WorkerFault, ServiceError: its search worker does not answer.
+        """
+        said = await self._workers.description(name, "search")
+        self._metrics.set_engine(name, said.engine, said.precision)
+        if said.note and self._notes.get(name) != said.note:
+            _log.warning("%s: searches stay uncompiled: %s", name, without_secrets(said.note))
+        self._notes[name] = said.note
+        known = self.known[name]
+        details = _running(known.details, said.engine, said.precision)
+        if details != known.details:
+            _log.info("%s: searches run %s, in %s", name, said.engine, said.precision)
+            self.known[name] = replace(known, details=details)
+
+    async def _ask_other_engines(self) -> None:
+        """Of the models that only requests by name reach; one that is away is asked next time."""
+        others = self.known.keys() - set(self.routes.answering)
+        await asyncio.gather(*(self._ask_if_there(name) for name in others))
+
+    async def _ask_if_there(self, name: str) -> None:
+        with suppress(WorkerUnavailable, WorkerFault, ServiceError, TimeoutError):
+            async with asyncio.timeout(_OTHERS_SECONDS):
+                await self._ask_engine(name)
 
     def _answer_times(self, spec: api.InputSpec) -> AnswerTimes:
         return AnswerTimes(self._settings.answer_seconds, _value_count(spec))
@@ -259,12 +294,20 @@ def _details(served_name: str, card: ModelCard) -> api.ModelDetails:
         recommended_rho=card.recommended_rho,
         metrics=tuple(map(_shown, card.metrics)),
         solvers=terms.SOLVERS,
+        engine="eager",  # until a search worker says otherwise
+        precision="float32",
     )
 
 
 def _architecture(card: ModelCard) -> str:
     network = card.network
     return f"{network.family}/{network.architecture}" if card.is_imported else network.architecture
+
+
+def _running(
+    details: api.ModelDetails, engine: api.EngineName, precision: api.Precision
+) -> api.ModelDetails:
+    return details.model_copy(update={"engine": engine, "precision": precision})
 
 
 def _shown(metric: MetricCard) -> MetricCard:

@@ -6,14 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from candor.contracts.api import InputSpec
-from candor.contracts.card import ModelCard
-from candor.contracts.worker import Answer, DescribeItem, PredictItem, SearchItem
+from candor.contracts.worker import Answer, DescribeAnswer, DescribeItem, PredictItem, SearchItem
 from candor.gateway.workers.codec import (
     Arrays,
     check_accepted,
     pack_item,
     read_answer,
-    read_card,
+    read_description,
     read_logits,
 )
 from candor.gateway.workers.protocol import Role, WorkerBackend
@@ -46,13 +45,13 @@ class WorkerClient:
         )
         return read_logits(*await call_until_available(call, model, self._retry_seconds))
 
-    async def card(self, model: str) -> ModelCard:
-        """The card of the model that the worker holds.
+    async def description(self, model: str, role: Role) -> DescribeAnswer:
+        """What a worker of the model in this role says that it is: its card, and its engine.
 
         Raises:
             WorkerUnavailable, WorkerFault, ServiceError: the worker is not ready.
         """
-        return read_card(*await self._call(model, "predict", pack_item(DescribeItem())))
+        return read_description(*await self._call(model, role, pack_item(DescribeItem())))
 
     async def try_out(self, model: str, spec: InputSpec) -> None:
         """One real prediction and one real search step.

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from candor.contracts import wire
-from candor.contracts.card import ModelCard
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.violations import sentence
 from candor.contracts.worker import (
@@ -148,8 +147,8 @@ def read_logits(answer: Answer, arrays: Arrays) -> NDArray[np.float32]:
     return np.asarray(arrays["logits"])
 
 
-def read_card(answer: Answer, arrays: Arrays) -> ModelCard:
-    """The model card that answers a describe item.
+def read_description(answer: Answer, arrays: Arrays) -> DescribeAnswer:
+    """What a worker says that it is.
 
     Raises:
         ServiceError: the worker rejected the item.
@@ -158,7 +157,7 @@ def read_card(answer: Answer, arrays: Arrays) -> ModelCard:
     check_accepted(answer, arrays)
     if not isinstance(answer, DescribeAnswer):
         raise _unexpected("a describe item", answer, arrays)
-    return answer.card
+    return answer
 
 
 def as_service_error(err: WorkerFault | ServiceError) -> ServiceError:

@@ -105,9 +105,18 @@ function question(targets = [state.target], rhos = [rho()]) {
   };
 }
 
+function detailsOf(name) {
+  return askObject(`/v1/models/${encodeURIComponent(name)}`, {}, (body) => Array.isArray(body.classes));
+}
+
+// What searches run on may change while the page is open.
+function showEngine({ engine, precision }) {
+  element("engine").textContent = `searches run ${engine}, in ${precision}`;
+}
+
 async function chooseModel(name) {
-  const path = `/v1/models/${encodeURIComponent(name)}`;
-  state.details = await askObject(path, {}, (body) => Array.isArray(body.classes));
+  state.details = await detailsOf(name);
+  showEngine(state.details);
   state.model = name;
   element("model").value = name;
   const solvers = state.details.solvers;
@@ -260,6 +269,7 @@ async function show(response) {
   element("result").hidden = false;
   say(found.status === "found" ? "Done." : `Nothing found that makes it ${sign} ${found.target.name}.`);
   await offer(response);
+  showEngine(await detailsOf(state.model));
   for (const id of ["sweep", "grid", "compare"]) refresh(id);
 }
 

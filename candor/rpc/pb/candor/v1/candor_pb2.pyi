@@ -412,7 +412,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "description", "architecture", "classes", "input", "recommended_rho", "metrics", "solvers")
+    __slots__ = ("model", "description", "architecture", "classes", "input", "recommended_rho", "metrics", "solvers", "engine", "precision")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -421,6 +421,8 @@ class GetModelResponse(_message.Message):
     RECOMMENDED_RHO_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     SOLVERS_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     model: ModelRef
     description: str
     architecture: str
@@ -429,7 +431,9 @@ class GetModelResponse(_message.Message):
     recommended_rho: float
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
     solvers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., description: _Optional[str] = ..., architecture: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[InputSpec, _Mapping]] = ..., recommended_rho: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., solvers: _Optional[_Iterable[str]] = ...) -> None: ...
+    engine: str
+    precision: str
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., description: _Optional[str] = ..., architecture: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[InputSpec, _Mapping]] = ..., recommended_rho: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., solvers: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class InputSpec(_message.Message):
     __slots__ = ("channels", "height", "width", "lower", "upper")
