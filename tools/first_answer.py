@@ -79,6 +79,9 @@ def _serving(scratch: Path, models_dir: Path) -> Iterator[tuple[float, str]]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         yield started, endpoint(loopback(), ports.grpc)
+    except ServiceError:
+        print((scratch / "serve.log").read_text(errors="replace"), file=sys.stderr)
+        raise
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
