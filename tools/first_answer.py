@@ -36,7 +36,7 @@ from tools.bench.machine import instruction_sets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BENCHMARKS = REPOSITORY / "BENCHMARKS.md"
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.2
 _REQUIRED_SECONDS = 15.0
 _REPEATS = 5
 _LOOK_SECONDS = 1.0
