@@ -15,7 +15,12 @@ from candor.models.folder import save_model
 from candor.nets.architectures import NetworkSpec, build_network
 from tools.small_disk import small_disk
 
-pytest_plugins = ["tests.fixtures.audit", "tests.fixtures.commands", "tests.fixtures.service"]
+pytest_plugins = [
+    "tests.fixtures.audit",
+    "tests.fixtures.brought",
+    "tests.fixtures.commands",
+    "tests.fixtures.service",
+]
 
 with warnings.catch_warnings():
     # Both leave a file open when first imported; here, where it fails no test.

@@ -17,6 +17,15 @@ from training.psi import PsiMode
 from training.regularizers import Pairing, PenaltyMode
 from training.schedule import Schedule
 
+OF_START = "start_from"  # the architecture of the model that a run starts from
+_OF_NETWORK = (
+    "activation",
+    "curvature",
+    "width_factor",
+    "residual_drop",
+    "last_survival",
+    "image_size",
+)
 EXPERIMENTS_DIR = Path(__file__).parent / "experiments"
 
 
@@ -27,7 +36,8 @@ class TrainConfig:
     Attributes:
         description: one line for people.
         architecture, activation, curvature, width_factor, residual_drop, last_survival: see
-            `NetworkSpec`.
+            `NetworkSpec`.  The architecture "start_from" is the whole network of that model, with
+            its preprocessing and its classes, whatever library it comes from.
         start_from: model folder whose weights the run starts with; "" draws them at random.
         data: registered data set.
         image_size: edge of the images of "folder", pixels; 0 is any other data set's own size.
@@ -111,7 +121,9 @@ class TrainConfig:
     attack_norm_mode: str = NormMode.EVAL.value
 
     def __post_init__(self) -> None:
-        _check_choice("architecture", self.architecture, architecture_names())
+        _check_choice("architecture", self.architecture, (*architecture_names(), OF_START))
+        if self.architecture == OF_START:
+            self._check_start()
         _check_choice("activation", self.activation, ACTIVATIONS)
         _check_choice("residual_drop", self.residual_drop, RESIDUAL_DROPS)
         for name, choices in _CHOICES.items():
@@ -122,6 +134,17 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected [{low}, {high}], got {value!r}")
         self._check_powers()
         self._check_engine()
+
+    def _check_start(self) -> None:
+        """The model says what its network is and how large its images are."""
+        if not self.start_from:
+            raise ValueError(f"start_from: expected a model folder for architecture {OF_START!r}")
+        for name in _OF_NETWORK:
+            own, value = _DEFAULTS[name], getattr(self, name)
+            if value != own:
+                raise ValueError(
+                    f"{name}: expected {own!r} where architecture is {OF_START!r}, got {value!r}"
+                )
 
     def _check_powers(self) -> None:
         """Between 0 and 1 the derivative of a power is infinite at 0; z = q = 0 is a constant."""
@@ -205,6 +228,9 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("penalty_start_epoch", 0, 100_000),
     ("penalty_interval", 1, 1_000),
 )
+
+
+_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(TrainConfig)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from typing import Any, Self
 
+from candor.contracts.names import class_difference
 from candor.data.images import Images
 
 _REMEDY = "choose another --run-dir, or what the run in this folder was started with"
@@ -51,9 +51,5 @@ class Origin:
 
 
 def _check_classes(now: tuple[str, ...], before: list[str]) -> None:
-    for label, (own, began) in enumerate(zip_longest(now, before)):
-        if own != began:
-            raise ValueError(
-                f"classes: class {label}: expected {began or 'none'!r}, got {own or 'none'!r}; "
-                f"{_REMEDY}"
-            )
+    if difference := class_difference(before, now):
+        raise ValueError(f"classes: {difference}; {_REMEDY}")

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from torch import nn
 
 from candor.contracts.card import MetricCard, ModelCard
 from candor.contracts.json_text import json_text
+from candor.contracts.names import class_difference
 from candor.data.images import Images
 from candor.files.writing import write_file
-from candor.models.folder import LoadedModel, load_model, save_model
-from candor.nets.architectures import NetworkSpec, build_network
+from candor.models.folder import bare_network, save_imported, save_model
+from candor.robustness.acceptance import examine
 from candor.robustness.ara import accuracy_interval
 from candor.runtime.allocator import keep_freed_memory
 from candor.search.network import checked
@@ -27,9 +27,11 @@ from training.events import RunEvents
 from training.loop import Progress, TrainState
 from training.loop import train as train_network
 from training.origin import Origin
+from training.start import Start, started
 
 _EXPLAINED_IMAGES = 8  # training images explained in the run's TensorBoard log
-_TEST_BATCH = 500
+_EXAMINED_IMAGES = 100  # test images of the acceptance of a network of others
+_TEST_PIXELS = 500 * 32**2  # of images tested at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +74,9 @@ def run_experiment(
     keep_freed_memory()
     _check_same_classes(training_data, test_data)
     target.run_dir.mkdir(parents=True, exist_ok=True)
-    spec = _spec(config, training_data)
-    network, start_digest = _network(config, spec)
-    origin = Origin.of(training_data, start_digest)
+    start = started(config, training_data)
+    network = start.network
+    origin = Origin.of(training_data, start.digest)
     resolved = _resolved(config, target.experiment, origin)
     # Else the run there keeps the one it began with.
     if rank() == 0 and not (target.run_dir / "checkpoint.pt").exists():
@@ -90,18 +92,44 @@ def run_experiment(
         "seconds": round(state.seconds, 1),
         "data_images": len(training_data),
     }
+    description = config.description or target.experiment
+    metrics = (_accuracy(network, test_data),)
+    if start.spec is None:
+        assert start.card is not None
+        update = {"description": description, "recipe": recipe, "metrics": metrics}
+        card = start.card.model_copy(update=update)
+        return _save_of_model(card, start, test_data, target)
     return save_model(
         target.folder,
         name=target.name,
         model_version="1",
-        description=config.description or target.experiment,
-        spec=spec,
+        description=description,
+        spec=start.spec,
         state_dict=network.state_dict(),
         input_size=training_data.shape[1:],
         classes=training_data.class_names,
         recipe=recipe,
-        metrics=[_accuracy(network, test_data)],
+        metrics=metrics,
+        preprocessing=training_data.preprocessing,
     )
+
+
+def _save_of_model(card: ModelCard, start: Start, data: Images, target: RunTarget) -> ModelCard:
+    """The folder of a network that came from a model; one of others is examined again."""
+    network = start.network
+    update: dict[str, Any] = {
+        "name": target.name,
+        "version": "1",
+        "code_version": version("candor"),
+    }
+    if card.is_imported:
+        network.cpu().requires_grad_(False)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+        chosen = order[:_EXAMINED_IMAGES]
+        found = examine(network, data.images(chosen), data.labels[chosen], data.name)
+        update["acceptance"] = found.acceptance
+    card = card.model_copy(update=update)
+    return save_imported(target.folder, card, bare_network(network).state_dict(), start.graph)
 
 
 def _resolved(config: TrainConfig, experiment: str, origin: Origin) -> dict[str, Any]:
@@ -116,46 +144,8 @@ def _resolved(config: TrainConfig, experiment: str, origin: Origin) -> dict[str,
 
 
 def _check_same_classes(training: Images, test: Images) -> None:
-    pairs = zip_longest(training.class_names, test.class_names)
-    for label, (trained, tested) in enumerate(pairs):
-        if trained != tested:
-            raise ValueError(
-                f"data: class {label} of {training.name} is {trained!r}, that of {test.name} is "
-                f"{tested!r}; expected the same classes"
-            )
-
-
-def _network(config: TrainConfig, spec: NetworkSpec) -> tuple[nn.Module, str]:
-    """The network as the run starts, and the digest of the weights it starts from, "" for none."""
-    torch.manual_seed(config.seed)
-    network, digest = build_network(spec), ""
-    if config.start_from:
-        model = _start_model(config.start_from, spec)
-        network.load_state_dict(model.network.state_dict())
-        digest = model.card.weights_sha256
-    return network.to("cuda" if torch.cuda.is_available() else "cpu"), digest
-
-
-def _spec(config: TrainConfig, data: Images) -> NetworkSpec:
-    return NetworkSpec(
-        architecture=config.architecture,
-        class_count=len(data.class_names),
-        mean=data.mean,
-        std=data.std,
-        activation=config.activation,
-        curvature=config.curvature,
-        width_factor=config.width_factor,
-        residual_drop=config.residual_drop,
-        last_survival=config.last_survival,
-    )
-
-
-def _start_model(folder: str, spec: NetworkSpec) -> LoadedModel:
-    model = load_model(Path(folder))
-    held = NetworkSpec(**model.card.network.model_dump(exclude={"family"}))
-    if held != spec:
-        raise ValueError(f"start_from: expected a model with {spec}, got {folder!r} with {held}")
-    return model
+    if difference := class_difference(training.class_names, test.class_names):
+        raise ValueError(f"data: {test.name}: other classes than {training.name}: {difference}")
 
 
 def _train(
@@ -184,8 +174,9 @@ def _accuracy(network: nn.Module, data: Images) -> MetricCard:
     device = next(network.parameters()).device
     correct = 0
     with torch.no_grad():
-        for start in range(0, len(data), _TEST_BATCH):
-            chosen = slice(start, start + _TEST_BATCH)
+        batch = max(1, _TEST_PIXELS // (data.shape[1] * data.shape[2]))
+        for start in range(0, len(data), batch):
+            chosen = slice(start, start + batch)
             predicted = network(data.images(chosen).to(device)).argmax(1).cpu()
             correct += int((predicted == data.labels[chosen]).sum())
     interval = accuracy_interval(correct, len(data))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from candor.annotation.candidates import OverlyConfident, overly_confident
+from candor.contracts.names import class_difference
 from candor.data.images import Images
 from candor.images.encode import encode_png
 from candor.models.folder import LoadedModel
@@ -64,11 +65,8 @@ def collect(
     writer = CandidateWriter(
         store, key, model=loaded.card.name, data=dataset.name, class_names=names
     )
-    if writer.class_names() != names:
-        raise ValueError(
-            f"data: expected the classes of the search in the store, {writer.class_names()}, "
-            f"got {names}"
-        )
+    if difference := class_difference(writer.class_names(), names):
+        raise ValueError(f"data: other classes than the search in the store: {difference}")
     known = writer.count()
     _search(loaded, dataset, collection, writer, report)
     return {
@@ -83,10 +81,8 @@ def collect(
 def _check(loaded: LoadedModel, dataset: Images, image_count: int) -> None:
     if image_count > len(dataset):
         raise ValueError(f"images: expected a number in [1, {len(dataset)}], got {image_count}")
-    if loaded.card.classes != dataset.class_names:
-        raise ValueError(
-            f"model: expected one of classes {dataset.class_names}, got {loaded.card.classes}"
-        )
+    if difference := class_difference(dataset.class_names, loaded.card.classes):
+        raise ValueError(f"model: {difference}")
 
 
 def _search(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from candor.data.registry import default_data_dir, load_dataset
+from candor.data.registry import load_for_model
 from candor.models.folder import load_model
 from candor.robustness.ara import naive_accuracy
 from candor.robustness.ara_files import summary_of, write_ara
@@ -43,9 +43,10 @@ def measure_folder(
     """
     keep_freed_memory()
     loaded = load_model(model)
-    card, folder = loaded.card, data_dir or default_data_dir()
-    dataset = load_dataset(data, "test", folder, image_size=card.input.height)
-    _check(dataset.class_names, card.classes, image_count, len(dataset))
+    card = loaded.card
+    dataset = load_for_model(data, "test", data_dir, card)
+    if image_count > len(dataset):
+        raise ValueError(f"images: expected [2, {len(dataset)}], got {image_count}")
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(plan.seed))
     chosen = order[:image_count]
     images, labels = dataset.images(chosen), dataset.labels[chosen]
@@ -72,13 +73,3 @@ def measure_folder(
         identifiers = [dataset.identifiers[index] for index in chosen.tolist()]
         write_ara(out, summary, measured, chosen.tolist(), labels.tolist(), identifiers)
     return summary
-
-
-def _check(got: tuple[str, ...], expected: tuple[str, ...], count: int, available: int) -> None:
-    if got != expected:
-        raise ValueError(
-            f"data: expected the model's {len(expected)} classes from {expected[0]!r} to "
-            f"{expected[-1]!r}, got {len(got)} from {got[0]!r} to {got[-1]!r}"
-        )
-    if count > available:
-        raise ValueError(f"images: expected [2, {available}], got {count}")

@@ -16,6 +16,7 @@ from candor.audit.ledger import read_model, write_model
 from candor.audit.plan import Frozen
 from candor.audit.report.schema import Machine, ModelFacts
 from candor.contracts.card import ModelCard
+from candor.contracts.names import class_difference
 from candor.data.images import Images
 from candor.robustness.ara import naive_accuracy
 from candor.runtime.processor import this_processor
@@ -58,11 +59,8 @@ def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
         raise AuditError(
             f"data: expected images of {shape} for the model, got {got} of {data.name}"
         )
-    if card.classes != data.class_names:
-        raise AuditError(
-            f"data: expected the model's classes {card.classes}, "
-            f"got {data.class_names} of {data.name}"
-        )
+    if difference := class_difference(card.classes, data.class_names):
+        raise AuditError(f"data: {data.name}: {difference}")
     device = next(network.parameters()).device
     return Facts(
         model=ModelFacts(

@@ -2,26 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from candor.audit.acceptance import LEAST_IMAGES, accept
-from candor.contracts.card import (
-    DEFAULT_PREPROCESSING,
-    InputCard,
-    ModelCard,
-    Preprocessing,
-    Provenance,
-)
-from candor.data.labelled import load_labelled
-from candor.images.geometry import Size, prepare
-from candor.models.folder import build_from_card, save_imported
+from candor.contracts.card import InputCard, ModelCard, NetworkCard, Preprocessing, Provenance
+from candor.contracts.violations import sentence
+from candor.data.folder import load_labelled
+from candor.data.registry import load_for_model
+from candor.images.pixels import MODES
+from candor.images.view import InputView
+from candor.models.folder import bare_network, build_from_card, save_imported
 from candor.models.sources import Source, SourceError, read_source
+from candor.robustness.acceptance import accept
+
+MOST_IMAGES = 1000  # of the acceptance test, unless more are asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +28,13 @@ class ImportRequest:
     """Options of `candor import`.
 
     Attributes:
+        output: "softmax" or "sigmoid"; None where the file says, or for softmax.
+        output_name: of the output of an ONNX file with several.
         input_size, preprocessing, classes: None where the files say.
-        data_dir: folder of labelled images, one folder a class; None to accept without.
+        data: registered data set; None for "folder" where there is ``data_dir``.
+        data_dir: its folder; of "folder" the folder of labelled images itself.  With neither the
+            network is accepted without data.
+        image_count: images of the acceptance test, at most.
         matches_by_order: weights of other names are taken in their order, shapes permitting.
     """
 
@@ -38,12 +42,56 @@ class ImportRequest:
     architecture: str | None
     name: str
     model_version: str
-    output: str
+    output: str | None
     input_size: tuple[int, int, int] | None
     preprocessing: Preprocessing | None
     classes: tuple[str, ...] | None
-    data_dir: Path | None
-    matches_by_order: bool
+    data: str | None = None
+    data_dir: Path | None = None
+    image_count: int = MOST_IMAGES
+    matches_by_order: bool = False
+    output_name: str | None = None
+
+    @property
+    def data_set(self) -> str | None:
+        """Name of the labelled images, if there are any."""
+        return self.data or (None if self.data_dir is None else "folder")
+
+
+def preprocessing_of(**given: Any) -> Preprocessing | None:
+    """The preprocessing of options; None where none is given.
+
+    Whether a network normalises by itself is never guessed: half of the networks do, and a wrong
+    guess costs accuracy without a message.
+
+    Args:
+        given: fields of `Preprocessing`; None or () where an option is left out.
+    Raises:
+        ValueError: ``normalization`` is missing, or fields contradict each other.
+    """
+    fields = {name: value for name, value in given.items() if value not in (None, ())}
+    if not fields:
+        return None
+    if "normalization" not in fields and not {"mean", "std"} & fields.keys():
+        raise ValueError(
+            "normalization: expected --mean and --std, which Candor then applies, or "
+            "--normalization network for a network that takes pixels from 0 to 1; got neither"
+        )
+    try:
+        return Preprocessing.model_validate(
+            {"interpolation": "bilinear", "normalization": "candor"} | fields
+        )
+    except ValidationError as err:
+        raise ValueError(sentence(err)) from err
+
+
+def size_of(text: str) -> tuple[int, int, int]:
+    """Channels, height and width from "3x224x224"; raises ValueError."""
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"input_size: expected CHANNELSxHEIGHTxWIDTH, got {text!r}")
+    channels, height, width = map(int, parts)
+    return channels, height, width
 
 
 def import_model(
@@ -53,13 +101,20 @@ def import_model(
 
     Raises:
         ValueError: the source, an option or the network; the message names what.
+        DataMissing: the labelled images.
     """
-    if request.matches_by_order and request.data_dir is None:
+    if request.matches_by_order and request.data_set is None:
         raise ValueError("match_by_order: expected labelled images that prove it, got none")
-    source = read_source(request.source, request.architecture)
+    source = read_source(
+        request.source,
+        request.architecture,
+        input_size=request.input_size,
+        output=request.output,
+        output_name=request.output_name,
+    )
     card = _draft(request, source)
-    network = build_from_card(card)
-    bare = network.get_submodule("network")
+    network = build_from_card(card, source.graph)
+    bare = bare_network(network)
     matching = _fill(bare, source.state_dict, request.matches_by_order)
     network.eval().requires_grad_(False)
     notify("testing the network, takes some seconds ...")
@@ -73,36 +128,52 @@ def import_model(
         "metrics": accepted.metrics,
         "provenance": provenance,
     }
-    return save_imported(folder, card.model_copy(update=update), bare.state_dict())
+    card = card.model_copy(update=update)
+    return save_imported(folder, card, bare.state_dict(), source.graph)
 
 
 def _draft(request: ImportRequest, source: Source) -> ModelCard:
+    """The card before the test; raises SourceError."""
     size = request.input_size or source.input_size
     rule = request.preprocessing or source.preprocessing
     if size is None or rule is None:
-        raise SourceError(
-            "input_size, resize, mean, std: expected from options, because the file does not say "
-            "how an image becomes an input"
-        )
+        raise SourceError(_ASK)
+    if size[0] not in MODES:
+        raise SourceError(f"input_size: expected 1 or 3 channels, got {size[0]}")
+    if isinstance(source.network, NetworkCard) and (size, rule) != (
+        source.input_size,
+        source.preprocessing,
+    ):
+        raise SourceError("input_size, preprocessing: expected none for a file that says both")
     count = source.network.class_count
     classes = request.classes or source.classes or tuple(str(index) for index in range(count))
     if len(classes) != count:
         raise SourceError(f"classes: expected {count} names, got {len(classes)}")
-    return ModelCard.model_validate(
-        {
-            "name": request.name,
-            "version": request.model_version,
-            "description": f"Imported: {source.format}",
-            "network": source.network,
-            "input": InputCard(channels=size[0], height=size[1], width=size[2]),
-            "preprocessing": rule or DEFAULT_PREPROCESSING,
-            "output": request.output,
-            "classes": classes,
-            "recipe": {},
-            "code_version": version("candor"),
-            "weights_sha256": "0" * 64,
-        }
-    )
+    values = {
+        "name": request.name,
+        "version": request.model_version,
+        "description": f"Imported: {source.format}",
+        "network": source.network,
+        "input": InputCard(channels=size[0], height=size[1], width=size[2]),
+        "preprocessing": rule,
+        "output": request.output or source.output or "softmax",
+        "classes": classes,
+        "recipe": source.recipe,
+        "code_version": version("candor"),
+        "weights_sha256": "0" * 64,
+    }
+    try:
+        return ModelCard.model_validate(values)
+    except ValidationError as err:
+        raise SourceError(sentence(err)) from err
+
+
+_ASK = (
+    "input_size, mean, std: expected from options, because the file does not say how an image "
+    "becomes an input; of most networks for ImageNet --input-size 3x224x224 --resize shorter-edge "
+    "--edge 256 --mean 0.485 --mean 0.456 --mean 0.406 --std 0.229 --std 0.224 --std 0.225, and "
+    "--normalization network in place of mean and std where the network takes pixels in [0, 1]"
+)
 
 
 def _fill(network: nn.Module, given: Mapping[str, Tensor], by_order: bool) -> str:
@@ -122,7 +193,8 @@ def _fill(network: nn.Module, given: Mapping[str, Tensor], by_order: bool) -> st
         if len(names) == len(tensors):
             tensors, matching = dict(zip(names, tensors.values(), strict=True)), "by-order"
     _check_weights(expected, tensors)
-    network.load_state_dict({**expected, **tensors})
+    counters = {key: given[key] for key in expected.keys() & given.keys() if key not in tensors}
+    network.load_state_dict({**expected, **tensors, **counters})
     return matching
 
 
@@ -153,15 +225,14 @@ def _check_weights(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 
 def _images(request: ImportRequest, card: ModelCard) -> tuple[Tensor, Tensor, str]:
     """Images, labels and the name of the data; noise without labels where there is none."""
-    shape = (card.input.channels, card.input.height, card.input.width)
-    if request.data_dir is None:
+    if request.data_set is None:
+        shape = InputView.of(card).shape
         generator = torch.Generator().manual_seed(0)
-        return torch.rand(16, *shape, generator=generator), torch.zeros(0, dtype=torch.int64), ""
-    view: Callable[[Image.Image], Image.Image] = partial(
-        prepare, rule=card.preprocessing, size=Size(shape[1], shape[2])
-    )
-    data = load_labelled(request.data_dir, card.classes, shape[0], view)
-    if len(data) < LEAST_IMAGES:
-        raise ValueError(f"data: expected at least {LEAST_IMAGES} images, got {len(data)}")
+        return torch.rand(8, *shape, generator=generator), torch.zeros(0, dtype=torch.int64), ""
+    if request.data_set == "folder" and request.data_dir is not None:
+        data = load_labelled(request.data_dir, None, InputView.of(card), card.classes)
+    else:
+        data = load_for_model(request.data_set, "test", request.data_dir, card)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    return data.images(order), data.labels[order], data.name
+    chosen = order[: request.image_count]
+    return data.images(chosen), data.labels[chosen], data.name

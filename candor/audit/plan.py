@@ -27,6 +27,7 @@ _PACKAGES = (
     "candor.contracts",
     "candor.data",
     "candor.explainers",
+    "candor.images",
     "candor.models",
     "candor.nets",
     "candor.robustness",

@@ -22,7 +22,7 @@ from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.comparison import Other
 from candor.audit.stage import Subject
 from candor.data.images import Images
-from candor.data.registry import default_data_dir, load_dataset
+from candor.data.registry import load_for_model
 from candor.models.folder import LoadedModel, load_model
 from candor.runtime.preparation import compiled_for, compiling_pays
 
@@ -98,10 +98,8 @@ def prepare(
     loaded = load("model", request.model)
     given = {"independent": request.independent, "undefended": request.undefended}
     beside = {name: None if path is None else load(name, path) for name, path in given.items()}
-    size = loaded.card.input.height
     with option("data", request.data):
-        folder = request.data_dir or default_data_dir()
-        dataset = load_dataset(request.data, "test", folder, image_size=size)
+        dataset = load_for_model(request.data, "test", request.data_dir, loaded.card)
     _check_count(request.image_count, len(dataset))
     steps = {} if request.steps is None else {"steps": request.steps}
     budget = BUDGETS[request.budget].model_copy(update={**request.counts, **steps})

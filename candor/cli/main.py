@@ -77,10 +77,6 @@ class CandorGroup(LazyGroup):
             f"{_COMMANDS}.import_model:import_",
             "Turn a network of another library into a tested model folder; runs no code it names.",
         ),
-        "import-released": Entry(
-            f"{_COMMANDS}.import_released:import_released",
-            "Turn a released checkpoint into a model folder without running any code it names.",
-        ),
         "audit": Entry(f"{_COMMANDS}.audit:app", "Robustness reports that an auditor can sign."),
         "reports": Entry(
             f"{_COMMANDS}.reports:app", "Robustness reports as jobs of a running service."

@@ -225,7 +225,12 @@ class Provenance(_Strict):
 
 
 class StepCost(_Strict):
-    """What one step of a search costs at a batch size, on the machine of the import."""
+    """What one step of a search costs at a batch size, on the machine of the import.
+
+    Attributes:
+        milliseconds: median.
+        mebibytes: of the tensors that live at one time, at most.
+    """
 
     batch_size: int
     milliseconds: float
@@ -233,7 +238,7 @@ class StepCost(_Strict):
 
 
 class Acceptance(_Strict):
-    """What the acceptance test found; see `candor.acceptance`.
+    """What the acceptance test found; see `candor.robustness.acceptance`.
 
     Attributes:
         image_count: labelled images; 0 where the model was accepted without data.
@@ -242,6 +247,7 @@ class Acceptance(_Strict):
         gradient_norm: median L2 norm of the input gradient.
         gradient_error: difference between the derivative along the gradient and finite differences,
             as a share of it, median.
+        has_second_derivative: whether training can differentiate the input gradient once more.
         steps: cost of a search step at batch 1 and 8.
         median_radius: RMSE of the median attack by `fast`; None where none was found.
         meaning: what the radius means for explanations, one sentence.
@@ -252,6 +258,7 @@ class Acceptance(_Strict):
     batch_difference: float
     gradient_norm: float
     gradient_error: float
+    has_second_derivative: bool = True
     steps: tuple[StepCost, ...]
     median_radius: float | None
     meaning: str

@@ -12,6 +12,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 VERSION_PATTERN = r"^[0-9]+(\.[0-9]+){0,2}$"
@@ -140,6 +141,15 @@ def _is_permitted(name: str, place: int) -> bool:
 def described(text: str) -> str:
     """The code points of a text, for messages about names that look alike."""
     return " ".join(f"U+{ord(char):04X}" for char in text[:_MAX_COMPARED])
+
+
+def class_difference(expected: Sequence[str], got: Sequence[str]) -> str | None:
+    """The first class in which two lists differ, in words; None where they are the same."""
+    for index, (own, other) in enumerate(zip_longest(expected, got)):
+        if own != other:
+            names = ("none" if name is None else repr(name) for name in (own, other))
+            return "class {}: expected {}, got {}".format(index, *names)
+    return None
 
 
 def class_index(text: str, classes: Sequence[str]) -> int:

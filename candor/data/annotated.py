@@ -15,7 +15,7 @@ import torch
 
 from candor.contracts import strict_json
 from candor.contracts.json_text import json_text
-from candor.contracts.names import normalised
+from candor.contracts.names import class_difference, normalised
 from candor.data.errors import DataDamaged, DataMissing
 from candor.data.images import ImageSet
 from candor.files.reading import GIB
@@ -83,10 +83,9 @@ def load_annotated(path: Path, like: ImageSet) -> ImageSet:
     except (pa.ArrowException, OSError, KeyError) as err:
         raise DataDamaged(f"{path}: not a file of annotated images: {err}") from err
     names = tuple(strict_json.loads((table.schema.metadata or {}).get(_CLASS_NAMES_KEY, b"[]")))
-    if tuple(map(normalised, names)) != tuple(map(normalised, like.class_names)):
-        raise DataDamaged(
-            f"{path}: expected the classes {like.class_names} of {like.name}, got {names}"
-        )
+    own = tuple(map(normalised, like.class_names))
+    if difference := class_difference(own, tuple(map(normalised, names))):
+        raise DataDamaged(f"{path}: other classes than {like.name}: {difference}")
     rows, labels = table.column("img").to_pylist(), table.column("label").to_pylist()
     if not rows:
         raise DataDamaged(f"{path}: expected at least one image, got none")

@@ -1,34 +1,27 @@
 """The user's own images in folders by class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from candor.contracts.names import normalised
+from candor.contracts.names import UnknownClass, class_index, normalised
 from candor.data.errors import DataDamaged, check_split, missing
 from candor.data.images import Images
 from candor.data.lazy import LazyImages
-from candor.data.photos import PhotoDecoder, View, class_folders, held_out, photos_by_class
+from candor.data.photos import FileDecoder, class_folders, held_out, photos_by_class
 from candor.images.decode import FILE_FORMATS
+from candor.images.geometry import Size
+from candor.images.view import InputView
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _SIZES = (8, 1024)
 _HELD_BYTES = 2**30  # more than this stays on disk
 _SAMPLE = 1000  # images that mean and std are computed from
 _REMEDY = "Put images into one folder a class: train/CLASS/*.png and test/CLASS/*.png, or CLASS/*"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _CentralDecoder(PhotoDecoder):
-    """Trains on the test views, so that they can be held in memory."""
-
-    def drawn(self, index: int, draws: np.ndarray) -> np.ndarray:
-        return self.central(index)
 
 
 def load_folder(root: Path, split: str, image_size: int) -> Images:
@@ -55,18 +48,48 @@ def load_folder(root: Path, split: str, image_size: int) -> Images:
         raise ValueError(
             f"image_size: expected [{low}, {high}] for data 'folder', got {image_size}"
         )
-    training = _listed(root, "train", image_size)
-    listed = training if split == "train" else _listed(root, split, image_size)
+    view = InputView(3, Size(image_size, image_size))
+    training = _own_classes(root, "train", view)
+    listed = training if split == "train" else _own_classes(root, split, view)
     if listed.class_names != training.class_names:
         odd = sorted(set(listed.class_names) ^ set(training.class_names))
         raise DataDamaged(f"folder: class {odd[0]!r} is in only one of the splits of {root}")
     mean, std = _statistics(training)
-    images = replace(listed, mean=mean, std=std)
-    return images.held() if len(images) * 3 * image_size**2 <= _HELD_BYTES else images
+    return _held(replace(listed, mean=mean, std=std))
 
 
-def _listed(root: Path, split: str, image_size: int) -> LazyImages:
-    """The images of a split, with 0 and 1 in place of mean and standard deviation."""
+def load_labelled(root: Path, split: str | None, view: InputView, classes: Sequence[str]) -> Images:
+    """The same images as a model sees them, with the model's own labels.
+
+    Only some of the model's classes may be there, and of a class a single image, which is then for
+    testing.
+
+    Args:
+        root: the folder of the images itself.
+        split: "train" or "test"; None for whatever is not for training: all of a tree without
+            splits.
+        view: of the model.
+        classes: names of all its classes; a folder has one of these names, or an index as its name.
+    Raises:
+        DataMissing: there are no folders of classes.
+        DataDamaged: a folder is no class, two folders are one, or a file is not an image.
+    """
+    folder, is_shared = _folder(root, split or "test")
+    names = class_folders(folder)
+    labels = _labels(folder, names, classes)
+    files, places = photos_by_class("folder", folder, names, SUFFIXES)
+    if is_shared and split is not None:
+        files, places = _share(folder, files, places, split, least=1)
+    if not files:
+        raise DataDamaged(f"folder: {folder}: expected images for {split}, got none")
+    images = _listed(
+        f"folder/{split or root.name}", folder, files, [labels[place] for place in places], view
+    )
+    return _held(replace(images, class_names=tuple(classes)))
+
+
+def _own_classes(root: Path, split: str, view: InputView) -> LazyImages:
+    """The images of a split, whose folders are the classes."""
     folder, is_shared = _folder(root, split)
     class_names = class_folders(folder)
     if len(class_names) < 2:
@@ -75,22 +98,57 @@ def _listed(root: Path, split: str, image_size: int) -> LazyImages:
         )
     files, labels = photos_by_class("folder", folder, class_names, SUFFIXES)
     if is_shared:
-        files, labels = _share(folder, files, labels, split)
+        files, labels = _share(folder, files, labels, split, least=2)
+    images = _listed(f"folder/{split}", folder, files, labels, view)
+    return replace(images, class_names=class_names)
+
+
+def _listed(
+    name: str, folder: Path, files: Sequence[str], labels: Sequence[int], view: InputView
+) -> LazyImages:
+    """Images without names of classes, with 0 and 1 in place of mean and standard deviation."""
     return LazyImages(
-        name=f"folder/{split}",
+        name=name,
         labels=torch.tensor(labels),
-        class_names=class_names,
+        class_names=(),
         identifiers=tuple(map(normalised, files)),
-        mean=(0.0,) * 3,
-        std=(1.0,) * 3,
-        decoder=_CentralDecoder(
-            name="folder",
-            folder=folder,
-            files=files,
-            view=View(image_size, image_size, image_size, image_size),
-            formats=FILE_FORMATS,
+        mean=(0.0,) * view.channels,
+        std=(1.0,) * view.channels,
+        decoder=FileDecoder(
+            name="folder", folder=folder, files=files, view=view, formats=FILE_FORMATS
         ),
     )
+
+
+def _held(images: LazyImages) -> Images:
+    """In memory where there is room."""
+    byte_count = len(images) * torch.Size(images.shape).numel()
+    return images.held() if byte_count <= _HELD_BYTES else images
+
+
+def _labels(folder: Path, names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """The model's label of each folder."""
+    labels = [_label(folder, name, classes) for name in names]
+    for place, label in enumerate(labels):
+        first = labels.index(label)
+        if first != place:
+            raise DataDamaged(
+                f"folder: {folder}: expected one folder of class {label}, got {names[first]!r} "
+                f"and {names[place]!r}"
+            )
+    return labels
+
+
+def _label(folder: Path, name: str, classes: Sequence[str]) -> int:
+    try:
+        return class_index(name, classes)
+    except UnknownClass as err:
+        if name.isascii() and name.isdigit() and int(name) < len(classes):
+            return int(name)
+        raise DataDamaged(
+            f"folder: {folder / name}: expected a folder named as one of the model's "
+            f"{len(classes)} classes or by its index: {err}"
+        ) from err
 
 
 def _folder(root: Path, split: str) -> tuple[Path, bool]:
@@ -106,15 +164,16 @@ def _folder(root: Path, split: str) -> tuple[Path, bool]:
 
 
 def _share(
-    folder: Path, files: Sequence[str], labels: Sequence[int], split: str
+    folder: Path, files: Sequence[str], labels: Sequence[int], split: str, *, least: int
 ) -> tuple[list[str], list[int]]:
-    """The part of each class that a split gets."""
+    """The part of each class that a split gets; a class has ``least`` images."""
     kept: list[tuple[str, int]] = []
     for label, group in groupby(zip(files, labels, strict=True), key=itemgetter(1)):
         members = [file for file, _ in group]
-        if len(members) < 2:
+        if len(members) < least:
             raise DataDamaged(
-                f"folder: {folder / members[0]}: expected at least 2 images in a class, got 1"
+                f"folder: {folder / members[0]}: expected at least {least} images in a class, "
+                f"got {len(members)}"
             )
         tested = held_out(members)
         kept += [(file, label) for file in members if (file in tested) == (split == "test")]

@@ -1,12 +1,23 @@
 """ILSVRC 2012 from its usual tree of folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from candor.contracts.card import Preprocessing
 from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
-from candor.data.lazy import LazyImages
-from candor.data.photos import MEAN, STD, PhotoDecoder, View, class_folders, photos_by_class
+from candor.data.lazy import Decoder, LazyImages
+from candor.data.photos import (
+    MEAN,
+    STD,
+    FileDecoder,
+    PhotoDecoder,
+    View,
+    class_folders,
+    photos_by_class,
+)
+from candor.images.view import InputView
 
 VIEW = View(size=224, low_edge=256, high_edge=480, test_edge=256)  # III-I2
 FOLDERS = {"train": "train", "test": "val"}
@@ -17,17 +28,17 @@ _REMEDY = (
 )
 
 
-def load_imagenet(root: Path, split: str) -> LazyImages:
+def load_imagenet(root: Path, split: str, view: InputView | None = None) -> LazyImages:
     """One split of ``root/imagenet/{train,val}/nXXXXXXXX/*.JPEG``; "test" reads ``val``.
 
     Classes are the folders in the order of their names, which is the usual order of the labels.  A
     subset of the classes is accepted if both splits have the same.  The test view is the paper's:
-    the central 224 pixels at a shorter edge of 256, a smaller part than the service takes of the
-    same file.
+    the central 224 pixels at a shorter edge of 256, which the card of a model trained on it says.
 
     Args:
         root: the data directory; ``root`` may also be the ``imagenet`` folder itself.
         split: "train" or "test".
+        view: of a model; None for the paper's views.
     Raises:
         DataMissing: the folder of the split does not exist.
         DataDamaged: files that are not in folders of classes, an empty class, or other classes in
@@ -56,7 +67,14 @@ def load_imagenet(root: Path, split: str) -> LazyImages:
         identifiers=tuple(files),
         mean=MEAN,
         std=STD,
-        decoder=PhotoDecoder(
-            name="imagenet", folder=folder, files=files, view=VIEW, formats=_FORMATS
-        ),
+        preprocessing=Preprocessing(crop=VIEW.size / VIEW.test_edge),
+        decoder=_decoder(folder, files, view),
     )
+
+
+def _decoder(folder: Path, files: Sequence[str], view: InputView | None) -> Decoder:
+    if view is None:
+        return PhotoDecoder(
+            name="imagenet", folder=folder, files=files, view=VIEW, formats=_FORMATS
+        )
+    return FileDecoder(name="imagenet", folder=folder, files=files, view=view, formats=_FORMATS)

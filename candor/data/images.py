@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from candor.contracts.card import DEFAULT_PREPROCESSING, Preprocessing
 from candor.data.augment import Augmentation, random_crop_flip
 
 # For each training step: (B,) indices, and the seed of what is drawn when they are read.
@@ -39,6 +40,8 @@ class Images(ABC):
         mean, std: per-channel normalisation a network for this data uses, on the [0, 1] scale.
         white: the stored integer that represents 1.
         augment: makes training images from those that were read.
+        preprocessing: for the card of a model trained on these images: how a file becomes what
+            `images` returns.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Images(ABC):
     std: tuple[float, ...]
     white: int = 255
     augment: Augmentation = random_crop_flip
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
 
     def __len__(self) -> int:
         return len(self.labels)

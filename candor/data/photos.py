@@ -20,6 +20,7 @@ from candor.files.reading import read_file
 from candor.images.decode import FILE_LIMITS, UnusableImage, open_image
 from candor.images.geometry import Box, Size, crop_box, resize, scale_of_edge, whole
 from candor.images.pixels import levels_of
+from candor.images.view import InputView
 
 # Of ImageNet; photographs of COCO and of users are alike enough.
 MEAN = (0.485, 0.456, 0.406)
@@ -137,15 +138,56 @@ class PhotoDecoder:
         return self.folder / self.files[index]
 
     def _opened(self, index: int) -> Image.Image:
-        path = self._path(index)
-        try:
-            content = read_file(path, FILE_LIMITS.byte_count)
-            is_oriented = self.boxes is None
-            return open_image(
-                content, formats=self.formats, limits=FILE_LIMITS, is_oriented=is_oriented
-            )
-        except (OSError, UnusableImage) as err:
-            raise DataDamaged(f"{self.name}: {path}: {err}") from err
+        is_oriented = self.boxes is None
+        return _opened(self.name, self._path(index), self.formats, is_oriented=is_oriented)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileDecoder:
+    """Decodes files of images as the service does it for a model; a `candor.data.lazy.Decoder`.
+
+    Training uses the test views, so that they can be held in memory.
+
+    Attributes:
+        name, folder, files, formats: see `PhotoDecoder`.
+        view: of the model.
+    """
+
+    name: str
+    folder: Path
+    files: Sequence[str]
+    view: InputView
+    formats: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every view."""
+        return self.view.shape
+
+    def central(self, index: int) -> np.ndarray:
+        """What the model sees of the file, (C, H, W) uint8."""
+        path = self.folder / self.files[index]
+        return self.view.levels(_opened(self.name, path, self.formats))
+
+    def drawn(self, index: int, draws: np.ndarray) -> np.ndarray:
+        """The same; nothing is drawn."""
+        return self.central(index)
+
+    def fingerprint(self, index: int) -> str:
+        """Digest of the file, and how it is cut."""
+        rule = self.view.rule.model_dump_json(exclude_defaults=True)
+        return f"{file_digest(self.folder / self.files[index])} {rule}"
+
+
+def _opened(
+    name: str, path: Path, formats: tuple[str, ...], *, is_oriented: bool = True
+) -> Image.Image:
+    """An image of the data set ``name``; raises DataDamaged."""
+    try:
+        content = read_file(path, FILE_LIMITS.byte_count)
+        return open_image(content, formats=formats, limits=FILE_LIMITS, is_oriented=is_oriented)
+    except (OSError, UnusableImage) as err:
+        raise DataDamaged(f"{name}: {path}: {err}") from err
 
 
 def is_junk(name: str) -> bool:

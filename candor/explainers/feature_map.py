@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from candor.nets.imported import ImportedNetwork
+
 # Modules whose outputs are (B, C, H, W) whatever stands around them.
 _SPATIAL = (
     nn.Conv2d,
@@ -65,6 +67,9 @@ def last_feature_layer(network: nn.Module, image: Tensor) -> nn.Module:
     Raises:
         NoFeatureMap: there is none, or tokens follow the last one.
     """
+    for module in network.modules():
+        if isinstance(module, ImportedNetwork) and module.feature_layer is not None:
+            return _known_layer(module)
     seen = _Seen()
     handles = [module.register_forward_hook(seen.add) for module in network.modules()]
     try:
@@ -77,3 +82,13 @@ def last_feature_layer(network: nn.Module, image: Tensor) -> nn.Module:
         got = "tokens after the last one, as in transformers" if seen.had_map else "none"
         raise NoFeatureMap(f"network: expected a layer with a feature map, got {got}")
     return seen.last
+
+
+def _known_layer(network: ImportedNetwork) -> nn.Module:
+    """The layer that the import of a graph has found."""
+    if not network.feature_layer:
+        raise NoFeatureMap(
+            "network: expected a layer with a feature map from which the logits follow, got none, "
+            "as in transformers"
+        )
+    return network.network.get_submodule(network.feature_layer)

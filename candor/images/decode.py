@@ -33,9 +33,10 @@ from candor.contracts.card import DEFAULT_PREPROCESSING, Preprocessing
 from candor.contracts.errors import FieldViolation
 from candor.contracts.pixel_range import pixel_range_error
 from candor.images import metadata
-from candor.images.geometry import Size, prepare
+from candor.images.geometry import Size
 from candor.images.kinds import SUPPORTED, kind_of
-from candor.images.pixels import MODES, Pixels, levels_of, to_pixels
+from candor.images.pixels import Pixels, to_pixels
+from candor.images.view import InputView
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 # From the orientation as stored to the upright image.
@@ -113,9 +114,8 @@ def decode(
         )
     except UnusableImage as err:
         raise BadImage("image.encoded", str(err)) from err
-    size = Size(spec.height, spec.width)
-    resized = prepare(opened.convert(MODES[spec.channels]), preprocessing, size)
-    return to_pixels(levels_of(resized))
+    view = InputView(spec.channels, Size(spec.height, spec.width), preprocessing)
+    return to_pixels(view.levels(opened))
 
 
 def open_image(

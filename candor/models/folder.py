@@ -14,7 +14,15 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from candor.contracts.card import InputCard, MetricCard, ModelCard, NetworkCard, OnnxNetworkCard
+from candor.contracts.card import (
+    DEFAULT_PREPROCESSING,
+    InputCard,
+    MetricCard,
+    ModelCard,
+    NetworkCard,
+    OnnxNetworkCard,
+    Preprocessing,
+)
 from candor.contracts.json_text import json_text
 from candor.contracts.strict_json import JsonError
 from candor.contracts.violations import read_model, sentence
@@ -22,10 +30,13 @@ from candor.files.reading import MIB, FolderFiles, UnusableFile, read_together
 from candor.files.writing import write_file, write_folder
 from candor.nets.architectures import NetworkSpec, build_network
 from candor.nets.imported import ImportedNetwork, build_imported
+from candor.onnx_import.network import OnnxNetwork, build_onnx, weight_bytes
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
+GRAPH_FILE = "graph.json"  # of networks that came as ONNX
 _MAX_CARD_BYTES = 16 * MIB  # the names of 1,000 classes take 20 KB
+_MAX_GRAPH_BYTES = 64 * MIB
 _MAX_HEADER_BYTES = 8 * MIB  # of the weights: names and shapes
 ReadT = TypeVar("ReadT")
 
@@ -36,10 +47,15 @@ class ArtifactError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network in evaluation mode whose weights need no gradient, and its card."""
+    """A network in evaluation mode whose weights need no gradient, and its card.
+
+    Attributes:
+        graph: of a network that came as ONNX, else None.
+    """
 
     network: nn.Module
     card: ModelCard
+    graph: bytes | None = None
 
 
 def save_model(
@@ -54,6 +70,7 @@ def save_model(
     classes: Sequence[str],
     recipe: Mapping[str, Any],
     metrics: Sequence[MetricCard] = (),
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
 ) -> ModelCard:
     """Write ``weights.safetensors`` and ``card.json`` into ``folder``, which is made if needed.
 
@@ -75,6 +92,7 @@ def save_model(
             description=description,
             network=NetworkCard(**asdict(spec)),
             input=InputCard(channels=len(spec.mean), height=input_size[0], width=input_size[1]),
+            preprocessing=preprocessing,
             classes=tuple(classes),
             recipe=dict(recipe),
             metrics=tuple(metrics),
@@ -87,21 +105,26 @@ def save_model(
     return card
 
 
-def save_imported(folder: Path, card: ModelCard, state_dict: Mapping[str, Tensor]) -> ModelCard:
-    """Write the folder of an imported model; the card gets the digests.
+def save_imported(
+    folder: Path, card: ModelCard, state_dict: Mapping[str, Tensor], graph: bytes | None = None
+) -> ModelCard:
+    """Write the folder of a model whose card is known; the card gets the digests.
 
     Args:
         card: complete but for ``weights_sha256`` and ``digest``.
-        state_dict: of the bare network, see `candor.nets.imported`.
+        state_dict: of the bare network, see `bare_network`.
+        graph: of a network that came as ONNX, `OnnxNetwork.graph`.
     Raises:
         ArtifactError: fields of the card contradict each other, or weights are not numbers.
     """
     _check_finite(folder, state_dict)
     content = _packed(state_dict)
     digest = hashlib.sha256(content).hexdigest()
-    card = card.model_copy(update={"weights_sha256": digest}).sealed()
+    card = card.model_copy(update={"weights_sha256": digest})
+    card = card.sealed() if card.is_imported else card
     _check_consistent(folder / CARD_FILE, card)
-    write_folder(folder, {WEIGHTS_FILE: content, CARD_FILE: _card_content(card)})
+    files = {WEIGHTS_FILE: content, CARD_FILE: _card_content(card)}
+    write_folder(folder, files if graph is None else files | {GRAPH_FILE: graph})
     return card
 
 
@@ -152,9 +175,9 @@ def _card(files: FolderFiles, folder: Path) -> ModelCard:
 
 def _model(files: FolderFiles, folder: Path) -> LoadedModel:
     card, path = _card(files, folder), folder / WEIGHTS_FILE
-    try:
-        with torch.device("meta"):  # its size is known before anything is built or read
-            most = _byte_count(bare_network(build_from_card(card))) + _MAX_HEADER_BYTES
+    graph = _graph(files, folder, card)
+    try:  # its size is known before anything is built or read
+        most = _byte_count(card, graph) + _MAX_HEADER_BYTES
     except ValueError as err:
         raise ArtifactError(f"{folder / CARD_FILE}: {err}") from err
     content = files.read(WEIGHTS_FILE, most)
@@ -168,11 +191,11 @@ def _model(files: FolderFiles, folder: Path) -> LoadedModel:
         raise ArtifactError(f"{path}: weights do not fit {architecture}, which has more")
     try:
         state_dict = safetensors.torch.load(content)
-        network = build_from_card(card)
+        network = build_from_card(card, graph)
     except (SafetensorError, ValueError) as err:
         raise ArtifactError(f"{folder}: {err}") from err
     _fill(folder, bare_network(network), state_dict, architecture)
-    return LoadedModel(network=network.eval().requires_grad_(False), card=card)
+    return LoadedModel(network=network.eval().requires_grad_(False), card=card, graph=graph)
 
 
 def bare_network(network: nn.Module) -> nn.Module:
@@ -180,19 +203,51 @@ def bare_network(network: nn.Module) -> nn.Module:
     return network.network if isinstance(network, ImportedNetwork) else network
 
 
-def build_from_card(card: ModelCard) -> nn.Module:
+def build_from_card(card: ModelCard, graph: bytes | None = None) -> nn.Module:
     """The network of a card with initial weights, from pixels on the [0, 1] scale to logits.
 
+    Args:
+        graph: of a network that came as ONNX.
     Raises:
         ValueError: the card names what cannot be built here.
     """
     if isinstance(card.network, NetworkCard):
         return _own_network(NetworkSpec(**card.network.model_dump(exclude={"family"})))
     if isinstance(card.network, OnnxNetworkCard):
-        raise ValueError("network.family: graphs of ONNX cannot be loaded by this version")
+        imported = _onnx_network(card, graph)
+        layer = imported.cam_layer or ""
+        return ImportedNetwork(imported.module, card.preprocessing, card.output, layer)
     with torch.random.fork_rng(devices=[]):
         bare = build_imported(card.network, card.input.channels, card.output)
     return ImportedNetwork(bare, card.preprocessing, card.output)
+
+
+def _graph(files: FolderFiles, folder: Path, card: ModelCard) -> bytes | None:
+    """The graph beside the weights, where the card names one."""
+    if not isinstance(card.network, OnnxNetworkCard):
+        return None
+    content = files.read(GRAPH_FILE, _MAX_GRAPH_BYTES)
+    digest, expected = hashlib.sha256(content).hexdigest(), card.network.graph_sha256
+    if digest != expected:
+        raise ArtifactError(
+            f"{folder / GRAPH_FILE}: SHA-256 is {digest}, but the card names {expected}"
+        )
+    return content
+
+
+def _onnx_network(card: ModelCard, graph: bytes | None) -> OnnxNetwork:
+    if graph is None:
+        raise ValueError(f"network.family: expected {GRAPH_FILE} beside the card, got none")
+    imported = build_onnx(graph)
+    given = card.input
+    shape = (given.channels, given.height, given.width)
+    outputs = 1 if card.output == "sigmoid" else card.network.class_count
+    if (imported.input_shape, imported.classes) != (shape, outputs):
+        raise ValueError(
+            f"input, classes: expected those of the graph, {imported.input_shape} and "
+            f"{imported.classes}, got {shape} and {outputs}"
+        )
+    return imported
 
 
 def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
@@ -211,9 +266,12 @@ def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
     return card
 
 
-def _byte_count(network: nn.Module) -> int:
-    """Of the tensors of a network."""
-    tensors = network.state_dict().values()
+def _byte_count(card: ModelCard, graph: bytes | None) -> int:
+    """Of the tensors of a network, which is not built."""
+    if graph is not None:
+        return weight_bytes(graph)
+    with torch.device("meta"):
+        tensors = bare_network(build_from_card(card)).state_dict().values()
     return sum(math.prod(tensor.shape) * tensor.itemsize for tensor in tensors)
 
 

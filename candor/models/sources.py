@@ -1,10 +1,11 @@
 """Reads models of other libraries from their files; nothing that a file names is executed."""
 
 import hashlib
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -13,31 +14,30 @@ from torch import Tensor
 
 from candor.contracts import strict_json
 from candor.contracts.card import (
+    DEFAULT_PREPROCESSING,
     LibraryNetworkCard,
+    NetworkCard,
+    OnnxNetworkCard,
     Preprocessing,
     RobustNetworkCard,
     SourceFile,
 )
 from candor.files.reading import GIB, MIB, read_file
+from candor.models.families import released
 from candor.models.families.safe_pickle import UnsafeCheckpoint, load_state
+from candor.models.processor import of_processor
+from candor.models.refusals import refusal
 from candor.nets.imported import checked_arguments, library_version, renamed_by_transformers
 from candor.nets.robust import robust_names
+from candor.onnx_import.limits import OnnxImportError
+from candor.onnx_import.network import OnnxNetwork
 
 MAX_BYTES = 4 * GIB
 _MAX_CONFIG_BYTES = 16 * MIB
 _CONFIG = "config.json"
-_REFUSED = {
-    ".pt2": "torch.onnx.export(torch.export.load(FILE).module(), INPUTS, 'model.onnx')",
-    ".keras": "tf2onnx.convert.from_keras(keras.models.load_model(FILE), output_path='model.onnx')",
-    ".h5": "tf2onnx.convert.from_keras(keras.models.load_model(FILE), output_path='model.onnx')",
-    ".pkl": "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
-    ".npz": "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
-    ".bin": "",
-}
 _STATE_KEYS = ("state_dict", "model", "last", "model_state_dict", "net")
 _PREFIXES = ("module.", "model.", "network.", "net.")
 _NORMALIZERS = ("normalizer.", "normalize.", "attacker.")
-_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
 
 
 class SourceError(ValueError):
@@ -54,23 +54,39 @@ class Source:
         input_size: channels, height and width; None where the files do not say.
         preprocessing: None where the files do not say.
         classes: names; empty where the files have none.
+        recipe: how the weights were made, as far as the files say.
+        output: "softmax" or "sigmoid" where the files say; else None.
+        graph: of a network that came as ONNX.
         files: what was read.
     """
 
     format: str
-    network: LibraryNetworkCard | RobustNetworkCard
+    network: NetworkCard | LibraryNetworkCard | RobustNetworkCard | OnnxNetworkCard
     state_dict: Mapping[str, Tensor]
     input_size: tuple[int, int, int] | None = None
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[SourceFile, ...] = field(default=())
+    output: Literal["softmax", "sigmoid"] | None = None
+    graph: bytes | None = None
 
 
-def read_source(path: Path, architecture: str | None) -> Source:
+def read_source(
+    path: Path,
+    architecture: str | None,
+    *,
+    input_size: tuple[int, int, int] | None = None,
+    output: str | None = None,
+    output_name: str | None = None,
+) -> Source:
     """The model of a folder of timm or transformers, or of a file of weights.
 
     Args:
         architecture: ``timm/NAME``, ``torchvision/NAME`` or ``robust/NAME`` of a file of weights.
+        input_size: channels, height, width, which an ONNX file may leave open.
+        output: "softmax" or "sigmoid", which an ONNX file may leave open.
+        output_name: of an ONNX file with several outputs.
     Raises:
         SourceError: see there; the message says what to do instead.
     """
@@ -78,14 +94,47 @@ def read_source(path: Path, architecture: str | None) -> Source:
         return _read_folder(path)
     if not path.is_file():
         raise SourceError(f"{path}: expected a file or folder, got none")
-    _check_kind(path)
+    refused = refusal(path, MAX_BYTES)
+    if refused:
+        raise SourceError(refused)
+    if path.suffix.lower() == ".onnx":
+        return _read_onnx(path, input_size, output, output_name)
+    content = read_file(path, MAX_BYTES)
+    found = _loaded(path, content)
+    if architecture is None and released.is_released(found):
+        return _released(path, content, found)
+    return _weights(path, content, _unwrapped(path, found), architecture)
+
+
+def _released(path: Path, content: bytes, found: Any) -> Source:
+    """A checkpoint of the paper's authors, which says all by itself."""
+    digest = _digest_of(path, content)
+    try:
+        checkpoint = released.converted(found, digest.sha256)
+    except ValueError as err:
+        raise SourceError(f"{path}: {err}") from err
+    return Source(
+        format=f"checkpoint of arXiv 1906.02896, {path.name}",
+        network=NetworkCard(**asdict(checkpoint.spec)),
+        state_dict=checkpoint.state_dict,
+        input_size=released.INPUT_SIZE,
+        preprocessing=DEFAULT_PREPROCESSING,
+        classes=checkpoint.class_names,
+        recipe=checkpoint.recipe,
+        files=(digest,),
+    )
+
+
+def _weights(
+    path: Path, content: bytes, state_dict: dict[str, Tensor], architecture: str | None
+) -> Source:
+    """Weights of a network that the user names."""
     family, _, name = (architecture or "").partition("/")
     if family not in ("timm", "torchvision", "robust") or not name:
         raise SourceError(
             "architecture: expected timm/NAME, torchvision/NAME or robust/NAME (one of "
             f"{', '.join(robust_names())}) for a file of weights, got {architecture!r}"
         )
-    state_dict = _read_weights(path)
     count = _class_count(state_dict)
     network: LibraryNetworkCard | RobustNetworkCard
     if family == "robust":
@@ -103,28 +152,76 @@ def read_source(path: Path, architecture: str | None) -> Source:
         format=f"weights of {architecture}",
         network=network,
         state_dict=state_dict,
-        files=(_digest(path),),
+        files=(_digest_of(path, content),),
     )
 
 
-def _check_kind(path: Path) -> None:
-    """Refuses formats that hold code, each with the way back to one that does not."""
-    remedy = _REFUSED.get(path.suffix.lower(), "")
-    if remedy:
+def _read_onnx(
+    path: Path,
+    input_size: tuple[int, int, int] | None,
+    output: str | None,
+    output_name: str | None,
+) -> Source:
+    try:  # the package onnx is an extra
+        reader = importlib.import_module("candor.onnx_import.reader")
+    except ImportError as err:
         raise SourceError(
-            f"{path}: {path.suffix} files can run code when they are read and are refused; on the "
-            f"machine that made it, write another with: {remedy}"
+            f'{path}: the package {err.name} is missing; pip install "candor[onnx]"'
+        ) from err
+    try:
+        found = reader.read_onnx(path, input_size=input_size and input_size[1:], output=output_name)
+    except OnnxImportError as err:
+        raise SourceError(str(err)) from err
+    if input_size not in (None, found.input_shape):
+        raise SourceError(f"{path}: input_size: expected {found.input_shape}, got {input_size}")
+    activation = _activation(path, found, output)
+    return Source(
+        format=f"ONNX, opset {found.opset}, {found.producer or 'unknown exporter'}",
+        network=OnnxNetworkCard(
+            family="onnx",
+            architecture=path.stem,
+            opset=found.opset,
+            graph_sha256=hashlib.sha256(found.graph).hexdigest(),
+            class_count=2 if activation == "sigmoid" else found.classes,
+        ),
+        state_dict=found.module.state_dict(),
+        input_size=found.input_shape,
+        files=tuple(_digest(file) for file in found.files),
+        output=activation,
+        graph=found.graph,
+    )
+
+
+def _activation(
+    path: Path, found: OnnxNetwork, wanted: str | None
+) -> Literal["softmax", "sigmoid"]:
+    """What turns the logits into probabilities: the file's own last node, or an option."""
+    given = found.output_activation or wanted or "softmax"
+    if wanted not in (None, given):
+        raise SourceError(f"{path}: output: expected {given}, in which the file ends, got {wanted}")
+    if given == "sigmoid" and found.classes > 1:
+        raise SourceError(
+            f"{path}: output: expected one sigmoid or a softmax, got {found.classes} sigmoids; "
+            "several labels an image (multi-label) are not supported"
         )
-    if path.suffix.lower() == ".onnx":
-        raise SourceError(f"{path}: ONNX files cannot be imported by this version")
+    if given == "softmax" and found.classes < 2:
+        raise SourceError(
+            f"{path}: output: expected at least 2 logits, got 1; where it is the logit of the "
+            "second of two classes, say --output sigmoid; regression is not supported"
+        )
+    return "sigmoid" if given == "sigmoid" else "softmax"
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    content = read_file(path, MAX_BYTES)
+    return _unwrapped(path, _loaded(path, read_file(path, MAX_BYTES)))
+
+
+def _loaded(path: Path, content: bytes) -> Any:
+    """What a file of tensors holds; no code that it names is run."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load(content)
-        found = load_state(content)
+        return load_state(content)
     except UnsafeCheckpoint as err:
         raise SourceError(
             f"{path}: {err}; where it holds a whole module, write its weights on your machine with "
@@ -135,7 +232,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: {err}; TorchScript: safetensors.torch.save_file("
             "torch.jit.load(FILE).state_dict(), 'weights.safetensors')"
         ) from err
-    return _unwrapped(path, found)
 
 
 def _unwrapped(path: Path, found: Any) -> dict[str, Tensor]:
@@ -221,9 +317,14 @@ def _timm_folder(
             f"crop_mode: expected center or squash, got {cfg['crop_mode']!r} in {path / _CONFIG}"
         )
     share = cfg.get("crop_pct") or 0.875
-    is_square = cfg.get("crop_mode", "center") == "center" and height == width
+    is_square = cfg.get("crop_mode", "center") == "center"
+    if is_square and height != width:
+        raise SourceError(
+            f"input_size: expected a square for crop_mode center, got {height}x{width}"
+        )
     edges = (int(height / share),) if is_square else (int(height / share), int(width / share))
     count = int(config.get("num_classes") or cfg.get("num_classes") or _class_count(state_dict))
+    count = max(2, count)  # one output is that of two classes
     return Source(
         format="timm folder",
         network=LibraryNetworkCard(
@@ -265,8 +366,10 @@ def _transformers_folder(
     kind = str(arguments.pop("model_type", ""))
     if config.get("auto_map") or kind == "timm_wrapper" or "backbone" in str(list(config)):
         raise SourceError(f"{path / _CONFIG}: it names code or a network outside the folder")
-    size = given.get("crop_size") if given.get("do_center_crop") else given.get("size")
-    height, width = _height_width(size)
+    try:
+        (height, width), rule = of_processor(given)
+    except ValueError as err:
+        raise SourceError(f"{processor}: {err}") from err
     return Source(
         format="transformers folder",
         network=LibraryNetworkCard(
@@ -278,42 +381,16 @@ def _transformers_folder(
         ),
         state_dict=renamed_by_transformers(kind, arguments, state_dict),
         input_size=(int(config.get("num_channels", 3)), height, width),
-        preprocessing=_of_processor(given, height, width),
+        preprocessing=rule,
         classes=tuple(names[index] for index in range(len(names))),
         files=(_digest(path / _CONFIG), _digest(processor), _digest(weights)),
     )
 
 
-def _height_width(size: Any) -> tuple[int, int]:
-    if isinstance(size, dict):
-        edge = size.get("shortest_edge") or 0
-        return int(size.get("height") or edge), int(size.get("width") or edge)
-    return int(size or 0), int(size or 0)
-
-
-def _of_processor(given: Mapping[str, Any], height: int, width: int) -> Preprocessing:
-    if (
-        not given.get("do_rescale", True)
-        or abs(given.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6
-    ):
-        raise SourceError("rescale_factor: expected 1/255, got another")
-    size, shorter = given.get("size"), None
-    if isinstance(size, dict):
-        shorter = size.get("shortest_edge")
-    before = (int(shorter),) if shorter else _height_width(size)
-    is_normal = bool(given.get("do_normalize", True))
-    return Preprocessing(
-        resize="shorter-edge" if shorter else "exact",
-        edge=before,
-        interpolation=_FILTERS[int(given.get("resample", 2))],  # type: ignore[arg-type]
-        offset="floor",
-        normalization="candor" if is_normal else "network",
-        mean=tuple(given["image_mean"]) if is_normal else (),
-        std=tuple(given["image_std"]) if is_normal else (),
-    )
-
-
 def _digest(path: Path) -> SourceFile:
-    content = read_file(path, MAX_BYTES)
+    return _digest_of(path, read_file(path, MAX_BYTES))
+
+
+def _digest_of(path: Path, content: bytes) -> SourceFile:
     digest = hashlib.sha256(content).hexdigest()
     return SourceFile(name=path.name, byte_count=len(content), sha256=digest)

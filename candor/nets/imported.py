@@ -65,10 +65,19 @@ class ImportedNetwork(nn.Module):
 
     Args:
         network: maps normalised images (B, C, H, W) to logits, or to an object with ``logits``.
+        feature_layer: name of the module of ``network`` with the last feature map (B, K, h, w); ""
+            where there is none, None where nobody knows.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, output: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        output: str,
+        feature_layer: str | None = None,
+    ) -> None:
         super().__init__()
+        self.feature_layer = feature_layer
         self.network = network
         self.is_reversed = preprocessing.channel_order == "bgr"
         self.is_sigmoid = output == "sigmoid"

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from candor.terms import NotFinite
 
+# How torch says that a function has a first derivative alone.
+_NO_SECOND_DERIVATIVE = ("not implemented", "differentiate twice")
+
 
 class CheckedNetwork(nn.Module):
     """``network`` behind the boundary: contiguous images, logits and gradients; all of them finite.
@@ -38,6 +41,33 @@ class CheckedNetwork(nn.Module):
 def checked(network: nn.Module) -> nn.Module:
     """``network`` as `CheckedNetwork`, once."""
     return network if isinstance(network, CheckedNetwork) else CheckedNetwork(network)
+
+
+def has_second_derivative(network: nn.Module, images: Tensor) -> bool:
+    """Whether torch can differentiate the input gradient once more, as L_adv (Eq. 9) needs it.
+
+    Args:
+        network: in evaluation mode; left as it is.     images: (B, C, H, W) float32, not modified.
+    """
+    before = [(weight, weight.grad) for weight in network.parameters()]
+    with torch.enable_grad():
+        inputs = images.detach().requires_grad_()
+        # The logarithm of a sum is curved, so that a linear network has a second derivative, too.
+        score = network(inputs).logsumexp(dim=1).sum()
+        (gradients,) = torch.autograd.grad(score, inputs, create_graph=True)
+        if not gradients.requires_grad:  # a constant
+            return True
+        try:
+            # Not `grad`: it leaves out the functions whose second derivative is an error.
+            gradients.square().sum().backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as err:
+            if any(words in str(err) for words in _NO_SECOND_DERIVATIVE):
+                return False
+            raise
+        finally:
+            for weight, gradient in before:
+                weight.grad = gradient
+    return True
 
 
 def check_finite(values: Tensor, name: str) -> None:

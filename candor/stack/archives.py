@@ -34,6 +34,7 @@ PLAIN_MODEL = "cifar10-plain"
 
 _MODEL_FILES = ("card.json", "weights.safetensors")
 _MAX_BYTES = 4 * GIB  # of one file; a model that is loaded has a bound of its own
+_GRAPH_FILE = "graph.json"  # of a network that came as ONNX
 _CONFIG_FILE = "model-config.yaml"
 _MANIFEST_FILE = "MAR-INF/MANIFEST.json"
 _DIGEST_FILE = "inputs.sha256"
@@ -174,10 +175,16 @@ def _update_model(served: str, folder: Path, archives_dir: Path) -> None:
         _build(folder, role, model_version, digests[role.name], archives[role.name])
 
 
+def _inputs(folder: Path, role: Role) -> list[Path]:
+    """What an archive has copies of."""
+    graphs = [_GRAPH_FILE] if (folder / _GRAPH_FILE).exists() else []
+    return [*(folder / name for name in (*_MODEL_FILES, *graphs)), role.handler]
+
+
 def _digest(served: str, folder: Path, role: Role) -> str:
     digest = hashlib.sha256()
     try:
-        for path in (*(folder / name for name in _MODEL_FILES), role.handler):
+        for path in _inputs(folder, role):
             digest.update(hashlib.sha256(read_file(path, _MAX_BYTES)).digest())
     except UnusableFile as err:
         raise ArchiveError(f"{served}: {err}") from err
@@ -193,8 +200,8 @@ def _is_built(folder: Path, role: Role, digest: str, archive: Path) -> bool:
     stamp = archive / _DIGEST_FILE
     if not stamp.is_file() or read_file(stamp, KIB).strip() != digest.encode():
         return False
-    copies = [archive / name for name in (*_MODEL_FILES, role.handler.name)]
-    originals = [*(folder / name for name in _MODEL_FILES), role.handler]
+    originals = _inputs(folder, role)
+    copies = [archive / original.name for original in originals]
     return all(
         copy.is_file() and filecmp.cmp(copy, original, shallow=False)
         for copy, original in zip(copies, originals, strict=True)
@@ -218,9 +225,8 @@ def _checked_version(served: str, folder: Path) -> str:
 
 
 def _build(folder: Path, role: Role, model_version: str, digest: str, archive: Path) -> None:
-    sources = (*(folder / file for file in _MODEL_FILES), role.handler)
     contents = {
-        **{path.name: read_file(path, _MAX_BYTES) for path in sources},
+        **{path.name: read_file(path, _MAX_BYTES) for path in _inputs(folder, role)},
         _CONFIG_FILE: role.config.encode(),
         _MANIFEST_FILE: _manifest(archive.name, role, model_version).encode(),
         _DIGEST_FILE: f"{digest}\n".encode(),  # last: it says that the others are whole

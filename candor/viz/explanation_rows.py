@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from candor.contracts import api, limits
+from candor.contracts import api
 from candor.models.folder import read_card
 from candor.stack.in_process import open_local
 from candor.viz.figures import Tile
 from candor.viz.images import opened
+
+MOST_COLUMNS = 12  # wider figures cannot be read
 
 
 def explanation_rows(models: Sequence[Path], request: api.ExplainRequest) -> dict[str, list[Tile]]:
@@ -24,15 +26,26 @@ def common_classes(models: Sequence[Path]) -> tuple[str, ...]:
     """The classes of all models.
 
     Raises:
-        ValueError: they differ, or are more than a request may name.
+        ValueError: they differ.
     """
     first, *others = (read_card(folder).classes for folder in models)
     if any(classes != first for classes in others):
         names = ", ".join(map(str, models))
         raise ValueError(f"model: expected models of one data set, got {names}")
-    if len(first) > limits.MAX_TARGETS:
-        raise ValueError(f"model: expected at most {limits.MAX_TARGETS} classes, got {len(first)}")
     return first
+
+
+def shown_classes(folder: Path, image: api.ImageInput, class_count: int) -> list[int]:
+    """Indices of the classes that a figure shows: all, or of many those the model finds likeliest.
+
+    Raises:
+        ArtifactError, ServiceError: see `explanation_rows`.
+    """
+    if class_count <= MOST_COLUMNS:
+        return list(range(class_count))
+    with open_local(folder) as client:
+        response = client.predict(api.PredictRequest(image=image, top_k=MOST_COLUMNS))
+    return [found.index for found in response.predictions]
 
 
 def _row(folder: Path, request: api.ExplainRequest) -> list[Tile]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Protocol
 
 import matplotlib as mpl
@@ -38,6 +39,7 @@ _STYLE: dict[Any, Any] = {
 }
 _NAIVE_TOLERANCE = 1e-3
 _TILE_INCHES = 1.15
+_LINE_CHARS, _MOST_LINES = 18, 2  # of a tile's texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,17 @@ def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str
         row[0].set_ylabel(drawable(name))
         for tile, axes in zip(tiles, row, strict=True):
             axes.imshow(np.asarray(tile.image), interpolation="nearest")
-            axes.set_xlabel(drawable(tile.note), fontsize=7)
+            axes.set_xlabel(_fitted(tile.note), fontsize=7)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
     for title, axes in zip(titles, places[0], strict=True):
-        axes.set_title(drawable(title), fontsize=8)
+        axes.set_title(_fitted(title), fontsize=8)
     return figure
+
+
+def _fitted(text: str) -> str:
+    """In lines as wide as a tile; a name that is too long for them is cut."""
+    return fill(drawable(text), _LINE_CHARS, max_lines=_MOST_LINES, placeholder=" ...")
 
 
 def _panels() -> tuple[Figure, Sequence[Axes]]:

@@ -20,6 +20,7 @@ from candor.audit.ledger import Ledger
 from candor.audit.records import AttackRecord
 from candor.audit.report import formats
 from candor.audit.report.assemble import write_report
+from candor.audit.report.class_table import class_table
 from candor.audit.report.html import html_text
 from candor.audit.report.pdf import missing_glyphs, pdf_bytes
 from candor.audit.report.schema import SCHEMA_FILE, Report, schema_text
@@ -303,3 +304,48 @@ def test_pdf_has_glyphs_for_names_or_says_which_it_lacks(audited: tuple[Path, Re
     assert "U+732B" in note.text
     assert not missing_glyphs(report)
     assert b"DejaVuSans" not in pdf_bytes(report)
+
+
+def test_of_many_classes_the_readable_reports_list_thirty(audited: tuple[Path, Report]) -> None:
+    report, row = audited[1], audited[1].classes[0]
+    rows = tuple(
+        row.model_copy(
+            update={
+                "name": f"class {index}",
+                "accuracy": row.accuracy.model_copy(
+                    update={"image_count": 5 if index in (7, 90) else 1}
+                ),
+                "attack_mean_radius": row.attack_mean_radius.model_copy(
+                    update={"rmse": abs(index - 50) / 1000}
+                ),
+            }
+        )
+        for index in range(100)
+    )
+    many = report.model_copy(update={"classes": rows})
+    shown = class_table(many)
+    names = [one.name for one in shown.rows]
+    # The two with more images, and the least robust of the others, in the classes' own order.
+    assert names == [f"class {index}" for index in (7, *range(36, 64), 90)]
+    assert "30 of the 100 classes that occur" in shown.note
+    page = html_text(many)
+    assert page.count("<td>class ") == 30
+    assert "30 of the 100 classes that occur" in page
+    assert len(pdf_bytes(many)) < len(pdf_bytes(report)) + 20_000
+    assert class_table(report).rows == report.classes
+    assert class_table(report).note == ""
+
+
+def test_a_network_without_feature_maps_has_a_report_that_says_so(
+    audited: tuple[Path, Report],
+) -> None:
+    quality = audited[1].explanations
+    assert quality is not None
+    assert quality.missing == ()
+    examples = tuple(one.model_copy(update={"grad_cam": None}) for one in quality.examples)
+    update = {"missing": ("Grad-CAM",), "overlaps": quality.overlaps[1:], "examples": examples}
+    report = audited[1].model_copy(update={"explanations": quality.model_copy(update=update)})
+    page = html_text(report)
+    assert "no layer of the network has a feature map" in page
+    assert 'alt="Grad-CAM"' not in page
+    assert len(pdf_bytes(report)) < len(pdf_bytes(audited[1]))

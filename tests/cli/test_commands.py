@@ -234,7 +234,7 @@ def test_misspelt_setting_is_answered_with_the_nearest(tmp_path: Path) -> None:
 def test_import_of_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(b"hello")
-    result = _run("import-released", path, "--out", tmp_path / "model")
+    result = _run("import", path, "--out", tmp_path / "model", "--accept-without-data")
     assert result.exit_code == 1
     assert "weights.pt" in " ".join(result.stderr.split())
     assert not (tmp_path / "model").exists()

@@ -48,6 +48,9 @@ MODULES = {
         "candor.viz.figures",
         "candor.viz.response_files",
     ),
+    "onnx": ("candor.cli.commands.import_model", "candor.cli.main"),
+    "timm": ("candor.cli.commands.import_model", "candor.cli.main"),
+    "transformers": ("candor.cli.commands.import_model", "candor.cli.main"),
     "all": ("candor", "handlers", "training"),
 }
 

@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 
 from candor.cli.main import build_app
 from candor.contracts.api import ImageInput, InputSpec
-from candor.data.registry import load_dataset
+from candor.contracts.card import InputCard, Preprocessing
+from candor.data.folder import load_labelled
+from candor.data.registry import load_dataset, load_for_model
 from candor.images.decode import decode
 from candor.images.pixels import to_levels
+from candor.images.view import InputView
 from candor.rpc.pb.candor.v1 import candor_pb2
+from tests.fixtures.audit import card
 from tests.gateway.linear_worker import SHAPE
 from tests.gateway.servers import Servers
 from tests.images.every_file import every_file
@@ -73,6 +77,46 @@ def test_training_and_audits_see_the_image_of_the_service(tmp_path: Path, size: 
             expected = levels(FILES[identifier.split("/")[1]], (3, size, size))
             np.testing.assert_array_equal(to_levels(image), expected, err_msg=identifier)
             np.testing.assert_array_equal(stored[0].numpy(), expected, err_msg=identifier)
+
+
+RULES = {
+    "default": Preprocessing(),
+    "timm": Preprocessing(resize="shorter-edge", edge=(40,), interpolation="bicubic"),
+    "transformers": Preprocessing(
+        resize="exact", edge=(30, 44), interpolation="bilinear", offset="floor"
+    ),
+    "crop": Preprocessing(resize="crop-first", crop=0.875, interpolation="bicubic"),
+    "points": Preprocessing(interpolation="nearest", antialias=False, crop=0.5),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("rule", RULES)
+def test_data_of_a_model_are_what_the_service_makes_of_the_files(
+    tmp_path: Path, rule: str, channels: int
+) -> None:
+    """Not square, grey or colour, by every rule: ara, audit, candidates, training and import."""
+    shape = (channels, 28, 36)
+    update = {
+        "input": InputCard(channels=channels, height=28, width=36),
+        "preprocessing": RULES[rule],
+        "classes": ("a", "b"),
+    }
+    model = card().model_copy(update=update)
+    for place in ("train/b", "test/b"):
+        (tmp_path / place).mkdir(parents=True)
+        for name, content in FILES.items():
+            (tmp_path / place / name).write_bytes(content)
+    sets = [load_for_model("folder", split, tmp_path, model) for split in ("train", "test")]
+    sets.append(load_labelled(tmp_path, None, InputView.of(model), model.classes))
+    spec = InputSpec(channels=channels, height=28, width=36, lower=0.0, upper=1.0)
+    for data in sets:
+        assert data.shape == shape
+        assert data.labels.unique().tolist() == [1]
+        for identifier, image in zip(data.identifiers, data.images(slice(None)), strict=True):
+            content = ImageInput(encoded=FILES[identifier.split("/")[1]])
+            expected = decode(content, spec, RULES[rule])
+            np.testing.assert_array_equal(image.numpy(), expected, err_msg=identifier)
 
 
 def _one_by_one(count: int) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
+from candor.audit.report.class_table import class_table
 from candor.audit.report.formats import FILTERS
 from candor.audit.report.schema import Report
 
@@ -22,4 +23,10 @@ def html_text(report: Report) -> str:
     )
     environment.filters.update(FILTERS)
     template = environment.get_template("report.html.j2")
-    return template.render(report=report, chart=draw(report), width=WIDTH, height=HEIGHT)
+    return template.render(
+        report=report,
+        chart=draw(report),
+        classes=class_table(report),
+        width=WIDTH,
+        height=HEIGHT,
+    )

@@ -17,6 +17,7 @@ from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Tabl
 
 from candor.audit.report import formats
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
+from candor.audit.report.class_table import class_table
 from candor.audit.report.schema import Example, Report
 from candor.fonts import drawable, font_file, undrawable
 
@@ -258,6 +259,7 @@ def _certificates(report: Report) -> list[Any]:
 
 
 def _classes(report: Report) -> list[Any]:
+    shown = class_table(report)
     rows = [
         [
             row.name,
@@ -265,10 +267,12 @@ def _classes(report: Report) -> list[Any]:
             formats.distance(row.attack_mean_radius),
             formats.distance(row.btr_mean_radius),
         ]
-        for row in report.classes
+        for row in shown.rows
     ]
     head = ["class", "accuracy", "mean attack radius", "mean BTR radius"]
-    return [_text("Classes", _HEAD), _table([head, *rows], (0.18, 0.38, 0.22, 0.22))]
+    table = _table([head, *rows], (0.18, 0.38, 0.22, 0.22))
+    note = [_text(shown.note)] if shown.note else []
+    return [_text("Classes", _HEAD), table, *note]
 
 
 def _explanations(report: Report) -> list[Any]:
@@ -287,6 +291,8 @@ def _explanations(report: Report) -> list[Any]:
              f"{formats.number(overlap.rank_correlation)}"]
             for overlap in quality.overlaps
         ),
+        *([name, "not computed: no layer of the network has a feature map"]
+          for name in quality.missing),
         ["independent model agrees", "not measured: no independent model was given"
          if quality.agreement is None else formats.share(quality.agreement)],
         *(
@@ -303,13 +309,16 @@ def _explanations(report: Report) -> list[Any]:
 
 
 def _example(example: Example) -> list[Any]:
-    images = [
-        _image(uri)
-        for uri in (example.original, example.explanation, example.difference, example.grad_cam)
-    ]
+    pictures = {
+        "image": example.original,
+        "explanation": example.explanation,
+        "difference": example.difference,
+        "Grad-CAM": example.grad_cam,
+    }
+    drawn = {name: _image(uri) for name, uri in pictures.items() if uri is not None}
     return [
         Spacer(0, 6),
-        Table([images, ["image", "explanation", "difference", "Grad-CAM"]], hAlign="LEFT"),
+        Table([list(drawn.values()), list(drawn)], hAlign="LEFT"),
         _text(
             f"{example.rank}: {example.label} ({example.identifier}), target {example.target} from "
             f"{formats.percent(example.confidence_before)} to "

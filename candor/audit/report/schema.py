@@ -196,6 +196,7 @@ class Example(Frozen):
 
     Attributes:
         rank: by class gain among the explained images.
+        grad_cam: None where no layer of the network has a feature map.
     """
 
     rank: Literal["best", "median", "worst"]
@@ -208,7 +209,7 @@ class Example(Frozen):
     original: str
     explanation: str
     difference: str
-    grad_cam: str
+    grad_cam: str | None
 
 
 class Overlap(Frozen):
@@ -246,6 +247,7 @@ class ExplanationQuality(Frozen):
         gain_per_rmse: median rise of the target's confidence, divided by the RMSE.
         moved: images whose target became more likely.
         reached: images whose target became the prediction.
+        missing: saliency methods that this network has no layer for.
         agreement: images on which an independent model also finds the target likelier; None
             without such a model.
     """
@@ -256,6 +258,7 @@ class ExplanationQuality(Frozen):
     moved: Share
     reached: Share
     overlaps: tuple[Overlap, ...]
+    missing: tuple[str, ...] = ()
     agreement: Share | None
     faithfulness: tuple[Faithfulness, ...]
     examples: tuple[Example, ...]

@@ -211,9 +211,12 @@ def _differentiable(panel: Panel) -> Finding:
     zero = panel.count("has_zero_gradient")
     spread = max(row["output_spread"] for row in panel.rows)
     error = median(row["slope_error"] for row in panel.rows)
-    kinks = sum(
-        row["has_zero_curvature"] and row["gradient_change"] > KINK_CHANGE for row in panel.rows
+    kinks: int | str = sum(
+        bool(row["has_zero_curvature"]) and row["gradient_change"] > KINK_CHANGE
+        for row in panel.rows
     )
+    if any(row["has_zero_curvature"] is None for row in panel.rows):
+        kinks = "not known, there is no second derivative"
     shares = panel.count("has_probabilities")
     text = (
         f"zero gradients: {zero}; {RUNS} runs differ by {spread:.1e}; gradient off the finite "

@@ -20,6 +20,7 @@ from candor.audit.records import Row
 from candor.audit.report.schema import Example, ExplanationQuality, Faithfulness, Overlap
 from candor.audit.sections.summary import Evidence, share
 from candor.audit.stage import Batch, Subject
+from candor.explainers.feature_map import NoFeatureMap
 from candor.explainers.overlap import energy_share, rank_correlation
 from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
 from candor.images.encode import encode_png
@@ -31,7 +32,8 @@ INFIDELITY_SAMPLES = 50
 INFIDELITY_NOISE = 0.02
 SENSITIVITY_SAMPLES = 3
 SENSITIVITY_RADIUS = 0.02  # largest change of a pixel
-METHODS = ("Grad-CAM", "LIME")
+GRAD_CAM = "Grad-CAM"
+METHODS = (GRAD_CAM, "LIME")
 ATTRIBUTIONS = ("explanation", "input gradient")
 Rank = Literal["best", "median", "worst"]
 
@@ -45,14 +47,11 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
     seeds = batch.seeds("explanations")
     explain = _explainer(subject, budget.descent_steps, seeds)
     ends = explain(images, targets)
-    saliencies = {
-        "Grad-CAM": grad_cam(network, images, targets),
-        "LIME": lime(network, images, targets, samples=LIME_SAMPLES, seeds=seeds),
-    }
+    saliencies = _saliencies(network, images, targets, seeds)
     rows: list[Row] = []
     for row in range(len(images)):
         energy = (ends[row] - images[row]).square().sum(dim=0).double().numpy()
-        maps = {name: maps[row].double().numpy() for name, maps in saliencies.items()}
+        maps = {name: found[row].double().numpy() for name, found in saliencies.items()}
         rows.append(
             {
                 "position": batch.positions[row],
@@ -60,19 +59,30 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
                 "label": int(batch.labels[row]),
                 "target": int(targets[row]),
                 **_change(network, images[row], ends[row], int(targets[row])),
-                "overlap": {name: energy_share(energy, maps[name]) for name in METHODS},
-                "correlation": {name: rank_correlation(energy, maps[name]) for name in METHODS},
+                "overlap": {name: energy_share(energy, own) for name, own in maps.items()},
+                "correlation": {name: rank_correlation(energy, own) for name, own in maps.items()},
                 "agrees": _agrees(subject, images[row], ends[row], int(targets[row])),
                 **_faithfulness(subject, batch, row, targets, ends, budget.descent_steps),
                 "pictures": {
                     "original": _image(images[row]),
                     "explanation": _image(ends[row]),
                     "difference": _difference(ends[row] - images[row]),
-                    "grad_cam": _heat(saliencies["Grad-CAM"][row]),
+                    "grad_cam": _heat(saliencies[GRAD_CAM][row]) if GRAD_CAM in maps else None,
                 },
             }
         )
     return rows
+
+
+def _saliencies(
+    network: nn.Module, images: Tensor, targets: Tensor, seeds: Sequence[int]
+) -> dict[str, Tensor]:
+    """Maps (B, H, W) by method, without those that this network has none of."""
+    found = {"LIME": lime(network, images, targets, samples=LIME_SAMPLES, seeds=seeds)}
+    try:
+        return {GRAD_CAM: grad_cam(network, images, targets)} | found
+    except NoFeatureMap:
+        return found
 
 
 def section(evidence: Evidence, classes: Sequence[str], rho: float) -> ExplanationQuality | None:
@@ -94,7 +104,9 @@ def section(evidence: Evidence, classes: Sequence[str], rho: float) -> Explanati
                 rank_correlation=median(row["correlation"][name] for row in rows),
             )
             for name in METHODS
+            if name in rows[0]["overlap"]
         ),
+        missing=tuple(name for name in METHODS if name not in rows[0]["overlap"]),
         agreement=share(agreements) if agreements else None,
         faithfulness=tuple(
             Faithfulness(

@@ -18,6 +18,7 @@ from candor.attacks.projection import random_directions, random_start
 from candor.audit.plan import Budget
 from candor.audit.records import Row
 from candor.audit.stage import Batch, Subject
+from candor.search.network import has_second_derivative
 from candor.terms import Goal
 
 PANEL_EPS_L2 = 1.0
@@ -69,13 +70,22 @@ def _gradients(network: nn.Module, batch: Batch) -> dict[str, list[object]]:
     moved = batch.images + CURVATURE_STEP_RMSE * root * sideways
     _, _, gradients_there = score_gradients(network, moved, score)
     change = (gradients_there - gradients).flatten(1).norm(dim=1) / norms.clamp_min(1e-30)
-    curvature = _curvature(network, batch.images, score, sideways)
     return {
         "has_zero_gradient": (norms == 0).tolist(),
         "slope_error": torch.where(norms == 0, 1.0, errors).tolist(),
         "gradient_change": torch.where(norms == 0, 0.0, change).tolist(),
-        "has_zero_curvature": (curvature == 0).tolist(),
+        "has_zero_curvature": _zero_curvatures(network, batch.images, score, sideways),
     }
+
+
+def _zero_curvatures(
+    network: nn.Module, images: Tensor, score: Score, directions: Tensor
+) -> list[object]:
+    """Whether the second derivative is zero, by image; None where the network has none to give."""
+    if not has_second_derivative(network, images[:1]):
+        return [None] * len(images)
+    zeros: list[object] = (_curvature(network, images, score, directions) == 0).tolist()
+    return zeros
 
 
 def _curvature(network: nn.Module, images: Tensor, score: Score, directions: Tensor) -> Tensor:

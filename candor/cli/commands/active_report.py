@@ -9,10 +9,11 @@ from rich.table import Table
 from candor import terms
 from candor.annotation.effect import effect_report, has_measurement
 from candor.cli.commands.measure import ara
-from candor.cli.options import DataDir, DataName, open_dataset
+from candor.cli.options import DataDir, DataName
 from candor.cli.output import AsJson, console, print_json
 from candor.contracts import limits
 from candor.contracts.json_text import json_text
+from candor.data.registry import load_for_model
 from candor.files.writing import write_file
 from candor.models.folder import read_card
 from candor.robustness.ara_files import MEASURES, read_ara
@@ -43,8 +44,7 @@ def active_report(
     models = {"base": base, "annotated": annotated, "control": control}
     settings: dict[str, Any] = {"images": images, "seed": seed, "solver": solver, "steps": steps}
     measured = {}
-    size = read_card(base).input.height
-    dataset = open_dataset(data, "test", data_dir, image_size=size)
+    dataset = load_for_model(data, "test", data_dir, read_card(base))
     for name, model in models.items():
         folder = out / name
         if not has_measurement(folder, model, dataset, settings):

@@ -10,10 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from candor import terms
 from candor.annotation.collect import Collection, collect
-from candor.cli.options import DataDir, DataName, open_dataset
+from candor.cli.options import DataDir, DataName
 from candor.cli.output import AsJson, console, print_json
 from candor.cli.store_options import DEFAULT_STORE, StoreAddress, opened_store
 from candor.contracts import limits
+from candor.data.registry import load_for_model
 from candor.models.folder import load_model
 from candor.runtime.allocator import keep_freed_memory
 
@@ -37,7 +38,7 @@ def candidates(
     with opened_store(store) as opened:
         keep_freed_memory()
         loaded = load_model(model)
-        dataset = open_dataset(data, "train", data_dir, image_size=loaded.card.input.height)
+        dataset = load_for_model(data, "train", data_dir, loaded.card)
         collection = Collection(
             image_count=images, solver=solver, steps=steps, seed=seed, batch_size=batch_size
         )

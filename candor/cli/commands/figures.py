@@ -13,7 +13,7 @@ from candor.cli.client import as_request, image_value
 from candor.cli.output import console
 from candor.contracts import api
 from candor.viz import figures
-from candor.viz.explanation_rows import common_classes, explanation_rows
+from candor.viz.explanation_rows import common_classes, explanation_rows, shown_classes
 from training.results import paper_results
 
 app = typer.Typer(help="Draw the paper's figures as PNG, SVG and PDF.", no_args_is_help=True)
@@ -59,12 +59,16 @@ def grid(
     solver: Solver = "fast",
     out: OutDir = _OUT,
 ) -> None:
-    """One image explained for every class, a row a model (Fig. S3)."""
+    """One image explained for every class, of many for the likeliest, a row a model (Fig. S3)."""
     classes = common_classes(model)
-    targets = [{"index": index} for index in range(len(classes))]
-    caption = f"Explanations for every class, rho {rho:g}"
+    seen = as_request(api.ImageInput, image_value(image))
+    shown = shown_classes(model[0], seen, len(classes))
+    targets = [{"index": index} for index in shown]
+    every = "every class" if len(shown) == len(classes) else f"the {len(shown)} likeliest"
+    caption = f"Explanations for {every}, rho {rho:g}"
     rows = explanation_rows(model, _request(image, targets, [rho], solver))
-    _save(figures.grid(["input", *classes], rows, caption), out, "grid")
+    titles = ["input", *(classes[index] for index in shown)]
+    _save(figures.grid(titles, rows, caption), out, "grid")
 
 
 @app.command()

@@ -9,13 +9,14 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from candor.cli.options import DataDir, open_dataset
+from candor.cli.options import DataDir
 from candor.cli.output import AsJson, console, print_json
 from training.config import TrainConfig, load_experiment
 from training.distributed import process_group, rank
 from training.extra_images import Control, join_extra_images
 from training.loop import Progress
 from training.run import RunTarget, run_experiment
+from training.start import load_split
 
 
 def train(
@@ -54,20 +55,23 @@ def train(
     )
     with process_group():
         training_data, test_data = (
-            open_dataset(config.data, split, data_dir, image_size=config.image_size)
-            for split in ("train", "test")
+            load_split(config, split, data_dir) for split in ("train", "test")
         )
-        config, training_data = join_extra_images(config, training_data, extra, control)
-        with _progress_bar(config) as report:
-            card = run_experiment(config, training_data, test_data, target, report)
-    if card is None:
-        return
-    accuracy = card.metrics[0]
-    console().print(
-        f"{target.folder}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images"
-    )
-    if as_json:
-        print_json(card.model_dump(mode="json"))
+        with process_group():
+            training_data, test_data = (
+                load_split(config, split, data_dir) for split in ("train", "test")
+            )
+            config, training_data = join_extra_images(config, training_data, extra, control)
+            with _progress_bar(config) as report:
+                card = run_experiment(config, training_data, test_data, target, report)
+        if card is None:
+            return
+        accuracy = card.metrics[0]
+        console().print(
+            f"{target.folder}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images"
+        )
+        if as_json:
+            print_json(card.model_dump(mode="json"))
 
 
 @contextmanager

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from candor.contracts.card import ModelCard
 from candor.data.cifar10 import CLASS_NAMES
 from candor.files.reading import read_file
 from candor.models.families.safe_pickle import UnsafeCheckpoint, load_state
-from candor.models.folder import save_model
 from candor.nets.architectures import NetworkSpec, architecture_names, build_network
 
+_PARTS = ("model_params", "training_options")
+INPUT_SIZE = (3, 32, 32)
 ORIGIN = "checkpoint released by the authors of arXiv 1906.02896"
 MAX_BYTES = 256 * 1024 * 1024  # ResNet-170 is 11 MB
 MAX_WIDTH_FACTOR = 32  # a stem may claim any width without having the memory of it
@@ -70,30 +70,26 @@ def read_released(path: Path) -> ReleasedCheckpoint:
     """
     content = read_file(path, MAX_BYTES)  # once: what was checked is what is read
     try:
-        return _converted_checkpoint(load_state(content), hashlib.sha256(content).hexdigest())
+        return converted(load_state(content), hashlib.sha256(content).hexdigest())
     except UnsafeCheckpoint as err:
         raise UnsafeCheckpoint(f"{path}: {err}") from err
     except ValueError as err:
         raise ValueError(f"{path}: {err}") from err
 
 
-def import_released(file: Path, folder: Path, name: str) -> ModelCard:
-    """Write the model folder of a released checkpoint; raises as `read_released` does."""
-    released = read_released(file)
-    return save_model(
-        folder,
-        name=name,
-        model_version="1",
-        description=f"Released by the authors of arXiv 1906.02896 as {file.name}",
-        spec=released.spec,
-        state_dict=released.state_dict,
-        input_size=(32, 32),
-        classes=released.class_names,
-        recipe=released.recipe,
-    )
+def is_released(content: Any) -> bool:
+    """Whether the content of a checkpoint has the parts of the authors' files."""
+    return isinstance(content, dict) and all(dict.__contains__(content, part) for part in _PARTS)
 
 
-def _converted_checkpoint(content: Any, digest: str) -> ReleasedCheckpoint:
+def converted(content: Any, digest: str) -> ReleasedCheckpoint:
+    """A checkpoint from the content of its file.
+
+    Args:
+        content: as `safe_pickle.load_state` returns it.     digest: SHA-256 of the file.
+    Raises:
+        ValueError: no network of this family; the message names the reason.
+    """
     tensors, options = _parts(content)
     spec = _spec(tensors, options)
     return ReleasedCheckpoint(
@@ -108,7 +104,7 @@ def _parts(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(content, dict):
         raise ValueError(f"expected a dict, got a {type(content).__name__}")
     parts = []
-    for key in ("model_params", "training_options"):
+    for key in _PARTS:
         # dict.get, dict.items: a pickle may shadow methods of an OrderedDict with attributes.
         part = dict.get(content, key)
         if not isinstance(part, dict):

@@ -17,8 +17,13 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a torch.save stream
 _LEGACY_PICKLES = 5  # magic, protocol, system, the object, storage keys; raw storages follow
 _ALLOWED_GLOBALS = frozenset(
-    {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}
-    | {f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "Long", "Int")}
+    {
+        "collections OrderedDict",
+        "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_parameter",
+    }
+    | {f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16")}
+    | {f"torch {kind}Storage" for kind in ("Long", "Int", "Short", "Char", "Byte", "Bool")}
 )
 # Opcodes that build objects or name globals in ways no state dict needs.
 _REJECTED_OPCODES = frozenset({"OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"})

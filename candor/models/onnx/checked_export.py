@@ -10,7 +10,7 @@ import torch
 
 from candor.contracts.card import ModelCard
 from candor.data.images import Images
-from candor.data.registry import dataset_names, default_data_dir, load_dataset
+from candor.data.registry import dataset_names, load_for_model
 from candor.files.writing import write_file
 from candor.models.agreement import logit_difference
 from candor.models.folder import LoadedModel
@@ -93,8 +93,10 @@ def _test_set(plan: ExportPlan, card: ModelCard) -> Images | None:
     if plan.data is None and name not in dataset_names():
         return None
     try:
-        return load_dataset(name, "test", plan.data_dir or default_data_dir())
+        return load_for_model(name, "test", plan.data_dir, card)
     except FileNotFoundError:
+        if plan.data is not None:
+            raise
         return None
 
 

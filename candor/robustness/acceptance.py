@@ -1,6 +1,5 @@
-"""The acceptance test: is an imported network one that explanations can be computed for?"""
+"""The acceptance test: is a network one that explanations can be computed for?"""
 
-import resource
 import time
 from dataclasses import dataclass
 
@@ -11,17 +10,23 @@ from torch import Tensor, nn
 from candor.contracts.card import Acceptance, MetricCard, StepCost
 from candor.robustness.ara import accuracy_interval
 from candor.robustness.measure import radii_of, search_radii
+from candor.runtime.memory import peak_bytes
+from candor.search.network import has_second_derivative
 from candor.terms import Goal
 
 LEAST_IMAGES = 100
 _RADIUS_IMAGES, _RADIUS_STEPS = 16, 40
 _BATCH = 16
+_COMPARED = 8  # images whose gradient and whose logits alone are looked at
 _BATCH_TOLERANCE = 1e-3  # of the largest logit: float32 summed in another order
 _STEP = 1e-3  # of finite differences, RMSE
 _GRADIENT_TOLERANCE = 0.1
+_SUM_TOLERANCE = 1e-3  # of probabilities, to 1
 _ROUNDS = 3
 _VISIBLE, _FAINT = 0.02, 0.005  # RMSE
+_MIB = 2**20
 _UNKNOWN = "Accepted without data: neither accuracy nor attack radius were measured."
+_REMEDY = "train it with L_adv by `candor train` to make them visible."
 
 
 class NotAccepted(ValueError):
@@ -37,24 +42,41 @@ class Accepted:
 
 
 def accept(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Accepted:
-    """Run the test on labelled images; on unlabelled noise where ``labels`` is empty.
+    """The whole test of a network that others trained; on unlabelled images where there are none.
 
     Args:
-        network: in evaluation mode, from (B, C, H, W) in [0, 1] to logits (B, V).
-        images: (N, C, H, W) float32.     labels: (N,) int64, or (0,) for none.
-        data: name of the data set.
+        network, images, labels, data: as in `examine`.
     Raises:
-        NotAccepted: probabilities instead of logits, not in evaluation mode, a gradient that is
-            not finite, zero or wrong, or an accuracy no better than chance.
+        NotAccepted: see `examine`; also fewer than 100 labelled images, an accuracy no better than
+            chance, or one output that looks like a probability.
     """
     count = len(labels)
     if 0 < count < LEAST_IMAGES:
         raise NotAccepted(f"data: expected at least {LEAST_IMAGES} labelled images, got {count}")
+    accepted = examine(network, images, labels, data)
+    if count:
+        logits = _logits(network, images[:LEAST_IMAGES])
+        _check_sigmoid(logits)
+        _check_accuracy(accepted.metrics[0], logits.shape[1])
+    return accepted
+
+
+def examine(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Accepted:
+    """What the card says of a network, and whether it can be explained at all.
+
+    Args:
+        network: in evaluation mode, from (B, C, H, W) in [0, 1] to logits (B, V).
+        images: (N, C, H, W) float32, N at least 1.     labels: (N,) int64, or (0,) for none.
+        data: name of the data set.
+    Raises:
+        NotAccepted: probabilities instead of logits, not in evaluation mode, a gradient that is
+            not finite, zero or wrong.
+    """
+    count, few = len(labels), images[:_COMPARED]
     logits = _logits(network, images)
     _check_logits(logits)
-    difference = _batch_difference(network, images[:8], logits[:8])
-    norm, error = _gradient(network, images[:8])
-    metrics = _accuracy(logits, labels, data) if count else ()
+    difference = _batch_difference(network, few, logits[:_COMPARED])
+    norm, error = _gradient(network, few)
     radius = _median_radius(network, images, logits) if count else None
     acceptance = Acceptance(
         image_count=count,
@@ -62,11 +84,12 @@ def accept(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Acc
         batch_difference=difference,
         gradient_norm=norm,
         gradient_error=error,
+        has_second_derivative=has_second_derivative(network, images[:1]),
         steps=tuple(_step_cost(network, images, size) for size in (1, 8)),
         median_radius=radius,
         meaning=meaning_of(radius) if count else _UNKNOWN,
     )
-    return Accepted(acceptance, metrics)
+    return Accepted(acceptance, (_accuracy(logits, labels, data),) if count else ())
 
 
 def meaning_of(radius: float | None) -> str:
@@ -75,9 +98,9 @@ def meaning_of(radius: float | None) -> str:
         return "No attack was found on half of the images: explanations need a large rho."
     flips = f"Changes of RMSE {radius:.2g} already flip half of the predictions: "
     if radius < _FAINT:
-        return flips + "its explanations will look like noise; see `candor robustify`."
+        return f"{flips}its explanations will look like noise; {_REMEDY}"
     if radius < _VISIBLE:
-        return flips + "its explanations will be faint; see `candor robustify`."
+        return f"{flips}its explanations will be faint; {_REMEDY}"
     return flips + "its explanations will show structures."
 
 
@@ -91,25 +114,39 @@ def _check_logits(logits: Tensor) -> None:
         raise NotAccepted(f"outputs: expected logits (B, V), V >= 2, got {tuple(logits.shape)}")
     if not bool(logits.isfinite().all()):
         raise NotAccepted("outputs: expected finite logits, got NaN or infinity")
-    sums = logits.sum(1)
-    if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+    is_share = (logits >= 0).all() & ((logits.sum(1) - 1).abs() < _SUM_TOLERANCE).all()
+    if bool(is_share):
         raise NotAccepted(
             "outputs: expected logits, got probabilities (every row sums to 1); import the network "
             "without its last softmax"
         )
-    if float(logits.std(0).max()) == 0:
+    if len(logits) > 1 and float(logits.std(0).max()) == 0:
         raise NotAccepted("outputs: expected logits that depend on the image, got equal ones")
+
+
+def _check_sigmoid(logits: Tensor) -> None:
+    """Of one output z the network makes the logits (0, z)."""
+    if logits.shape[1] != 2 or bool(logits[:, 0].any()):
+        return
+    if bool(((logits[:, 1] >= 0) & (logits[:, 1] <= 1)).all()):
+        raise NotAccepted(
+            f"outputs: expected one logit, got values within [0, 1] for {len(logits)} images, "
+            "which look like probabilities; import the network without its last sigmoid"
+        )
 
 
 @torch.no_grad()
 def _batch_difference(network: nn.Module, images: Tensor, logits: Tensor) -> float:
+    """Largest difference of a logit between an image alone and in a batch."""
+    training = [name for name, module in network.named_modules() if module.training]
     alone = torch.cat([network(image[None]) for image in images])
     difference = float((alone - logits).abs().max())
     largest = _BATCH_TOLERANCE * max(1.0, float(logits.abs().max()))
-    if network.training or difference > largest:
+    if training or not difference <= largest:
+        where = f" ({training[0] or 'the network'} is in training mode)" if training else ""
         raise NotAccepted(
-            f"evaluation mode: expected the same logits for an image alone and in a batch (within "
-            f"{largest:.2g}), got a difference of {difference:.2g}"
+            "evaluation mode: expected the same logits for an image alone and in a batch, within "
+            f"{largest:.2g}, got a difference of {difference:.2g}{where}"
         )
     return difference
 
@@ -121,24 +158,38 @@ def _gradient(network: nn.Module, images: Tensor) -> tuple[float, float]:
     margins = first.values[:, 0] - first.values[:, 1]
     if not margins.requires_grad:
         raise NotAccepted("gradient: expected one of the input, got none")
-    (gradient,) = torch.autograd.grad(margins.sum(), inputs)
+    (gradient,) = torch.autograd.grad(margins.sum(), inputs, allow_unused=True)
+    if gradient is None:
+        raise NotAccepted("gradient: expected one of the input, got none")
+    is_finite = gradient.isfinite().flatten(1).all(1)
+    if not bool(is_finite.all()):
+        raise NotAccepted(
+            "gradient: expected finite numbers, got NaN or infinity on "
+            f"{int((~is_finite).sum())} of {len(images)} images"
+        )
     norms = gradient.flatten(1).norm(dim=1)
-    if not bool(gradient.isfinite().all()) or float(norms.median()) == 0:
-        raise NotAccepted("gradient: expected finite values that are not zero, got others")
-    errors = _difference_errors(network, images, gradient, first.indices)
-    if not float(errors.median()) <= _GRADIENT_TOLERANCE:
+    if 2 * int((norms == 0).sum()) > len(images):
+        raise NotAccepted(
+            "gradient: expected one that is not zero, got zero on "
+            f"{int((norms == 0).sum())} of {len(images)} images"
+        )
+    error = float(_difference_errors(network, images, gradient, first.indices).median())
+    if not error <= _GRADIENT_TOLERANCE:
         raise NotAccepted(
             f"gradient: expected to agree with finite differences within {_GRADIENT_TOLERANCE:.0%}"
-            f", got {float(errors.median()):.0%}"
+            f", got {error:.0%} off"
         )
-    return float(norms.median()), float(errors.median())
+    return float(norms.median()), error
 
 
 @torch.no_grad()
 def _difference_errors(
     network: nn.Module, images: Tensor, gradient: Tensor, classes: Tensor
 ) -> Tensor:
-    """Relative difference of each image's slope along its gradient: the best of three steps."""
+    """Relative difference of each image's slope along its gradient: the best of three steps.
+
+    A long step leaves the straight part of a network, a short one drowns in float32.
+    """
     norms = gradient.flatten(1).norm(dim=1)
     direction = gradient / norms.clamp_min(1e-30)[:, None, None, None]
     scale = _STEP * images[0].numel() ** 0.5
@@ -147,21 +198,15 @@ def _difference_errors(
         ends = [network(images + sign * step * direction) for sign in (1, -1)]
         picked = [end.gather(1, classes) for end in ends]
         margins = [pair[:, 0] - pair[:, 1] for pair in picked]
-        found.append((((margins[0] - margins[1]) / (2 * step)) / norms - 1).abs())
-    return torch.stack(found).amin(0)
+        slopes = (margins[0] - margins[1]) / (2 * step)
+        found.append((slopes / norms.clamp_min(1e-30) - 1).abs())
+    return torch.stack(found).amin(0)[norms > 0]
 
 
-def _accuracy(logits: Tensor, labels: Tensor, data: str) -> tuple[MetricCard, ...]:
+def _accuracy(logits: Tensor, labels: Tensor, data: str) -> MetricCard:
     correct = int((logits.argmax(1) == labels).sum())
     interval = accuracy_interval(correct, len(labels))
-    chance = 1.0 / logits.shape[1]
-    if interval.low <= chance:
-        raise NotAccepted(
-            f"accuracy: expected better than chance ({chance:.2%}), got {interval.value:.1%} "
-            f"[{interval.low:.1%}, {interval.high:.1%}] of {len(labels)} images; are weights, "
-            "preprocessing and class names those of one model?"
-        )
-    metric = MetricCard(
+    return MetricCard(
         name="accuracy",
         value=interval.value,
         low=interval.low,
@@ -170,7 +215,16 @@ def _accuracy(logits: Tensor, labels: Tensor, data: str) -> tuple[MetricCard, ..
         data=data,
         method="acceptance test",
     )
-    return (metric,)
+
+
+def _check_accuracy(accuracy: MetricCard, class_count: int) -> None:
+    chance = 1.0 / class_count
+    if accuracy.low <= chance:
+        raise NotAccepted(
+            f"accuracy: expected better than chance ({chance:.2%}), got {accuracy.value:.1%} "
+            f"[{accuracy.low:.1%}, {accuracy.high:.1%}] of {accuracy.image_count} images; are "
+            "weights, preprocessing and class names those of one model?"
+        )
 
 
 def _median_radius(network: nn.Module, images: Tensor, logits: Tensor) -> float | None:
@@ -193,14 +247,18 @@ def _median_radius(network: nn.Module, images: Tensor, logits: Tensor) -> float 
 
 
 def _step_cost(network: nn.Module, images: Tensor, size: int) -> StepCost:
-    """Median milliseconds of a gradient, and what it adds to the largest memory of the process."""
-    batch = images[:size].clone().requires_grad_()
-    before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    """Of one gradient, which is what a step of a search costs: median time and largest memory."""
+    repeats = -(-size // len(images))
+    batch = images.repeat(repeats, 1, 1, 1)[:size].clone().requires_grad_()
+
+    def step() -> None:
+        torch.autograd.grad(network(batch).sum(), batch)
+
+    used, seconds = peak_bytes(step), []  # the first one also warms
     for _ in range(_ROUNDS):
         started = time.perf_counter()
-        torch.autograd.grad(network(batch).sum(), batch)
+        step()
         seconds.append(time.perf_counter() - started)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return StepCost(
-        batch_size=size, milliseconds=1e3 * float(np.median(seconds)), mebibytes=used / 1024
+        batch_size=size, milliseconds=1e3 * float(np.median(seconds)), mebibytes=used / _MIB
     )
