@@ -206,7 +206,7 @@ class _Runs:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize("suffix", [".pt2", ".keras", ".pkl", ".onnx"])
+@pytest.mark.parametrize("suffix", [".pt2", ".keras", ".pkl"])
 def test_formats_that_hold_code_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"net{suffix}"
     path.write_bytes(b"anything")

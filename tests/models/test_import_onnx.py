@@ -221,7 +221,7 @@ def test_one_sigmoid_is_a_classifier_of_two(tmp_path: Path) -> None:
         ("sigmoid", V, {}, "multi-label"),
         ("", 1, {}, "say --output sigmoid; regression is not supported"),
         ("softmax", V, {"output": "sigmoid"}, "output: expected softmax"),
-        ("", V, {"preprocessing": None}, "normalization or mean and std: expected from options"),
+        ("", V, {"preprocessing": None}, "mean, std: expected from options"),
         ("", V, {"input_size": (3, 24, 24)}, "expected size .24, 40., got .24, 24."),
         ("", V, {"input_size": (1, *SIZE)}, "input_size: expected .3, 24, 40., got .1, 24, 40."),
         ("", V, {"classes": ("a", "b")}, "classes: expected 5 names, got 2"),
