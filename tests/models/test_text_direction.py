@@ -61,7 +61,8 @@ def test_imported_explained_and_audited(lines: Path, tmp_path: Path) -> None:
         "--quick", "--attacks-only", "--attacks", "fast", "--out", report, "--no-compile",
     )  # fmt: skip
     found = json.loads((report / "report.json").read_text())
-    assert found["model"]["weights_sha256"] == card.identity
+    assert found["provenance"]["plan"]["weights_sha256"] == card.identity
+    assert found["model"]["input_shape"] == [3, *SIZE]
 
 
 def _run(*words: object) -> str:
