@@ -32,7 +32,7 @@ from candor.search.state import begin
 from candor.terms import Goal
 from tools.bench.machine import description
 from tools.bench.table import Options, Row, options_of, parser, show
-from tools.bench.timing import interleaved
+from tools.bench.timing import interleaved, spread
 
 RULE = Preprocessing(
     resize="crop-first",
@@ -150,7 +150,7 @@ def _speed(native: nn.Module, network: nn.Module, images: Tensor, opset: int, re
         goal=f">= {_LEAST_SPEED:g} of the native speed",
         is_met=ratio >= _LEAST_SPEED,
         n=repeats,
-        detail=f"ratios {min(ratios):.2f} to {max(ratios):.2f}; eager, {description(images.device)}",
+        detail=f"ratios {spread(ratios)}; eager, {description(images.device)}",
     )
 
 
