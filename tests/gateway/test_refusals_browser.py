@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -270,21 +271,20 @@ def test_answer_cut_on_the_way_is_not_called_another_servers(
 
 
 def test_form_refused_without_a_script_is_sent_again(browser: Browser, filled_store: Store) -> None:
-    quota = Quota(requests_per_second=0.5, burst=4)
+    quota = Quota(requests_per_second=0.001, burst=30)
     for servers in opened(store_url=filled_store.address, quota=quota):
         with browser.new_context(java_script_enabled=False) as context:
             page = context.new_page()
             page.goto(f"{servers.rest.base_url}/annotate")
             page.get_by_label("Your name").fill("jan")
             page.get_by_role("button", name="Start").click()
-            for _ in range(5):
-                if page.get_by_role("heading", name="Not saved").is_visible():
-                    break
-                page.locator("button[value=changed]").click()
+            while servers.rest.get("/v1/models").status_code != httpx.codes.TOO_MANY_REQUESTS:
+                pass
+            page.locator("button[value=changed]").click()
             expect(page.get_by_role("heading", name="Not saved")).to_be_visible()
             refused = candidate_of(page)
             assert verdict_of(filled_store, "jan", refused) is None
-            servers.gateway._parts.authorizer._quotas._accounts.clear()
+            servers.gateway._parts.authorizer._quotas._own._accounts.clear()
             page.get_by_role("button", name="Send again").click()
             expect(page.locator("#task, #done").locator("visible=true")).to_have_count(1)
             assert verdict_of(filled_store, "jan", refused) is Verdict.CHANGED
