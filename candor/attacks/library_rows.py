@@ -3,7 +3,7 @@
 The library draws its random numbers for a batch, so an image's way would depend on the others in
 it.  Here every image has a generator of its own, with the seed and the order of draws that it has
 alone; an image that an attack breaks takes no part in what is left of it.  Each step of the
-gradient attacks is the library's own (`attack_single_run`).  Behind `PaddedBatches`, which makes
+gradient attacks is the library's own (``attack_single_run``).  Behind `PaddedBatches`, which makes
 the logits of an image the same in every batch, the images are those of the library alone, bit for
 bit.
 """

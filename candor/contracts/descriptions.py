@@ -715,7 +715,8 @@ DESCRIPTIONS = {
     ),
     "ReportState.REPORT_STATE_INCOMPLETE": (
         "Done; the files can be downloaded, but attacks failed on some images and were not tried "
-        "there, so that the report says less than was asked for. `response.not_tried` names them."
+        "there, so that the report says less than was asked for. ``response.not_tried`` names "
+        "them."
     ),
     "Report": (
         "A report's job; `error` or `response` is set once it is done, neither if it was "

@@ -1,7 +1,7 @@
 """Which networks a worker searches with: those of torch at once, compiled ones when there are any.
 
 A thread looks for the package of the model, has it compiled where nobody does so yet, and puts the
-compiled networks in the place of the others.  Who reads `SearchEngine.now` once for a whole chunk
+compiled networks in the place of the others.  Who reads ``SearchEngine.now`` once for a whole chunk
 never sees a change in the middle of it.
 """
 

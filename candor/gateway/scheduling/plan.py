@@ -1,7 +1,7 @@
 """What is decided about one model's searches without a clock, a worker or a task.
 
 The scheduler asks a `Plan` with real time and real workers, the simulation of
-`tools.simulation` with time and workers of its own.
+``tools.simulation`` with time and workers of its own.
 """
 
 from dataclasses import dataclass, field
