@@ -8,14 +8,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING, TypeVar
 
 from candor.contracts.secrets import Secret, without_secrets
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 T = TypeVar("T")
 
@@ -35,23 +33,22 @@ class SharedMemory:
     def __init__(self, url: Secret, on_change: Callable[[bool], None]) -> None:
         self._url = url
         self._on_change = on_change
-        self._redis: Redis = Redis.from_url(
-            url.reveal(),
-            socket_timeout=_ANSWER_SECONDS,
-            socket_connect_timeout=_ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        # Here, for a gateway that shares something: it brings the SDK of OpenTelemetry with it.
+        from candor.gateway import redis_client
+
+        self._redis = redis_client.connected(url.reveal(), _ANSWER_SECONDS)
+        self._failures = (redis_client.RedisError, OSError, TimeoutError)
         self._is_there: bool | None = None
         self._resume_at = 0.0
 
-    async def ask(self, question: Callable[[Redis], Awaitable[T]]) -> T | None:
+    async def ask(self, question: Callable[["Redis"], Awaitable[T]]) -> T | None:
         """The answer, or None while the server is away."""
         if time.monotonic() < self._resume_at:
             return None
         try:
             async with asyncio.timeout(2 * _ANSWER_SECONDS):
                 answer = await question(self._redis)
-        except (RedisError, OSError, TimeoutError) as err:
+        except self._failures as err:
             self._resume_at = time.monotonic() + _PAUSE_SECONDS
             self._note(False, err)
             return None

@@ -7,12 +7,13 @@ the server's own time: what two gateways ask for at once is counted one after th
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
-
-from redis.asyncio import Redis
+from typing import TYPE_CHECKING, Any
 
 from candor.gateway.access.quotas import Limit, Quotas, exceeded, limits_of
 from candor.gateway.shared import SharedMemory
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 _NO_LEVEL = -1e300  # a charge is taken from any level
 _CHARGE_PAUSE_SECONDS = 0.2  # in which charges are added up before they are sent
@@ -112,7 +113,7 @@ class SharedQuotas:
             for number in (one.capacity, one.per_second, *pair)
         ]
 
-        def question(redis: Redis) -> Any:
+        def question(redis: "Redis") -> Any:
             return redis.eval(_SCRIPT, len(keys), *keys, *map(repr, numbers))
 
         return await self._memory.ask(question)
