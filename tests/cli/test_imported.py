@@ -152,4 +152,4 @@ def test_figure_of_many_classes_shows_the_likeliest(brought: Brought, tmp_path: 
     assert f"the {MOST_COLUMNS} likeliest" in svg
     assert f"thing {photo.parent.name}," in svg
     assert CLASS_COUNT > MOST_COLUMNS == svg.count("<image") - 1  # and the input
-    assert "name of a thing" not in svg  # cut to two lines
+    assert "nobody" not in svg  # cut to two lines

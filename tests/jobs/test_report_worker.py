@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from candor.attacks import library
+from candor.attacks import compacted, library
 from candor.audit import session
 from candor.audit.ledger import Block, Ledger
 from candor.audit.plan import AuditPlan
@@ -28,7 +28,7 @@ from candor.cli.main import build_app
 from candor.contracts.reports import CreateReportRequest, Report, ReportState
 from candor.contracts.secrets import Secret
 from candor.data.images import ImageSet
-from candor.data.registry import load_dataset
+from candor.data.registry import load_for_model
 from candor.jobs.report_worker import Worker
 from candor.models.folder import load_model
 from candor.stack.config import StackConfig
@@ -218,13 +218,14 @@ def test_job_in_which_an_attack_failed_is_not_complete(
 
     def all_right(*arguments: Any, **options: Any) -> ImageSet:
         """Where the model is wrong anyway, no attack is needed."""
-        data = load_dataset(*arguments, **options)
+        data = load_for_model(*arguments, **options)
         network = load_model(worker.models_dir / "tiny").network.eval()
         assert isinstance(data, ImageSet)
         return replace(data, labels=network(data.images(slice(None))).argmax(1))
 
     monkeypatch.setattr(library, "_run_one", failing)
-    monkeypatch.setattr(session, "load_dataset", all_right)
+    monkeypatch.setattr(compacted, "attack_rows", failing)
+    monkeypatch.setattr(session, "load_for_model", all_right)
     name = reports.create(_SMALL.model_copy(update={"attacks": ("paper", "square")})).name
     worker.run(until_idle=True)
     report = reports.get(name)
