@@ -9,8 +9,6 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,6 +24,7 @@ from candor.runtime.compiled import Bfloat16Network, fastest_threads
 from candor.runtime.graphs import graphs_of
 from candor.runtime.kept import compiled_sizes, step_precision
 from candor.runtime.packaged import FACTS_FILE, Facts, graph_names, library_name, load_package
+from candor.runtime.threads import on_threads
 
 _DRAFT = ".draft"
 _KEPT_SECONDS = 30 * 86400.0  # since a package was loaded last
@@ -81,7 +80,7 @@ def _compiled(model: LoadedModel, draft: Path) -> Facts:
     precisions: list[Precision] = [precision, "float32"]
     for one in dict.fromkeys(precisions):
         for size in sizes:
-            with _threads(alone if size == 1 else 1):
+            with on_threads(alone if size == 1 else 1):
                 _compile_size(network, draft, (size, *shape), one, graph_names(precision, one))
     libraries = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in draft.glob("*.so")
@@ -134,14 +133,3 @@ def _in_precision(network: nn.Module, precision: Precision) -> nn.Module:
     if precision == "float32":
         return network
     return Bfloat16Network(copy.deepcopy(network)).eval()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compiled code has the number of threads that torch has when it is made."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

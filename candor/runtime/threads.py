@@ -6,8 +6,9 @@ the results are those of the whole batch up to the rounding of the network in an
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import TypeVar
 
@@ -20,6 +21,17 @@ from candor.search.steps import Work
 PartT = TypeVar("PartT")
 DoneT = TypeVar("DoneT")
 _SMALLEST_SHARE = 4  # images; with fewer a thread has too little to do at each layer
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """torch computes with so many, and code is compiled for so many; afterwards as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def share_count(batch_size: int, threads: int) -> int:

@@ -6,14 +6,14 @@ the whole batch to the last step (arXiv 1906.02896 and its released program).
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from candor.nets.activations import HalfHuberReLU
+from candor.runtime.threads import on_threads
 from candor.search.goals import goal_code, log_odds, output_condition
 from candor.terms import Goal
 
@@ -32,17 +32,6 @@ def fastest_threads(work: Callable[[], object]) -> int:
             work()
             seconds[count] = time.perf_counter() - started
     return min(seconds, key=seconds.__getitem__)
-
-
-@contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """torch computes with so many, and afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _HalfHuber(torch.autograd.Function):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from candor.runtime.compiled import compile_network, share_sizes
-from candor.runtime.threads import in_shares, spread_over
+from candor.runtime.threads import in_shares, on_threads, spread_over
 from candor.search.goals import goal_code
 from candor.search.solvers import SOLVERS
 from candor.search.state import SearchState, begin
 from candor.terms import Goal
-from tools.bench.baseline import fastest_threads, on_threads, plain_explanations, plain_network
+from tools.bench.baseline import fastest_threads, plain_explanations, plain_network
 from tools.bench.inputs import ROBUST, SHAPE, other_targets, released_network, test_images
 from tools.bench.machine import BFLOAT16, has_amx, precisions
 from tools.bench.table import Options, Row

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from candor import terms
 from candor.runtime.compiled import compile_network
-from candor.runtime.threads import in_shares
+from candor.runtime.threads import in_shares, on_threads
 from candor.search.batch import plan_goal, run_searches
 from candor.search.geometry import draw_to_rho
 from candor.terms import Goal
 from tools.bench.baseline import (
     EXPLANATION_STEPS,
     fastest_threads,
-    on_threads,
     plain_explanations,
     plain_network,
     target_log_odds,
