@@ -91,17 +91,10 @@ def main() -> int:
 
 def _make(model_dir: Path, folder: Path, threads: int) -> None:
     # Imported here: at the lowest priority already, and not by who starts this process.
-    import torch
+    from candor.runtime.packaging import package_of_folder
 
-    from candor.models.folder import load_model
-    from candor.runtime.compiled import place
-    from candor.runtime.packaging import make_package
-
-    torch.set_num_threads(threads)
-    model = load_model(model_dir)
-    place(model.network, model.card.input.shape)
     try:
-        make_package(model, folder)
+        package_of_folder(model_dir, folder, threads)
     finally:
         shutil.rmtree(_scratch(folder), ignore_errors=True)
 

@@ -18,9 +18,9 @@ from torch.export import ExportedProgram
 
 from candor.contracts.api import Precision
 from candor.files.writing import write_file
-from candor.models.folder import LoadedModel
+from candor.models.folder import LoadedModel, load_model
 from candor.runtime.comparison import compare
-from candor.runtime.compiled import Bfloat16Network, fastest_threads
+from candor.runtime.compiled import Bfloat16Network, fastest_threads, place
 from candor.runtime.graphs import graphs_of
 from candor.runtime.kept import compiled_sizes, step_precision
 from candor.runtime.packaged import FACTS_FILE, Facts, graph_names, library_name, load_package
@@ -28,6 +28,14 @@ from candor.runtime.threads import on_threads
 
 _DRAFT = ".draft"
 _KEPT_SECONDS = 30 * 86400.0  # since a package was loaded last
+
+
+def package_of_folder(model_dir: Path, folder: Path, threads: int) -> None:
+    """The package of a model folder for so many threads, see `make_package`."""
+    torch.set_num_threads(threads)
+    model = load_model(model_dir)
+    place(model.network, model.card.input.shape)
+    make_package(model, folder)
 
 
 def make_package(model: LoadedModel, folder: Path) -> None:

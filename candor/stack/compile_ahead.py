@@ -1,9 +1,19 @@
-"""Compiles a model before a service starts, so that its search workers begin compiled."""
+"""Compiles a model before a service starts, so that its search workers begin compiled.
+
+Imports torch: seconds, which only this is worth.
+"""
 
 import time
 from pathlib import Path
 
+import torch
+
+from candor.models.folder import load_model
+from candor.runtime.compiled import place
+from candor.runtime.compiler import run_compiler
+from candor.runtime.kept import compiling_lock, package_folder, packages_dir
 from candor.stack.errors import ArchiveError
+from handlers.loading import thread_share
 
 _LOOK_SECONDS = 1.0
 
@@ -18,15 +28,6 @@ def compile_ahead(folder: Path, search_workers: int) -> None:
     Raises:
         ArchiveError: the model cannot be compiled, or the package not be kept.
     """
-    # torch: seconds, needed only for this
-    import torch
-
-    from candor.models.folder import load_model
-    from candor.runtime.compiled import place
-    from candor.runtime.compiler import run_compiler
-    from candor.runtime.kept import compiling_lock, package_folder, packages_dir
-    from handlers.loading import thread_share
-
     threads = thread_share(search_workers)
     torch.set_num_threads(threads)
     model = load_model(folder)

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from candor.stack.archives import ARCHIVES_DIR, MODELS_DIR, build_archives, model_folder
-from candor.stack.compile_ahead import compile_ahead
 from candor.stack.config import shared_search_workers
 from candor.stack.ports import require_free_torchserve_ports
 from candor.stack.preflight import check_memory
@@ -50,6 +49,8 @@ def archives(
     names = build_archives(models_dir, archives_dir)
     typer.echo(" ".join(names))
     if compiles:
+        from candor.stack.compile_ahead import compile_ahead  # torch
+
         for name in names:
             typer.echo(f"compiling {name} ...", err=True)
             compile_ahead(model_folder(models_dir, name), search_workers)
