@@ -11,13 +11,11 @@ from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import typer
-from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from candor.cli.missing import missing_package
-from candor.cli.output import console, flush_output, report_failure
-from candor.contracts.secrets import without_secrets
-from candor.contracts.violations import sentence
+from candor.cli.output import flush_output, report_failure
+from candor.cli.usage import is_usage, show_usage
 
 _RUNNING = "candor.running"  # in click's meta: the command of a group that runs
 
@@ -53,7 +51,7 @@ class LazyGroup(TyperGroup):
         except typer.Abort:
             code = 1
         except Exception as err:
-            code = _show_usage(err) if _is_usage(err) else report_failure("", err)
+            code = show_usage(err) if is_usage(err) else report_failure("", err)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -62,7 +60,7 @@ class LazyGroup(TyperGroup):
             result = super().invoke(ctx)
             flush_output()
         except (Exception, KeyboardInterrupt) as err:
-            if isinstance(err, typer.Exit | typer.Abort) or _is_usage(err):
+            if isinstance(err, typer.Exit | typer.Abort) or is_usage(err):
                 raise
             name = ctx.meta.get(_RUNNING) or ctx.invoked_subcommand or ""
             raise typer.Exit(report_failure(name, err)) from err
@@ -91,30 +89,6 @@ class _NamedGroup(TyperGroup):
             return super().invoke(ctx)
         finally:
             ctx.meta[_RUNNING] = f"{ctx.info_name} {ctx.invoked_subcommand or ''}".strip()
-
-
-def _is_usage(err: Exception | KeyboardInterrupt) -> bool:
-    return hasattr(err, "format_message")
-
-
-def _show_usage(err: Any) -> int:
-    """An error in what was typed, as one line; of a group without a command its help."""
-    if type(err).__name__ == "NoArgsIsHelpError":
-        err.show()
-        return int(err.exit_code)
-    path = err.ctx.command_path if getattr(err, "ctx", None) else "candor"
-    text = " ".join(_usage_text(err).split()).rstrip(".")
-    line = without_secrets(f"{path}: {text}; {path} --help lists what is expected")
-    console().print(line, style="red", markup=False, soft_wrap=True)
-    return int(err.exit_code)
-
-
-def _usage_text(err: Any) -> str:
-    """Typer's words; not those of pydantic, which typer reads values with."""
-    if not isinstance(err.__cause__, ValidationError):
-        return str(err.format_message())
-    option = err.param.opts[-1] if getattr(err, "param", None) else "value"
-    return sentence(err.__cause__, option)
 
 
 class _Commands(UserDict[str, Any]):
