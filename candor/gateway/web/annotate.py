@@ -5,6 +5,7 @@ name of the annotator.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -17,7 +18,6 @@ from candor.contracts.errors import ErrorCode, ServiceError, invalid_input
 from candor.contracts.violations import violations_of
 from candor.gateway.access.keys import Scope
 from candor.gateway.access.rules import add_page
-from candor.gateway.observability.request_log import LogEntry, RequestLog
 from candor.gateway.pools import STORE
 from candor.gateway.web.assets import page
 from candor.gateway.web.errors import Form, error_page
@@ -25,6 +25,9 @@ from candor.gateway.web.forms import read_form
 from candor.store.annotations import Annotations
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
+
+Opened = Callable[[str, Request], AbstractContextManager[object]]
+"""Puts a call, by its verb, into the log; see `candor.gateway.transport.rest.call`."""
 
 PAGE = "/annotate"
 _ANSWER = f"{PAGE}/answer"
@@ -35,7 +38,7 @@ _MAX_VIOLATIONS = 8
 _SHOWN_PIXELS = 320  # an image is magnified by the largest whole number that keeps it below
 
 
-def add_annotation_pages(app: FastAPI, annotations: Annotations, request_log: RequestLog) -> None:
+def add_annotation_pages(app: FastAPI, annotations: Annotations, opened: Opened) -> None:
     """Adds the pages under `/annotate`, each in the log and with a page for its errors."""
     pages = _Pages(annotations)
     for method, path, serve in (
@@ -45,16 +48,15 @@ def add_annotation_pages(app: FastAPI, annotations: Annotations, request_log: Re
         ("POST", f"{PAGE}/undo", pages.undo),
         ("POST", f"{PAGE}/leave", pages.leave),
     ):
-        add_page(app, method, path, _with_errors(serve, request_log), Scope.ANNOTATE)
+        add_page(app, method, path, _with_errors(serve, opened), Scope.ANNOTATE)
 
 
 def _with_errors(
-    serve: Callable[[Request], Awaitable[Response]], request_log: RequestLog
+    serve: Callable[[Request], Awaitable[Response]], opened: Opened
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        entry = LogEntry("annotation_page", request.state.request_id)
         try:
-            with request_log.watch(entry, request.headers):
+            with opened("annotation_page", request):
                 return await serve(request)
         except ServiceError as err:
             return error_page(err, PAGE, getattr(request.state, "refused_form", None))

@@ -63,6 +63,7 @@ def _add_api(app: FastAPI, parts: Parts) -> None:
     add_health(app, parts.is_ready)
     if parts.annotations is not None:
         add_annotations(app, parts.annotations, calls)
+        add_annotation_pages(app, parts.annotations, calls.opened)
     if parts.reports is not None:
         add_reports(app, parts.reports, calls)
     if parts.settings.docs:
@@ -71,8 +72,6 @@ def _add_api(app: FastAPI, parts: Parts) -> None:
 
 def _add_pages(app: FastAPI, parts: Parts, grpc_port: int) -> None:
     add_login(app, parts.authorizer)
-    if parts.annotations is not None:
-        add_annotation_pages(app, parts.annotations, parts.request_log)
     add_console(
         app,
         parts.service,

@@ -107,7 +107,7 @@ class RestCalls:
             has_query: whether the endpoint reads the query; another one rejects any.
         """
         try:
-            with self._opened(verb, request, model) as call:
+            with self.opened(verb, request, model) as call:
                 if not has_query:
                     _check_no_query(request)
                 content = await work(call)
@@ -143,7 +143,7 @@ class RestCalls:
         async def write(send: Send) -> None:
             stream = EventStream(send)
             try:
-                with self._opened(verb, request) as call:
+                with self.opened(verb, request) as call:
                     _check_no_query(request)
                     await call.unless_gone(self._pass_events(call, await work(call), stream))
             except ServiceError as err:
@@ -158,7 +158,8 @@ class RestCalls:
         return StreamedResponse(write)
 
     @contextmanager
-    def _opened(self, verb: str, request: Request, model: str = "") -> Iterator[RestCall]:
+    def opened(self, verb: str, request: Request, model: str = "") -> Iterator[RestCall]:
+        """One call in the log and in the metrics, whatever becomes of it."""
         entry = LogEntry(verb, request.state.request_id, model)
         with self._request_log.watch(entry, request.headers):
             context = request_context_of(entry.request_id, dict(request.headers), None)
