@@ -3,6 +3,8 @@
 import base64
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from candor.cli.commands import train
 from candor.cli.main import build_app
+from candor.data.images import Images
 from candor.models.folder import load_model
 from tests import official_files
+from training.config import TrainConfig
+from training.start import load_split
 
 
 def _run(*arguments: object) -> Result:
@@ -216,6 +222,26 @@ def test_run_starts_from_the_weights_of_a_model_folder(
     assert before.keys() == after.keys()
     for name, value in before.items():
         assert torch.equal(value, after[name]), name
+
+
+def test_train_reads_each_split_once(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[str] = []
+
+    @contextmanager
+    def group() -> Iterator[None]:
+        entered.append("group")
+        yield
+
+    def load(config: TrainConfig, split: str, data_dir: Path | None) -> Images:
+        entered.append(split)
+        return load_split(config, split, data_dir)
+
+    monkeypatch.setattr(train, "process_group", group)
+    monkeypatch.setattr(train, "load_split", load)
+    monkeypatch.setattr(train, "run_experiment", lambda *arguments: None)
+    result = _run("train", "cifar10-resnet20", "--data-dir", data_root)
+    assert result.exit_code == 0, result.output
+    assert entered == ["group", "train", "test"]
 
 
 def test_weights_of_another_network_are_no_start(

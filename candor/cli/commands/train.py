@@ -57,21 +57,17 @@ def train(
         training_data, test_data = (
             load_split(config, split, data_dir) for split in ("train", "test")
         )
-        with process_group():
-            training_data, test_data = (
-                load_split(config, split, data_dir) for split in ("train", "test")
-            )
-            config, training_data = join_extra_images(config, training_data, extra, control)
-            with _progress_bar(config) as report:
-                card = run_experiment(config, training_data, test_data, target, report)
-        if card is None:
-            return
-        accuracy = card.metrics[0]
-        console().print(
-            f"{target.folder}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images"
-        )
-        if as_json:
-            print_json(card.model_dump(mode="json"))
+        config, training_data = join_extra_images(config, training_data, extra, control)
+        with _progress_bar(config) as report:
+            card = run_experiment(config, training_data, test_data, target, report)
+    if card is None:
+        return
+    accuracy = card.metrics[0]
+    console().print(
+        f"{target.folder}: accuracy {accuracy.value:.4f} on {accuracy.image_count} test images"
+    )
+    if as_json:
+        print_json(card.model_dump(mode="json"))
 
 
 @contextmanager
