@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -282,7 +281,7 @@ def _read_folder(path: Path) -> Source:
         weights = path / "pytorch_model.bin"
     if not weights.is_file():
         raise SourceError(f"{path}: expected model.safetensors, got none")
-    state_dict = _read_weights(weights) if weights.suffix != ".bin" else _read_bin(weights)
+    state_dict = _read_weights(weights)
     if "pretrained_cfg" in config or "architecture" in config:
         return _timm_folder(path, config, state_dict, weights)
     return _transformers_folder(path, config, state_dict, weights)
@@ -296,14 +295,6 @@ def _json(path: Path) -> dict[str, Any]:
         raise SourceError(f"{path}: {err}") from err
     if not isinstance(found, dict):
         raise SourceError(f"{path}: expected a JSON object, got a {type(found).__name__}")
-    return found
-
-
-def _read_bin(path: Path) -> dict[str, Tensor]:
-    try:
-        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # the unpickler raises nearly anything
-        raise SourceError(f"{path}: {str(err).splitlines()[0][:200]}") from err
     return found
 
 

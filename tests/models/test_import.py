@@ -17,7 +17,7 @@ from candor.contracts.card import ModelCard
 from candor.data.cifar10 import CLASS_NAMES
 from candor.images.view import InputView
 from candor.models.families.released import read_released
-from candor.models.folder import ArtifactError, load_model
+from candor.models.folder import ArtifactError, bare_network, load_model
 from candor.models.processor import of_processor
 from candor.models.sources import SourceError
 from candor.nets.robust import build_robust
@@ -236,6 +236,20 @@ def decided(
         source, preprocessing=None, input_size=None, data="folder", data_dir=data, image_count=120
     )
     return import_model(request, tmp_path / "out")
+
+
+def test_weights_of_a_folder_may_be_a_checkpoint_that_runs_no_code(tmp_path: Path) -> None:
+    source = tmp_path / "timm"
+    network = brought.timm_folder(source, "test_resnet", classes=NAMES)
+    (source / "model.safetensors").unlink()
+    torch.save(network.state_dict(), source / "pytorch_model.bin")
+    request = request_for(source, preprocessing=None, input_size=None)
+    import_model(request, tmp_path / "out")
+    loaded = bare_network(load_model(tmp_path / "out").network).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in network.state_dict().items())
+    torch.save(network, source / "pytorch_model.bin")
+    with pytest.raises(SourceError, match="where it holds a whole module"):
+        import_model(request, tmp_path / "other")
 
 
 def test_labelled_images_decide(tmp_path: Path) -> None:
