@@ -33,6 +33,7 @@ from candor.stack.archives import MODELS_DIR
 from candor.stack.config import StackConfig
 from candor.stack.ports import pick_ports
 from tools.bench.machine import instruction_sets
+from tools.sections import write_section
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BENCHMARKS = REPOSITORY / "BENCHMARKS.md"
@@ -190,15 +191,6 @@ def _held(seconds: float) -> str:
     return f"at most {_REQUIRED_SECONDS:g}, {'met' if is_held else 'not reached'}"
 
 
-def write(lines: list[str], file: Path = BENCHMARKS) -> None:
-    """Put the lines between the marks of the section."""
-    before, mark, rest = file.read_text().partition("<!-- ready -->\n")
-    _, end, after = rest.partition("<!-- end ready -->")
-    if not mark or not end:
-        raise ValueError(f"{file}: expected <!-- ready --> and <!-- end ready -->")
-    file.write_text(before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after)
-
-
 def main() -> int:
     """Exit code 0 where both first answers came in time, else 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # nor may it leave a service behind
@@ -214,7 +206,7 @@ def main() -> int:
     lines = table_of(first, second)
     print("\n".join(lines))
     if options.write:
-        write(lines)
+        write_section(BENCHMARKS, "ready", "\n".join(lines))
     return int(max(first.prediction, first.explanation) > _REQUIRED_SECONDS)
 
 

@@ -26,9 +26,9 @@ from candor.onnx_import.graph import Graph
 from candor.onnx_import.limits import OnnxImportError, OnnxLimits
 from candor.onnx_import.module import OnnxModule, Values
 from candor.onnx_import.operators.dtypes import torch_dtype
+from tools.sections import with_section, write_section
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "bring-your-own.md"
-_BEGIN, _END = "<!-- operators -->\n", "<!-- end operators -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +197,7 @@ def section(results: Sequence[Outcome]) -> str:
 
 def page(results: Sequence[Outcome]) -> str:
     """The page of the documentation as it should be."""
-    before, rest = PAGE.read_text().split(_BEGIN)
-    return f"{before}{_BEGIN}\n{section(results)}\n{_END}{rest.split(_END)[1]}"
+    return with_section(PAGE.read_text(), "operators", section(results).rstrip("\n"))
 
 
 def _counts(results: Sequence[Outcome]) -> dict[str, Counter[str]]:
@@ -213,7 +212,7 @@ def _counts(results: Sequence[Outcome]) -> dict[str, Counter[str]]:
 def main() -> int:
     results = list(outcomes())
     if "--write" in sys.argv:
-        PAGE.write_text(page(results))
+        write_section(PAGE, "operators", section(results).rstrip("\n"))
     for result in results:
         if result.status == "failed" or ("--refused" in sys.argv and result.status == "refused"):
             print(f"{result.status} {result.name}: {result.reason}")

@@ -4,7 +4,6 @@ A command passes the rows it measured; the text between `<!-- NAME -->` and `<!-
 written from them, all around it by hand.
 """
 
-import fcntl
 import os
 import platform
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from tools import sections
 
 RELIABILITY = Path(__file__).resolve().parents[1] / "RELIABILITY.md"
 COLUMNS = ("what", "tried", "lost", "measured", "held")
@@ -68,12 +69,7 @@ def write_section(name: str, rows: Sequence[Row], command: str, path: Path = REL
         _line(("---",) * len(COLUMNS)),
         *(_line(row.cells()) for row in rows),
     ]
-    with path.open("r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # two makes may end at once
-        text = _replaced(file.read(), name, "\n".join(lines))
-        file.seek(0)
-        file.write(text)
-        file.truncate()
+    sections.write_section(path, name, "\n".join(lines))
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -81,12 +77,3 @@ def _line(cells: Sequence[str]) -> str:
         if "|" in cell or "\n" in cell:
             raise ValueError(f"cell: expected one line without |, got {cell!r}")
     return f"| {' | '.join(cells)} |"
-
-
-def _replaced(text: str, name: str, body: str) -> str:
-    begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
-    head, found, rest = text.partition(begin)
-    _, closed, tail = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"section: expected one between {begin.strip()} and {end}, got {name!r}")
-    return f"{head}{begin}\n{body}\n\n{end}{tail}"

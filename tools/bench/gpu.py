@@ -69,11 +69,10 @@ def main(given: Sequence[str] | None = None) -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         command.error(f"--device: expected a GPU that torch sees, got {arguments.device}")
     loaded = load_model(MODELS_DIR / arguments.model)
-    expected = loaded.card.input
     print(description(device))
     rows = measure(
         loaded.network.to(device),
-        (expected.channels, expected.height, expected.width),
+        loaded.card.input.shape,
         arguments.sizes,
         arguments.repeats,
         name=arguments.model,

