@@ -12,7 +12,7 @@ def connected(url: str, answer_seconds: float) -> Redis:
     """Connects with the first question; no question is asked twice.
 
     Args:
-        url: redis://, rediss:// or unix://.
+        url: redis:// or rediss://.
         answer_seconds: the longest wait for a connection, and for an answer.
     """
     return Redis.from_url(

@@ -239,8 +239,7 @@ def _onnx_network(card: ModelCard, graph: bytes | None) -> OnnxNetwork:
     if graph is None:
         raise ValueError(f"network.family: expected {GRAPH_FILE} beside the card, got none")
     imported = build_onnx(graph)
-    given = card.input
-    shape = (given.channels, given.height, given.width)
+    shape = card.input.shape
     outputs = 1 if card.output == "sigmoid" else card.network.class_count
     if (imported.input_shape, imported.classes) != (shape, outputs):
         raise ValueError(

@@ -87,7 +87,6 @@ def _with_names(node: Node, names: dict[str, str]) -> Node:
         )
     return replace(
         node,
-        name=node.name,
         inputs=tuple(names.get(name, name) for name in node.inputs),
         outputs=tuple(names.get(name, name) for name in node.outputs),
         branches=tuple(branches),

@@ -18,6 +18,15 @@ from candor.onnx_import.limits import OnnxImportError, OnnxLimits
 from candor.onnx_import.module import BatchInts, Step, keywords
 from candor.onnx_import.operators.constants import BY_NUMBERS, SHAPE_ONLY
 
+# What torch and operators raise where a node does not fit its inputs.
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 SMALL = 64  # elements of a learned tensor that may also decide a shape (scales of a Resize)
 
 
@@ -96,9 +105,7 @@ def build(
                 writer.known |= {name: node for name in node.outputs}
             else:
                 writer.write(node, mended)
-        except (OnnxImportError, ArithmeticError, LookupError, TypeError, ValueError) as err:
-            raise _named(place, node, err) from err
-        except (RuntimeError, NotImplementedError, AssertionError) as err:
+        except _FAILURES as err:
             raise _named(place, node, err) from err
         if repair:
             repair.follow(place, node, values)

@@ -1,4 +1,4 @@
-"""Reads an ONNX file of any exporter: the door of this room, and its only part with ``onnx``.
+"""Reads an ONNX file of any exporter; what imports the package ``onnx`` is behind it.
 
 The file is read as data; nothing that it names is run.
 """

@@ -6,9 +6,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from candor.onnx_import.operators.operator import Versions, always
-from candor.onnx_import.operators.windows import Pads, is_even, pad_axes, spans_of, window_pads
+from candor.onnx_import.operators.windows import (
+    CONVOLUTIONS,
+    Pads,
+    is_even,
+    or_ones,
+    pad_axes,
+    spans_of,
+    window_pads,
+)
 
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
@@ -25,10 +32,10 @@ def conv(
     strides: Sequence[int] | None = None,
 ) -> Tensor:
     kernel = tuple(weight.shape[2:])
-    strides, dilations = _ones(strides, kernel), _ones(dilations, kernel)
+    strides, dilations = or_ones(strides, kernel), or_ones(dilations, kernel)
     spans = spans_of(kernel, dilations)
     amounts = window_pads(x.shape[2:], spans, strides, pads, auto_pad)
-    function = _CONV[len(kernel)]
+    function = CONVOLUTIONS[len(kernel)]
     if is_even(amounts):
         padding = tuple(before for before, _ in amounts)
         return function(x, weight, bias, tuple(strides), padding, tuple(dilations), group)
@@ -50,7 +57,7 @@ def conv_transpose(
     strides: Sequence[int] | None = None,
 ) -> Tensor:
     kernel = tuple(weight.shape[2:])
-    strides, dilations = _ones(strides, kernel), _ones(dilations, kernel)
+    strides, dilations = or_ones(strides, kernel), or_ones(dilations, kernel)
     extra = output_padding or [0] * len(kernel)
     if output_shape is None and auto_pad.startswith("SAME"):
         output_shape = [size * step for size, step in zip(x.shape[2:], strides, strict=True)]
@@ -74,10 +81,6 @@ def _cuts(sizes: Sequence[int], extra: Sequence[int], wanted: Sequence[int], aut
         less = total // 2
         amounts.append((less, total - less) if auto_pad == "SAME_UPPER" else (total - less, less))
     return amounts
-
-
-def _ones(values: Sequence[int] | None, kernel: Sequence[int]) -> Sequence[int]:
-    return values or [1] * len(kernel)
 
 
 OPERATORS: dict[str, Versions] = {"Conv": always(conv), "ConvTranspose": always(conv_transpose)}

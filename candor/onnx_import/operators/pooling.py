@@ -8,10 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from candor.onnx_import.operators.operator import Versions, always
-from candor.onnx_import.operators.windows import Pads, is_even, pad_axes, spans_of, window_pads
+from candor.onnx_import.operators.windows import (
+    CONVOLUTIONS,
+    Pads,
+    is_even,
+    or_ones,
+    pad_axes,
+    spans_of,
+    window_pads,
+)
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _Ints = Sequence[int]
 
 
@@ -29,7 +36,7 @@ def max_pool(
 ) -> Tensor:
     if outputs > 1:
         raise ValueError("output Indices is not supported")
-    strides, dilations = _ones(strides, kernel_shape), _ones(dilations, kernel_shape)
+    strides, dilations = or_ones(strides, kernel_shape), or_ones(dilations, kernel_shape)
     amounts, tail = _windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     function = _MAX[len(kernel_shape)]
     fits = all(2 * before <= size for (before, _), size in zip(amounts, kernel_shape, strict=True))
@@ -52,7 +59,7 @@ def average_pool(
     pads: _Ints | None = None,
     strides: _Ints | None = None,
 ) -> Tensor:
-    strides, dilations = _ones(strides, kernel_shape), _ones(dilations, kernel_shape)
+    strides, dilations = or_ones(strides, kernel_shape), or_ones(dilations, kernel_shape)
     amounts, tail = _windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     if len(kernel_shape) == 2 and is_even(amounts) and not any(tail) and max(dilations) == 1:
         padding = [before for before, _ in amounts]
@@ -84,7 +91,7 @@ def lp_pool(
     pads: _Ints | None = None,
     strides: _Ints | None = None,
 ) -> Tensor:
-    strides, dilations = _ones(strides, kernel_shape), _ones(dilations, kernel_shape)
+    strides, dilations = or_ones(strides, kernel_shape), or_ones(dilations, kernel_shape)
     amounts, tail = _windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     padded = pad_axes(x.abs() ** p, _with_tail(amounts, tail))
     return _window_sums(padded, kernel_shape, strides, dilations) ** (1 / p)
@@ -141,12 +148,8 @@ def _with_tail(amounts: Pads, tail: list[int]) -> Pads:
 def _window_sums(x: Tensor, kernel: _Ints, strides: _Ints, dilations: _Ints) -> Tensor:
     ones = x.new_ones(1, 1, *kernel)
     single = x.reshape(-1, 1, *x.shape[2:])
-    sums = _CONV[len(kernel)](single, ones, None, list(strides), 0, list(dilations))
+    sums = CONVOLUTIONS[len(kernel)](single, ones, None, list(strides), 0, list(dilations))
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
-
-
-def _ones(values: _Ints | None, kernel: _Ints) -> _Ints:
-    return values or [1] * len(kernel)
 
 
 OPERATORS: dict[str, Versions] = {

@@ -1,5 +1,6 @@
 """Reshaping, permuting, joining and cutting of tensors."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,10 +23,7 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
     axis = axis + x.ndim if axis < 0 else axis
     if axis == 1 and x.ndim > 1:
         return x.flatten(1)
-    outer = 1
-    for size in x.shape[:axis]:
-        outer *= size
-    return x.reshape(outer, -1)
+    return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
 def transpose(x: Tensor, *, perm: Ints | None = None) -> Tensor:

@@ -8,6 +8,14 @@ from torch import Tensor
 Pads = list[tuple[int, int]]  # before and after, one pair an axis
 
 
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}  # by the number of spatial axes
+
+
+def or_ones(values: Sequence[int] | None, kernel: Sequence[int]) -> Sequence[int]:
+    """Strides or dilations, which are 1 where the file has none."""
+    return values or [1] * len(kernel)
+
+
 def window_pads(
     sizes: Sequence[int],
     spans: Sequence[int],
