@@ -13,7 +13,7 @@ from candor.nets.architectures import ACTIVATIONS, RESIDUAL_DROPS, architecture_
 from training.adversaries import Adversary, NormMode
 from training.engine import Engine, Precision
 from training.optimizer import WeightDecayOn
-from training.psi import PsiMode
+from training.psi import PsiFollows, PsiMode
 from training.regularizers import Pairing, PenaltyMode
 from training.schedule import Schedule
 
@@ -59,11 +59,14 @@ class TrainConfig:
             same number, which keeps its expected force and saves the double backward between.
         penalty_mode: how L_adv is differentiated by the weights, see `PenaltyMode`.
         engine: "eager", or "compiled" for passes compiled by `torch.compile` in channels-last
-            layout, which only "finite-difference" allows where there is a penalty.
+            layout, which "double-backward" does not allow where there is a penalty.
         precision: see `Precision`; "bfloat16" is for devices that have it, and too coarse for
             "finite-difference".
-        adversary: what training images meet, see `Adversary` and III-G.  psi then follows the
-            cross-entropy of the images trained on, attacked ones included.
+        weight_average: decay of the exponential moving average of the weights and of the
+            statistics of batch normalisation, which becomes the model; 0 keeps the last weights
+            themselves.  See `training.averaging`.
+        adversary: what training images meet, see `Adversary` and III-G.
+        psi_follows: whose cross-entropy moves an adaptive psi, see `PsiFollows`.
         adversary_eps: RMSE on the [0, 1] pixel scale; of "gaussian" the standard deviation.
         adversary_steps: steps of the attack; 7 in III-G.
         adversary_step_ratio: length of a step of "pgd" and "trades" in units of eps / steps.
@@ -111,6 +114,8 @@ class TrainConfig:
     penalty_interval: int = 1
     penalty_mode: str = PenaltyMode.DOUBLE_BACKWARD.value
     engine: str = Engine.EAGER.value
+    weight_average: float = 0.0
+    psi_follows: str = PsiFollows.ALL.value
     precision: str = Precision.FLOAT32.value
     adversary: str = Adversary.NONE.value
     adversary_eps: float = 0.01
@@ -134,6 +139,10 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected [{low}, {high}], got {value!r}")
         self._check_powers()
         self._check_engine()
+        if self.psi_follows == PsiFollows.CLEAN and self.adversary_share == 1.0:
+            raise ValueError(
+                "adversary_share: expected [0, 1) where psi_follows is 'clean', got 1.0"
+            )
 
     def _check_start(self) -> None:
         """The model says what its network is and how large its images are."""
@@ -156,16 +165,10 @@ class TrainConfig:
             raise ValueError("power: expected [1, 5] where cross_power is 0, got 0.0")
 
     def _check_engine(self) -> None:
-        """torch supports no second backward through a compiled function.
-
-        A difference needs the digits of float32, and a network that draws nothing.
-        """
+        """A way to differentiate L_adv does not go with every engine and precision."""
         if not self.has_penalty:
             return
-        if self.penalty_mode == PenaltyMode.DOUBLE_BACKWARD:
-            needed = {"engine": Engine.EAGER.value}
-        else:
-            needed = {"precision": Precision.FLOAT32.value, "residual_drop": "none"}
+        needed = _NEEDED[PenaltyMode(self.penalty_mode)]
         for name, allowed in needed.items():
             value = getattr(self, name)
             if value != allowed:
@@ -187,12 +190,24 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
     "schedule": Schedule,
     "pairing": Pairing,
     "psi_mode": PsiMode,
+    "psi_follows": PsiFollows,
     "weight_decay_on": WeightDecayOn,
     "adversary": Adversary,
     "attack_norm_mode": NormMode,
     "penalty_mode": PenaltyMode,
     "engine": Engine,
     "precision": Precision,
+}
+
+_NEEDED: Mapping[PenaltyMode, Mapping[str, str]] = {
+    # torch supports no second backward through a compiled function.
+    PenaltyMode.DOUBLE_BACKWARD: {"engine": Engine.EAGER.value},
+    # A difference needs the digits of float32, and a network that draws nothing.
+    PenaltyMode.FINITE_DIFFERENCE: {
+        "precision": Precision.FLOAT32.value,
+        "residual_drop": "none",
+    },
+    PenaltyMode.INNER_GRADIENT: {"residual_drop": "none"},
 }
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -225,6 +240,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("trades_weight", 0.0, 1e6),
     ("true_class_share", 0.0, 1.0),
     ("dead_zone", 0.0, 1e6),
+    ("weight_average", 0.0, 0.999999),
     ("penalty_start_epoch", 0, 100_000),
     ("penalty_interval", 1, 1_000),
 )

@@ -29,3 +29,9 @@ def runner(network: nn.Module, engine: Engine) -> nn.Module:
         return network
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return cast(nn.Module, torch.compile(network, dynamic=False))
+
+
+def bare(network: nn.Module) -> nn.Module:
+    """The network inside what `runner` made of it."""
+    own: nn.Module = getattr(network, "_orig_mod", network)
+    return own

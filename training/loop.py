@@ -16,6 +16,7 @@ from candor.data.images import Batch, Images
 from candor.files.writing import write_file
 from candor.search.seeds import derived_seed
 from candor.terms import NotFinite
+from training.averaging import WeightAverage
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.distributed import (
@@ -91,6 +92,8 @@ def train(
 ) -> TrainState:
     """Train ``network`` in place; resumes from ``run_dir`` and leaves a checkpoint there.
 
+    With ``config.weight_average`` the network ends with the averaged weights.
+
     Every step draws from generators seeded by (seed, step), also where images are read in other
     processes, and every epoch is permuted by (seed, epoch), so a run that was killed and resumed
     follows the uninterrupted one.
@@ -126,7 +129,8 @@ def train(
     path = run_dir / "checkpoint.pt"
     saved = from_first(load_checkpoint(path) if rank() == 0 else None)
     origin = origin or Origin.of(data, "")
-    state = _restore(saved, network, optimizer, config, origin)
+    average = WeightAverage(network, config.weight_average)
+    state = _restore(saved, network, optimizer, average, config, origin)
     called = runner(distributed(network), Engine(config.engine))
     steps_per_epoch = -(-len(data) // config.batch_size)
     step_count = steps_per_epoch * config.epochs
@@ -143,6 +147,7 @@ def train(
             progress = _train_step(
                 called, optimizer, data, batch, config, state, step_count, class_weights
             )
+            average.update(network)
             is_between_steps = True
             state.seconds = seconds_before + time.monotonic() - started_at
             if state.step % steps_per_epoch == 0:
@@ -151,7 +156,7 @@ def train(
                 continue
             _tell(report, progress)
             if time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
-                save_checkpoint(path, _dump(state, network, optimizer, config, origin))
+                save_checkpoint(path, _dump(state, network, optimizer, average, config, origin))
                 saved_at = time.monotonic()
     except Diverged:
         is_between_steps = False
@@ -160,7 +165,8 @@ def train(
         # Also after Ctrl-C; inside a step the weights may be half moved, then the last checkpoint
         # stands.
         if is_between_steps and rank() == 0:
-            save_checkpoint(path, _dump(state, network, optimizer, config, origin))
+            save_checkpoint(path, _dump(state, network, optimizer, average, config, origin))
+    network.load_state_dict(average.model_state(network))
     return state
 
 
@@ -199,17 +205,18 @@ def _train_step(
             images,
             labels,
             config=config,
+            class_count=len(data.class_names),
             is_penalised=is_penalised,
             generator=generator,
             class_weights=class_weights,
         )
-    cross_entropy, penalty, correct = _means(losses)
+    cross_entropy, penalty, followed, correct = _means(losses)
     place = f"step {state.step + 1} of {step_count} (epoch {epoch + 1})"
     check_step(place, loss=cross_entropy, penalty=penalty)
     controller = _controller(config, state.integral)
     is_adaptive = config.psi_mode == PsiMode.ADAPTIVE
     if is_regularised and is_adaptive:
-        controller = controller.updated(cross_entropy)
+        controller = controller.updated(followed)
     psi = controller.psi if is_adaptive else config.psi
     total = losses.cross_entropy
     if losses.added is not None:
@@ -253,13 +260,13 @@ def _tell(report: Callable[[Progress], None], progress: Progress) -> None:
         raise Diverged(f"diverged at {place}: {err}; the checkpoint of before is kept") from err
 
 
-def _means(losses: StepLoss) -> tuple[float, float, int]:
-    """Cross-entropy and penalty as means over all processes, and the number correct in all."""
+def _means(losses: StepLoss) -> tuple[float, float, float, int]:
+    """Cross-entropy, penalty and what psi follows as means over all processes; correct in all."""
     entropy = losses.cross_entropy
     penalty = entropy.new_zeros(()) if losses.penalty is None else losses.penalty
-    values = torch.stack([entropy, penalty, losses.correct.to(entropy.dtype)])
+    values = torch.stack([entropy, penalty, losses.followed, losses.correct.to(entropy.dtype)])
     means: list[float] = mean_over_processes(values).tolist()
-    return means[0], means[1], round(means[2] * world_size())
+    return means[0], means[1], means[2], round(means[3] * world_size())
 
 
 def _finish_epoch(state: TrainState, progress: Progress, run_dir: Path) -> None:
@@ -293,11 +300,16 @@ def _controller(config: TrainConfig, integral: float) -> PsiController:
 
 
 def _check_processes(config: TrainConfig) -> None:
-    if world_size() > 1 and config.engine == Engine.COMPILED:
-        raise ValueError(
-            f"engine: expected 'eager', got {config.engine!r}, where {world_size()} processes "
-            "share the statistics of a batch"
-        )
+    unfit = {
+        "engine": (Engine.COMPILED, "share the statistics of a batch"),
+        "penalty_mode": (PenaltyMode.INNER_GRADIENT, "share the gradients of a batch"),
+    }
+    for name, (value, reason) in unfit.items():
+        if world_size() > 1 and getattr(config, name) == value:
+            raise ValueError(
+                f"{name}: expected another value than {value.value!r}, where {world_size()} "
+                f"processes {reason}"
+            )
 
 
 def _class_weights(network: nn.Module, data: Images, config: TrainConfig) -> Tensor | None:
@@ -344,6 +356,7 @@ def _dump(
     state: TrainState,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
     config: TrainConfig,
     origin: Origin,
 ) -> dict[str, Any]:
@@ -351,11 +364,13 @@ def _dump(
     place = f"step {state.step}"
     check_state(place, {"network": network.state_dict()})
     check_state(place, {"optimizer": optimizer.state_dict()})
+    check_state(place, {"average": average.state_dict()})
     return {
         "config": config.as_dict(),
         "origin": origin.as_dict(),
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average.state_dict(),
         "step": state.step,
         "integral": state.integral,
         "seconds": state.seconds,
@@ -368,6 +383,7 @@ def _restore(
     saved: dict[str, Any] | None,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
     config: TrainConfig,
     origin: Origin,
 ) -> TrainState:
@@ -391,6 +407,7 @@ def _restore(
     try:
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
+        average.load_state_dict(saved.get("average", {}))  # checkpoints of earlier versions lack it
     except (RuntimeError, ValueError) as err:
         raise ValueError(
             "checkpoint.pt: expected the tensors of this network, got those of another; choose "

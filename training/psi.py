@@ -10,6 +10,13 @@ class PsiMode(StrEnum):
     FIXED = "fixed"
 
 
+class PsiFollows(StrEnum):
+    """The images whose cross-entropy is compared with the loss target."""
+
+    ALL = "all"  # attacked ones included
+    CLEAN = "clean"  # those that no adversary met; all of a last batch that has none
+
+
 # III-F: k_psi,0, k_psi, eps_better, eps_worse as "typically" used from IV-B14 on, and before.
 TYPICAL_PARAMETERS = {"psi_min": 220.0, "psi_rate": 0.02, "clip_better": 1.0, "clip_worse": 0.01}
 EARLY_PARAMETERS = {"psi_min": 0.01, "psi_rate": 0.02, "clip_better": 1.0, "clip_worse": 1.0}

@@ -21,6 +21,7 @@ class PenaltyMode(StrEnum):
 
     DOUBLE_BACKWARD = "double-backward"
     FINITE_DIFFERENCE = "finite-difference"
+    INNER_GRADIENT = "inner-gradient"
 
 
 def output_weights(

@@ -1,5 +1,7 @@
 """One optimisation step's loss: cross-entropy and all regularisers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +24,10 @@ from training.adversaries import (
 )
 from training.config import TrainConfig
 from training.distributed import mean_over_processes, own_generator, shard, world_size
+from training.engine import Engine
 from training.finite_difference import finite_difference_penalty
+from training.inner_gradient import inner_gradients
+from training.psi import PsiFollows
 from training.regularizers import (
     Pairing,
     PenaltyMode,
@@ -43,12 +48,14 @@ class StepLoss:
             gradient is an estimate, and the other parts are those of minimally shifted images.
         added: k_out L_out (Eq. 12) and TRADES' divergence, each with its weight; None where
             neither is on.
+        followed: the cross-entropy that psi follows, no gradient; see `PsiFollows`.
         correct: number of images classified correctly, after the adversary.
     """
 
     cross_entropy: Tensor
     penalty: Tensor | None
     added: Tensor | None
+    followed: Tensor
     correct: Tensor
 
 
@@ -58,6 +65,7 @@ def step_loss(
     labels: Tensor,
     *,
     config: TrainConfig,
+    class_count: int,
     is_penalised: bool,
     generator: Generator,
     class_weights: Tensor | None = None,
@@ -70,6 +78,7 @@ def step_loss(
             ``config.attack_norm_mode`` says.
         images: (B, C, H, W) float32 in [0, 1]; not modified.
         labels: (B,) int64.
+        class_count: V.
         is_penalised: whether this step pays for the second derivatives of L_adv (Eq. 9).
         generator: source of all that is drawn here, in the same state in every process; on the
             device of ``images``.
@@ -84,20 +93,25 @@ def step_loss(
         images = images.index_copy(0, part, attacked)
     penalty = None
     if is_penalised:
-        images = images.detach().requires_grad_()
-    logits = network(images)
-    if is_penalised:
-        penalty, logits = _penalty(network, logits, images, labels, config, generator)
+        logits, penalty = _penalised(network, images, labels, config, class_count, generator)
+    else:
+        logits = network(images)
     added = None
     if config.output_zeroing > 0.0:
         added = config.output_zeroing * output_zeroing_penalty(logits)  # Eq. 12
     if len(part) and is_trades:
         divergence = trades_divergence(logits[part], network(attacked))
         added = config.trades_weight * divergence + (0.0 if added is None else added)
+    cross_entropy = _cross_entropy(logits, labels, class_weights)
+    followed = cross_entropy.detach()
+    if 0 < len(part) < len(labels) and config.psi_follows == PsiFollows.CLEAN:
+        is_clean = torch.ones_like(labels, dtype=torch.bool).index_fill(0, part, value=False)
+        followed = functional.cross_entropy(logits.detach()[is_clean], labels[is_clean])
     return StepLoss(
-        cross_entropy=_cross_entropy(logits, labels, class_weights),
+        cross_entropy=cross_entropy,
         penalty=penalty,
         added=added,
+        followed=followed,
         correct=(logits.detach().argmax(1) == labels).sum(),
     )
 
@@ -128,7 +142,11 @@ def _attacked(
         "step_count": step_count,
         "generator": generator,
     }
-    with norm_mode(network, NormMode(config.attack_norm_mode)):
+    is_compiled = config.engine == Engine.COMPILED
+    with (
+        norm_mode(network, NormMode(config.attack_norm_mode)),
+        _fixed(network, is_fixed=is_compiled),
+    ):
         match Adversary(config.adversary):
             case Adversary.NONE:
                 return images
@@ -144,27 +162,34 @@ def _attacked(
                 return trades_adversary(network, images, **walk)
 
 
-def _penalty(
+@contextmanager
+def _fixed(network: nn.Module, *, is_fixed: bool) -> Iterator[None]:
+    """Inside the block no weight requires a gradient.
+
+    A compiled backward computes the gradients of everything that requires one, asked for or not.
+    """
+    weights = [weight for weight in network.parameters() if weight.requires_grad and is_fixed]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def _penalised(
     network: nn.Module,
-    logits: Tensor,
     images: Tensor,
     labels: Tensor,
     config: TrainConfig,
+    class_count: int,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 9 without psi, and the logits that carry the gradient of all other parts."""
-    batch, class_count = len(logits) * world_size(), logits.shape[1]
-    classes = draw_classes(
-        batch,
-        class_count=class_count,
-        outputs_per_image=min(config.outputs_per_image, class_count),
-        generator=generator,
-    )
-    weights = stacked_output_weights(
-        logits,
-        labels,
-        classes=shard(classes, dim=1),
-        shares=shard(torch.rand(batch, generator=generator, device=logits.device)),
+    """The logits that carry the gradient of all other parts, and Eq. 9 without psi."""
+    classes, shares = _drawn(len(images), class_count, config, generator)
+    weights = partial(
+        stacked_output_weights,
         true_class_share=config.true_class_share,
         pairing=Pairing(config.pairing),
     )
@@ -174,10 +199,37 @@ def _penalty(
         cross_power=config.cross_power,
         dead_zone=config.dead_zone,
     )
+    images = images.detach()
+    if config.penalty_mode == PenaltyMode.INNER_GRADIENT:
+        differentiated = inner_gradients(Engine(config.engine))
+        logits, gradients = differentiated(network, images, labels, classes, shares, weights)
+        at_least_float32 = torch.promote_types(gradients.dtype, torch.float32)
+        return logits, torch.stack(
+            [penalty(of_one.to(at_least_float32)) for of_one in gradients]
+        ).mean()
+    images.requires_grad_()
+    logits = network(images)
+    rows = weights(logits, labels, classes=classes, shares=shares)
     if config.penalty_mode == PenaltyMode.FINITE_DIFFERENCE:
-        return finite_difference_penalty(network, logits, images, weights, penalty)
+        value, logits = finite_difference_penalty(network, logits, images, rows, penalty)
+        return logits, value
     penalties = []
-    for row in weights:
-        (gradients,) = torch.autograd.grad((logits * row).sum(), images, create_graph=True)
-        penalties.append(penalty(gradients))
-    return torch.stack(penalties).mean(), logits
+    for row in rows:
+        (of_pixels,) = torch.autograd.grad((logits * row).sum(), images, create_graph=True)
+        penalties.append(penalty(of_pixels))
+    return logits, torch.stack(penalties).mean()
+
+
+def _drawn(
+    own_count: int, class_count: int, config: TrainConfig, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Of this process: classes (K, B), and numbers (B,) that decide on the true one."""
+    batch = own_count * world_size()
+    classes = draw_classes(
+        batch,
+        class_count=class_count,
+        outputs_per_image=min(config.outputs_per_image, class_count),
+        generator=generator,
+    )
+    shares = torch.rand(batch, generator=generator, device=generator.device)
+    return shard(classes, dim=1), shard(shares)

@@ -10,7 +10,7 @@ from candor.nets.activations import HalfHuberReLU
 from candor.nets.drop import Drop, ShakeDrop, StochasticDepth, survival_probability
 from candor.nets.resnet import PreActivationResNet, StandardizeEach, plain_stem
 
-ACTIVATIONS = ("hhrelu", "relu")
+ACTIVATIONS = ("hhrelu", "relu", "silu")
 RESIDUAL_DROPS = ("none", "shakedrop", "stochastic-depth")
 
 
@@ -22,8 +22,9 @@ class NetworkSpec:
         architecture: registered name, see `architecture_names`.
         class_count: V, outputs, >= 2.
         mean, std: per-channel normalisation on the [0, 1] scale; their length is the channel count.
-        activation: "hhrelu" (Eq. 11) or "relu".
-        curvature: d of Eq. 11; ignored by "relu".
+        activation: "hhrelu" (Eq. 11), "relu" or "silu" (x sigmoid(x), arXiv 1702.03118), which is
+            smooth, too.
+        curvature: d of Eq. 11; ignored by the others.
         width_factor: multiplies the channels of every stage, >= 1.
         residual_drop: "none", "stochastic-depth" or "shakedrop" (alpha = 0), see
             `candor.nets.drop`.
@@ -133,9 +134,24 @@ def _jsrt_resnet44(spec: NetworkSpec) -> nn.Module:
     )
 
 
+def _photo_resnet18(spec: NetworkSpec, *, width: int) -> nn.Module:
+    """ResNet-18 for photographs of 96 to 160 pixels: stem 7x7, stride 4, no pool after it.
+
+    128x128 images reach the stages as 32x32 and the average pool at the end as 4x4.
+    """
+    return _resnet(
+        spec,
+        blocks=(2, 2, 2, 2),
+        widths=(width, 2 * width, 4 * width, 8 * width),
+        stem=partial(nn.Conv2d, kernel_size=7, stride=4, padding=3, bias=False),
+    )
+
+
 def _activation_factory(spec: NetworkSpec) -> Callable[[], nn.Module]:
     if spec.activation == "relu":
         return nn.ReLU
+    if spec.activation == "silu":
+        return nn.SiLU
     return partial(HalfHuberReLU, spec.curvature)
 
 
@@ -153,6 +169,8 @@ _ARCHITECTURES: Mapping[str, Callable[[NetworkSpec], nn.Module]] = {
     "coco-resnet44": _coco_resnet44,
     "imagenet-resnet18": _imagenet_resnet18,
     "jsrt-resnet44": _jsrt_resnet44,
+    "photo-resnet18": partial(_photo_resnet18, width=64),
+    "photo-resnet18-half": partial(_photo_resnet18, width=32),
 }
 
 

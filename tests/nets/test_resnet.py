@@ -118,10 +118,12 @@ def test_normalisation_is_not_part_of_the_weights():
     assert not [name for name in tiny().state_dict() if "normalize" in name]
 
 
-@pytest.mark.parametrize(("name", "kind"), [("hhrelu", HalfHuberReLU), ("relu", nn.ReLU)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("hhrelu", HalfHuberReLU), ("relu", nn.ReLU), ("silu", nn.SiLU)]
+)
 def test_activation_is_the_one_named(name, kind):
     network = build_network(spec_of(activation=name, curvature=2.0))
-    activations = modules_of(network, HalfHuberReLU | nn.ReLU)
+    activations = modules_of(network, HalfHuberReLU | nn.ReLU | nn.SiLU)
     assert len(activations) == 19
     assert all(type(activation) is kind for activation in activations)
     assert all(getattr(activation, "curvature", 2.0) == 2.0 for activation in activations)
@@ -135,6 +137,8 @@ def test_registry_lists_its_names():
         "coco-resnet44",
         "imagenet-resnet18",
         "jsrt-resnet44",
+        "photo-resnet18",
+        "photo-resnet18-half",
     )
 
 
@@ -180,11 +184,13 @@ OTHERS = {
     "imagenet-resnet18": (49 * 3 * 64, (2,) * 4, (64, 128, 256, 512), 3, 1000, 224, 56),
     "coco-resnet44": (16 * 3 * 32, (7,) * 3, (32, 64, 128), 3, 80, 96, 32),
     "jsrt-resnet44": (81 * 64, (7,) * 3, (64, 96, 128), 1, 2, 256, 32),
+    "photo-resnet18": (49 * 3 * 64, (2,) * 4, (64, 128, 256, 512), 3, 10, 128, 32),
+    "photo-resnet18-half": (49 * 3 * 32, (2,) * 4, (32, 64, 128, 256), 3, 10, 128, 32),
 }
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))
-def test_other_data_sets_have_networks_of_the_papers_sizes(name):
+def test_other_data_sets_have_networks_of_their_sizes(name):
     stem_parameters, blocks, widths, channels, classes, size, reduced = OTHERS[name]
     changes = {"class_count": classes, "mean": MEAN[:channels], "std": STD[:channels]}
     with torch.device("meta"):

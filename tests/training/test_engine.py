@@ -21,8 +21,9 @@ def weights_after(steps, folder, **changes):
 
 
 @pytest.mark.slow
-def test_compiled_run_reaches_what_an_eager_one_reaches(tmp_path):
-    common = {"penalty_mode": "finite-difference", "psi_min": 20.0}
+@pytest.mark.parametrize("mode", ["finite-difference", "inner-gradient"])
+def test_compiled_run_reaches_what_an_eager_one_reaches(tmp_path, mode):
+    common = {"penalty_mode": mode, "psi_min": 20.0}
     expected, _ = weights_after(4, tmp_path / "eager", **common)
     weights, _ = weights_after(4, tmp_path / "compiled", engine="compiled", **common)
     start = new_network().state_dict()

@@ -14,11 +14,12 @@ from training.loop import train
 from training.psi import EARLY_PARAMETERS, TYPICAL_PARAMETERS
 
 # Classes, and height and width, of the data sets that experiments name.
-SHAPES = {"cifar10": (10, 32), "imagenet": (1000, 224), "coco": (80, 96)}
+SHAPES = {"cifar10": (10, 32), "imagenet": (1000, 224), "coco": (80, 96), "folder": (10, 128)}
 NAMED = ("cifar10-n1", "cifar10-n2", "cifar10-n3", "cifar10-n4")
 NAMED += tuple(f"{data}-{data[0]}{place}" for data in ("imagenet", "coco") for place in range(1, 5))
 # Ours, of which the paper has no row.
 OWN = {f"cifar10-{name}" for name in ("resnet20", "robust-first", "robust", "plain")}
+OWN |= {"imagenette-plain", "imagenette-robust"}
 PAPER = [name for name in experiment_names() if load_paper_row(name) is not None]
 CIFAR = [name for name in experiment_names() if name.startswith("cifar10-")]
 
@@ -88,6 +89,7 @@ def test_experiment_takes_two_steps(name, tmp_path):
         config,
         epochs=2,
         batch_size=count,
+        crop_padding=min(config.crop_padding, 7),
         penalty_start_epoch=0,
         adversary_steps=2,
         engine="eager",  # compiling takes a minute and has tests of its own

@@ -1,4 +1,4 @@
-"""L_adv by finite difference against double backward, on networks with batch statistics."""
+"""Other ways to differentiate L_adv against double backward, with batch statistics."""
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from training.loop import train
 from training.regularizers import PenaltyMode
 from training.step import step_loss
 
-MODES = tuple(PenaltyMode)
+MODES = (PenaltyMode.DOUBLE_BACKWARD, PenaltyMode.FINITE_DIFFERENCE)
+OTHERS = tuple(mode for mode in PenaltyMode if mode is not PenaltyMode.DOUBLE_BACKWARD)
 
 
 def batch_of(batch):
@@ -27,6 +28,7 @@ def losses_of(network, images, labels, **changes):
         images,
         labels,
         config=config_of(**changes),
+        class_count=CLASSES,
         is_penalised=True,
         generator=Generator().manual_seed(0),
     )
@@ -39,6 +41,7 @@ def penalty_gradient(network, images, labels, **changes):
     return losses.penalty.detach(), torch.cat([w.grad.flatten() for w in network.parameters()])
 
 
+@pytest.mark.parametrize("mode", OTHERS)
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize(
     "changes",
@@ -53,14 +56,15 @@ def penalty_gradient(network, images, labels, **changes):
     ],
     ids=str,
 )
-def test_gradient_is_that_of_double_backward(batch, changes, monkeypatch):
+def test_gradient_is_that_of_double_backward(batch, changes, mode, monkeypatch):
     """By float64's own step: in so few activations one knee crossed would show."""
     monkeypatch.setattr(finite_difference, "_STEP", 1e-8)
     network = new_network().double()
     torch.nn.init.kaiming_uniform_(network.stages[1][0].conv2.weight)
     images, labels = batch_of(batch)
     (expected_value, expected), (value, gradient) = (
-        penalty_gradient(network, images, labels, penalty_mode=mode, **changes) for mode in MODES
+        penalty_gradient(network, images, labels, penalty_mode=either, **changes)
+        for either in (PenaltyMode.DOUBLE_BACKWARD, mode)
     )
     torch.testing.assert_close(value, expected_value)
     assert expected.norm() > 0
@@ -74,10 +78,22 @@ def test_float32_gradient_of_a_whole_network_has_cosine_of_at_least_0_999():
     )
     network = build_network(spec)
     images, labels = torch.rand(32, 3, 16, 12), torch.arange(32) % CLASSES
-    expected, gradient = (
-        penalty_gradient(network, images, labels, penalty_mode=mode)[1] for mode in MODES
+    expected, *gradients = (
+        penalty_gradient(network, images, labels, penalty_mode=mode)[1]
+        for mode in (PenaltyMode.DOUBLE_BACKWARD, *OTHERS)
     )
-    assert torch.cosine_similarity(gradient, expected, dim=0) >= 0.999
+    for gradient in gradients:
+        assert torch.cosine_similarity(gradient, expected, dim=0) >= 0.999
+
+
+def test_inner_gradient_moves_the_statistics_once():
+    networks = [new_network().double() for _ in range(2)]
+    images, labels = batch_of(8)
+    for network, mode in zip(networks, ("double-backward", "inner-gradient"), strict=True):
+        penalty_gradient(network, images, labels, penalty_mode=mode)
+    expected, found = (dict(network.named_buffers()) for network in networks)
+    for name, buffer in expected.items():
+        torch.testing.assert_close(found[name], buffer)
 
 
 def test_other_parts_of_the_loss_are_those_at_the_images():

@@ -43,6 +43,7 @@ def penalty_of(network, images, labels, seed=0, **changes):
         images,
         labels,
         config=config_of(**changes),
+        class_count=CLASSES,
         is_penalised=True,
         generator=Generator().manual_seed(seed),
     )
@@ -177,7 +178,13 @@ def test_step_counts_its_hits_and_leaves_the_images_alone(batch):
     images, labels = batch_of(batch)
     before = images.clone()
     losses = step_loss(
-        network, images, labels, config=config_of(), is_penalised=False, generator=Generator()
+        network,
+        images,
+        labels,
+        config=config_of(),
+        class_count=CLASSES,
+        is_penalised=False,
+        generator=Generator(),
     )
     logits = network(images)
     assert losses.penalty is None

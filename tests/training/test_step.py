@@ -36,6 +36,7 @@ def losses_of(network, images, labels, *, is_penalised=False, class_weights=None
         images,
         labels,
         config=config_of(**changes),
+        class_count=CLASSES,
         is_penalised=is_penalised,
         generator=Generator().manual_seed(0),
         class_weights=class_weights,
@@ -123,3 +124,25 @@ def test_class_weights_make_a_weighted_mean(batch):
     found = losses_of(network, images, labels, class_weights=weights).cross_entropy
     each = cross_entropy(network(images), labels, reduction="none")
     torch.testing.assert_close(found, (weights[labels] * each).sum() / weights[labels].sum())
+
+
+def test_psi_follows_the_images_that_no_adversary_met():
+    network, (images, labels) = network_of().eval(), batch_of(8)
+    attack = {"adversary": "gaussian", "adversary_eps": 0.1, "adversary_share": 0.5}
+    seen = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    clean = losses_of(network, images, labels, psi_follows="clean", **attack)
+    is_clean = (seen[-1] == images).flatten(1).all(1)
+    assert is_clean.sum() == 4
+    expected = cross_entropy(network(images[is_clean]), labels[is_clean])
+    torch.testing.assert_close(clean.followed, expected)
+    assert not clean.followed.requires_grad
+    everything = losses_of(network, images, labels, psi_follows="all", **attack)
+    torch.testing.assert_close(everything.followed, everything.cross_entropy)
+
+
+def test_psi_follows_all_images_of_a_batch_without_a_clean_one():
+    network, (images, labels) = network_of().eval(), batch_of(1)
+    attack = {"adversary": "gaussian", "adversary_eps": 0.1, "adversary_share": 0.5}
+    found = losses_of(network, images, labels, psi_follows="clean", **attack)
+    torch.testing.assert_close(found.followed, found.cross_entropy)

@@ -55,6 +55,7 @@ class _Step:
             self.images,
             self.labels,
             config=self.config,
+            class_count=10,
             is_penalised=self.config.has_penalty,
             generator=Generator().manual_seed(0),
         )
