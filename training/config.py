@@ -26,6 +26,7 @@ _OF_NETWORK = (
     "last_survival",
     "image_size",
 )
+MODEL_DIR = "model"  # of a run folder
 EXPERIMENTS_DIR = Path(__file__).parent / "experiments"
 
 
@@ -39,6 +40,7 @@ class TrainConfig:
             `NetworkSpec`.  The architecture "start_from" is the whole network of that model, with
             its preprocessing and its classes, whatever library it comes from.
         start_from: model folder whose weights the run starts with; "" draws them at random.
+            ``runs/NAME/model`` of a shipped experiment is trained first where it is not there.
         data: registered data set.
         image_size: edge of the images of "folder", pixels; 0 is any other data set's own size.
         extra_digest: `ImageSet.digest` of the images joined to it, "" for none; set by the caller,
@@ -333,6 +335,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_text(path, _MAX_CONFIG_BYTES))
     except tomllib.TOMLDecodeError as err:
         raise ValueError(f"{path}: expected TOML, got something else: {err}") from err
+
+
+def first_experiment(config: TrainConfig) -> str | None:
+    """The shipped experiment whose model a run starts from, where that model is not there yet."""
+    folder = Path(config.start_from)
+    for name in experiment_names():
+        if folder == run_folder(name) / MODEL_DIR:
+            return None if folder.exists() else name
+    return None
+
+
+def run_folder(label: str) -> Path:
+    """Where a run of this name keeps its files unless another place is asked for."""
+    return Path("runs") / label
 
 
 def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:

@@ -82,3 +82,24 @@ def test_run_that_diverges_ends_in_one_line_and_writes_no_model(tmp_path: Path) 
     assert "loss" in line
     assert not (run_dir / "model").exists()
     json.loads((run_dir / "config.json").read_bytes())
+
+
+def test_run_that_another_starts_from_is_trained_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = official_files.folder(tmp_path / "images")
+    common = 'architecture = "cifar-resnet20"\ndata = "folder"\nimage_size = 16\nepochs = 1\n'
+    common += 'batch_size = 5\npsi_mode = "fixed"\n'
+    (tmp_path / "first.toml").write_text(common)
+    (tmp_path / "second.toml").write_text(common + 'start_from = "runs/first/model"\n')
+    monkeypatch.setattr("training.config.EXPERIMENTS_DIR", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "second", "--data-dir", str(images), "--json"]
+    done = CliRunner().invoke(build_app(), arguments)
+    assert done.exit_code == 0, done.output
+    first = json.loads((tmp_path / "runs" / "first" / "model" / "card.json").read_text())
+    assert first["recipe"]["experiment"] == "first"
+    assert json.loads(done.stdout)["recipe"]["start_from"] == "runs/first/model"
+    before = (tmp_path / "runs" / "first" / "log.jsonl").read_bytes()
+    assert CliRunner().invoke(build_app(), arguments).exit_code == 0
+    assert (tmp_path / "runs" / "first" / "log.jsonl").read_bytes() == before

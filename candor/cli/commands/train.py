@@ -11,7 +11,14 @@ from rich.progress import Progress as Bar
 
 from candor.cli.options import DataDir
 from candor.cli.output import AsJson, console, print_json
-from training.config import TrainConfig, load_experiment
+from candor.contracts.card import ModelCard
+from training.config import (
+    MODEL_DIR,
+    TrainConfig,
+    first_experiment,
+    load_experiment,
+    run_folder,
+)
 from training.distributed import process_group, rank
 from training.extra_images import Control, join_extra_images
 from training.loop import Progress
@@ -44,22 +51,10 @@ def train(
 ) -> None:
     """Train an experiment; the same command goes on where a stopped run left off."""
     config = load_experiment(experiment, overrides or ())
-    label = Path(experiment).stem
-    folder = run_dir or Path("runs") / label
-    target = RunTarget(
-        experiment=label,
-        run_dir=folder,
-        folder=out or folder / "model",
-        name=name or label,
-        note=note,
-    )
+    target = _target(Path(experiment).stem, run_dir, out, name, note)
     with process_group():
-        training_data, test_data = (
-            load_split(config, split, data_dir) for split in ("train", "test")
-        )
-        config, training_data = join_extra_images(config, training_data, extra, control)
-        with _progress_bar(config) as report:
-            card = run_experiment(config, training_data, test_data, target, report)
+        _train_first(config, data_dir)
+        card = _train(config, target, data_dir, extra, control)
     if card is None:
         return
     accuracy = card.metrics[0]
@@ -68,6 +63,43 @@ def train(
     )
     if as_json:
         print_json(card.model_dump(mode="json"))
+
+
+def _target(
+    label: str, run_dir: Path | None, out: Path | None, name: str | None, note: str
+) -> RunTarget:
+    folder = run_dir or run_folder(label)
+    return RunTarget(
+        experiment=label,
+        run_dir=folder,
+        folder=out or folder / MODEL_DIR,
+        name=name or label,
+        note=note,
+    )
+
+
+def _train_first(config: TrainConfig, data_dir: Path | None) -> None:
+    """The runs of shipped experiments that this one goes on from."""
+    first = first_experiment(config)
+    if first is None:
+        return
+    config = load_experiment(first)
+    _train_first(config, data_dir)
+    console().print(f"First the run it starts from: {first}")
+    _train(config, _target(first, None, None, None, ""), data_dir, None, None)
+
+
+def _train(
+    config: TrainConfig,
+    target: RunTarget,
+    data_dir: Path | None,
+    extra: Path | None,
+    control: Control | None,
+) -> ModelCard | None:
+    training_data, test_data = (load_split(config, split, data_dir) for split in ("train", "test"))
+    config, training_data = join_extra_images(config, training_data, extra, control)
+    with _progress_bar(config) as report:
+        return run_experiment(config, training_data, test_data, target, report)
 
 
 @contextmanager
