@@ -38,6 +38,25 @@ class SearchStatus(StrEnum):
     ALREADY_WRONG = "already_wrong"
 
 
+class Norm(StrEnum):
+    """How the size of a perturbation is measured: rho_p = (mean |delta|^p)^(1/p), in (0, 1].
+
+    The mean is over all C H W pixels and colours, so that one number means much the same in every
+    norm.  The smaller p, the fewer pixels an explanation changes.
+
+    Attributes:
+        L1: p = 1, the mean absolute change.
+        L1_5: p = 1.5 (arXiv 2205.07972).
+        L2: p = 2, the RMSE.
+        LINF: p = infinity, the largest change.
+    """
+
+    L1 = "l1"
+    L1_5 = "l1.5"
+    L2 = "l2"
+    LINF = "linf"
+
+
 class NotFinite(ValueError):
     """A number that has to be finite is NaN or infinite; the message says which one."""
 

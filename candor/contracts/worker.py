@@ -8,7 +8,8 @@ calls are::
     predict call   item: PredictItem + array image (C, H, W) float32
                    response: PredictAnswer + array logits (V,) float32
     describe call  item: DescribeItem; response: DescribeAnswer (every worker supports it)
-    search call    item: SearchItem + array image (C, H, W) float32, and for a search that
+    search call    item: SearchItem + array image (C, H, W) float32, of a search that may change a
+                   region alone array mask (H, W) float32 in [0, 1], and for a search that
                    continues exactly the arrays of the last SearchProgress
                    response while it runs: SearchProgress + the changing part of the state, opaque
                    to the gateway except for best (C, H, W) float32, the best image so far
@@ -39,7 +40,7 @@ from candor.contracts.api import (
     Steps,
 )
 from candor.contracts.card import ModelCard
-from candor.terms import Goal, SearchStatus
+from candor.terms import Goal, Norm, SearchStatus
 
 
 class _Meta(BaseModel):
@@ -64,13 +65,16 @@ class SearchItem(_Meta):
     Attributes:
         goal: what the search looks for.
         target: class index of the label (attack, BTR, confident) or of the explained class.
-        rho: largest RMSE of an explanation, (0, 1]; the other goals ignore it.
+        rho: how far an explanation may go, (0, 1], measured in ``norm``; the other goals ignore it.
         step_count: steps of the whole search, [1, 2000].
         seed: seed of the search.
         solver: "paper" or "fast".
         step: steps done so far; 0 starts the search.
         chunk_steps: steps to take in this call; fewer if the search ends first.  0 ends the search
             with its best result so far, verified like every other.
+        norm: of an explanation; "l2" for the other goals.
+        away_from: class index; an explanation then follows the log-odds of the target against this
+            class alone.  None for the other goals.
     """
 
     kind: Literal["search"] = "search"
@@ -82,6 +86,8 @@ class SearchItem(_Meta):
     solver: str = terms.DEFAULT_SOLVER
     step: Annotated[int, Field(ge=0)] = 0
     chunk_steps: Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
+    norm: Norm = Norm.L2
+    away_from: Annotated[int, Field(ge=0)] | None = None
 
 
 COMPARED_ARRAYS = ("image", "perturbed", "explanation", "perturbed_explanation")
@@ -147,10 +153,14 @@ class SearchEnd(_Meta):
 
     Attributes:
         status: how the search ended.
-        rmse: RMSE of array ``image``; at most rho for an explanation, 0 if already wrong.
+        rmse: RMSE of array ``image``; 0 if already wrong.  An explanation is at most at rho in its
+            norm, which for "l2" is this.
         lower_bound: largest RMSE visited without reaching the goal; None unless unresolved.
         steps: steps taken.
         solver: "paper" or "fast".
+        rho_1, rho_1_5, rho_inf: the same size in the other norms, see `candor.terms.Norm`.
+        rmse_inside: RMSE over the pixels whose mask is above 0; None without a mask.
+        sparsity: share of the pixels of which a colour changed by more than 1/255.
     """
 
     kind: Literal["search_end"] = "search_end"
@@ -159,6 +169,11 @@ class SearchEnd(_Meta):
     lower_bound: float | None
     steps: int
     solver: str
+    rho_1: float = 0.0
+    rho_1_5: float = 0.0
+    rho_inf: float = 0.0
+    rmse_inside: float | None = None
+    sparsity: float = 0.0
 
 
 class CompareAnswer(_Meta):
