@@ -1,19 +1,24 @@
-"""The explanations of solver `fast`: ascent of the log-odds on the sphere of RMSE rho.
+"""The explanations of solver `fast`: ascent of the log-odds on the sphere of size rho.
 
 docs/solver-fast.md derives the step.
 """
+
+from functools import partial
 
 from torch import Tensor
 
 from candor.search.geometry import drawn_to_sphere, per_row
 from candor.search.goals import ascent_sign
+from candor.search.norms import drawn, linear_step
+from candor.search.sizes import by_norm
 from candor.search.state import SearchState
+from candor.terms import Norm
 
 _CLIMB = 2.5  # first step length, in rho
 
 
 def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: Tensor) -> Tensor:
-    """(B, C, H, W) the next perturbation of every explanation, at RMSE rho inside the box.
+    """(B, C, H, W) the next perturbation of every explanation, at rho in its norm inside the box.
 
     Args:
         deltas: (B, C, H, W) float32, the perturbations just evaluated, inside the box.
@@ -22,11 +27,28 @@ def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: T
     """
     radii = (state.rhos * deltas[0].numel() ** 0.5).to(deltas.dtype)
     steps = radii * _step_lengths(state).to(deltas.dtype) * ascent_sign(state.goals) / slopes
-    return drawn_to_sphere(state.images, deltas + per_row(steps, deltas) * gradients, radii)
+    climbed = drawn_to_sphere(state.images, deltas + per_row(steps, deltas) * gradients, radii)
+    if state.norms is None:
+        return climbed
+    return by_norm(state.norms, climbed, partial(_step_in, state, deltas, gradients))
+
+
+def _step_in(
+    state: SearchState, deltas: Tensor, gradients: Tensor, norm: Norm, rows: Tensor
+) -> Tensor:
+    """The same of the searches at ``rows``, which have another norm than L2."""
+    chosen = state.select(rows)
+    signed = gradients[rows] * per_row(ascent_sign(chosen.goals), gradients)
+    best = linear_step(norm, chosen.images, signed, chosen.rhos)
+    moved = deltas[rows] + per_row(_step_lengths(chosen).to(deltas.dtype), deltas) * best
+    return drawn(norm, chosen.images, moved, chosen.rhos)
 
 
 def is_stronger(state: SearchState, scores: Tensor) -> Tensor:
-    """(B,) bool: ``scores`` (B,), log-odds of s_t, beat the best so far in the goal's direction."""
+    """(B,) bool: ``scores`` (B,) beat the best so far in the goal's direction.
+
+    They are those of `candor.search.goals.score`.
+    """
     sign = ascent_sign(state.goals)
     return state.best_score.isnan() | (sign * scores > sign * state.best_score)
 

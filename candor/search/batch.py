@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from candor import terms
-from candor.search.goals import goal_code, is_explanation, output_condition
+from candor.search.goals import goal_code, is_explanation, norm_code, output_condition
 from candor.search.network import checked
 from candor.search.result import SearchResult, finish, join_results
 from candor.search.solvers import SOLVERS, Solver
 from candor.search.state import SearchState, begin, concatenate
 from candor.search.steps import Executor, as_one_batch
-from candor.terms import Goal
+from candor.terms import Goal, Norm
 
 # Called with the searches that have finished and the image-steps done so far.
 Report = Callable[[int, int], None]
@@ -31,6 +31,10 @@ class SearchPlan:
         targets: (M,) int64.
         rhos: (M,) float64 in (0, 1].
         step_counts, seeds: (M,) int64.
+        masks: (M, H, W) float32 in [0, 1], where each may change its image; None for everywhere.
+        norms: (M,) int64 codes, in which ``rhos`` are measured; None for L2.
+        away_from: (M,) int64, class that an explanation moves away from, -1 without one; None
+            where there is none at all.
     """
 
     image_indices: Tensor
@@ -39,6 +43,9 @@ class SearchPlan:
     rhos: Tensor
     step_counts: Tensor
     seeds: Tensor
+    masks: Tensor | None = None
+    norms: Tensor | None = None
+    away_from: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.goals)
@@ -51,13 +58,19 @@ def plan_goal(
     steps: int = terms.DEFAULT_STEPS,
     rho: float = 1.0,
     seed: int = 0,
+    masks: Tensor | None = None,
+    norm: Norm = Norm.L2,
+    away_from: Tensor | None = None,
 ) -> SearchPlan:
     """One search for each image, all with one goal; seeds count up from ``seed``.
 
     Args:
         targets: (N,) int64, the label or the class to explain of each image.
         steps: >= 1, for each search.
-        rho: RMSE in (0, 1]; used by explanations only.
+        rho: in (0, 1], measured in ``norm``; used by explanations only.
+        masks: (N, H, W) float32 in [0, 1]; default everywhere.
+        norm: another one than L2 for explanations only.
+        away_from: (N,) int64, for explanations only; default the log-odds against all classes.
     """
     count = len(targets)
     return SearchPlan(
@@ -67,6 +80,9 @@ def plan_goal(
         rhos=torch.full((count,), rho, dtype=torch.float64),
         step_counts=torch.full((count,), steps),
         seeds=torch.arange(seed, seed + count),
+        masks=masks,
+        norms=None if norm is Norm.L2 else torch.full((count,), norm_code(norm)),
+        away_from=away_from,
     )
 
 
@@ -207,4 +223,7 @@ def _begin(images: Tensor, plan: SearchPlan, chosen: list[int]) -> SearchState:
         rhos=plan.rhos[chosen],
         step_counts=plan.step_counts[chosen],
         seeds=plan.seeds[chosen],
+        masks=None if plan.masks is None else plan.masks[chosen],
+        norms=None if plan.norms is None else plan.norms[chosen],
+        away_from=None if plan.away_from is None else plan.away_from[chosen],
     )

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from candor.search.ascent import ascent_step, is_stronger
-from candor.search.geometry import lengths_of, where_row
-from candor.search.goals import is_explanation, log_odds, output_condition
+from candor.search.geometry import lengths_of, masked, where_row
+from candor.search.goals import is_explanation, output_condition, score
 from candor.search.radius import (
     PATIENCE,
     Tangent,
@@ -44,7 +44,9 @@ def advance(
     better nor the tangent promised that.
 
     Explanations climb the log-odds of s_t along the normalised gradient; after each step delta is
-    drawn back to RMSE rho inside the box.
+    drawn back to RMSE rho inside the box, or to rho in its norm.
+
+    Of a gradient only the part inside the mask counts, so that nothing else changes.
 
     docs/solver-fast.md derives both and lists the constants.
 
@@ -100,7 +102,7 @@ def _step(starts: Sequence[Start], network: nn.Module, state: SearchState) -> Se
     if bool(is_explained.any()):
         climbed = ascent_step(state, tangent.deltas, tangent.gradients, tangent.slopes)
         deltas = where_row(is_explained, climbed, deltas)
-    scores = log_odds(seen.logits, state.targets).double()
+    scores = score(seen.logits, state.targets, state.away_from).double()
     farthest = torch.maximum(state.largest_rmse, distances)
     return replace(
         state,
@@ -135,12 +137,12 @@ def _explanation_step(network: nn.Module, state: SearchState) -> SearchState:
 def _followed(state: SearchState, leg: Leg | None, logits: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) what each search follows, differentiable, and (B,) int64 the class it aims at."""
     if leg is None:
-        return log_odds(logits, state.targets), state.rivals
+        return score(logits, state.targets, state.away_from), state.rivals
     gaps, rivals = aimed_gaps(state, leg, logits)
     follows_odds = is_explanation(state.goals) | leg.is_descending
     if not bool(follows_odds.any()):
         return gaps, rivals
-    return torch.where(follows_odds, log_odds(logits, state.targets), gaps), rivals
+    return torch.where(follows_odds, score(logits, state.targets, state.away_from), gaps), rivals
 
 
 def _evaluate(network: nn.Module, state: SearchState, leg: Leg | None) -> _Evaluation:
@@ -151,6 +153,7 @@ def _evaluate(network: nn.Module, state: SearchState, leg: Leg | None) -> _Evalu
         logits = network(images)
         values, rivals = _followed(state, leg, logits)
         (gradients,) = torch.autograd.grad(values.sum(), images)
-    gradients, images = without_zeros(gradients, state), images.detach()
+    gradients = without_zeros(masked(gradients, state.masks), state)
+    images = images.detach()
     tangent = Tangent(images - state.images, values.detach(), gradients, lengths_of(gradients))
     return _Evaluation(images, logits.detach(), tangent, rivals)

@@ -4,6 +4,8 @@ A vector is one image or perturbation of a batch, so every length and every prod
 an L2 length or a dot product over all other axes.  An RMSE is an L2 length / sqrt(C H W).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -59,6 +61,24 @@ def _scaled_by_powers_of_two(vectors: Tensor) -> Tensor:
 def where_row(chosen: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """(B, ...) each vector from ``left`` where ``chosen`` (B,) bool, else from ``right``."""
     return torch.where(per_row(chosen, left), left, right)
+
+
+def masked(gradients: Tensor, masks: Tensor | None) -> Tensor:
+    """The part of each gradient g along m g: (g . m g) / |m g|^2 m g; without masks g itself.
+
+    A mask m of 0 and 1 gives m g exactly, which is all of the slope that its pixels have.  One in
+    between bends the direction towards its larger values and leaves the slope along it as it is,
+    so that a mask of one half everywhere changes nothing.  (docs/solver-fast.md)
+
+    Args:
+        gradients: (B, C, H, W).     masks: (B, 1, H, W) in [0, 1].
+    """
+    if masks is None:
+        return gradients
+    inside = masks * gradients
+    squares = dot(inside, inside)
+    factors = torch.where(squares > 0, dot(gradients, inside) / squares, 1.0)
+    return per_row(factors, inside) * inside
 
 
 def resolve(vectors: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,22 +157,28 @@ def _is_settled(values: Tensor, before: Tensor) -> bool:
     return not values.is_cuda and torch.equal(values, before)
 
 
-def draw_to_rho(images: Tensor, originals: Tensor, rhos: Tensor) -> Tensor:
-    """Scale each perturbation so that its RMSE after clipping is rho, never above it.
+def draw_to_rho(
+    images: Tensor,
+    originals: Tensor,
+    rhos: Tensor,
+    measure: Callable[[Tensor, Tensor], Tensor] = rmse,
+) -> Tensor:
+    """Scale each perturbation so that its size after clipping is rho, never above it.
 
     Bisection over the scale in float64, slower than `drawn_to_sphere` and exact: clipping makes the
-    RMSE a non-linear function of the scale.  A perturbation of zero stays; one that cannot reach
+    size a non-linear function of the scale.  A perturbation of zero stays; one that cannot reach
     rho inside the box ends at scale 2^10.
 
     Args:
         images, originals: (B, C, H, W) float32 in [0, 1].      rhos: (B,) float64.
+        measure: (B,) float64 size of such a pair, for instance the RMSE.
     """
     deltas = images - originals
     low = torch.zeros_like(rhos)
-    high = (2.0 * rhos / rmse(images, originals).clamp_min(1e-12)).clamp(1.0, 1024.0)
+    high = (2.0 * rhos / measure(images, originals).clamp_min(1e-12)).clamp(1.0, 1024.0)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        is_inside = rmse(_scaled(originals, deltas, middle), originals) <= rhos
+        is_inside = measure(_scaled(originals, deltas, middle), originals) <= rhos
         low = torch.where(is_inside, middle, low)
         high = torch.where(is_inside, high, middle)
     return _scaled(originals, deltas, low)

@@ -1,4 +1,4 @@
-"""Goals of a search as per-sample codes and predicates."""
+"""Goals and norms of a search as per-sample codes, and what its outputs are worth to a goal."""
 
 import math
 
@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from candor.terms import CONFIDENT_MARGIN, Goal
+from candor.terms import CONFIDENT_MARGIN, Goal, Norm
 
-# A batch holds its goals as the position in this tuple.
+# A batch holds its goals and norms as the position in these tuples.
 GOALS = tuple(Goal)
+NORMS = tuple(Norm)
 _CODES = {goal: code for code, goal in enumerate(GOALS)}
-_EXPLANATIONS = (_CODES[Goal.EXPLAIN_FOR], _CODES[Goal.EXPLAIN_AGAINST])
+EXPLANATIONS = (Goal.EXPLAIN_FOR, Goal.EXPLAIN_AGAINST)
+_EXPLANATION_CODES = tuple(map(_CODES.__getitem__, EXPLANATIONS))
 
 
 def goal_code(goal: Goal) -> int:
@@ -19,9 +21,14 @@ def goal_code(goal: Goal) -> int:
     return _CODES[goal]
 
 
+def norm_code(norm: Norm) -> int:
+    """Code of ``norm`` in a batch's ``norms`` tensor."""
+    return NORMS.index(norm)
+
+
 def is_explanation(goals: Tensor) -> Tensor:
     """(B,) bool: the goal bounds the RMSE and improves the score (g_explain, Eq. 3)."""
-    return (goals == _EXPLANATIONS[0]) | (goals == _EXPLANATIONS[1])
+    return (goals == _EXPLANATION_CODES[0]) | (goals == _EXPLANATION_CODES[1])
 
 
 def ascent_sign(goals: Tensor) -> Tensor:
@@ -41,6 +48,24 @@ def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
     is_target = functional.one_hot(targets, logits.shape[1]).bool()
     others = logits.masked_fill(is_target, float("-inf"))
     return logits.gather(1, targets[:, None])[:, 0] - others.logsumexp(dim=1)
+
+
+def score(logits: Tensor, targets: Tensor, away_from: Tensor | None) -> Tensor:
+    """(B,) what an explanation raises or lowers: the log-odds of the target.
+
+    Against all other classes, or where it moves away from one class y against that class alone:
+    log(s_t / s_y) = y_t - y_y.
+
+    Args:
+        logits: (B, V) float32.     targets: (B,) int64.
+        away_from: (B,) int64, -1 where there is no such class; None where no search has one.
+    """
+    odds = log_odds(logits, targets)
+    if away_from is None:
+        return odds
+    pairs = torch.stack([targets, away_from.clamp_min(0)], dim=1)
+    own, other = logits.gather(1, pairs).unbind(1)
+    return torch.where(away_from < 0, odds, own - other)
 
 
 def output_condition(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
 """Solver `paper`: Algorithm 1 as printed, one vectorised step."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from candor.search.geometry import per_row, unit, where_row
-from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
+from candor.search.geometry import masked, per_row, unit, where_row
+from candor.search.goals import ascent_sign, is_explanation, norm_code, output_condition, score
+from candor.search.norms import linear_step
+from candor.search.sizes import by_norm, rhos_in
 from candor.search.state import SearchState, rmse
 from candor.search.steps import Executor, advance_by, as_one_batch, is_already_wrong, without_zeros
+from candor.terms import Norm
 
 LEARNING_RATE = 0.01  # III-A1
 MOMENTUM = 0.9
@@ -35,6 +39,11 @@ def advance(
     images inside rho, the one with the best s_t.  The authors' code differs: it does not clip,
     and ramps its step lengths down linearly.
 
+    Of a gradient only the part inside the mask counts, so that nothing else changes.  An
+    explanation whose rho is in another norm than L2 takes, in place of the normalised gradient, the
+    best step of the linearised score inside box and ball at the same RMSE-like length
+    (docs/solver-fast.md), and stays inside the box.
+
     Pure: the same state and step count give the same bits, however the steps are cut into calls.
 
     Args:
@@ -60,18 +69,18 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
     is_explained = is_explanation(state.goals)
     holds = torch.where(
         is_explained,
-        distances > state.rhos,  # Eq. 3
+        rhos_in(state.norms, perturbed, state.images) > state.rhos,  # Eq. 3
         output_condition(logits, state.goals, state.targets),
     )
     is_better = _is_better(state, is_explained, holds, distances, scores)
     # Descending on the loss: minus the gradient where the score is to rise.
     signed = gradients * per_row(-ascent_sign(state.goals), gradients)
-    towards_goal = ETA * unit(without_zeros(signed, state))
+    towards_goal = _towards_goal(state, without_zeros(signed, state))
     directions = where_row(holds, 2.0 * state.deltas, towards_goal)
     velocities = MOMENTUM * state.velocities + directions
     return replace(
         state,
-        deltas=state.deltas - LEARNING_RATE * velocities,
+        deltas=_in_box(state, state.deltas - LEARNING_RATE * velocities),
         velocities=velocities,
         best_images=where_row(is_better, perturbed, state.best_images),
         best_rmse=torch.where(is_better, distances, state.best_rmse),
@@ -83,16 +92,41 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
     )
 
 
+def _towards_goal(state: SearchState, signed: Tensor) -> Tensor:
+    """(B, C, H, W) eta times the normalised gradient, or the step of another norm, to descend."""
+    steepest = ETA * unit(signed)
+    if state.norms is None:
+        return steepest
+    return by_norm(state.norms, steepest, partial(_towards_in, state, signed))
+
+
+def _towards_in(state: SearchState, signed: Tensor, norm: Norm, rows: Tensor) -> Tensor:
+    """Of size rho_p = eta / sqrt(d), which is that of the normalised gradient in L2."""
+    rhos = state.rhos[rows]
+    best = linear_step(norm, state.images[rows], -signed[rows], rhos)
+    scales = -ETA / (rhos * signed[0].numel() ** 0.5)
+    return per_row(scales.to(best.dtype), best) * best
+
+
+def _in_box(state: SearchState, deltas: Tensor) -> Tensor:
+    """Of norms other than L2 inside the box, beyond which the gradient through the clip is 0."""
+    if state.norms is None:
+        return deltas
+    inside = deltas.clamp(-state.images, 1.0 - state.images)
+    return where_row(state.norms == norm_code(Norm.L2), deltas, inside)
+
+
 def _evaluate(network: nn.Module, state: SearchState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Perturbed images, logits, log-odds of s_t (float64) and their gradient over delta."""
+    """Perturbed images, logits, scores (float64) and their gradient over delta in the mask."""
     with torch.enable_grad():
         deltas = state.deltas.detach().requires_grad_()
         # Through the clip: a pixel pushed out of the box has no more to give.
         perturbed = (state.images + deltas).clamp(0.0, 1.0)
         logits = network(perturbed)
-        scores = log_odds(logits, state.targets)
+        scores = score(logits, state.targets, state.away_from)
         (gradients,) = torch.autograd.grad(scores.sum(), deltas)
-    return perturbed.detach(), logits.detach(), scores.detach().to(torch.float64), gradients
+    inside = masked(gradients, state.masks)
+    return perturbed.detach(), logits.detach(), scores.detach().to(torch.float64), inside
 
 
 def _is_better(

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from candor.search.geometry import draw_to_rho
-from candor.search.goals import ascent_sign, is_explanation, log_odds, output_condition
+from candor.search.geometry import draw_to_rho, where_row
+from candor.search.goals import ascent_sign, is_explanation, output_condition, score
+from candor.search.sizes import rho_in, rhos_in, rmse_inside, sparsity
 from candor.search.state import SearchState, rmse
-from candor.terms import SearchStatus
+from candor.terms import Norm, SearchStatus
 
 # A point on the boundary may fall back over it when it is evaluated in another batch or precision;
 # it is moved outward by these factors until it holds.
@@ -28,6 +30,9 @@ class SearchResult:
         statuses: one `SearchStatus` a search.
         steps: (B,) int64 steps taken.
         logits_before, logits_after: (B, V) float32.
+        rho_1, rho_1_5, rho_inf: (B,) float64, the size of the perturbation in these norms.
+        rmse_inside: (B,) float64, over the pixels whose mask is above 0; NaN without masks.
+        sparsity: (B,) float64, share of the pixels of which a colour changed by more than 1/255.
     """
 
     images: Tensor
@@ -37,6 +42,11 @@ class SearchResult:
     steps: Tensor
     logits_before: Tensor
     logits_after: Tensor
+    rho_1: Tensor
+    rho_1_5: Tensor
+    rho_inf: Tensor
+    rmse_inside: Tensor
+    sparsity: Tensor
 
     def __len__(self) -> int:
         return len(self.statuses)
@@ -60,7 +70,7 @@ def finish(network: nn.Module, state: SearchState) -> SearchResult:
     Attack, BTR, confident: found when the goal holds for the image returned, already wrong when
     it held for the image as it came, else unresolved.  Explanations: the best of three images
     inside rho (best visited, the same direction drawn out to rho, the last one drawn to rho); found
-    when s_t moved in the requested direction.
+    when the score moved in the requested direction.
 
     Args:
         network: in evaluation mode, float32.
@@ -88,37 +98,55 @@ def finish(network: nn.Module, state: SearchState) -> SearchResult:
         steps=state.steps,
         logits_before=logits_before,
         logits_after=logits_after,
+        rho_1=rho_in(Norm.L1, images, state.images),
+        rho_1_5=rho_in(Norm.L1_5, images, state.images),
+        rho_inf=rho_in(Norm.LINF, images, state.images),
+        rmse_inside=rmse_inside(images, state.images, state.masks),
+        sparsity=sparsity(images, state.images),
     )
 
 
 def _explained(
     network: nn.Module, state: SearchState, logits_before: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Best image inside rho of each explanation, its logits, and whether s_t moved as requested."""
+    """Best image inside rho of each explanation, its logits, and whether it moved as requested."""
     last = (state.images + state.deltas).clamp(0.0, 1.0)
     sign = ascent_sign(state.goals)
     best_images, best_logits = state.images.clone(), logits_before.clone()
     best_gain = torch.zeros_like(sign)
-    before = log_odds(logits_before, state.targets)
+    before = score(logits_before, state.targets, state.away_from)
     everywhere = torch.ones_like(sign, dtype=torch.bool)
-    is_inside = rmse(state.best_images, state.images) < _AT_RHO * state.rhos
+    measure = partial(rhos_in, state.norms)
+    lengths = measure(state.best_images, state.images)
     for images, chosen, is_drawn in (
-        (state.best_images, everywhere, False),
-        (state.best_images, is_inside, True),
+        (_inside_rho(state, lengths), everywhere, False),
+        (state.best_images, lengths < _AT_RHO * state.rhos, True),
         (last, everywhere, True),
     ):
         if not bool(chosen.any()):
             continue
-        candidate = draw_to_rho(images, state.images, state.rhos) if is_drawn else images
+        candidate = draw_to_rho(images, state.images, state.rhos, measure) if is_drawn else images
         logits = torch.where(chosen[:, None], 0.0, best_logits)
         logits[chosen] = network(candidate[chosen])
-        gain = sign * (log_odds(logits, state.targets) - before)
+        gain = sign * (score(logits, state.targets, state.away_from) - before)
         # A tie goes to the image nearer to rho, which was requested.
         is_better = chosen & (gain >= best_gain)
         best_images = torch.where(is_better[:, None, None, None], candidate, best_images)
         best_logits = torch.where(is_better[:, None], logits, best_logits)
         best_gain = torch.where(is_better, gain, best_gain)
     return best_images, best_logits, best_gain > 0
+
+
+def _inside_rho(state: SearchState, lengths: Tensor) -> Tensor:
+    """The best images; of ``lengths`` above rho by rounding, as a mask or norm may bring it, drawn.
+
+    A few large changes are rounded together, many small ones cancel.
+    """
+    is_beyond = lengths > state.rhos
+    if (state.masks is None and state.norms is None) or not bool(is_beyond.any()):
+        return state.best_images
+    drawn = draw_to_rho(state.best_images, state.images, state.rhos, partial(rhos_in, state.norms))
+    return where_row(is_beyond, drawn, state.best_images)
 
 
 def _minimal(

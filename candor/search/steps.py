@@ -67,10 +67,15 @@ def is_already_wrong(state: SearchState) -> Tensor:
 
 
 def without_zeros(gradients: Tensor, state: SearchState) -> Tensor:
-    """Gradients (B, C, H, W); a seeded random direction in place of one of length zero."""
+    """Gradients (B, C, H, W); a seeded random direction in place of one of length zero.
+
+    It obeys the mask, too.
+    """
     for index in (lengths_of(gradients) == 0).nonzero()[:, 0].tolist():
         seed = derived_seed(int(state.seeds[index]), int(state.steps[index]))
         noise = torch.randn(gradients.shape[1:], generator=Generator().manual_seed(seed))
+        if state.masks is not None:
+            noise *= state.masks[index].cpu()
         position = torch.tensor(index, device=gradients.device)
         gradients = gradients.index_put((position,), unit(noise[None])[0].to(gradients))
     return gradients

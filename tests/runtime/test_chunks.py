@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from candor import terms
 from candor.contracts import wire
@@ -12,7 +13,7 @@ from candor.contracts.worker import SearchEnd, SearchItem, SearchProgress
 from candor.models.folder import LoadedModel, load_model
 from candor.runtime.chunks import advance_items, check_image, check_item, predict_logits
 from candor.search.solvers import SOLVERS
-from candor.terms import Goal
+from candor.terms import Goal, Norm
 
 STEPS = 12
 CARRIED = {"paper": ("delta", "velocity", "best"), "fast": ("delta", "best")}
@@ -36,10 +37,16 @@ def _item(index: int, **changes: Any) -> SearchItem:
     return SearchItem(**(values | changes))
 
 
-def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int], **changes: Any) -> Any:
+def _to_the_end(
+    model: LoadedModel,
+    image: np.ndarray,
+    cuts: list[int],
+    mask: np.ndarray | None = None,
+    **changes: Any,
+) -> Any:
     """One search, its state sent over the wire after each of ``cuts`` steps."""
-    arrays: dict[str, Any] = {"image": image}
-    step = 0
+    sent: dict[str, Any] = {"image": image} | ({} if mask is None else {"mask": mask})
+    arrays, step = sent, 0
     for chunk_steps in cuts:
         item = _item(2, step=step, chunk_steps=chunk_steps, **changes)
         ((answer, arrays),) = advance_items(model.network, [(item, arrays)])
@@ -47,7 +54,7 @@ def _to_the_end(model: LoadedModel, image: np.ndarray, cuts: list[int], **change
             return answer, arrays
         assert isinstance(answer, SearchProgress)
         meta, left = wire.unpack(wire.pack(answer.model_dump(mode="json"), arrays))
-        arrays = {**left, "image": image}
+        arrays = {**left, **sent}
         step = meta["step"]
     raise AssertionError("never ended")
 
@@ -65,6 +72,62 @@ def test_travelling_search_ends_with_the_same_bits(
     assert whole == cut
     for name, array in whole_arrays.items():
         assert np.array_equal(array, cut_arrays[name]), name
+
+
+@pytest.mark.parametrize("solver", terms.SOLVERS)
+def test_region_norm_and_contrast_travel_too(
+    model: LoadedModel, images: np.ndarray, solver: str
+) -> None:
+    mask = np.zeros(images.shape[2:], np.float32)
+    mask[4:12, 8:20], mask[12:16, 8:20] = 1.0, 0.5
+    changes = {"solver": solver, "target": 3, "away_from": 5, "norm": Norm.L1_5, "mask": mask}
+    whole, whole_arrays = _to_the_end(model, images[0], [STEPS], **changes)
+    cut, cut_arrays = _to_the_end(model, images[0], [1, 4, 2, 50], **changes)
+    assert whole == cut
+    for name, array in whole_arrays.items():
+        assert np.array_equal(array, cut_arrays[name]), name
+    changed = (whole_arrays["image"] != images[0]).any(axis=0)
+    assert changed.any()
+    assert not changed[mask == 0].any()
+    assert whole.rho_1 < whole.rho_1_5 < whole.rmse < whole.rho_inf
+    assert whole.rho_1_5 <= 0.05
+    assert whole.rmse_inside == pytest.approx(whole.rmse * (mask.size / (mask > 0).sum()) ** 0.5)
+    assert 0 < whole.sparsity <= (mask > 0).mean()
+
+
+def test_a_batch_may_mix_what_its_searches_ask_for(model: LoadedModel, images: np.ndarray) -> None:
+    mask = np.zeros(images.shape[2:], np.float32)
+    mask[:16] = 1.0
+    label = int(predict_logits(model.network, images[:1])[0].argmax())
+    asked: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {}),
+        ({"norm": "l1"}, {}),
+        ({}, {"mask": mask}),
+        ({"away_from": 7}, {}),
+        ({"goal": Goal.ATTACK, "target": label}, {"mask": mask}),
+        ({"norm": "linf"}, {"mask": mask}),
+    ]
+    items = [
+        (_item(2, chunk_steps=7, solver="fast", **changes), {"image": images[0], **arrays})
+        for changes, arrays in asked
+    ]
+    together = advance_items(model.network, items)
+    for item, (answer, arrays) in zip(items, together, strict=True):
+        ((alone, expected),) = advance_items(model.network, [item])
+        assert isinstance(answer, SearchProgress)
+        assert isinstance(alone, SearchProgress)
+        assert answer.best_confidence == pytest.approx(alone.best_confidence, abs=1e-4)
+        np.testing.assert_allclose(arrays["delta"], expected["delta"], atol=1e-3)
+    contrasted, arrays = together[3]
+    logits = torch.from_numpy(predict_logits(model.network, arrays["best"][None]))
+    assert isinstance(contrasted, SearchProgress)
+    assert contrasted.best_confidence == pytest.approx(float(logits.softmax(1)[0, 2]), abs=1e-6)
+    stopped = [
+        (item.model_copy(update={"chunk_steps": 0, "step": 7}), {**sent, **arrays})
+        for (item, sent), (_, arrays) in zip(items, together, strict=True)
+    ]
+    ends = [end for end, _ in advance_items(model.network, stopped)]
+    assert [end.rmse_inside is not None for end in ends] == ["mask" in sent for _, sent in items]
 
 
 def test_search_told_to_stop_ends_with_the_best_it_has(
@@ -101,7 +164,15 @@ def test_fitting_item_passes(model: LoadedModel, images: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "field"), [({"target": 10}, "target"), ({"solver": "guess"}, "solver")]
+    ("changes", "field"),
+    [
+        ({"target": 10}, "target"),
+        ({"solver": "guess"}, "solver"),
+        ({"norm": "l1"}, "norm"),
+        ({"away_from": 3}, "away_from"),
+        ({"goal": Goal.EXPLAIN_FOR, "away_from": 0}, "away_from"),
+        ({"goal": Goal.EXPLAIN_FOR, "away_from": 10}, "away_from"),
+    ],
 )
 def test_item_outside_the_model_is_rejected(
     model: LoadedModel, images: np.ndarray, changes: dict[str, Any], field: str
@@ -140,6 +211,23 @@ def test_wrong_image_is_rejected(model: LoadedModel, image: np.ndarray) -> None:
     error = check_image(model.card, {"image": image})
     assert error is not None
     assert error.field == "image"
+    assert "expected" in error.message
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.zeros((32, 32), np.float32),
+        np.ones((1, 32, 32), np.float32),
+        np.ones((32, 32), np.float64),
+        np.full((32, 32), np.nan, np.float32),
+        np.full((32, 32), -0.1, np.float32),
+    ],
+)
+def test_wrong_mask_is_rejected(model: LoadedModel, images: np.ndarray, mask: np.ndarray) -> None:
+    error = check_item(model.card, _item(0), {"image": images[0], "mask": mask})
+    assert error is not None
+    assert error.field == "mask"
     assert "expected" in error.message
 
 

@@ -2,14 +2,15 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
 from candor.runtime.compiled import FixedBatchNetwork
 from candor.runtime.threads import in_shares, share_count, share_size
-from candor.search import paper
-from candor.search.goals import goal_code
+from candor.search import fast, paper
+from candor.search.goals import NORMS, goal_code
 from candor.search.state import SearchState, begin
 from candor.terms import Goal
 from tests.search.linear import LinearClassifier
@@ -62,6 +63,19 @@ def test_every_search_is_advanced_once_and_comes_back_in_its_place() -> None:
         alone = paper.advance(network, state.select(torch.tensor([row])), 20)
         torch.testing.assert_close(together.best_images[row], alone.best_images[0])
         assert together.seeds[row] == row
+
+
+def test_masks_norms_and_contrasts_are_shared_out_with_their_searches() -> None:
+    network = LinearClassifier(SHAPE, 5)
+    masks = torch.ones(11, 1, *SHAPE[1:])
+    masks[torch.arange(11), 0, torch.arange(11) % 8] = 0.0
+    norms, away_from = torch.arange(11) % len(NORMS), (torch.arange(11) + 1) % 5
+    state = replace(explanations(11), masks=masks, norms=norms, away_from=away_from)
+    together = fast.advance(network, state, 20, execute=in_shares)
+    whole = fast.advance(network, state, 20)
+    torch.testing.assert_close(together.best_images, whole.best_images, atol=1e-5, rtol=0)
+    assert not torch.equal(together.best_images, state.images)
+    assert torch.equal(together.best_images * (1 - masks), state.images * (1 - masks))
 
 
 def test_a_compiled_network_leaves_the_threads_of_others_alone() -> None:
