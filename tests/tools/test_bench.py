@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from candor.search.batch import plan_goal, run_searches
+from candor.search.goals import log_odds
 from candor.search.solvers import SOLVERS
-from candor.terms import Goal, SearchStatus
+from candor.terms import Goal, Norm, SearchStatus
 from tests.fixtures.audit import small_data, small_network
-from tools.bench import gpu
+from tools.bench import gpu, norms
 from tools.bench.baseline import plain_network, plain_radii
 from tools.bench.curve import projected_ascent
 from tools.bench.curve import rows_of as curve_rows
@@ -31,6 +32,25 @@ def test_plain_loop_finds_the_radii_of_solver_paper(goal: Goal) -> None:
     found = ~is_unresolved
     assert found.any()
     torch.testing.assert_close(plain[found], paper.rmse[found].float(), rtol=1e-3, atol=1e-6)
+
+
+def test_norms_are_compared_at_the_confidence_of_l2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norms, "_OTHERS", (Norm.L1_5,))
+    network = small_network()
+    images = small_data(network, 6).images(slice(None))
+    targets = (network(images).argmax(1) + 1) % 4
+    plain = norms.explained(network, images, targets, Norm.L2, torch.full((6,), 0.1))
+    wanted = log_odds(plain.logits_after, targets)
+    rhos, is_reached = norms.matching_rhos(network, images, targets, Norm.L1_5, wanted)
+    assert is_reached.any()
+    for factor, is_enough in ((1.0, True), (0.95, False)):
+        result = norms.explained(network, images, targets, Norm.L1_5, factor * rhos)
+        odds = log_odds(result.logits_after, targets)
+        assert bool(((odds >= wanted - 1e-4) == is_enough)[is_reached].all())
+    rows = norms.rows_of("small", network, images, targets)
+    assert [row.norm for row in rows] == [Norm.L2, Norm.L1_5]
+    assert rows[1].n == int(is_reached.sum())
+    assert "| small | l1.5 |" in norms.section(rows)
 
 
 def test_engine_is_measured_beside_network_and_plain_loop() -> None:
