@@ -18,12 +18,14 @@ from pydantic.fields import FieldInfo
 from candor import terms
 from candor.contracts import api, card, limits, reports
 from candor.contracts.messages import Message
+from candor.rpc.convert import enum_word
 from tools.generate_pb import comments, read_protos
 
 ENUMS: dict[str, type[StrEnum]] = {
     "Direction": api.Direction,
     "Goal": api.ProbeGoal,
     "Method": api.Method,
+    "Norm": terms.Norm,
     "ReportState": reports.ReportState,
     "SearchStatus": terms.SearchStatus,
 }
@@ -126,7 +128,7 @@ def _one_sided(where: str, proto: Iterable[str], pydantic: Iterable[str]) -> Ite
 
 def _enum(contract: Contract, name: str, kind: type[StrEnum]) -> Iterator[str]:
     prefix = re.sub("(?<!^)(?=[A-Z])", "_", name).upper() + "_"
-    names = {value.removeprefix(prefix).lower() for value in contract.enums.get(name, ())}
+    names = {enum_word(value, prefix) for value in contract.enums.get(name, ())}
     yield from _one_sided(name, names - {"unspecified"}, [member.value for member in kind])
 
 

@@ -23,7 +23,7 @@ from candor.contracts import limits
 from candor.contracts.card import MetricCard
 from candor.contracts.messages import Message, described
 from candor.contracts.names import normalised
-from candor.terms import SearchStatus
+from candor.terms import Norm, SearchStatus
 
 
 def from_base64(value: Any) -> Any:
@@ -71,6 +71,7 @@ ClassIndex = Annotated[int, Field(strict=True, ge=0)]
 ClassName = Annotated[str, BeforeValidator(normalised)]
 StepsTaken = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_STEPS)]
 Pixels = Annotated[int, Field(strict=True, ge=1)]
+PixelPlace = Annotated[int, Field(strict=True, ge=0)]
 Solver = Annotated[str, Field(examples=list(terms.SOLVERS))]
 EngineName = Literal["eager", "compiled"]
 Precision = Literal["float32", "bfloat16"]
@@ -128,6 +129,25 @@ class ClassRef(Message):
         return self
 
 
+class Box(Message):
+    x: PixelPlace = 0
+    y: PixelPlace = 0
+    width: Pixels
+    height: Pixels
+
+
+class Region(Message):
+    mask: Base64Bytes | None = None
+    box: Box | None = None
+    outside: Flag = False
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.mask is None) == (self.box is None):
+            raise ValueError(f"expected one of mask, box, got {_both_or_none(self.mask)}")
+        return self
+
+
 class PredictRequest(Message):
     model: str = ""
     image: ImageInput
@@ -157,6 +177,9 @@ class ExplainRequest(Message):
     timeout_seconds: TimeoutSeconds | None = None
     allow_partial: Flag = True
     no_cache: Flag = False
+    region: Region | None = None
+    norm: Norm = Norm.L2
+    away_from: ClassRef | None = None
 
 
 class ProbeRequest(Message):
@@ -173,6 +196,7 @@ class ProbeRequest(Message):
     timeout_seconds: TimeoutSeconds | None = None
     allow_partial: Flag = True
     no_cache: Flag = False
+    region: Region | None = None
 
 
 class CompareRequest(Message):
@@ -224,6 +248,14 @@ class Explanation(Message):
     image_tensor: TensorInput | None = None
     is_partial: Flag
     from_cache: Flag
+    rho_1: Rmse
+    rho_1_5: Rmse
+    rho_inf: Rmse
+    rmse_inside: Rmse | None
+    sparsity: Probability
+    flips: Flag
+    norm: Norm
+    away_from: ClassConfidence | None
 
 
 class ExplainResponse(Message):
@@ -261,6 +293,7 @@ class ProbeResult(Message):
     image_png: Base64Bytes
     is_partial: Flag
     from_cache: Flag
+    rmse_inside: Rmse | None
 
 
 class ProbeResponse(Message):

@@ -25,6 +25,37 @@ DESCRIPTIONS = {
     "Tensor.data": (
         "C*H*W float32 values, little endian, row-major, finite, each in [0, 1]."
     ),
+    "Region": (
+        "The part of an image that may change; exactly one source is set."
+    ),
+    "Region.mask": (
+        "A PNG file in grey, or with an alpha channel, of the size of the image: of an encoded "
+        "image as a viewer shows it, after its EXIF orientation, and of a tensor its own W x H. "
+        "White or opaque pixels may change, black or transparent ones may not, and those between "
+        "change less. The alpha channel counts where any pixel is not opaque, else the grey."
+    ),
+    "Region.box": (
+        "A rectangle."
+    ),
+    "Region.outside": (
+        "Whether everything but the mask or the box may change."
+    ),
+    "Box": (
+        "A rectangle in pixels of an image: of an encoded image as a viewer shows it, after its "
+        "EXIF orientation, and of a tensor its own."
+    ),
+    "Box.x": (
+        "Column of the left edge, at least 0; default: the left edge of the image."
+    ),
+    "Box.y": (
+        "Row of the upper edge, at least 0; default: the upper edge of the image."
+    ),
+    "Box.width": (
+        "Width, at least 1; the box ends inside the image."
+    ),
+    "Box.height": (
+        "Height, at least 1; the box ends inside the image."
+    ),
     "ClassRef": (
         "A class of the model by index or by name; exactly one is set."
     ),
@@ -77,6 +108,26 @@ DESCRIPTIONS = {
     ),
     "Direction.DIRECTION_AGAINST": (
         "Lowers the target's confidence (g_explain-)."
+    ),
+    "Norm": (
+        "The norm p in which the size of an explanation is limited: rho_p is the p-th root of the "
+        "mean of the p-th power of the absolute change, over all C*H*W values."
+    ),
+    "Norm.NORM_UNSPECIFIED": (
+        "Treated as NORM_L2."
+    ),
+    "Norm.NORM_L1": (
+        "The mean absolute change; few pixels change much."
+    ),
+    "Norm.NORM_L1_5": (
+        "p = 1.5: fewer pixels change than with p = 2, most of them on the object (arXiv "
+        "2205.07972)."
+    ),
+    "Norm.NORM_L2": (
+        "The RMSE."
+    ),
+    "Norm.NORM_LINF": (
+        "The largest absolute change; nearly every pixel changes a little."
     ),
     "Goal": (
         "What a probe searches for."
@@ -144,7 +195,7 @@ DESCRIPTIONS = {
         "explained, at most 64 pairs."
     ),
     "ExplainRequest.rhos": (
-        "Largest RMSE of an explanation, (0, 1], at most 32 entries; empty: the model's "
+        "Largest size of an explanation in `norm`, (0, 1], at most 32 entries; empty: the model's "
         "recommended rho."
     ),
     "ExplainRequest.direction": (
@@ -177,6 +228,17 @@ DESCRIPTIONS = {
     "ExplainRequest.no_cache": (
         "Whether the request neither uses cached results nor is cached itself."
     ),
+    "ExplainRequest.region": (
+        "The part of the image that may change; unset: all of it."
+    ),
+    "ExplainRequest.norm": (
+        "Norm in which `rhos` limit an explanation, \"l1\", \"l1.5\", \"l2\" or \"linf\"; default: \"l2\"."
+    ),
+    "ExplainRequest.away_from": (
+        "The class that the targets are set against: the odds of the target against this class "
+        "are raised, or lowered where `direction` is \"against\". No target may be the same class. "
+        "Unset: the target is set against all other classes."
+    ),
     "ExplainResponse": (
         "Adversarial explanations of an image."
     ),
@@ -206,10 +268,11 @@ DESCRIPTIONS = {
         "Direction of the request."
     ),
     "Explanation.rho": (
-        "Largest RMSE that was permitted, (0, 1]."
+        "Largest size that was permitted, in `norm`, (0, 1]."
     ),
     "Explanation.rmse": (
-        "RMSE between explanation and image, [0, 1]; never above rho."
+        "RMSE between explanation and image, rho_2, [0, 1]; never above rho where the norm is "
+        "\"l2\"."
     ),
     "Explanation.confidence_before": (
         "The target's confidence on the unchanged image, [0, 1]."
@@ -230,7 +293,8 @@ DESCRIPTIONS = {
         "Search steps taken, [0, 2000]."
     ),
     "Explanation.status": (
-        "FOUND if the target's confidence moved in the requested direction."
+        "FOUND if the target's confidence, or with `away_from` its odds against that class, moved "
+        "in the requested direction."
     ),
     "Explanation.solver": (
         "Solver of the search, \"paper\" or \"fast\"."
@@ -247,6 +311,32 @@ DESCRIPTIONS = {
     ),
     "Explanation.from_cache": (
         "Whether the result was computed for an earlier request."
+    ),
+    "Explanation.rho_1": (
+        "Mean absolute change, rho_1, [0, 1]."
+    ),
+    "Explanation.rho_1_5": (
+        "The change in the norm p = 1.5, rho_1.5, [0, 1]."
+    ),
+    "Explanation.rho_inf": (
+        "Largest absolute change of a value, rho_inf, [0, 1]."
+    ),
+    "Explanation.rmse_inside": (
+        "RMSE over the pixels that were allowed to change, [0, 1]; unset without a region."
+    ),
+    "Explanation.sparsity": (
+        "Share of the pixels of which a channel changed by more than 1/255, [0, 1]."
+    ),
+    "Explanation.flips": (
+        "Whether the model decides differently now, as requested: the target became the most "
+        "probable class or, where the direction is \"against\", no longer is."
+    ),
+    "Explanation.norm": (
+        "Norm in which `rho` limits the explanation."
+    ),
+    "Explanation.away_from": (
+        "The class that the target was set against, with its confidence on the explanation; unset "
+        "without one."
     ),
     "ExplainStreamResponse": (
         "One message of a stream: progress, or the response that ends it."
@@ -320,6 +410,9 @@ DESCRIPTIONS = {
     "ProbeRequest.no_cache": (
         "Whether the request neither uses cached results nor is cached itself."
     ),
+    "ProbeRequest.region": (
+        "The part of the image that may change; unset: all of it."
+    ),
     "ProbeResponse": (
         "The robustness of the model at an image."
     ),
@@ -375,6 +468,10 @@ DESCRIPTIONS = {
     ),
     "ProbeResult.from_cache": (
         "Whether the result was computed for an earlier request."
+    ),
+    "ProbeResult.rmse_inside": (
+        "RMSE at the radius over the pixels that were allowed to change, [0, 1]; unset without a "
+        "region and unless FOUND."
     ),
     "Method": (
         "A saliency method: how the pixels of an image are weighted for a class."

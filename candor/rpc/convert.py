@@ -2,9 +2,11 @@
 
 proto3 cannot tell a zero from an unset field, so a zero means "default" and is left out of a
 request; entries of lists, members of a oneof and `optional` fields do show whether they were set.
-An enum value becomes the lower-case end of its name: ``GOAL_BTR`` is ``btr``.
+An enum value becomes the lower-case end of its name: ``GOAL_BTR`` is ``btr``, and ``NORM_L1_5`` is
+``l1.5``, because a name of the proto has no point.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -13,6 +15,8 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 MessageT = TypeVar("MessageT", bound=Message)
+
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)_(?=\d)")
 
 
 def given_fields(message: Message) -> dict[str, Any]:
@@ -96,7 +100,12 @@ def _enum_prefix(kind: EnumDescriptor) -> str:
 def _enum_name(kind: EnumDescriptor, number: int) -> str:
     """A number from a newer client has no name; it stays a number and is rejected later."""
     known = kind.values_by_number.get(number)
-    return known.name.removeprefix(_enum_prefix(kind)).lower() if known else str(number)
+    return enum_word(known.name, _enum_prefix(kind)) if known else str(number)
+
+
+def enum_word(name: str, prefix: str) -> str:
+    """The word for a name of an enum of the proto: ``l1.5`` for ``NORM_L1_5``."""
+    return _BETWEEN_DIGITS.sub(".", name.removeprefix(prefix).lower())
 
 
 def _set(message: Message, field: FieldDescriptor, value: Any) -> None:
@@ -116,4 +125,5 @@ def _set(message: Message, field: FieldDescriptor, value: Any) -> None:
 def _stored(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is None:
         return value
-    return field.enum_type.values_by_name[_enum_prefix(field.enum_type) + value.upper()].number
+    name = _enum_prefix(field.enum_type) + value.upper().replace(".", "_")
+    return field.enum_type.values_by_name[name].number

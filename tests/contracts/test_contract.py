@@ -30,8 +30,8 @@ ANNOTATION_MODELS = [
 # Each changes one line of the contract, as a forgotten edit of the models would leave it.
 EDITS = {
     "a field that only the proto has": (
-        "  bool no_cache = 13;",
-        "  bool no_cache = 13;\n  // Priority.\n  string priority = 14;",
+        "  ClassRef away_from = 16;",
+        "  ClassRef away_from = 16;\n  // Priority.\n  string priority = 17;",
         "ExplainRequest: priority is only in proto/",
     ),
     "a field that only the model has": (

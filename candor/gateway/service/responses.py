@@ -77,7 +77,32 @@ def _explanation(
         image_tensor=_tensor(outcome.image) if includes_tensor else None,
         is_partial=outcome.is_partial,
         from_cache=result.from_cache,
+        flips=_flips(item, outcome),
+        norm=terms.Norm.L2,
+        away_from=None,
+        **_sizes(outcome.image, image),
     )
+
+
+def _flips(item: SearchItem, outcome: SearchOutcome) -> bool:
+    """Whether the target became, or no longer is, the most probable class, as requested."""
+    was, now = (
+        int(logits.argmax()) == item.target
+        for logits in (outcome.logits_before, outcome.logits_after)
+    )
+    return now and not was if item.goal is Goal.EXPLAIN_FOR else was and not now
+
+
+def _sizes(explained: Pixels, image: Pixels) -> dict[str, Any]:
+    """The size of a change (C, H, W) in every norm; see `candor.terms.Norm`."""
+    change = np.abs(explained.astype(np.float64) - image)
+    return {
+        "rho_1": float(change.mean()),
+        "rho_1_5": float((change**1.5).mean() ** (2 / 3)),
+        "rho_inf": float(change.max()),
+        "rmse_inside": None,
+        "sparsity": float((change.max(axis=0) > 1 / 255).mean()),
+    }
 
 
 def _tensor(image: NDArray[np.float32]) -> api.TensorInput:
@@ -143,6 +168,7 @@ def _probe_result(
         image_png=encode.encode_png_toward(outcome.image, image) if is_found else b"",
         is_partial=outcome.is_partial,
         from_cache=result.from_cache,
+        rmse_inside=None,
     )
 
 

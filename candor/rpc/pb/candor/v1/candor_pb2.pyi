@@ -13,6 +13,14 @@ class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIRECTION_FOR: _ClassVar[Direction]
     DIRECTION_AGAINST: _ClassVar[Direction]
 
+class Norm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NORM_UNSPECIFIED: _ClassVar[Norm]
+    NORM_L1: _ClassVar[Norm]
+    NORM_L1_5: _ClassVar[Norm]
+    NORM_L2: _ClassVar[Norm]
+    NORM_LINF: _ClassVar[Norm]
+
 class Goal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     GOAL_UNSPECIFIED: _ClassVar[Goal]
@@ -37,6 +45,11 @@ class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 DIRECTION_UNSPECIFIED: Direction
 DIRECTION_FOR: Direction
 DIRECTION_AGAINST: Direction
+NORM_UNSPECIFIED: Norm
+NORM_L1: Norm
+NORM_L1_5: Norm
+NORM_L2: Norm
+NORM_LINF: Norm
 GOAL_UNSPECIFIED: Goal
 GOAL_ATTACK: Goal
 GOAL_BTR: Goal
@@ -66,6 +79,28 @@ class Tensor(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Region(_message.Message):
+    __slots__ = ("mask", "box", "outside")
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
+    mask: bytes
+    box: Box
+    outside: bool
+    def __init__(self, mask: _Optional[bytes] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., outside: _Optional[bool] = ...) -> None: ...
+
+class Box(_message.Message):
+    __slots__ = ("x", "y", "width", "height")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    x: int
+    y: int
+    width: int
+    height: int
+    def __init__(self, x: _Optional[int] = ..., y: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class ClassRef(_message.Message):
     __slots__ = ("index", "name")
@@ -118,7 +153,7 @@ class PredictResponse(_message.Message):
     def __init__(self, predictions: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "image", "targets", "rhos", "direction", "steps", "solver", "seed", "top_k", "include_tensor", "timeout_seconds", "allow_partial", "no_cache")
+    __slots__ = ("model", "image", "targets", "rhos", "direction", "steps", "solver", "seed", "top_k", "include_tensor", "timeout_seconds", "allow_partial", "no_cache", "region", "norm", "away_from")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +167,9 @@ class ExplainRequest(_message.Message):
     TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     NO_CACHE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    AWAY_FROM_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Image
     targets: _containers.RepeatedCompositeFieldContainer[ClassRef]
@@ -145,7 +183,10 @@ class ExplainRequest(_message.Message):
     timeout_seconds: float
     allow_partial: bool
     no_cache: bool
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[ClassRef, _Mapping]]] = ..., rhos: _Optional[_Iterable[float]] = ..., direction: _Optional[_Union[Direction, str]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., include_tensor: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: _Optional[bool] = ..., no_cache: _Optional[bool] = ...) -> None: ...
+    region: Region
+    norm: Norm
+    away_from: ClassRef
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[ClassRef, _Mapping]]] = ..., rhos: _Optional[_Iterable[float]] = ..., direction: _Optional[_Union[Direction, str]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., include_tensor: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: _Optional[bool] = ..., no_cache: _Optional[bool] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., norm: _Optional[_Union[Norm, str]] = ..., away_from: _Optional[_Union[ClassRef, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("explanations", "predictions_before", "input_png", "model", "request_id")
@@ -162,7 +203,7 @@ class ExplainResponse(_message.Message):
     def __init__(self, explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("target", "direction", "rho", "rmse", "confidence_before", "confidence_after", "predicted_before", "predicted_after", "predictions_after", "steps", "status", "solver", "image_png", "image_tensor", "is_partial", "from_cache")
+    __slots__ = ("target", "direction", "rho", "rmse", "confidence_before", "confidence_after", "predicted_before", "predicted_after", "predictions_after", "steps", "status", "solver", "image_png", "image_tensor", "is_partial", "from_cache", "rho_1", "rho_1_5", "rho_inf", "rmse_inside", "sparsity", "flips", "norm", "away_from")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     RHO_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +220,14 @@ class Explanation(_message.Message):
     IMAGE_TENSOR_FIELD_NUMBER: _ClassVar[int]
     IS_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
+    RHO_1_FIELD_NUMBER: _ClassVar[int]
+    RHO_1_5_FIELD_NUMBER: _ClassVar[int]
+    RHO_INF_FIELD_NUMBER: _ClassVar[int]
+    RMSE_INSIDE_FIELD_NUMBER: _ClassVar[int]
+    SPARSITY_FIELD_NUMBER: _ClassVar[int]
+    FLIPS_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    AWAY_FROM_FIELD_NUMBER: _ClassVar[int]
     target: ClassConfidence
     direction: Direction
     rho: float
@@ -195,7 +244,15 @@ class Explanation(_message.Message):
     image_tensor: Tensor
     is_partial: bool
     from_cache: bool
-    def __init__(self, target: _Optional[_Union[ClassConfidence, _Mapping]] = ..., direction: _Optional[_Union[Direction, str]] = ..., rho: _Optional[float] = ..., rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_before: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_after: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., steps: _Optional[int] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., image_tensor: _Optional[_Union[Tensor, _Mapping]] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ...) -> None: ...
+    rho_1: float
+    rho_1_5: float
+    rho_inf: float
+    rmse_inside: float
+    sparsity: float
+    flips: bool
+    norm: Norm
+    away_from: ClassConfidence
+    def __init__(self, target: _Optional[_Union[ClassConfidence, _Mapping]] = ..., direction: _Optional[_Union[Direction, str]] = ..., rho: _Optional[float] = ..., rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_before: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_after: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., steps: _Optional[int] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., image_tensor: _Optional[_Union[Tensor, _Mapping]] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ..., rho_1: _Optional[float] = ..., rho_1_5: _Optional[float] = ..., rho_inf: _Optional[float] = ..., rmse_inside: _Optional[float] = ..., sparsity: _Optional[float] = ..., flips: _Optional[bool] = ..., norm: _Optional[_Union[Norm, str]] = ..., away_from: _Optional[_Union[ClassConfidence, _Mapping]] = ...) -> None: ...
 
 class ExplainStreamResponse(_message.Message):
     __slots__ = ("progress", "result")
@@ -224,7 +281,7 @@ class ExplainProgress(_message.Message):
     def __init__(self, index: _Optional[int] = ..., step: _Optional[int] = ..., step_count: _Optional[int] = ..., best_confidence: _Optional[float] = ..., best_rmse: _Optional[float] = ..., queue_position: _Optional[int] = ..., preview_png: _Optional[bytes] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
-    __slots__ = ("model", "image", "label", "goals", "steps", "solver", "seed", "top_k", "timeout_seconds", "allow_partial", "no_cache")
+    __slots__ = ("model", "image", "label", "goals", "steps", "solver", "seed", "top_k", "timeout_seconds", "allow_partial", "no_cache", "region")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +293,7 @@ class ProbeRequest(_message.Message):
     TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     NO_CACHE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Image
     label: ClassRef
@@ -247,7 +305,8 @@ class ProbeRequest(_message.Message):
     timeout_seconds: float
     allow_partial: bool
     no_cache: bool
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., label: _Optional[_Union[ClassRef, _Mapping]] = ..., goals: _Optional[_Iterable[_Union[Goal, str]]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: _Optional[bool] = ..., no_cache: _Optional[bool] = ...) -> None: ...
+    region: Region
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., label: _Optional[_Union[ClassRef, _Mapping]] = ..., goals: _Optional[_Iterable[_Union[Goal, str]]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: _Optional[bool] = ..., no_cache: _Optional[bool] = ..., region: _Optional[_Union[Region, _Mapping]] = ...) -> None: ...
 
 class ProbeResponse(_message.Message):
     __slots__ = ("results", "label", "predictions_before", "model", "request_id")
@@ -264,7 +323,7 @@ class ProbeResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ProbeResult, _Mapping]]] = ..., label: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ProbeResult(_message.Message):
-    __slots__ = ("goal", "status", "radius", "lower_bound", "falls_to", "label_confidence_after", "steps", "solver", "image_png", "is_partial", "from_cache")
+    __slots__ = ("goal", "status", "radius", "lower_bound", "falls_to", "label_confidence_after", "steps", "solver", "image_png", "is_partial", "from_cache", "rmse_inside")
     GOAL_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     RADIUS_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +335,7 @@ class ProbeResult(_message.Message):
     IMAGE_PNG_FIELD_NUMBER: _ClassVar[int]
     IS_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
+    RMSE_INSIDE_FIELD_NUMBER: _ClassVar[int]
     goal: Goal
     status: SearchStatus
     radius: float
@@ -287,7 +347,8 @@ class ProbeResult(_message.Message):
     image_png: bytes
     is_partial: bool
     from_cache: bool
-    def __init__(self, goal: _Optional[_Union[Goal, str]] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., radius: _Optional[float] = ..., lower_bound: _Optional[float] = ..., falls_to: _Optional[_Union[ClassConfidence, _Mapping]] = ..., label_confidence_after: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ...) -> None: ...
+    rmse_inside: float
+    def __init__(self, goal: _Optional[_Union[Goal, str]] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., radius: _Optional[float] = ..., lower_bound: _Optional[float] = ..., falls_to: _Optional[_Union[ClassConfidence, _Mapping]] = ..., label_confidence_after: _Optional[float] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ..., rmse_inside: _Optional[float] = ...) -> None: ...
 
 class CompareRequest(_message.Message):
     __slots__ = ("model", "image", "target", "rho", "steps", "solver", "seed", "top_k", "timeout_seconds", "no_cache")
