@@ -22,10 +22,11 @@ loop.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from candor.contracts import limits
 from candor.contracts.api import ImageInput, InputSpec, TensorInput
@@ -49,6 +50,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that are stored with height and width exchanged
 # Our own limits are checked before any pixel is decoded; Pillow's would only turn the same image
 # into a warning or into an error of another kind.
 Image.MAX_IMAGE_PIXELS = None
@@ -133,6 +135,43 @@ def open_image(
     Raises:
         UnusableImage: beyond a limit, of another format, damaged or cut short.
     """
+    return _opened(content, _opaque, formats, limits, is_oriented=is_oriented)
+
+
+def open_mask(content: bytes) -> Image.Image:
+    """A PNG as an upright mask, mode L: 255 where it is white or opaque, 0 where black or clear.
+
+    Its alpha channel counts where any pixel is not opaque; else its grey, of which only the higher
+    byte counts where it has 16 bits.
+
+    Raises:
+        UnusableImage: as `open_image`, and of an opaque image in colours.
+    """
+    return _opened(content, _mask_levels, ("PNG",), REQUEST_LIMITS)
+
+
+def size_as_shown(image: ImageInput) -> Size:
+    """Height and width of an image that `decode` accepts, as a viewer shows it.
+
+    Only the head of a file is read.
+    """
+    if image.tensor is not None:
+        return Size(*image.tensor.shape[1:])
+    bare = metadata.bare(image.encoded or b"", REQUEST_LIMITS.part_count)
+    with Image.open(io.BytesIO(bare.content), formats=limits.IMAGE_FORMATS) as opened:
+        width, height = opened.size
+    return Size(width, height) if bare.orientation in _SIDEWAYS else Size(height, width)
+
+
+def _opened(
+    content: bytes,
+    convert: Callable[[Image.Image], Image.Image],
+    formats: tuple[str, ...],
+    limits: DecodeLimits,
+    *,
+    is_oriented: bool = True,
+) -> Image.Image:
+    """What ``convert`` makes of the pixels of a file, upright; raises as `open_image` does."""
     expected = " or ".join(formats)
     _check_size(content, expected, limits)
     try:
@@ -142,8 +181,8 @@ def open_image(
         with Image.open(file, formats=formats) as image:
             _check_pixel_count(image, limits)
             image.load()
-            opaque = _opaque(image)
-            return _upright(opaque, bare.orientation) if is_oriented else opaque
+            converted = convert(image)
+            return _upright(converted, bare.orientation) if is_oriented else converted
     except UnusableImage:
         raise
     except metadata.TooManyParts as err:
@@ -252,7 +291,31 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(levels).convert("RGB")
 
 
-def _upright(opaque: Image.Image, orientation: int) -> Image.Image:
-    """``opaque`` rotated or flipped from the orientation in which it is stored."""
+def _mask_levels(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        alpha = _alpha(image)
+        if alpha.getextrema() != (255, 255):
+            return alpha
+    return _grey(image)
+
+
+def _alpha(image: Image.Image) -> Image.Image:
+    if image.mode not in _SIXTEEN_BIT_MODES:
+        return image.convert("RGBA").getchannel("A")
+    is_clear = np.asarray(image) == image.info["transparency"]
+    return Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8))
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Raises: UnusableImage: colours, of which nobody can say how far they are from white."""
+    is_deep = image.mode in _SIXTEEN_BIT_MODES
+    grey, *others = (_from_sixteen_bits(image) if is_deep else image.convert("RGB")).split()
+    if any(ImageChops.difference(grey, other).getbbox() is not None for other in others):
+        raise UnusableImage("expected a PNG in grey or with transparent pixels, got one in colours")
+    return grey
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """``image`` rotated or flipped from the orientation in which it is stored."""
     method = _UPRIGHT.get(orientation)
-    return opaque if method is None else opaque.transpose(method)
+    return image if method is None else image.transpose(method)
