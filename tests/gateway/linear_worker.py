@@ -25,7 +25,7 @@ from candor.contracts.worker import (
 )
 from candor.gateway.clock import MONOTONIC, Clock
 from candor.gateway.workers.protocol import WorkerDied, WorkerFault, WorkerUnavailable
-from candor.terms import Goal, SearchStatus
+from candor.terms import Goal, Norm, SearchStatus
 
 SHAPE = (3, 8, 6)  # height and width differ, so a swap of the two shows
 CLASSES = ("cat", "dog", "frog", "ship", "truck")
@@ -85,6 +85,14 @@ def confidences_of(image: np.ndarray, weights: np.ndarray = _WEIGHTS) -> np.ndar
     return shifted / shifted.sum()
 
 
+def size_in(norm: Norm, delta: np.ndarray) -> float:
+    change = np.abs(delta.astype(np.float64))
+    if norm is Norm.LINF:
+        return float(change.max())
+    power = {Norm.L1: 1.0, Norm.L1_5: 1.5, Norm.L2: 2.0}[norm]
+    return float(np.mean(change**power) ** (1 / power))
+
+
 def rmse_between(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.sqrt(np.mean((first.astype(np.float64) - second) ** 2)))
 
@@ -114,7 +122,7 @@ class LinearWorker:
         if item.kind == "compare":
             return _compared(item, self._weights)
         image = arrays["image"]
-        return _search(item, image, arrays.get("current", image), self._weights)
+        return _search(item, arrays, arrays.get("current", image), self._weights)
 
 
 def _asks_for_description(items: list[bytes]) -> bool:
@@ -132,15 +140,18 @@ def _compared(item: CompareItem, weights: np.ndarray) -> bytes:
     return _packed(scores, {"saliency": saliency, "perturbed_saliency": saliency})
 
 
-def _search(item: SearchItem, image: np.ndarray, current: np.ndarray, weights: np.ndarray) -> bytes:
+def _search(
+    item: SearchItem, given: dict[str, np.ndarray], current: np.ndarray, weights: np.ndarray
+) -> bytes:
+    image = given["image"]
     if item.step == 0 and item.goal in (Goal.ATTACK, Goal.BTR) and _holds(item, image, weights):
-        return _ended(item, SearchStatus.ALREADY_WRONG, 0, image, image, weights)
+        return _ended(item, SearchStatus.ALREADY_WRONG, 0, given, image, weights)
     step = item.step
     for _ in range(min(item.chunk_steps, item.step_count - item.step)):
-        current = _stepped(item, image, current, weights)
+        current = _stepped(item, given, current, weights)
         step += 1
         if item.goal in (Goal.ATTACK, Goal.BTR) and _holds(item, current, weights):
-            return _ended(item, SearchStatus.FOUND, step, image, current, weights)
+            return _ended(item, SearchStatus.FOUND, step, given, current, weights)
     if step < item.step_count and item.chunk_steps > 0:
         progress = SearchProgress(
             step=step,
@@ -150,7 +161,7 @@ def _search(item: SearchItem, image: np.ndarray, current: np.ndarray, weights: n
         return _packed(progress, {"current": current, "best": current})
     is_found = item.goal not in (Goal.ATTACK, Goal.BTR)
     status = SearchStatus.FOUND if is_found else SearchStatus.UNRESOLVED
-    return _ended(item, status, step, image, current, weights)
+    return _ended(item, status, step, given, current, weights)
 
 
 def _holds(item: SearchItem, image: np.ndarray, weights: np.ndarray) -> bool:
@@ -161,14 +172,17 @@ def _holds(item: SearchItem, image: np.ndarray, weights: np.ndarray) -> bool:
 
 
 def _stepped(
-    item: SearchItem, image: np.ndarray, current: np.ndarray, weights: np.ndarray
+    item: SearchItem, given: dict[str, np.ndarray], current: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    expected = confidences_of(current, weights) @ weights
-    gradient = (weights[item.target] - expected).reshape(SHAPE)
+    image = given["image"]
+    rival = confidences_of(current, weights) @ weights
+    if item.away_from is not None:
+        rival = weights[item.away_from]
+    gradient = (weights[item.target] - rival).reshape(SHAPE) * given.get("mask", 1.0)
     sign = 1.0 if item.goal is Goal.EXPLAIN_FOR else -1.0
     moved = current + sign * STEP_RMSE * gradient / np.sqrt(np.mean(gradient**2))
     delta = np.clip(moved, 0.0, 1.0) - image
-    size = np.sqrt(np.mean(delta**2))
+    size = size_in(item.norm, delta)
     if size > item.rho:
         delta *= 0.9999 * item.rho / size  # float32 may round up
     return (image + delta).astype(np.float32)
@@ -178,17 +192,23 @@ def _ended(
     item: SearchItem,
     status: SearchStatus,
     steps: int,
-    image: np.ndarray,
+    given: dict[str, np.ndarray],
     current: np.ndarray,
     weights: np.ndarray,
 ) -> bytes:
-    rmse = rmse_between(current, image)
+    image, mask = given["image"], given.get("mask")
+    rmse, delta = rmse_between(current, image), current.astype(np.float64) - image
     end = SearchEnd(
         status=status,
         rmse=rmse,
         lower_bound=rmse if status is SearchStatus.UNRESOLVED else None,
         steps=steps,
         solver=item.solver,
+        rho_1=size_in(Norm.L1, delta),
+        rho_1_5=size_in(Norm.L1_5, delta),
+        rho_inf=size_in(Norm.LINF, delta),
+        rmse_inside=None if mask is None else size_in(Norm.L2, delta[:, mask > 0]),
+        sparsity=float((np.abs(delta).max(axis=0) > 1 / 255).mean()),
     )
     arrays = {
         "image": current,

@@ -38,7 +38,7 @@ async def outcome_of(
 ) -> SearchOutcome:
     """Submits one search and waits for it; cancelling this ends the search."""
     scheduler.check_room(1)
-    search = scheduler.submit(item, IMAGE, tenant=tenant, priority=priority)
+    search = scheduler.submit(item, {"image": IMAGE}, tenant=tenant, priority=priority)
     try:
         return await search.future
     finally:

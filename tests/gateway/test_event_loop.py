@@ -151,7 +151,7 @@ def test_states_of_64_megabytes_are_packed_in_a_thread_and_small_ones_at_once() 
             Unused(), "linear", SchedulerOptions(value_count=3072), metrics=Metrics(["linear"])
         )
         image = arrays["image"]
-        search = scheduler.submit(search_item(5), image)
+        search = scheduler.submit(search_item(5), {"image": image})
         search.arrays = Recorded(arrays)
         with pytest.raises(ValueError, match="seen"):
             await search.future

@@ -152,7 +152,7 @@ def test_best_so_far_is_available_while_the_search_goes_on(clock: ManualClock) -
     async def scenario() -> tuple[SearchOutcome, SearchOutcome, list[int]]:
         backend = LinearBackend(call_seconds=0.005, clock=clock)
         scheduler = scheduler_of(backend, clock, chunk_seconds=0.05)
-        search = scheduler.submit(explain(1000), IMAGE)
+        search = scheduler.submit(explain(1000), {"image": IMAGE})
         await clock.until(lambda: search.item.step > 0)
         partial = await scheduler.end_now(search)
         whole = await search.future

@@ -18,7 +18,7 @@ from candor.gateway.service.cache import ResultCache, key_maker
 from candor.gateway.service.concurrency import ConcurrencyLimiter
 from candor.gateway.service.search_pool import PoolResult, SearchOptions, SearchPool
 from candor.gateway.service.shared_results import SharedResults
-from candor.terms import Goal
+from candor.terms import Goal, Norm
 from tests.gateway.linear_worker import POISON_SEED, SHAPE, LinearBackend
 from tests.gateway.manual_clock import ManualClock
 from tests.gateway.searches import IMAGE, explain
@@ -57,7 +57,7 @@ class Pool:
         slot = self.limiter.take()
         try:
             with self.search_pool.group(
-                items, image, options or SearchOptions(), slot, DIGEST
+                items, {"image": image}, options or SearchOptions(), slot, DIGEST
             ) as group:
                 return await group.results()
         finally:
@@ -114,15 +114,26 @@ def test_key_depends_on_everything_that_decides_the_outcome() -> None:
             {"step_count": 31},
             {"seed": 1},
             {"solver": "other"},
+            {"norm": Norm.L1},
+            {"away_from": 0},
+            {"away_from": 3},
         )
     ]
-    keys = {key_maker(IMAGE, DIGEST)(item) for item in [base, *variants]}
-    keys.add(key_maker(OTHER_IMAGE, DIGEST)(base))
-    keys.add(key_maker(IMAGE, "cd" * 32)(base))
-    keys.add(key_maker(IMAGE.reshape(SHAPE[0], SHAPE[2], SHAPE[1]), DIGEST)(base))
-    assert len(keys) == len(variants) + 4
+    given = {"image": IMAGE}
+    mask = np.ones(SHAPE[1:], np.float32)
+    others = [
+        {"image": OTHER_IMAGE},
+        {"image": IMAGE.reshape(SHAPE[0], SHAPE[2], SHAPE[1])},
+        given | {"mask": mask},
+        given | {"mask": 0.5 * mask},
+        given | {"mask": mask.T},
+    ]
+    keys = {key_maker(given, DIGEST)(item) for item in [base, *variants]}
+    keys |= {key_maker(arrays, DIGEST)(base) for arrays in others}
+    keys.add(key_maker(given, "cd" * 32)(base))
+    assert len(keys) == 1 + len(variants) + len(others) + 1
     moved = base.model_copy(update={"step": 3, "chunk_steps": 9})
-    assert key_maker(IMAGE, DIGEST)(moved) in keys
+    assert key_maker(given, DIGEST)(moved) in keys
 
 
 def test_no_cache_neither_reads_nor_fills_nor_shares(clock: ManualClock) -> None:

@@ -22,6 +22,8 @@ from candor.gateway.workers.codec import (
 )
 from candor.gateway.workers.protocol import WorkerFault
 
+_GIVEN = ("image", "mask")  # what a search begins with and keeps
+
 
 class ServiceClass(NamedTuple):
     """Jobs that share a turn: those of one priority, short or long."""
@@ -102,7 +104,7 @@ class Search(Job):
     """A search; it travels chunk by chunk, in a batch with others.
 
     Attributes:
-        arrays: the image, and the state as a worker sent it last.
+        arrays: image and mask, and the state as a worker sent it last.
         progress: what the worker said of that state; None before the first chunk.
         is_answered: its best so far was requested and delivered.
     """
@@ -145,7 +147,8 @@ class Search(Job):
         if progress.step <= self.item.step:
             raise WorkerFault("search does not advance")
         self.item = self.item.model_copy(update={"step": progress.step})
-        self.progress, self.arrays = progress, {**arrays, "image": self.arrays["image"]}
+        given = {name: self.arrays[name] for name in _GIVEN if name in self.arrays}
+        self.progress, self.arrays = progress, {**arrays, **given}
         return progress.step
 
 

@@ -10,9 +10,6 @@ import asyncio
 import itertools
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
 from candor.contracts.worker import CompareItem, SearchItem
 from candor.gateway.access.request_context import Priority
 from candor.gateway.clock import MONOTONIC, Clock
@@ -89,19 +86,22 @@ class SearchScheduler:
     def submit(
         self,
         item: SearchItem,
-        image: NDArray[np.float32],
+        arrays: Arrays,
         *,
         tenant: str = "",
         priority: Priority = Priority.EXPLAIN,
     ) -> Search:
-        """Starts a search of ``image`` (C, H, W); its future brings a SearchOutcome.
+        """Starts a search; its future brings a SearchOutcome.
 
         The future fails with a ServiceError.  Cancelling it ends the search with its chunk.  Call
         `check_room` first.
+
+        Args:
+            arrays: those of its first item, see `candor.contracts.worker`.
         """
         search = Search(
             item=item,
-            arrays={"image": image},
+            arrays=arrays,
             future=asyncio.get_running_loop().create_future(),
             service_class=self.service_class(priority, item),
             tenant=tenant,

@@ -18,8 +18,8 @@ from candor.gateway.service.concurrency import ConcurrencyLimiter, Slot
 from candor.gateway.service.models import ModelRegistry, ServedModel
 from candor.gateway.service.routing import request_key
 from candor.gateway.service.search_pool import SearchGroup, SearchOptions
+from candor.gateway.workers.codec import Arrays
 from candor.gateway.workers.retry import shutting_down
-from candor.images.pixels import Pixels
 
 _ANSWER_SHARE = 2 / 3  # of the time left, at most
 
@@ -67,12 +67,12 @@ class AdmittedRequest:
 
     @asynccontextmanager
     async def searches(
-        self, items: Sequence[SearchItem], image: Pixels, options: SearchOptions
+        self, items: Sequence[SearchItem], arrays: Arrays, options: SearchOptions
     ) -> AsyncIterator[SearchGroup]:
         """The searches of ``items``, see `SearchPool.group`."""
         digest, pool = self.model.details.model.weights_digest, self.model.search_pool
-        await pool.fetch(items, image, options, digest)
-        with pool.group(items, image, options, self.slot, digest) as group:
+        await pool.fetch(items, arrays, options, digest)
+        with pool.group(items, arrays, options, self.slot, digest) as group:
             yield group
 
 

@@ -5,22 +5,27 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from candor.contracts.worker import SearchItem
-from candor.gateway.workers.codec import SearchOutcome
+from candor.gateway.workers.codec import Arrays, SearchOutcome
 
 _ENTRY_BYTES = 2048  # of one entry beside its arrays, about
 _PROGRESS_FIELDS = {"step", "chunk_steps"}  # how far a search is, not which search it is
 
 
-def key_maker(image: NDArray[np.float32], weights_digest: str) -> Callable[[SearchItem], bytes]:
-    """SHA-256 over decoded pixels, weights and every parameter of a search of ``image``."""
-    image_digest = hashlib.sha256(f"{weights_digest}/{image.shape}/".encode())
-    image_digest.update(np.ascontiguousarray(image, dtype="<f4").tobytes())
+def key_maker(arrays: Arrays, weights_digest: str) -> Callable[[SearchItem], bytes]:
+    """SHA-256 over decoded pixels, mask, weights and every parameter of a search.
+
+    Args:
+        arrays: those that a search begins with, float32.
+    """
+    begun = hashlib.sha256(f"{weights_digest}/".encode())
+    for name, array in sorted(arrays.items()):
+        begun.update(f"{name}/{array.shape}/".encode())
+        begun.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
 
     def key(item: SearchItem) -> bytes:
-        digest = image_digest.copy()
+        digest = begun.copy()
         digest.update(item.model_dump_json(exclude=_PROGRESS_FIELDS).encode())
         return digest.digest()
 

@@ -86,9 +86,10 @@ async def _search(
     admitted: AdmittedRequest,
     options: SearchOptions,
 ) -> _Searched:
-    async with admitted.searches([explain, perturb], image, options) as group:
+    async with admitted.searches([explain, perturb], {"image": image}, options) as group:
         explained, perturbed = await group.results()
-    async with admitted.searches([explain], perturbed.outcome.image, options) as group:
+    moved = {"image": perturbed.outcome.image}
+    async with admitted.searches([explain], moved, options) as group:
         (again,) = await group.results()
     return _Searched(explained, perturbed, again)
 

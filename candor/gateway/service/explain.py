@@ -1,6 +1,7 @@
 """Explain: one search for each pair of a target and a rho, answered at once or as a stream."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -78,7 +79,7 @@ class _Explanation:
         options = self.admitted.search_options(
             self.checked.request, Priority.EXPLAIN, len(self.items)
         )
-        return self.admitted.searches(self.items, self.checked.image, options)
+        return self.admitted.searches(self.items, self.checked.arrays, options)
 
     async def response(
         self, results: Sequence[PoolResult], shadows: Shadows
@@ -94,7 +95,7 @@ class _Explanation:
             self.admitted.context.request_id,
         )
         self.admitted.model.answer_times.record(len(self.items), time.monotonic() - started)
-        answered = AnsweredRequest.of(self.admitted, self.checked.image)
+        answered = AnsweredRequest.of(self.admitted, self.checked.arrays)
         shadows.after_explanation(answered, self.items, results)
         return response
 
@@ -105,9 +106,13 @@ def _items(
     request = checked.request
     targets = [checked.classes[f"targets.{index}"] for index in range(len(request.targets))]
     rhos = request.rhos or (model.recommended_rho,)
-    make = item_maker(request)
-    goal = _GOALS[request.direction]
-    return [make(goal=goal, target=target, rho=rho) for target in targets for rho in rhos]
+    make = functools.partial(
+        item_maker(request),
+        goal=_GOALS[request.direction],
+        norm=request.norm,
+        away_from=checked.classes.get("away_from"),
+    )
+    return [make(target=target, rho=rho) for target in targets for rho in rhos]
 
 
 async def _progress(

@@ -20,5 +20,5 @@ async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> 
         model=model.details.model,
         request_id=admitted.context.request_id,
     )
-    shadows.after_prediction(AnsweredRequest.of(admitted, checked.image), logits)
+    shadows.after_prediction(AnsweredRequest.of(admitted, checked.arrays), logits)
     return response

@@ -24,7 +24,7 @@ async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> 
     label = checked.classes.get("label", int(logits.argmax()))
     items = _items(checked.request, label)
     options = admitted.search_options(checked.request, Priority.PROBE, len(items))
-    async with admitted.searches(items, checked.image, options) as group:
+    async with admitted.searches(items, checked.arrays, options) as group:
         results = await group.results()
     started = time.monotonic()
     # In a thread: PNGs are encoded.
@@ -38,7 +38,7 @@ async def respond(payload: Any, admitted: AdmittedRequest, shadows: Shadows) -> 
         admitted.context.request_id,
     )
     model.answer_times.record(len(items), time.monotonic() - started)
-    shadows.after_probe(AnsweredRequest.of(admitted, checked.image), items, results)
+    shadows.after_probe(AnsweredRequest.of(admitted, checked.arrays), items, results)
     return response
 
 

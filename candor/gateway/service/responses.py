@@ -24,6 +24,8 @@ _DIRECTIONS = {
     Goal.EXPLAIN_FOR: api.Direction.FOR,
     Goal.EXPLAIN_AGAINST: api.Direction.AGAINST,
 }
+# Fields of an end of a search and of an explanation: its size, measured in several ways.
+_SIZES = {"rmse", "rho_1", "rho_1_5", "rho_inf", "rmse_inside", "sparsity"}
 _PREVIEW_EDGE = 96  # pixels, the longer side of a preview at most
 
 
@@ -64,7 +66,6 @@ def _explanation(
         target=_class_confidence(item.target, after, model),
         direction=_DIRECTIONS[item.goal],
         rho=item.rho,
-        rmse=outcome.end.rmse,
         confidence_before=float(before[item.target]),
         confidence_after=float(after[item.target]),
         predicted_before=strongest(outcome.logits_before, model, 1)[0],
@@ -78,9 +79,11 @@ def _explanation(
         is_partial=outcome.is_partial,
         from_cache=result.from_cache,
         flips=_flips(item, outcome),
-        norm=terms.Norm.L2,
-        away_from=None,
-        **_sizes(outcome.image, image),
+        norm=item.norm,
+        away_from=None
+        if item.away_from is None
+        else _class_confidence(item.away_from, after, model),
+        **outcome.end.model_dump(include=_SIZES),
     )
 
 
@@ -91,18 +94,6 @@ def _flips(item: SearchItem, outcome: SearchOutcome) -> bool:
         for logits in (outcome.logits_before, outcome.logits_after)
     )
     return now and not was if item.goal is Goal.EXPLAIN_FOR else was and not now
-
-
-def _sizes(explained: Pixels, image: Pixels) -> dict[str, Any]:
-    """The size of a change (C, H, W) in every norm; see `candor.terms.Norm`."""
-    change = np.abs(explained.astype(np.float64) - image)
-    return {
-        "rho_1": float(change.mean()),
-        "rho_1_5": float((change**1.5).mean() ** (2 / 3)),
-        "rho_inf": float(change.max()),
-        "rmse_inside": None,
-        "sparsity": float((change.max(axis=0) > 1 / 255).mean()),
-    }
 
 
 def _tensor(image: NDArray[np.float32]) -> api.TensorInput:
@@ -168,7 +159,7 @@ def _probe_result(
         image_png=encode.encode_png_toward(outcome.image, image) if is_found else b"",
         is_partial=outcome.is_partial,
         from_cache=result.from_cache,
-        rmse_inside=None,
+        rmse_inside=end.rmse_inside if is_found else None,
     )
 
 

@@ -97,19 +97,19 @@ class SearchPool:
     async def fetch(
         self,
         items: Sequence[SearchItem],
-        image: NDArray[np.float32],
+        arrays: Arrays,
         options: SearchOptions,
         weights_digest: str,
     ) -> None:
         """Brings into the cache what other gateways have found of ``items``; before `group`."""
         if options.uses_cache and self._cache.is_shared:
-            await self._cache.fetch([*map(key_maker(image, weights_digest), items)])
+            await self._cache.fetch([*map(key_maker(arrays, weights_digest), items)])
 
     @contextmanager
     def group(
         self,
         items: Sequence[SearchItem],
-        image: NDArray[np.float32],
+        arrays: Arrays,
         options: SearchOptions,
         slot: Slot,
         weights_digest: str,
@@ -117,12 +117,13 @@ class SearchPool:
         """All searches of one request, in progress while the context lasts.
 
         Args:
-            image: (C, H, W) float32 in [0, 1].
+            arrays: what every search begins with: image (C, H, W) and perhaps mask (H, W), both
+                float32 in [0, 1].
             slot: held until no worker has a search of the group any more.
         Raises:
             ServiceError: OVERLOADED or, where the deadline cannot be met, TIMEOUT.
         """
-        key_of = key_maker(image, weights_digest)
+        key_of = key_maker(arrays, weights_digest)
         keys = [key_of(item) if options.uses_cache else None for item in items]
         cached = [self._look_up(key) if key else None for key in keys]
         # Two equal pairs of one request are one search, too.
@@ -138,7 +139,7 @@ class SearchPool:
         entries = [
             PoolResult(outcome, from_cache=True)
             if outcome
-            else self._join(key, item, image, options)
+            else self._join(key, item, arrays, options)
             for key, item, outcome in zip(keys, items, cached, strict=True)
         ]
         group = SearchGroup(self.scheduler, entries, options)
@@ -182,13 +183,13 @@ class SearchPool:
         self,
         key: bytes | None,
         item: SearchItem,
-        image: NDArray[np.float32],
+        arrays: Arrays,
         options: SearchOptions,
     ) -> _SharedSearch:
         shared_search = self._shared_searches.get(key) if key else None
         if shared_search is None:
             search = self.scheduler.submit(
-                item, image, tenant=options.tenant, priority=options.priority
+                item, arrays, tenant=options.tenant, priority=options.priority
             )
             shared_search = _SharedSearch(search, key)
             if key is not None:

@@ -21,7 +21,7 @@ from candor.gateway.service.concurrency import ConcurrencyLimiter, Slot
 from candor.gateway.service.models import ModelRegistry, ServedModel
 from candor.gateway.service.responses import softmax
 from candor.gateway.service.search_pool import PoolResult, SearchOptions
-from candor.gateway.workers.codec import SearchOutcome
+from candor.gateway.workers.codec import Arrays, SearchOutcome
 from candor.images.pixels import Pixels
 from candor.terms import SearchStatus
 
@@ -41,18 +41,23 @@ class AnsweredRequest:
 
     Attributes:
         key: of the request, see `candor.gateway.service.routing`.
-        image: the decoded image, (C, H, W) float32 in [0, 1].
+        arrays: the decoded image, (C, H, W), and perhaps the mask, (H, W), float32 in [0, 1].
     """
 
     model: ServedModel
     key: bytes
     request_id: str
-    image: Pixels
+    arrays: Arrays
 
     @classmethod
-    def of(cls, admitted: AdmittedRequest, image: Pixels) -> Self:
-        """The answered request of ``admitted`` with its decoded image."""
-        return cls(admitted.model, admitted.key, admitted.context.request_id, image)
+    def of(cls, admitted: AdmittedRequest, arrays: Arrays) -> Self:
+        """The answered request of ``admitted`` with its decoded image and mask."""
+        return cls(admitted.model, admitted.key, admitted.context.request_id, arrays)
+
+    @property
+    def image(self) -> Pixels:
+        """(C, H, W) float32 in [0, 1]."""
+        return self.arrays["image"]
 
 
 class Difference(NamedTuple):
@@ -120,7 +125,7 @@ class Shadows:
         primary = [one.outcome for one in results[:_MAX_SEARCHES]]
 
         async def compare(shadow: ServedModel, slot: Slot) -> list[Difference]:
-            others = await _search(shadow, compared, answered.image, slot)
+            others = await _search(shadow, compared, answered.arrays, slot)
             pairs = zip(primary, others, strict=True)
             if verb == "probe":
                 return [compare_radii(one, other) for one, other in pairs]
@@ -242,13 +247,13 @@ def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
 
 
 async def _search(
-    shadow: ServedModel, items: Sequence[SearchItem], image: Pixels, slot: Slot
+    shadow: ServedModel, items: Sequence[SearchItem], arrays: Arrays, slot: Slot
 ) -> list[SearchOutcome]:
     options = SearchOptions(
         tenant=_TENANT, priority=Priority.REPORT, allows_partial=False, uses_cache=False
     )
     digest = shadow.details.model.weights_digest
-    with shadow.search_pool.group(items, image, options, slot, digest) as group:
+    with shadow.search_pool.group(items, arrays, options, slot, digest) as group:
         return [one.outcome for one in await group.results()]
 
 

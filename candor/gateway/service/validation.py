@@ -12,15 +12,17 @@ from pydantic import BaseModel, ValidationError
 
 from candor import terms
 from candor.contracts import limits
-from candor.contracts.api import ClassRef, ImageInput, ModelDetails, PredictRequest
+from candor.contracts.api import ClassRef, ImageInput, ModelDetails, PredictRequest, Region
 from candor.contracts.card import Preprocessing
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
 from candor.contracts.names import UnknownClass, class_index
 from candor.contracts.reports import ReportState
 from candor.contracts.violations import shown, violations_of
 from candor.gateway.pools import IMAGES, PREDICTED_IMAGES
+from candor.gateway.workers.codec import Arrays
 from candor.images.decode import BadImage, decode
 from candor.images.pixels import Pixels
+from candor.images.region import Mask, region_mask
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 PartT = TypeVar("PartT", bound=BaseModel)
@@ -30,19 +32,26 @@ _MAX_VALUES = 1000  # keys and entries of one request; the largest useful one ha
 _EXPECTED = {
     "allow_partial": "true or false",
     "attacks_only": "true or false",
+    "away_from": "an object with index or name",
+    "box": "an object with x, y, width and height",
     "batch_size": f"a whole number in [1, {limits.MAX_REPORT_BATCH}]",
     "budget": ", ".join(limits.BUDGETS),
     "direction": "for or against",
     "goals": "attack or btr",
+    "height": "a whole number of pixels, 1 or more",
     "idempotency_key": f"at most {limits.MAX_KEY_CHARS} printable ASCII characters",
     "image": "an object with encoded or tensor",
     "image_count": f"a whole number in [{limits.MIN_REPORT_IMAGES}, {limits.MAX_REPORT_IMAGES}]",
     "include_tensor": "true or false",
     "index": "a class index, 0 or more",
     "label": "an object with index or name",
+    "mask": "a PNG as base64",
     "no_cache": "true or false",
+    "norm": ", ".join(terms.Norm),
+    "outside": "true or false",
     "page_size": f"a whole number in [1, {limits.MAX_PAGE_SIZE}]",
     "quick": "true or false",
+    "region": "an object with mask or box",
     "rho": "RMSE, a number in (0, 1]",
     "rhos": "RMSE, a number in (0, 1]",
     "seed": f"a whole number in [0, {limits.MAX_SEED}]",
@@ -52,6 +61,9 @@ _EXPECTED = {
     "targets": "an object with index or name",
     "timeout_seconds": f"seconds, a number in (0, {limits.MAX_TIMEOUT_SECONDS:g}]",
     "top_k": f"a whole number in [1, {limits.MAX_TOP_K}]",
+    "width": "a whole number of pixels, 1 or more",
+    "x": "a whole number of pixels, 0 or more",
+    "y": "a whole number of pixels, 0 or more",
 }
 _OVERSIZED = FieldViolation("request", f"expected at most {_MAX_VALUES} values, got more")
 
@@ -63,11 +75,19 @@ class Checked(Generic[RequestT]):
     Attributes:
         image: the decoded image, (C, H, W) float32 in [0, 1].
         classes: index of every class the request names, by dotted path.
+        mask: how far every pixel may change, (H, W) float32 in [0, 1]; None without a region.
     """
 
     request: RequestT
     image: Pixels
     classes: Mapping[str, int]
+    mask: Mask | None = None
+
+    @property
+    def arrays(self) -> Arrays:
+        """Those of the request's search items."""
+        given = {"image": self.image}
+        return given if self.mask is None else given | {"mask": self.mask}
 
 
 def requested_model(payload: Any) -> str:
@@ -151,13 +171,18 @@ def _checked(
     fields = payload if isinstance(payload, Mapping) else {}
     classes, unknown = _resolve_classes(fields, model)
     violations += unknown + list(_pair_violations(fields)) + list(_solver_violations(fields, model))
+    violations += _contrast_violations(classes, model)
     # The parsed image where there is one: base64 of megabytes is decoded once.
     source = fields.get("image") if request is None else getattr(request, "image", None)
     image, bad_image = _image(source, model, preprocessing)
     violations += bad_image
+    mask = None
+    if image is not None:
+        mask, bad_region = _mask(fields.get("region"), source, model, preprocessing)
+        violations += bad_region
     if violations or request is None or image is None:
         raise invalid_input(_without_repeats(violations)[:_MAX_VIOLATIONS])
-    return Checked(request, image, classes)
+    return Checked(request, image, classes, mask)
 
 
 def _without_repeats(violations: list[FieldViolation]) -> list[FieldViolation]:
@@ -202,7 +227,7 @@ def _class_fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(targets, list | tuple):
         for position, value in enumerate(targets[: limits.MAX_TARGETS]):
             yield f"targets.{position}", value
-    for name in ("label", "target"):
+    for name in ("label", "target", "away_from"):
         if fields.get(name) is not None:
             yield name, fields[name]
 
@@ -230,6 +255,17 @@ def _class_index(reference: ClassRef, model: ModelDetails) -> int:
         expected = f"[0, {len(model.classes) - 1}]"
         raise UnknownClass(f"expected {expected}, got {shown(reference.index)}")
     return reference.index
+
+
+def _contrast_violations(
+    classes: Mapping[str, int], model: ModelDetails
+) -> Iterator[FieldViolation]:
+    """A class cannot be set against itself, however the request spells it."""
+    away_from = classes.get("away_from")
+    for path, index in classes.items():
+        if path != "away_from" and index == away_from:
+            got = f"{shown(model.classes[index])}, which is {path}, too"
+            yield FieldViolation("away_from", f"expected another class than the targets, got {got}")
 
 
 def _pair_violations(fields: Mapping[str, Any]) -> Iterator[FieldViolation]:
@@ -261,5 +297,17 @@ def _image(
         return None, []
     try:
         return decode(image, model.input, preprocessing), []
+    except BadImage as err:
+        return None, [err.violation]
+
+
+def _mask(
+    region: Any, image: Any, model: ModelDetails, preprocessing: Preprocessing
+) -> tuple[Mask | None, list[FieldViolation]]:
+    wanted, source = _part(Region, region), _part(ImageInput, image)
+    if wanted is None or source is None:
+        return None, []
+    try:
+        return region_mask(wanted, source, model.input, preprocessing), []
     except BadImage as err:
         return None, [err.violation]

@@ -117,13 +117,15 @@ class _Endpoints:
 
 
 def _image_body(app: FastAPI, request: type[BaseModel]) -> dict[str, Any]:
-    """JSON, or a form whose part `image` is the encoded image."""
+    """JSON, or a form whose parts `image` and `mask` are files."""
+    file = {"type": "string", "format": "binary"}
     parts = {
-        "image": {"type": "string", "format": "binary"},
+        "image": file,
+        **({"mask": file} if "region" in request.model_fields else {}),
         "request": {
             "type": "string",
             "contentMediaType": "application/json",
-            "description": f"{request.__name__} without `image`",
+            "description": f"{request.__name__} without what is a part of its own",
         },
     }
     form = {"type": "object", "properties": parts, "required": ["image"]}

@@ -172,14 +172,29 @@ def _bad_body(description: str) -> ServiceError:
 
 
 def _from_multipart(content_type: str, body: bytes) -> Any:
-    """Part `image` is the encoded image, part `request` the other fields as JSON."""
+    """Parts `image` and `mask` are files, part `request` the other fields as JSON."""
     parts = read_form_data(content_type, body)
-    unknown = sorted(parts.keys() - {"image", "request"})
+    unknown = sorted(parts.keys() - {"image", "mask", "request"})
     if unknown:
-        raise _bad_body(f"expected parts image, request, got {shown(unknown[0])}")
+        raise _bad_body(f"expected parts image, mask, request, got {shown(unknown[0])}")
     fields = parse_json(parts["request"].text() if "request" in parts else "{}")
-    if not isinstance(fields, dict) or "image" not in parts:
+    if not isinstance(fields, dict):
         return fields  # reported later together with everything else that is wrong
-    if "image" in fields:
-        raise invalid_input([FieldViolation("image", "expected once, got twice")])
-    return {**fields, "image": {"encoded": parts["image"].content()}}
+    if "image" in parts:
+        _check_once(fields, "image", "image")
+        fields = {**fields, "image": {"encoded": parts["image"].content()}}
+    return _with_mask(fields, parts["mask"].content()) if "mask" in parts else fields
+
+
+def _with_mask(fields: dict[str, Any], mask: bytes) -> dict[str, Any]:
+    """The fields with the mask in `region`, which may say `outside` in the other part."""
+    region = fields.get("region") or {}
+    if not isinstance(region, dict):
+        return fields
+    _check_once(region, "mask", "region.mask")
+    return {**fields, "region": {**region, "mask": mask}}
+
+
+def _check_once(fields: dict[str, Any], name: str, place: str) -> None:
+    if name in fields:
+        raise invalid_input([FieldViolation(place, "expected once, got twice")])
