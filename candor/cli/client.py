@@ -14,6 +14,7 @@ from candor.client.connection import Tls
 from candor.client.sync import CandorClient
 from candor.contracts import limits
 from candor.contracts.addresses import endpoint
+from candor.contracts.api import box_fields
 from candor.contracts.errors import invalid_input
 from candor.contracts.violations import violations_of
 from candor.files.reading import read_file
@@ -76,6 +77,23 @@ def as_request(kind: type[RequestT], values: Mapping[str, Any]) -> RequestT:
 def image_value(image: Path) -> dict[str, bytes]:
     """The field ``image`` of a request."""
     return {"encoded": read_file(image, limits.MAX_ENCODED_BYTES)}
+
+
+def region_value(mask: Path | None, box: str | None, outside: bool) -> dict[str, Any] | None:
+    """The field ``region`` of a request; None where the user names none.
+
+    Raises:
+        ValueError: a mask and a box, or ``outside`` without either.
+    """
+    if mask is not None and box is not None:
+        raise ValueError("region: expected one of --mask and --box, got both")
+    if mask is not None:
+        return {"mask": read_file(mask, limits.MAX_ENCODED_BYTES), "outside": outside}
+    if box is not None:
+        return {"box": box_fields(box), "outside": outside}
+    if outside:
+        raise ValueError("outside: expected it with --mask or --box, got it alone")
+    return None
 
 
 def class_values(

@@ -18,4 +18,21 @@ Steps = Annotated[
 ]
 Solver = Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")]
 Seed = Annotated[int, typer.Option(help="Same request, same seed, same result.")]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        help="PNG of the image's size: only where it is white, or opaque, may the image change."
+    ),
+]
+BoxText = Annotated[
+    str | None,
+    typer.Option(
+        "--box",
+        metavar="X,Y,WIDTH,HEIGHT",
+        help="Pixels of the image; only inside this box may it change.",
+    ),
+]
+Outside = Annotated[
+    bool, typer.Option("--outside", help="Everything but the mask or the box may change.")
+]
 OutDir = Annotated[Path | None, typer.Option("--out", help="Folder for the images.")]

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from candor.cli.output import console
 from candor.contracts import api
+from candor.terms import Norm
 
 
 def title_of(model: api.ModelRef, image: Path) -> str:
@@ -26,13 +27,18 @@ def show_classes(title: str, classes: Sequence[api.ClassConfidence]) -> None:
 
 def show_explanations(image: Path, response: api.ExplainResponse) -> None:
     table = Table(title=title_of(response.model, image))
-    for heading in ("target", "rho", "RMSE", "before", "after", "says now", "status", "steps"):
+    has_region = any(item.rmse_inside is not None for item in response.explanations)
+    sizes = ("RMSE", "inside", "pixels") if has_region else ("RMSE", "pixels")
+    for heading in ("target", "rho", *sizes, "before", "after", "says now", "status", "steps"):
         table.add_column(heading)
     for item in response.explanations:
+        inside = [f"{item.rmse_inside or 0.0:.5f}"] if has_region else []
         table.add_row(
-            f"{'more' if item.direction is api.Direction.FOR else 'less'} {item.target.name}",
-            f"{item.rho:g}",
+            _asked(item),
+            f"{item.rho:g}" if item.norm is Norm.L2 else f"{item.rho:g} {item.norm}",
             f"{item.rmse:.5f}",
+            *inside,
+            f"{item.sparsity:.1%}",
             f"{item.confidence_before:.4f}",
             f"{item.confidence_after:.4f}",
             f"{item.predicted_after.name} {item.predicted_after.confidence:.3f}",
@@ -40,6 +46,13 @@ def show_explanations(image: Path, response: api.ExplainResponse) -> None:
             str(item.steps),
         )
     console().print(table)
+
+
+def _asked(item: api.Explanation) -> str:
+    """What an explanation was asked for: more of this class, or less, than of another."""
+    verb = "more" if item.direction is api.Direction.FOR else "less"
+    rival = "" if item.away_from is None else f" than {item.away_from.name}"
+    return f"{verb} {item.target.name}{rival}"
 
 
 def show_probe(image: Path, response: api.ProbeResponse) -> None:

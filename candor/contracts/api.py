@@ -6,6 +6,7 @@ The descriptions of the messages and of their fields, with units and ranges, are
 
 import base64
 import binascii
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +26,8 @@ from candor.contracts.messages import Message, described
 from candor.contracts.names import normalised
 from candor.terms import Norm, SearchStatus
 
+_WHOLE_NUMBER = re.compile(r"\s*-?[0-9]{1,9}\s*")
+
 
 def from_base64(value: Any) -> Any:
     """The bytes of a base64 text; anything else as it is.  Raises: ValueError: other text."""
@@ -34,6 +37,14 @@ def from_base64(value: Any) -> Any:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as err:
         raise ValueError("expected base64, got other text") from err
+
+
+def box_fields(text: str) -> dict[str, int]:
+    """Those of a `Box`, from ``X,Y,WIDTH,HEIGHT``.  Raises: ValueError: another text."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(_WHOLE_NUMBER.fullmatch(part) for part in parts):
+        raise ValueError(f"box: expected four whole numbers X,Y,WIDTH,HEIGHT, got {text[:60]!r}")
+    return dict(zip(("x", "y", "width", "height"), map(int, parts), strict=True))
 
 
 def _both_or_none(first: Any) -> str:

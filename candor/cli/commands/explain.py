@@ -9,12 +9,25 @@ from candor.cli.client import (
     Address,
     ModelName,
     as_request,
+    class_value,
     class_values,
     image_value,
     open_client,
+    region_value,
 )
 from candor.cli.output import AsJson, print_json
-from candor.cli.query_options import Image, ModelDir, OutDir, Seed, Solver, Steps, TopK
+from candor.cli.query_options import (
+    BoxText,
+    Image,
+    Mask,
+    ModelDir,
+    OutDir,
+    Outside,
+    Seed,
+    Solver,
+    Steps,
+    TopK,
+)
 from candor.cli.query_tables import show_explanations
 from candor.contracts import api, limits
 from candor.viz.response_files import save_explanations
@@ -29,11 +42,22 @@ def explain(
         list[int] | None, typer.Option(help="Class index from 0; may be repeated.")
     ] = None,
     rho: Annotated[
-        list[float] | None, typer.Option(help="RMSE to change by, (0, 1]; may be repeated.")
+        list[float] | None,
+        typer.Option(help="Size to change by, (0, 1], in --norm; may be repeated."),
     ] = None,
     against: Annotated[
         bool, typer.Option("--against", help="Less of the class instead of more.")
     ] = False,
+    away_from: Annotated[
+        str | None, typer.Option(help="Class to set the target against, name or #INDEX.")
+    ] = None,
+    away_from_index: Annotated[int | None, typer.Option(help="The same, by index from 0.")] = None,
+    norm: Annotated[
+        terms.Norm, typer.Option(help="In which --rho is measured; l2 is the RMSE.")
+    ] = terms.Norm.L2,
+    mask: Mask = None,
+    box: BoxText = None,
+    outside: Outside = False,
     model: ModelDir = None,
     address: Address = None,
     name: ModelName = "",
@@ -44,13 +68,16 @@ def explain(
     out: OutDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the image changed by RMSE rho so that the network says the target."""
+    """Show the image changed by rho so that the network says the target."""
     values = {
         "model": name,
         "image": image_value(image),
         "targets": class_values("target", target, target_index),
         "rhos": rho or [],
         "direction": api.Direction.AGAINST if against else api.Direction.FOR,
+        "away_from": class_value("away-from", away_from, away_from_index),
+        "norm": norm,
+        "region": region_value(mask, box, outside),
         **({} if steps is None else {"steps": steps}),
         "solver": solver,
         "seed": seed,

@@ -12,9 +12,21 @@ from candor.cli.client import (
     class_value,
     image_value,
     open_client,
+    region_value,
 )
 from candor.cli.output import AsJson, print_json
-from candor.cli.query_options import Image, ModelDir, OutDir, Seed, Solver, Steps, TopK
+from candor.cli.query_options import (
+    BoxText,
+    Image,
+    Mask,
+    ModelDir,
+    OutDir,
+    Outside,
+    Seed,
+    Solver,
+    Steps,
+    TopK,
+)
 from candor.cli.query_tables import show_probe
 from candor.contracts import api, limits
 from candor.viz.response_files import save_probe
@@ -26,6 +38,9 @@ def probe(
         str | None, typer.Option(help="True class, name or #INDEX; default what is predicted.")
     ] = None,
     label_index: Annotated[int | None, typer.Option(help="The same, by index from 0.")] = None,
+    mask: Mask = None,
+    box: BoxText = None,
+    outside: Outside = False,
     model: ModelDir = None,
     address: Address = None,
     name: ModelName = "",
@@ -41,6 +56,7 @@ def probe(
         "model": name,
         "image": image_value(image),
         "label": class_value("label", label, label_index),
+        "region": region_value(mask, box, outside),
         **({} if steps is None else {"steps": steps}),
         "solver": solver,
         "seed": seed,

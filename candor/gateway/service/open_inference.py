@@ -353,12 +353,19 @@ def _instance(model: str, index: int, instance: Any) -> dict[str, Any]:
     named = fields.get("model", model)
     if named != model:
         raise _bad(f"{place}.model", f"expected {shown(model)} of the path, got {shown(named)}")
-    image = fields.get("image")
-    if isinstance(image, Mapping) and image.keys() == {"b64"}:
+    image, region = instance.get("image"), instance.get("region")
+    if _is_b64(image):
         fields["image"] = {"encoded": image["b64"]}
     if "b64" in fields:
         fields["image"] = {"encoded": fields.pop("b64")}
+    if isinstance(region, Mapping) and _is_b64(region.get("mask")):
+        fields["region"] = {**region, "mask": region["mask"]["b64"]}
     return {**fields, "model": model}
+
+
+def _is_b64(value: Any) -> bool:
+    """Whether KServe's way of writing bytes stands here."""
+    return isinstance(value, Mapping) and value.keys() == {"b64"}
 
 
 def _check_count(field: str, count: int) -> None:

@@ -178,7 +178,8 @@ def _checked(
     violations += bad_image
     mask = None
     if image is not None:
-        mask, bad_region = _mask(fields.get("region"), source, model, preprocessing)
+        region = fields.get("region") if request is None else getattr(request, "region", None)
+        mask, bad_region = _mask(region, source, model, preprocessing)
         violations += bad_region
     if violations or request is None or image is None:
         raise invalid_input(_without_repeats(violations)[:_MAX_VIOLATIONS])
