@@ -353,7 +353,8 @@ def _instance(model: str, index: int, instance: Any) -> dict[str, Any]:
     named = fields.get("model", model)
     if named != model:
         raise _bad(f"{place}.model", f"expected {shown(model)} of the path, got {shown(named)}")
-    image, region = instance.get("image"), instance.get("region")
+    image: Any = instance.get("image")
+    region: Any = instance.get("region")
     if _is_b64(image):
         fields["image"] = {"encoded": image["b64"]}
     if "b64" in fields:
