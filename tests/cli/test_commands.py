@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -70,6 +71,24 @@ def test_explain_against_lowers_the_target(model: Path, photo: Path) -> None:
     (item,) = _json(_run("explain", photo, "--model", model, *arguments))["explanations"]
     assert item["direction"] == "against"
     assert item["confidence_after"] < item["confidence_before"]
+
+
+@pytest.mark.parametrize("solver", ["paper", "fast"])
+def test_only_the_box_changes_and_only_within_the_norm(
+    model: Path, photo: Path, tmp_path: Path, solver: str
+) -> None:
+    # The photo of 64x48 loses 8 columns on either side; then three pixels become two.
+    asked = ("--target", "dog", "--away-from", "ship", "--norm", "l1.5", "--rho", 0.02)
+    region = ("--box", "20,12,18,24", "--out", tmp_path, "--solver", solver, "--steps", 20)
+    answer = _json(_run("explain", photo, "--model", model, *asked, *region, "--json"))
+    (item,) = answer["explanations"]
+    assert item["rho_1_5"] <= 0.02 < item["rmse_inside"]
+    names = ("input.png", f"explanation_for_dog_{item['rho']:g}.png")
+    before, after = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in names)
+    moved = (before != after).any(axis=2)
+    assert moved[8:24, 8:20].any()
+    moved[8:24, 8:20] = False
+    assert not moved.any()
 
 
 def test_probe_answers_both_goals(model: Path, photo: Path) -> None:
