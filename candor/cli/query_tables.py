@@ -27,18 +27,13 @@ def show_classes(title: str, classes: Sequence[api.ClassConfidence]) -> None:
 
 def show_explanations(image: Path, response: api.ExplainResponse) -> None:
     table = Table(title=title_of(response.model, image))
-    has_region = any(item.rmse_inside is not None for item in response.explanations)
-    sizes = ("RMSE", "inside", "pixels") if has_region else ("RMSE", "pixels")
-    for heading in ("target", "rho", *sizes, "before", "after", "says now", "status", "steps"):
+    for heading in ("target", "rho", "RMSE", "before", "after", "says now", "status", "steps"):
         table.add_column(heading)
     for item in response.explanations:
-        inside = [f"{item.rmse_inside or 0.0:.5f}"] if has_region else []
         table.add_row(
             _asked(item),
-            f"{item.rho:g}" if item.norm is Norm.L2 else f"{item.rho:g} {item.norm}",
+            f"{item.rho:g}" if item.norm is Norm.L2 else f"{item.rho:g} in {item.norm}",
             f"{item.rmse:.5f}",
-            *inside,
-            f"{item.sparsity:.1%}",
             f"{item.confidence_before:.4f}",
             f"{item.confidence_after:.4f}",
             f"{item.predicted_after.name} {item.predicted_after.confidence:.3f}",
@@ -46,6 +41,21 @@ def show_explanations(image: Path, response: api.ExplainResponse) -> None:
             str(item.steps),
         )
     console().print(table)
+    console().print(_sizes(response.explanations))
+
+
+def _sizes(explanations: Sequence[api.Explanation]) -> Table:
+    """How much every explanation changed, in each norm; "inside" is the RMSE in the region."""
+    table = Table(title="size of the change")
+    has_region = any(item.rmse_inside is not None for item in explanations)
+    for heading in ("target", *Norm, "pixels changed", *(("inside",) if has_region else ())):
+        table.add_column(heading)
+    for item in explanations:
+        sizes = (item.rho_1, item.rho_1_5, item.rmse, item.rho_inf)
+        inside = () if item.rmse_inside is None else (f"{item.rmse_inside:.5f}",)
+        numbers = (f"{size:.5f}" for size in sizes)
+        table.add_row(_asked(item), *numbers, f"{item.sparsity:.1%}", *inside)
+    return table
 
 
 def _asked(item: api.Explanation) -> str:

@@ -1,5 +1,6 @@
 """The real service: both transports agree, a killed worker costs no answer, nothing is left."""
 
+import io
 import os
 import signal
 import socket
@@ -11,9 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
+from candor import terms
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
@@ -75,6 +79,37 @@ def test_explain_is_the_same_through_both_transports(
         assert item.rmse <= item.rho
         assert item.confidence_after > item.confidence_before
     assert_same(answer.model_dump(mode="json"), post(stack, "explain", request).json())
+
+
+def test_region_norm_and_contrast_reach_the_workers(
+    stack: Stack, client: CandorClient, images: list[api.ImageInput]
+) -> None:
+    box = api.Box(x=4, y=8, width=12, height=10)
+    request = api.ExplainRequest(
+        image=images[0],
+        targets=_TARGETS[:1],
+        rhos=(0.05,),
+        steps=20,
+        no_cache=True,
+        region=api.Region(box=box, outside=True),
+        norm=terms.Norm.L1_5,
+        away_from=api.ClassRef(name="dog"),
+    )
+    answer = client.explain(request)
+    (item,) = answer.explanations
+    before, after = map(pixels, (answer.input_png, item.image_png))
+    assert (before[8:18, 4:16] == after[8:18, 4:16]).all()
+    assert (before != after).mean() > 0.1
+    assert 0 < item.rho_1 < item.rho_1_5 <= 0.05 < item.rho_inf
+    assert item.rmse_inside is not None
+    assert item.rmse < item.rmse_inside
+    assert_same(answer.model_dump(mode="json"), post(stack, "explain", request).json())
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """(H, W, C) uint8."""
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image)
 
 
 def test_probe_is_the_same_through_both_transports(
