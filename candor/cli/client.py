@@ -90,10 +90,17 @@ def region_value(mask: Path | None, box: str | None, outside: bool) -> dict[str,
     if mask is not None:
         return {"mask": read_file(mask, limits.MAX_ENCODED_BYTES), "outside": outside}
     if box is not None:
-        return {"box": box_fields(box), "outside": outside}
+        return {"box": _box(box), "outside": outside}
     if outside:
         raise ValueError("outside: expected it with --mask or --box, got it alone")
     return None
+
+
+def _box(text: str) -> dict[str, int]:
+    try:
+        return box_fields(text)
+    except ValueError as err:
+        raise ValueError(f"box: {err}") from err
 
 
 def class_values(

@@ -43,7 +43,7 @@ def box_fields(text: str) -> dict[str, int]:
     """Those of a `Box`, from ``X,Y,WIDTH,HEIGHT``.  Raises: ValueError: another text."""
     parts = text.split(",")
     if len(parts) != 4 or not all(_WHOLE_NUMBER.fullmatch(part) for part in parts):
-        raise ValueError(f"box: expected four whole numbers X,Y,WIDTH,HEIGHT, got {text[:60]!r}")
+        raise ValueError(f"expected four whole numbers X,Y,WIDTH,HEIGHT, got {text[:60]!r}")
     return dict(zip(("x", "y", "width", "height"), map(int, parts), strict=True))
 
 

@@ -136,6 +136,64 @@ def command(servers: Servers, *arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
+def test_open_inference_explains_images_as_tensors(servers: Servers) -> None:
+    """One image with the mask as parameter, two with a mask each as input, and a box."""
+    asked = {"target": "dog", "rho": 0.03, "norm": "l1.5", "away_from": "#3", "steps": 12}
+    wanted = [{"name": one} for one in ("explanations", "rmse_inside", "flips", "labels")]
+    path = "/v2/models/linear/versions/1.2/explain"
+    image, mask = AS_JSON["image"]["encoded"], base64_of(MASK)
+    two = [bytes_tensor("image", image, image), bytes_tensor("mask", mask, mask)]
+    for inputs, region in (
+        ([bytes_tensor("image", image)], {"mask": mask, "outside": True}),
+        (two, {}),
+        ([bytes_tensor("image", image)], {"box": "8,4,12,16"}),
+    ):
+        body = {"inputs": inputs, "outputs": wanted, "parameters": {**asked, **region}}
+        response = servers.rest.post(path, json=body)
+        assert response.status_code == 200, response.text
+        found = {one["name"]: one for one in response.json()["outputs"]}
+        given = {"mask": MASK, "outside": "outside" in region}
+        expected = explained(servers, region=given, targets=[{"name": "dog"}]).explanations[0]
+        count = inputs[0]["shape"][0]
+        flips = {"name": "flips", "datatype": "BOOL", "shape": [count]}
+        assert found["flips"] == {**flips, "data": [expected.flips] * count}
+        assert found["labels"]["data"] == [expected.predicted_after.name] * count
+        assert found["rmse_inside"]["data"] == pytest.approx([expected.rmse_inside] * count)
+        pngs = [base64.b64decode(one) for one in found["explanations"]["data"]]
+        assert pngs == [expected.image_png] * count
+
+
+def bytes_tensor(name: str, *data: str) -> dict[str, Any]:
+    return {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": list(data)}
+
+
+def test_open_inference_names_what_is_wrong(servers: Servers) -> None:
+    image, mask = AS_JSON["image"]["encoded"], base64_of(MASK)
+    one, masks = bytes_tensor("image", image), bytes_tensor("mask", mask)
+    dog = {"target": "dog"}
+    cases: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
+        ([one], {}, "parameters.target: required"),
+        ([one], {**dog, "box": "1,2"}, "parameters.box: expected four whole numbers"),
+        ([one], {**dog, "norm": "l3"}, "parameters.norm: expected l1, l1.5, l2, linf"),
+        ([one], {**dog, "mask": "?"}, "parameters.mask: expected base64"),
+        ([one], {**dog, "top_k": 3}, "parameters.top_k: no such field"),
+        ([one], {**dog, "outside": True}, "inputs.0.0.region: expected one of mask, box"),
+        ([one, masks], {**dog, "box": "1,2,3,4"}, "inputs.1: expected none beside the"),
+        ([one, one], dog, "inputs: expected image and perhaps mask, got 'image',"),
+        ([masks], dog, "inputs: expected image and perhaps mask, got 'mask'"),
+        (
+            [bytes_tensor("image", image, image), masks],
+            dog,
+            "inputs.1: expected BYTES of shape [2], a PNG for each image, got BYTES [1]",
+        ),
+    ]
+    for inputs, parameters, line in cases:
+        body = {"inputs": inputs, "parameters": parameters}
+        response = servers.rest.post("/v2/models/linear/explain", json=body)
+        assert response.status_code == 400
+        assert line in response.json()["error"]
+
+
 def _fresh(response: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**one, "from_cache": False} for one in response["explanations"]]
 

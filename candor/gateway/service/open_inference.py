@@ -5,53 +5,31 @@ deadlines and errors are the same as on the other paths.
 """
 
 import asyncio
-import math
-import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from candor.contracts import api, limits
-from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
+from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 from candor.contracts.names import split_name, versioned
 from candor.contracts.violations import shown
 from candor.gateway.access.request_context import RequestContext
 from candor.gateway.pools import ANSWERS
+from candor.gateway.service import explain_tensors
 from candor.gateway.service.candor_service import CandorService
+from candor.gateway.service.tensor_parameters import ExplainParameters
+from candor.gateway.service.tensors import INPUT, Tensor, bad, check_count, images_of
 
 ResponseT = TypeVar("ResponseT")
 
 SERVER_NAME = "candor"
 EXTENSIONS = ("binary_tensor_data",)
 PLATFORM = "candor_v1"
-INPUT = "image"
 OUTPUTS = ("indices", "labels", "confidences")
 _OUTPUT_TYPES = {"indices": "INT64", "labels": "BYTES", "confidences": "FP32"}
-_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One named tensor.
-
-    Attributes:
-        values: of FP32 and INT64 an array, of BYTES a list; row-major, as many as ``shape`` says.
-    """
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    values: NDArray[Any] | Sequence[bytes]
-
-    def raw(self) -> bytes:
-        """Little endian; BYTES as length (4 bytes) and content of each element."""
-        if isinstance(self.values, np.ndarray):
-            return bytes(self.values.astype(_DTYPES[self.datatype]).tobytes())
-        return b"".join(struct.pack("<I", len(value)) + value for value in self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +43,7 @@ class InferRequest:
 
     model: str
     version: str
-    top_k: int
+    top_k: int = limits.DEFAULT_TOP_K
     inputs: Sequence[Tensor]
     outputs: Sequence[str]
 
@@ -86,83 +64,6 @@ class InferResponse:
 def marks(model: api.ModelRef) -> dict[str, bool]:
     """What an answer has to say of its model besides the name."""
     return {"is_accepted_without_data": True} if model.is_accepted_without_data else {}
-
-
-def tensor_of(name: str, datatype: str, shape: Sequence[int], data: Any, field: str) -> Tensor:
-    """A tensor from flat or nested values, or from raw bytes.
-
-    Args:
-        field: path of the tensor in its request, for messages.
-
-    Raises:
-        ServiceError: INVALID_INPUT: another datatype than BYTES or FP32, or not as many values as
-            the shape says.
-    """
-    check_datatype(datatype, field)
-    count = _count(shape, field)
-    try:
-        if datatype == "BYTES":
-            values: Any = _split(data) if isinstance(data, bytes) else list(data)
-        else:
-            values = np.frombuffer(data, "<f4") if isinstance(data, bytes) else _single(data)
-    except (ValueError, TypeError, OverflowError, struct.error) as err:
-        raise _bad(
-            f"{field}.data", f"expected {datatype} values of this shape, got others"
-        ) from err
-    if len(values) != count:
-        raise _bad(f"{field}.data", f"expected {count} values (shape), got {len(values)}")
-    return Tensor(name, datatype, tuple(shape), values)
-
-
-def check_datatype(datatype: str, field: str) -> None:
-    """Raises: ServiceError: INVALID_INPUT: not one that an input may have."""
-    if datatype not in ("BYTES", "FP32"):
-        raise _bad(f"{field}.datatype", f"expected BYTES or FP32, got {shown(datatype)}")
-
-
-def _single(numbers: Any) -> NDArray[Any]:
-    """As float32.  Raises: OverflowError: one is beyond it, which would become an infinity."""
-    wide = np.asarray(numbers, np.float64)
-    if wide.size and np.abs(wide[np.isfinite(wide)]).max(initial=0.0) > np.finfo(np.float32).max:
-        raise OverflowError("beyond float32")
-    return wide.astype("<f4")
-
-
-def flattened(data: Sequence[Any], shape: Sequence[int], field: str) -> list[Any]:
-    """The values of a JSON tensor, flat or nested as its shape says.
-
-    Raises:
-        ServiceError: INVALID_INPUT: nested in another way than the shape.
-    """
-    values, nested = list(data), [len(data)]
-    while any(isinstance(one, list) for one in values):
-        sizes = {len(one) if isinstance(one, list) else -1 for one in values}
-        nested.append(sizes.pop())
-        if sizes or len(nested) > 8:
-            raise _bad(f"{field}.data", "expected lists of equal length, got others")
-        values = [value for one in values for value in one]
-    if len(nested) > 1 and nested != list(shape):
-        raise _bad(f"{field}.data", f"expected lists of shape {list(shape)}, got {nested}")
-    return values
-
-
-def _count(shape: Sequence[int], field: str) -> int:
-    if len(shape) > 8 or any(not 0 <= size <= limits.MAX_BODY_BYTES for size in shape):
-        expected = f"at most 8 sizes in [0, {limits.MAX_BODY_BYTES}]"
-        raise _bad(f"{field}.shape", f"expected {expected}, got {shown(list(shape))}")
-    return math.prod(shape)
-
-
-def _split(data: bytes) -> list[bytes]:
-    values: list[bytes] = []
-    offset = 0
-    while offset < len(data):
-        (length,) = struct.unpack_from("<I", data, offset)
-        offset += 4 + length
-        if offset > len(data) or len(values) > limits.MAX_INSTANCES:
-            raise ValueError("an element ends beyond the tensor")
-        values.append(data[offset - length : offset])
-    return values
 
 
 class OpenInference:
@@ -225,16 +126,24 @@ class OpenInference:
 
     async def infer(self, request: InferRequest, request_context: RequestContext) -> InferResponse:
         """The strongest classes of every image."""
-        unknown = sorted(set(request.outputs) - set(OUTPUTS))
-        if unknown:
-            raise _bad("outputs", f"expected some of {', '.join(OUTPUTS)}, got {shown(unknown[0])}")
-        if len(set(request.outputs)) != len(request.outputs):
-            raise _bad("outputs", "expected each once, got one twice")
+        wanted = _wanted(request, OUTPUTS)
         fields = {"model": self._exact(request.model, request.version), "top_k": request.top_k}
-        payloads = [{**fields, "image": image} for image in _images(request.inputs[0])]
+        images = images_of(request.inputs[0], "inputs.0")
+        payloads = [{**fields, "image": image} for image in images]
         answers = await self._all("inputs.0", self._service.predict, payloads, request_context)
         outputs = _outputs([answer.predictions for answer in answers])
-        wanted = request.outputs or OUTPUTS
+        return InferResponse(answers[0].model, tuple(outputs[name] for name in wanted))
+
+    async def explain_images(
+        self, request: InferRequest, parameters: ExplainParameters, request_context: RequestContext
+    ) -> InferResponse:
+        """One explanation of every image, see `candor.gateway.service.explain_tensors`."""
+        wanted = _wanted(request, explain_tensors.OUTPUTS)
+        model = self._exact(request.model, request.version)
+        asked = explain_tensors.requests_of(request.inputs, parameters)
+        payloads = [{"model": model, **fields} for fields in asked]
+        answers = await self._all("inputs.0", self._service.explain, payloads, request_context)
+        outputs = explain_tensors.outputs_of([one.explanations[0] for one in answers])
         return InferResponse(answers[0].model, tuple(outputs[name] for name in wanted))
 
     async def predict(
@@ -285,6 +194,16 @@ class OpenInference:
         return [task.result() for task in tasks]
 
 
+def _wanted(request: InferRequest, outputs: Sequence[str]) -> Sequence[str]:
+    """Names of the outputs that a request wants, all where it names none."""
+    unknown = sorted(set(request.outputs) - set(outputs))
+    if unknown:
+        raise bad("outputs", f"expected some of {', '.join(outputs)}, got {shown(unknown[0])}")
+    if len(set(request.outputs)) != len(request.outputs):
+        raise bad("outputs", "expected each once, got one twice")
+    return request.outputs or outputs
+
+
 def _dumped(responses: Sequence[BaseModel]) -> list[dict[str, Any]]:
     return [one.model_dump(mode="json") for one in responses]
 
@@ -306,53 +225,32 @@ def check_names(names: Sequence[str]) -> None:
     """Raises: ServiceError: INVALID_INPUT: these inputs are not the one of every model."""
     if list(names) != [INPUT]:
         got = ", ".join(map(shown, names[:5])) or "none"
-        raise _bad("inputs", f"expected one input named {INPUT}, got {got}")
-
-
-def _images(tensor: Tensor) -> list[dict[str, Any]]:
-    if tensor.datatype == "BYTES":
-        images: list[dict[str, Any]] = [{"encoded": value} for value in tensor.values]
-    else:
-        images = _planes(tensor)
-    _check_count("inputs.0.shape", len(images))
-    return images
-
-
-def _planes(tensor: Tensor) -> list[dict[str, Any]]:
-    if len(tensor.shape) not in (3, 4):
-        raise _bad(
-            "inputs.0.shape", f"expected [N, C, H, W] or [C, H, W], got {list(tensor.shape)}"
-        )
-    shape = tensor.shape[-3:]
-    count = tensor.shape[0] if len(tensor.shape) == 4 else 1
-    _check_count("inputs.0.shape", count)
-    planes = np.asarray(tensor.values, "<f4").reshape(count, -1)
-    return [{"tensor": {"shape": shape, "data": plane.tobytes()}} for plane in planes]
+        raise bad("inputs", f"expected one input named {INPUT}, got {got}")
 
 
 def _instances(model: str, body: Any) -> list[dict[str, Any]]:
     """Requests of the service; ``b64`` of an instance stands for an encoded image."""
     if not isinstance(body, Mapping):
-        raise _bad("request", f"expected an object with instances, got {shown(body)}")
+        raise bad("request", f"expected an object with instances, got {shown(body)}")
     unknown = sorted(body.keys() - {"instances"})
     if unknown:
-        raise _bad(unknown[0][:60], "no such field")
+        raise bad(unknown[0][:60], "no such field")
     instances = body.get("instances")
     if not isinstance(instances, list):
-        raise _bad("instances", f"expected a list, got {shown(instances)}")
-    _check_count("instances", len(instances))
+        raise bad("instances", f"expected a list, got {shown(instances)}")
+    check_count("instances", len(instances))
     return [_instance(model, index, one) for index, one in enumerate(instances)]
 
 
 def _instance(model: str, index: int, instance: Any) -> dict[str, Any]:
     if not isinstance(instance, Mapping):
-        raise _bad(f"instances.{index}", f"expected an object, got {shown(instance)}")
+        raise bad(f"instances.{index}", f"expected an object, got {shown(instance)}")
     fields, place = dict(instance), f"instances.{index}"
     if "b64" in fields and "image" in fields:
-        raise _bad(f"{place}.image", "expected one of b64, image, got both")
+        raise bad(f"{place}.image", "expected one of b64, image, got both")
     named = fields.get("model", model)
     if named != model:
-        raise _bad(f"{place}.model", f"expected {shown(model)} of the path, got {shown(named)}")
+        raise bad(f"{place}.model", f"expected {shown(model)} of the path, got {shown(named)}")
     image: Any = instance.get("image")
     region: Any = instance.get("region")
     if _is_b64(image):
@@ -369,11 +267,6 @@ def _is_b64(value: Any) -> bool:
     return isinstance(value, Mapping) and value.keys() == {"b64"}
 
 
-def _check_count(field: str, count: int) -> None:
-    if not 1 <= count <= limits.MAX_INSTANCES:
-        raise _bad(field, f"expected [1, {limits.MAX_INSTANCES}] images, got {count}")
-
-
 def _outputs(predictions: Sequence[Sequence[api.ClassConfidence]]) -> dict[str, Tensor]:
     shape = (len(predictions), len(predictions[0]))
     flat = [one for row in predictions for one in row]
@@ -383,7 +276,3 @@ def _outputs(predictions: Sequence[Sequence[api.ClassConfidence]]) -> dict[str, 
         "confidences": np.array([one.confidence for one in flat], "<f4"),
     }
     return {name: Tensor(name, _OUTPUT_TYPES[name], shape, values[name]) for name in OUTPUTS}
-
-
-def _bad(field: str, description: str) -> ServiceError:
-    return invalid_input([FieldViolation(field, description)])

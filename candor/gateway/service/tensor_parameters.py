@@ -5,12 +5,31 @@ client's, as ``topk`` for ``top_k`` or Triton's ``classification``, so others ar
 fields are.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from candor import terms
 from candor.contracts import limits
-from candor.contracts.api import Flag, TopK
+from candor.contracts.api import (
+    Base64Bytes,
+    Direction,
+    Flag,
+    Rho,
+    Seed,
+    Solver,
+    Steps,
+    TopK,
+    box_fields,
+)
+
+
+def _checked_box(text: str) -> str:
+    box_fields(text)
+    return text
+
+
+BoxText = Annotated[str, AfterValidator(_checked_box)]
 
 
 class _Strict(BaseModel):
@@ -23,6 +42,48 @@ class RequestParameters(_Strict):
 
     top_k: TopK = limits.DEFAULT_TOP_K
     binary_data_output: Flag = False
+
+
+class ExplainParameters(_Strict):
+    """Of a whole request for explanations, the same for all of its images.
+
+    Classes are names, or ``#INDEX``; ``box`` is ``X,Y,WIDTH,HEIGHT`` and ``mask`` a PNG as base64,
+    both as in `candor.contracts.api.Region`.
+    """
+
+    target: str
+    rho: Rho | None = None
+    direction: Direction = Direction.FOR
+    solver: Solver = terms.DEFAULT_SOLVER
+    steps: Steps | None = None
+    seed: Seed = 0
+    norm: terms.Norm = terms.Norm.L2
+    away_from: str | None = None
+    mask: Base64Bytes | None = None
+    box: BoxText | None = None
+    outside: Flag = False
+    binary_data_output: Flag = False
+
+    def request(self, mask: bytes | None) -> dict[str, Any]:
+        """The fields of an `ExplainRequest` but for model and image.
+
+        Args:
+            mask: that of one image, instead of the one for all.
+        """
+        optional = {"steps": self.steps, "region": self._region(mask)}
+        return {
+            "targets": [{"name": self.target}],
+            "rhos": [] if self.rho is None else [self.rho],
+            **{name: getattr(self, name) for name in ("direction", "solver", "seed", "norm")},
+            "away_from": None if self.away_from is None else {"name": self.away_from},
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    def _region(self, mask: bytes | None) -> dict[str, Any] | None:
+        box = None if self.box is None else box_fields(self.box)
+        given = {"mask": self.mask if mask is None else mask, "box": box}
+        is_wanted = self.outside or any(source is not None for source in given.values())
+        return {**given, "outside": self.outside} if is_wanted else None
 
 
 class InputParameters(_Strict):

@@ -14,12 +14,10 @@ from candor.gateway.service.open_inference import (
     SERVER_NAME,
     InferRequest,
     OpenInference,
-    Tensor,
-    check_datatype,
     check_names,
-    tensor_of,
 )
 from candor.gateway.service.tensor_parameters import GivenParameters, InputParameters
+from candor.gateway.service.tensors import Tensor, check_datatype, tensor_of
 from candor.gateway.service.validation import parsed_loosely
 from candor.gateway.transport.grpc.call import Context, Servicer, unary
 from candor.rpc.pb.openinference import inference_pb2 as pb

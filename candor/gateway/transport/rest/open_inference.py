@@ -4,9 +4,11 @@ Tensors travel as JSON, or as bytes behind it (the extension ``binary_tensor_dat
 header ``Inference-Header-Content-Length`` says where the bytes begin.
 """
 
+import base64
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,13 +29,15 @@ from candor.gateway.service.open_inference import (
     SERVER_NAME,
     InferRequest,
     InferResponse,
-    Tensor,
-    check_datatype,
     check_names,
-    flattened,
-    tensor_of,
 )
-from candor.gateway.service.tensor_parameters import InputPart, OutputPart, RequestParameters
+from candor.gateway.service.tensor_parameters import (
+    ExplainParameters,
+    InputPart,
+    OutputPart,
+    RequestParameters,
+)
+from candor.gateway.service.tensors import Tensor, check_datatype, flattened, tensor_of
 from candor.gateway.transport.parts import Parts
 from candor.gateway.transport.rest.call import RestCall, RestCalls
 from candor.gateway.transport.rest.health import not_ready_response
@@ -56,15 +60,14 @@ class InferOutput(OutputPart):
     name: str
 
 
-class InferBody(BaseModel):
-    """`POST /v2/models/{model}/infer`.
+class TensorBody(BaseModel):
+    """What every body of `POST /v2/models/{model}/...` has.
 
     Some clients repeat the path's model; another one than in the path is an error.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    parameters: RequestParameters = RequestParameters()
     model_name: str = ""
     model_version: str = ""
 
@@ -73,10 +76,25 @@ class InferBody(BaseModel):
     outputs: tuple[InferOutput, ...] = Field(default=(), max_length=8)
 
 
+class InferBody(TensorBody):
+    """`POST /v2/models/{model}/infer`."""
+
+    parameters: RequestParameters = RequestParameters()
+
+
+class ExplainBody(TensorBody):
+    """`POST /v2/models/{model}/explain`: the inputs ``image`` and perhaps ``mask``."""
+
+    parameters: ExplainParameters
+
+
 class InstancesBody(BaseModel):
     """`POST /v1/models/{model}:predict` or `:explain`: fields of a request each, or ``b64``."""
 
     instances: list[dict[str, Any]] = Field(min_length=1, max_length=limits.MAX_INSTANCES)
+
+
+BodyT = TypeVar("BodyT", bound=TensorBody)
 
 
 def add_open_inference(app: FastAPI, parts: Parts, calls: RestCalls) -> None:
@@ -94,9 +112,17 @@ def add_open_inference(app: FastAPI, parts: Parts, calls: RestCalls) -> None:
     for path, endpoint, rule in gets:
         add_operation(app, "GET", path, endpoint, rule)
     infer, instances = reference(app, InferBody), reference(app, InstancesBody)
+    explain = reference(app, ExplainBody)
     posts: tuple[tuple[str, Callable[..., Any], Rule, dict[str, Any]], ...] = (
         ("/v2/models/{model}/infer", endpoints.infer, Scope.PREDICT, infer),
         ("/v2/models/{model}/versions/{version}/infer", endpoints.infer, Scope.PREDICT, infer),
+        ("/v2/models/{model}/explain", endpoints.explain_images, Scope.EXPLAIN, explain),
+        (
+            "/v2/models/{model}/versions/{version}/explain",
+            endpoints.explain_images,
+            Scope.EXPLAIN,
+            explain,
+        ),
         ("/v1/models/{model}:predict", endpoints.predict, Scope.PREDICT, instances),
         ("/v1/models/{model}:explain", endpoints.explain, Scope.EXPLAIN, instances),
     )
@@ -145,21 +171,25 @@ class _Endpoints:
 
     async def infer(self, request: Request, model: str) -> Response:
         """The strongest classes of every image."""
-        version = _version(request)
 
         async def infer(call: RestCall) -> Response:
-            content = await call.body()
-            length = _header_length(request, len(content))
-            body = await BODIES.run(_parsed_body, content[:length])
-            _check_same("model_name", body.model_name, model)
-            if version:
-                _check_same("model_version", body.model_version, version)
-            tensors = await BODIES.run(_tensors, body.inputs, content[length:])
-            wanted = _infer_request(model, version or body.model_version, body, tensors)
-            inferred = await call.unless_gone(self._protocol.infer(wanted, call.context))
+            body, asked = await _read(InferBody, call, model)
+            check_names([one.name for one in asked.inputs])
+            asked = replace(asked, top_k=body.parameters.top_k)
+            inferred = await call.unless_gone(self._protocol.infer(asked, call.context))
             return _infer_response(body, inferred, call.context.request_id)
 
         return await self._calls.respond("predict_many", request, infer, model=model)
+
+    async def explain_images(self, request: Request, model: str) -> Response:
+        """An explanation of every image, as tensors; the standard has no such path."""
+
+        async def explain(call: RestCall) -> Response:
+            body, asked = await _read(ExplainBody, call, model)
+            work = self._protocol.explain_images(asked, body.parameters, call.context)
+            return _infer_response(body, await call.unless_gone(work), call.context.request_id)
+
+        return await self._calls.respond("explain_many", request, explain, model=model)
 
     async def predict(self, request: Request, model: str) -> Response:
         """KServe v1: the strongest classes of every instance."""
@@ -184,14 +214,18 @@ class _Endpoints:
         return JSONResponse(content) if self._is_ready() else not_ready_response(request)
 
 
-def _infer_request(
-    model: str, version: str, body: InferBody, tensors: Sequence[Tensor]
-) -> InferRequest:
-    return InferRequest(
+async def _read(kind: type[BodyT], call: RestCall, model: str) -> tuple[BodyT, InferRequest]:
+    """The body of a request for ``model`` of its path, and what it asks for."""
+    content, version = await call.body(), _version(call.request)
+    length = _header_length(call.request, len(content))
+    body = await BODIES.run(_parsed_body, kind, content[:length])
+    _check_same("model_name", body.model_name, model)
+    if version:
+        _check_same("model_version", body.model_version, version)
+    return body, InferRequest(
         model=model,
-        version=version,
-        top_k=body.parameters.top_k,
-        inputs=tensors,
+        version=version or body.model_version,
+        inputs=await BODIES.run(_tensors, body.inputs, content[length:]),
         outputs=[output.name for output in body.outputs],
     )
 
@@ -218,14 +252,13 @@ def _header_length(request: Request, body_length: int) -> int:
     return int(given)
 
 
-def _parsed_body(content: bytes) -> InferBody:
+def _parsed_body(kind: type[BodyT], content: bytes) -> BodyT:
     payload = parse_json(content)
     # Only the numbers of a tensor may be many.
-    return validation.parsed_loosely(InferBody, payload)
+    return validation.parsed_loosely(kind, payload)
 
 
 def _tensors(inputs: Sequence[InferInput], binary: bytes) -> list[Tensor]:
-    check_names([one.name for one in inputs])
     tensors, offset = [], 0
     for index, one in enumerate(inputs):
         field = f"inputs.{index}"
@@ -273,13 +306,15 @@ def _decoded(value: Any, field: str) -> bytes:
     raise invalid_input([FieldViolation(field, f"expected base64 texts, got {shown(value)}")])
 
 
-def _binary_names(body: InferBody, outputs: Sequence[Tensor]) -> set[str]:
+def _binary_names(body: InferBody | ExplainBody, outputs: Sequence[Tensor]) -> set[str]:
     usual = body.parameters.binary_data_output
     wanted = {one.name: one.parameters.is_binary(usual) for one in body.outputs}
     return {one.name for one in outputs if wanted.get(one.name, usual)}
 
 
-def _infer_response(body: InferBody, inferred: InferResponse, request_id: str) -> Response:
+def _infer_response(
+    body: InferBody | ExplainBody, inferred: InferResponse, request_id: str
+) -> Response:
     binary = _binary_names(body, inferred.outputs)
     parts = [output.raw() for output in inferred.outputs if output.name in binary]
     head = {
@@ -310,6 +345,8 @@ def _described(output: Tensor, *, is_binary: bool) -> dict[str, Any]:
 
 
 def _listed(tensor: Tensor) -> list[Any]:
+    if tensor.holds_files:
+        return [base64.b64encode(bytes(value)).decode() for value in tensor.values]
     if tensor.datatype == "BYTES":
         return [bytes(value).decode() for value in tensor.values]
     return [value.item() for value in tensor.values]  # type: ignore[union-attr]
