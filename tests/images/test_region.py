@@ -9,8 +9,10 @@ from PIL import Image
 
 from candor.contracts.api import Box, ImageInput, InputSpec, Region, TensorInput
 from candor.contracts.card import DEFAULT_PREPROCESSING, Preprocessing
-from candor.images.decode import BadImage, decode
+from candor.contracts.limits import IMAGE_FORMATS
+from candor.images.decode import REQUEST_LIMITS, BadImage, decode, open_image, size_as_shown
 from candor.images.region import region_mask
+from tests.images.every_file import every_file
 
 SPEC = InputSpec(channels=3, height=24, width=20, lower=0.0, upper=1.0)
 WIDTH, HEIGHT = 90, 120  # of the picture as shown; both crops and a resize are needed
@@ -200,6 +202,12 @@ ERRORS = {
 @pytest.mark.parametrize(("region", "expected"), ERRORS.values(), ids=ERRORS.keys())
 def test_region_that_cannot_be_used_is_named(region: Region, expected: str) -> None:
     assert error_of(region, ImageInput(encoded=saved(_PICTURE))).startswith(expected)
+
+
+def test_size_of_every_file_is_read_from_its_head() -> None:
+    for name, content in every_file().items():
+        width, height = open_image(content, formats=IMAGE_FORMATS, limits=REQUEST_LIMITS).size
+        assert size_as_shown(ImageInput(encoded=content)) == (height, width), name
 
 
 def test_size_is_that_of_the_image_as_shown() -> None:

@@ -34,9 +34,9 @@ Decoder = Callable[[bytes], None]
 
 
 def images(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
-    """Encoded images, as both transports decode them."""
+    """Encoded images and masks, as both transports decode them."""
     from candor.contracts.api import ImageInput, InputSpec
-    from candor.images.decode import BadImage
+    from candor.images.decode import BadImage, UnusableImage, open_mask
     from candor.images.decode import decode as decode_image
     from tools.fuzz.outcomes import images as real
 
@@ -45,6 +45,8 @@ def images(folder: Path) -> tuple[Decoder, Sequence[bytes]]:
     def decode(content: bytes) -> None:
         with contextlib.suppress(BadImage):
             decode_image(ImageInput(encoded=content), spec)
+        with contextlib.suppress(UnusableImage):
+            open_mask(content)
 
     return decode, real()
 
