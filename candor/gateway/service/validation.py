@@ -53,7 +53,7 @@ _EXPECTED = {
     "quick": "true or false",
     "region": "an object with mask or box",
     "rho": "RMSE, a number in (0, 1]",
-    "rhos": "RMSE, a number in (0, 1]",
+    "rhos": "a size in (0, 1]",
     "seed": f"a whole number in [0, {limits.MAX_SEED}]",
     "state": ", ".join(ReportState),
     "steps": f"a whole number in [1, {limits.MAX_STEPS}]",
