@@ -69,7 +69,7 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
     is_explained = is_explanation(state.goals)
     holds = torch.where(
         is_explained,
-        rhos_in(state.norms, perturbed, state.images) > state.rhos,  # Eq. 3
+        _sizes(state, perturbed, distances) > state.rhos,  # Eq. 3
         output_condition(logits, state.goals, state.targets),
     )
     is_better = _is_better(state, is_explained, holds, distances, scores)
@@ -90,6 +90,11 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
         ),
         steps=state.steps + 1,
     )
+
+
+def _sizes(state: SearchState, perturbed: Tensor, distances: Tensor) -> Tensor:
+    """(B,) float64 the size of each perturbation in its norm; its RMSE is known."""
+    return distances if state.norms is None else rhos_in(state.norms, perturbed, state.images)
 
 
 def _towards_goal(state: SearchState, signed: Tensor) -> Tensor:
