@@ -47,6 +47,9 @@ def test_norms_are_compared_at_the_confidence_of_l2(monkeypatch: pytest.MonkeyPa
         result = norms.explained(network, images, targets, Norm.L1_5, factor * rhos)
         odds = log_odds(result.logits_after, targets)
         assert bool(((odds >= wanted - 1e-4) == is_enough)[is_reached].all())
+    two_of_forty_eight = torch.zeros(1, 3, 8, 6)
+    two_of_forty_eight[0, :, 2, 3], two_of_forty_eight[0, 0, 5, 5] = 0.4, -0.5
+    assert norms.core_share(two_of_forty_eight).tolist() == [pytest.approx(2 / 48)]
     rows = norms.rows_of("small", network, images, targets)
     assert [row.norm for row in rows] == [Norm.L2, Norm.L1_5]
     assert rows[1].n == int(is_reached.sum())
