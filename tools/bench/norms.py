@@ -161,7 +161,8 @@ def _row(
     shares = result.logits_after.softmax(dim=1).gather(1, targets[:, None])[:, 0]
 
     def over(values: Tensor) -> NDArray[np.float64]:
-        return np.quantile(values[chosen].double().numpy(), (0.25, 0.5, 0.75))
+        quartiles: NDArray[np.float64] = np.quantile(values[chosen].double(), (0.25, 0.5, 0.75))
+        return quartiles
 
     return Row(
         network=name,
@@ -169,7 +170,7 @@ def _row(
         n=int(chosen.sum()),
         confidence=over(shares),
         sparsity=over(result.sparsity),
-        ratio=np.quantile(ratios.numpy(), (0.25, 0.5, 0.75)),
+        ratio=over(result.sparsity / plain.sparsity),
         core=over(core_share(result.images - images)),
         fewer=float((ratios < 1.0).double().mean()),
         rmse=over(result.rmse),
