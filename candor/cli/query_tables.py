@@ -71,6 +71,8 @@ def show_probe(image: Path, response: api.ProbeResponse) -> None:
         table.add_column(heading)
     for item in response.results:
         radius = f"> {item.lower_bound:.5f}" if item.radius is None else f"{item.radius:.5f}"
+        if item.rmse_inside is not None:
+            radius += f", inside {item.rmse_inside:.5f}"
         table.add_row(
             item.goal,
             item.status,
