@@ -1,21 +1,12 @@
-"""The lease of a report job: kept by a thread while the job is computed."""
+"""The lease of a job: renewed while the job is computed, and what stops the job."""
 
-import logging
 import threading
-import time
 from enum import Enum, auto
-from types import TracebackType
-from typing import Self
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from candor.audit.errors import AuditStopped
 from candor.contracts.reports import ReportProgress
-from candor.store.report_queue import LeasedReport, LeaseLost, ReportQueue
-
-_RENEWALS_PER_LEASE = 6  # how often a lease is renewed before it would end
-_LONGEST_PAUSE_SECONDS = 2.0  # between two renewals
-_log = logging.getLogger("candor.report_worker")
+from candor.store.leases import RenewedLease
+from candor.store.report_queue import LeasedReport, ReportQueue
 
 
 class Stop(Enum):
@@ -26,8 +17,8 @@ class Stop(Enum):
     LOST = auto()
 
 
-class Lease:
-    """Renews a lease in a thread while the job is computed, and learns when the job has to stop.
+class Lease(RenewedLease):
+    """Renews the lease of a job in a thread, and learns when the job has to stop.
 
     Attributes:
         stop: why `check` stops the job; None while it goes on.
@@ -36,27 +27,18 @@ class Lease:
     def __init__(
         self, queue: ReportQueue, leased: LeasedReport, seconds: float, stopping: threading.Event
     ) -> None:
-        self._queue = queue
-        self._leased = leased
-        self._seconds = seconds
+        super().__init__(leased.name, lambda: queue.renew(leased, self._progress), seconds)
         self._stopping = stopping
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._renew, daemon=True)
         self._progress: ReportProgress | None = None
-        self.stop: Stop | None = None
+        self._is_shut_down = False
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
+    @property
+    def stop(self) -> Stop | None:
+        if self.is_lost:
+            return Stop.LOST
+        if not self.is_wanted:
+            return Stop.CANCELLED
+        return Stop.SHUTDOWN if self._is_shut_down else None
 
     def report(self, progress: ReportProgress) -> None:
         """Set what the next renewal writes beside the lease; raises as `check` does."""
@@ -65,24 +47,6 @@ class Lease:
 
     def check(self) -> None:
         """Raises: AuditStopped: the job has to stop; `stop` says why."""
-        if self.stop is None and self._stopping.is_set():
-            self.stop = Stop.SHUTDOWN
+        self._is_shut_down = self._is_shut_down or self._stopping.is_set()
         if self.stop is not None:
             raise AuditStopped
-
-    def _renew(self) -> None:
-        renewed = time.monotonic()
-        pause = min(_LONGEST_PAUSE_SECONDS, self._seconds / _RENEWALS_PER_LEASE)
-        while not self._ended.wait(pause):
-            try:
-                if not self._queue.renew(self._leased, self._progress):
-                    self.stop = Stop.CANCELLED
-                renewed = time.monotonic()
-            except LeaseLost:
-                self.stop = Stop.LOST
-                return
-            except SQLAlchemyError as err:
-                _log.warning("%s: lease not renewed: %s", self._leased.name, err)
-                if time.monotonic() - renewed > self._seconds:
-                    self.stop = Stop.LOST
-                    return

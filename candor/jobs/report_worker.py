@@ -4,11 +4,9 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +27,10 @@ from candor.jobs.outcome import failure_reason, report_result
 from candor.jobs.progress import JobProgress
 from candor.runtime.allocator import keep_freed_memory
 from candor.stack.archives import model_folder
+from candor.store.blocks import worker_name
 from candor.store.engine import Store
-from candor.store.report_queue import LeasedReport, LeaseLost, ReportQueue
+from candor.store.leases import LeaseLost
+from candor.store.report_queue import LeasedReport, ReportQueue
 
 _LOWEST_PRIORITY = 19
 _POLL_SECONDS = 2.0  # between two looks at an empty queue
@@ -173,9 +173,8 @@ def run_worker(
     os.nice(_LOWEST_PRIORITY)
     keep_freed_memory()
     reports.mkdir(parents=True, exist_ok=True)
-    name = f"{socket.gethostname()[:60]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     Worker(
-        queue=ReportQueue(store, name, lease_seconds=lease_seconds),
+        queue=ReportQueue(store, worker_name(), lease_seconds=lease_seconds),
         reports=reports,
         models_dir=models_dir,
         data_dir=data_dir,

@@ -24,7 +24,7 @@ from candor.contracts.secrets import shown_url, without_secrets
 from candor.files.reading import kind_of
 from candor.store.tables import Base
 
-_MIGRATIONS_DIR = Path(__file__).parent / "migrations"
+MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_263_001  # any number, the same in every process
 # NAME=VALUE of PostgreSQL's own addresses, and URLs whose scheme is missing or half written.
 _NO_PATH = re.compile(
@@ -202,6 +202,6 @@ def _migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":  # two processes may start at the same moment
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS_DIR).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS_DIR).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -21,14 +21,11 @@ from candor.contracts.reports import (
 )
 from candor.contracts.violations import sentence
 from candor.store.engine import Store
+from candor.store.leases import LeaseLost
 from candor.store.reports import end_job
 from candor.store.tables import ReportJob
 
 MAX_ATTEMPTS = 5
-
-
-class LeaseLost(Exception):
-    """The job is no longer this worker's: its lease ran out and another worker has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,3 +163,24 @@ class ReportJob(Base):
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
+
+
+class WorkBlock(Base):
+    """A part of work that many workers share, leased to one of them until ``expires_at``.
+
+    Attributes:
+        work: names the work: a job over a folder of images, or the search of a candidate set.
+        start, stop: positions of the work that are in it, without ``stop``.
+        worker: the one that has it; None where it is free or done.
+    """
+
+    __tablename__ = "work_blocks"
+    __table_args__ = (UniqueConstraint("work", "start"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    work: Mapped[str] = mapped_column(String(64))
+    start: Mapped[int]
+    stop: Mapped[int]
+    is_done: Mapped[bool]
+    worker: Mapped[str | None] = mapped_column(String(100))
+    expires_at: Mapped[float | None]

@@ -31,7 +31,8 @@ from candor.contracts.reports import (
 from candor.data.registry import dataset_names
 from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from candor.store.engine import Store, open_store
-from candor.store.report_queue import MAX_ATTEMPTS, LeaseLost, ReportQueue
+from candor.store.leases import LeaseLost
+from candor.store.report_queue import MAX_ATTEMPTS, ReportQueue
 from candor.store.reports import Reports
 from candor.store.tables import ReportJob
 from tests.gateway.servers import Servers, opened

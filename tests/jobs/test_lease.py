@@ -12,7 +12,8 @@ from candor.audit.run import Progress
 from candor.contracts.reports import CreateReportRequest, ReportProgress
 from candor.jobs.lease import Lease, Stop
 from candor.jobs.progress import JobProgress
-from candor.store.report_queue import LeasedReport, LeaseLost
+from candor.store.leases import LeaseLost
+from candor.store.report_queue import LeasedReport
 
 LEASED = LeasedReport(public_id="0" * 32, request=CreateReportRequest(model="tiny"))
 WAIT_SECONDS = 30.0

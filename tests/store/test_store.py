@@ -11,14 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from candor.contracts.annotations import AnnotationState, Verdict
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.store.annotations import Annotations
-from candor.store.engine import Store, StoreError, open_store
+from candor.store.engine import MIGRATIONS_DIR, Store, StoreError, open_store
 from candor.store.tables import Base
 from candor.store.transfer import export_store, import_store
 from tests.store.stores import (
@@ -55,7 +57,10 @@ def test_names_of_an_older_store_get_one_spelling(address: str) -> None:
             annotations.answer(name, number(annotations.next(name)), verdict)
     seen = [one for one in annotations.judgements() if one.annotator in (ada, "twin")]
     with old.writing() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS_DIR))
+        config.attributes["connection"] = session.connection()
+        command.downgrade(config, "0002")
         names = text("UPDATE candidate_sets SET class_names = :names")
         session.execute(names, {"names": json.dumps(["caf\u0065\u0301", "dog", "frog"])})
         for name, spelled in (("twin", ada), (zoe, zoe)):
