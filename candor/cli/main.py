@@ -16,6 +16,10 @@ class CandorGroup(LazyGroup):
             f"{_COMMANDS}.explain:explain",
             "Show the image changed by RMSE rho so that the network says the target.",
         ),
+        "gallery": Entry(
+            f"{_COMMANDS}.gallery:gallery",
+            "Make the pages of a folder of explained images anew from its table.",
+        ),
         "probe": Entry(
             f"{_COMMANDS}.probe:probe",
             "How little must the image change before the network errs (attack, BTR)?",

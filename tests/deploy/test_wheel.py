@@ -115,6 +115,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_beside(wheel: Pat
         "candor/py.typed",
         "candor/audit/report/report.schema.json",
         "candor/audit/report/templates/report.html.j2",
+        "candor/gallery/page/gallery.html.j2",
         "candor/gateway/web/pages/console.html",
         "candor/rpc/pb/candor/v1/candor_pb2.pyi",
         "candor/store/migrations/env.py",
