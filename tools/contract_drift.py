@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from pydantic.fields import FieldInfo
 
 from candor import terms
-from candor.contracts import api, card, limits, reports
+from candor.contracts import api, card, explanation_jobs, limits, reports
 from candor.contracts.messages import Message
 from candor.rpc.convert import enum_word
 from tools.generate_pb import comments, read_protos
@@ -32,9 +32,13 @@ ENUMS: dict[str, type[StrEnum]] = {
 # REST has these as paths, query parameters and bodies of their own.
 WITHOUT_MODEL = frozenset(
     {
+        "CancelExplanationJobRequest",
         "CancelReportRequest",
+        "DownloadExplanationJobRequest",
+        "DownloadExplanationJobResponse",
         "DownloadReportRequest",
         "DownloadReportResponse",
+        "GetExplanationJobRequest",
         "GetModelRequest",
         "GetReportRequest",
         "ListModelsRequest",
@@ -91,7 +95,7 @@ def public_models() -> dict[str, type[Message]]:
     """The pydantic models by the name of their message."""
     return {
         kind.proto_name or kind.__name__: kind
-        for module in (api, card, reports)
+        for module in (api, card, reports, explanation_jobs)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
     }

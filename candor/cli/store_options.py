@@ -44,10 +44,18 @@ def opened_store(address: str) -> Iterator[Store]:
     """The store, created or migrated as needed, and closed again."""
     store = open_store(address)
     try:
-        yield store
-    except SQLAlchemyError as err:  # its text quotes statements
+        with answering(address):
+            yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Raises: StoreError: instead of an error of the database, whose text quotes statements."""
+    try:
+        yield
+    except SQLAlchemyError as err:
         if not is_away(err):
             raise
         raise StoreError(f"store: {shown_url(address)} does not answer or is full") from err
-    finally:
-        store.close()

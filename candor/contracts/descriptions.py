@@ -789,7 +789,7 @@ DESCRIPTIONS = {
         "where `quick` is set; default: \"standard\"."
     ),
     "ReportState": (
-        "State of a report's job."
+        "State of a job, of a report or of explanations."
     ),
     "ReportState.REPORT_STATE_UNSPECIFIED": (
         "Of a job: never sent. As a filter: every state."
@@ -802,10 +802,10 @@ DESCRIPTIONS = {
         "ends."
     ),
     "ReportState.REPORT_STATE_SUCCEEDED": (
-        "Done; the files of the report can be downloaded."
+        "Done; the files can be downloaded."
     ),
     "ReportState.REPORT_STATE_FAILED": (
-        "Done; `error` says why there is no report."
+        "Done; `error` says why there is no result."
     ),
     "ReportState.REPORT_STATE_CANCELLED": (
         "Done; the job was cancelled."
@@ -877,7 +877,7 @@ DESCRIPTIONS = {
         "before a stage is done."
     ),
     "ReportFailure": (
-        "Why a report failed."
+        "Why a job failed."
     ),
     "ReportFailure.message": (
         "One sentence for people; it names field, value and permitted range where there is one."
@@ -914,12 +914,13 @@ DESCRIPTIONS = {
         "Errors it ended with, each once."
     ),
     "ReportFile": (
-        "One file of a report."
+        "One file of a report or of a job over images."
     ),
     "ReportFile.name": (
-        "Name of the file: report.json, report.html, report.pdf, ledger.parquet, plan.json, "
-        "facts.json, manifest.json or manifest.sig; the last two are the signature, see `candor "
-        "verify`."
+        "Name of the file. Of a report: report.json, report.html, report.pdf, ledger.parquet, "
+        "plan.json, facts.json, manifest.json or manifest.sig; the last two are the signature, "
+        "see `candor verify`. Of explanations: explanations.parquet, the table, and "
+        "explanations.zip, which has the table, the images and the gallery."
     ),
     "ReportFile.byte_count": (
         "Size in bytes, at least 0."
@@ -976,6 +977,173 @@ DESCRIPTIONS = {
         "Description of the file; the first message."
     ),
     "DownloadReportResponse.chunk": (
+        "Content of the file in order, at most 256 KiB."
+    ),
+    "CreateExplanationJobRequest": (
+        "Asks for an explanation of every image in a folder."
+    ),
+    "CreateExplanationJobRequest.model": (
+        "Model as NAME for the primary version, or as NAME@VERSION; empty: the default model."
+    ),
+    "CreateExplanationJobRequest.folder": (
+        "Name of a folder of images that the worker has, at most 200 characters, with \"/\" between "
+        "a folder and one in it. It is looked for in `images/` of the worker's folder of data."
+    ),
+    "CreateExplanationJobRequest.target": (
+        "Class to explain; unset: of each image the one that comes second."
+    ),
+    "CreateExplanationJobRequest.rho": (
+        "Largest size of an explanation in `norm`, (0, 1]; unset: the model's recommended rho."
+    ),
+    "CreateExplanationJobRequest.solver": (
+        "Solver of the searches, \"paper\" or \"fast\"; default: \"paper\"."
+    ),
+    "CreateExplanationJobRequest.steps": (
+        "Steps of a search, [1, 2000]; default: 450, with the solver \"fast\" 8."
+    ),
+    "CreateExplanationJobRequest.seed": (
+        "Seed of every search, [0, 4294967295]."
+    ),
+    "CreateExplanationJobRequest.measure_radius": (
+        "Whether the radius of each image is measured as well, the RMSE of the smallest "
+        "perturbation found that changes the prediction."
+    ),
+    "CreateExplanationJobRequest.batch_size": (
+        "Number of images computed together, [1, 1024]; default: 32."
+    ),
+    "CreateExplanationJobRequest.idempotency_key": (
+        "Idempotency key of printable ASCII, at most 100 characters. The same key with the same "
+        "fields is the same job, also when it is done; with other fields the request is rejected. "
+        "Keys of different tenants are independent, and so are those of reports. Empty: always a "
+        "new job."
+    ),
+    "CreateExplanationJobRequest.norm": (
+        "Norm in which `rho` limits an explanation, \"l1\", \"l1.5\", \"l2\" or \"linf\"; default: \"l2\"."
+    ),
+    "ExplanationJob": (
+        "A job; `error` or `response` is set once it is done, neither if it was cancelled."
+    ),
+    "ExplanationJob.name": (
+        "Name of the job, \"explanation-jobs/ID\"."
+    ),
+    "ExplanationJob.state": (
+        "State of the job; never INCOMPLETE."
+    ),
+    "ExplanationJob.done": (
+        "Whether the job is SUCCEEDED, FAILED or CANCELLED; then it no longer changes."
+    ),
+    "ExplanationJob.cancel_requested": (
+        "Whether the worker has been asked to stop."
+    ),
+    "ExplanationJob.request": (
+        "The request with its defaults filled in."
+    ),
+    "ExplanationJob.progress": (
+        "Progress of the job; unset before a worker has started it."
+    ),
+    "ExplanationJob.error": (
+        "Why the job failed; set only if FAILED."
+    ),
+    "ExplanationJob.response": (
+        "The result; set only if SUCCEEDED."
+    ),
+    "ExplanationJob.create_time": (
+        "When the job was created, seconds since 1970."
+    ),
+    "ExplanationJob.start_time": (
+        "When a worker first started it, seconds since 1970; unset before."
+    ),
+    "ExplanationJob.end_time": (
+        "When it was done, seconds since 1970; unset before."
+    ),
+    "ExplanationJobProgress": (
+        "Progress of a job."
+    ),
+    "ExplanationJobProgress.fraction": (
+        "Share of the images that are done, [0, 1]."
+    ),
+    "ExplanationJobProgress.stage": (
+        "What the worker does now, \"explain\", \"gallery\" or \"waits for disk space\"; empty at the "
+        "end."
+    ),
+    "ExplanationJobProgress.images_done": (
+        "Number of images that are done, [0, image_count]."
+    ),
+    "ExplanationJobProgress.image_count": (
+        "Number of images of the folder, at least 0."
+    ),
+    "ExplanationJobProgress.seconds_left": (
+        "Estimate of the remaining time in seconds, from the pace since the worker started; unset "
+        "before images are done."
+    ),
+    "ExplanationJobResult": (
+        "The result of a finished job."
+    ),
+    "ExplanationJobResult.files": (
+        "Files of the job."
+    ),
+    "ExplanationJobResult.image_count": (
+        "Number of images of the folder, at least 1."
+    ),
+    "ExplanationJobResult.error_count": (
+        "Number of images without an explanation, at least 0; the table says of each why."
+    ),
+    "ExplanationJobResult.flip_count": (
+        "Number of images whose explanation the model takes for the target, at least 0."
+    ),
+    "ExplanationJobResult.median_radius": (
+        "Median of the radii, an RMSE, [0, 1]; unset where they were not measured, and where no "
+        "radius was found for half of the images."
+    ),
+    "GetExplanationJobRequest": (
+        "Asks for one job."
+    ),
+    "GetExplanationJobRequest.name": (
+        "Name of the job, \"explanation-jobs/ID\"."
+    ),
+    "CancelExplanationJobRequest": (
+        "Asks to cancel a job."
+    ),
+    "CancelExplanationJobRequest.name": (
+        "Name of the job, \"explanation-jobs/ID\"."
+    ),
+    "ListExplanationJobsRequest": (
+        "Asks for a list of jobs."
+    ),
+    "ListExplanationJobsRequest.page_size": (
+        "Number of jobs on a page, [1, 100]; default: 20."
+    ),
+    "ListExplanationJobsRequest.page_token": (
+        "`next_page_token` of the previous page; empty: the first page."
+    ),
+    "ListExplanationJobsRequest.state": (
+        "Only jobs in this state; default: all."
+    ),
+    "ListExplanationJobsResponse": (
+        "One page of jobs."
+    ),
+    "ListExplanationJobsResponse.jobs": (
+        "Jobs, the newest first."
+    ),
+    "ListExplanationJobsResponse.next_page_token": (
+        "Token of the next page; empty on the last page."
+    ),
+    "DownloadExplanationJobRequest": (
+        "Asks for one file of a finished job."
+    ),
+    "DownloadExplanationJobRequest.name": (
+        "Name of the job, \"explanation-jobs/ID\"."
+    ),
+    "DownloadExplanationJobRequest.file": (
+        "Name of one of its files."
+    ),
+    "DownloadExplanationJobResponse": (
+        "One part of a file."
+    ),
+    "DownloadExplanationJobResponse.file": (
+        "Description of the file; the first message."
+    ),
+    "DownloadExplanationJobResponse.chunk": (
         "Content of the file in order, at most 256 KiB."
     ),
 }

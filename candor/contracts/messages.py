@@ -52,6 +52,17 @@ class Message(BaseModel):
         return schema
 
 
+def one_of(names: tuple[str, ...]) -> Callable[[str], str]:
+    """A validator that lets these texts pass."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"expected one of {', '.join(names)}, got {value[:60]!r}")
+        return value
+
+    return check
+
+
 def described(proto_name: str = "") -> Callable[[EnumT], EnumT]:
     """A decorator that gives an enum the proto's comments on it and on its values.
 

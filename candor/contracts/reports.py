@@ -5,7 +5,7 @@ The descriptions of the messages and of their fields, with units and ranges, are
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -21,33 +21,24 @@ from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import Flag, Number, Probability, Rmse, Seed, Steps
 from candor.contracts.card import MetricCard
-from candor.contracts.messages import Message, described
+from candor.contracts.messages import Message, described, one_of
 
 NAME_PREFIX = "reports/"
 
 
-def _one_of(names: tuple[str, ...]) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if value not in names:
-            raise ValueError(f"expected one of {', '.join(names)}, got {value[:60]!r}")
-        return value
-
-    return check
-
-
 DataSet = Annotated[
     str,
-    AfterValidator(_one_of(limits.DATA_SETS)),
+    AfterValidator(one_of(limits.DATA_SETS)),
     WithJsonSchema({"type": "string", "enum": list(limits.DATA_SETS)}),
 ]
 Attack = Annotated[
     str,
-    AfterValidator(_one_of(limits.ATTACKS)),
+    AfterValidator(one_of(limits.ATTACKS)),
     WithJsonSchema({"type": "string", "enum": list(limits.ATTACKS)}),
 ]
 BudgetName = Annotated[
     str,
-    AfterValidator(_one_of(limits.BUDGETS)),
+    AfterValidator(one_of(limits.BUDGETS)),
     WithJsonSchema({"type": "string", "enum": list(limits.BUDGETS)}),
 ]
 IdempotencyKey = Annotated[
@@ -165,9 +156,7 @@ class Report(Message):
 
 
 class ListReportsRequest(Message):
-    page_size: Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE_SIZE)] = (
-        limits.DEFAULT_PAGE_SIZE
-    )
+    page_size: PageSize = limits.DEFAULT_PAGE_SIZE
     page_token: str = ""
     state: ReportState | None = None
 

@@ -45,6 +45,23 @@ def write_file(path: Path, content: bytes, *, is_private: bool = False) -> None:
         stream.write(content)
 
 
+def write_once(path: Path, content: bytes) -> None:
+    """The file, unless it is there already: of several writers the first one decides.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _draft(path, is_private=False) as stream:  # locked: no other writer comes between
+            if path.exists():
+                return
+            stream.write(content)
+            _finish(stream)
+            _draft_of(path).replace(path)
+        _sync_folder(path.parent)
+
+
 @contextmanager
 def replacing(path: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
     """A stream whose content takes the place of ``path`` when the block ends without an error.

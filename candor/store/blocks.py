@@ -10,9 +10,11 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, or_, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from candor.store.engine import Store
@@ -21,6 +23,7 @@ from candor.store.tables import WorkBlock
 
 DEFAULT_LEASE_SECONDS = 30.0
 _INSERTED_TOGETHER = 1000
+_IS_OPEN = WorkBlock.is_done.is_(False)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,13 +62,17 @@ class SharedBlocks:
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._clock = clock
+        self._stop: int | None = None
 
     def extend(self, stop: int, size: int, *, first: int = 0) -> None:
         """Blocks of ``size`` positions up to ``stop``, after those that there are.
 
+        From then on blocks that start at ``stop`` or later are not seen here.
+
         Args:
             first: where the first block starts if there is none.
         """
+        self._stop = None
         with self._store.writing() as session:
             _lock(session)
             start = session.scalar(select(func.max(WorkBlock.stop)).where(self._is_ours))
@@ -78,6 +85,29 @@ class SharedBlocks:
                 )
                 session.flush()
                 start = min(ends[-1] + size, stop)
+        self._stop = stop
+
+    def work_one(self, compute: Callable[[Block], Callable[[Session], object]]) -> bool:
+        """Lease a block, compute it and mark it as done; False where there is none now.
+
+        Args:
+            compute: takes the block; what it returns keeps the results, in the transaction that
+                marks the block, and is called once even where two workers computed it.
+        """
+        block = self.lease()
+        if block is None:
+            return False
+        try:
+            with self.kept(block):
+                keep = compute(block)
+        except BaseException:
+            with suppress(SQLAlchemyError):  # the lease ends by itself
+                self.release(block)
+            raise
+        with self._store.writing() as session:
+            if self.finish(block, session):
+                keep(session)
+        return True
 
     def lease(self) -> Block | None:
         """The first block that nobody computes; None where there is none now."""
@@ -85,7 +115,7 @@ class SharedBlocks:
             free = or_(WorkBlock.expires_at.is_(None), WorkBlock.expires_at <= self._clock())
             row = session.scalars(
                 select(WorkBlock)
-                .where(self._is_ours, WorkBlock.is_done.is_(False), free)
+                .where(self._is_ours, _IS_OPEN, free)
                 .order_by(WorkBlock.start)
                 .limit(1)
                 .with_for_update(skip_locked=True)
@@ -111,9 +141,8 @@ class SharedBlocks:
         Returns:
             Whether it was not done before; otherwise its results are there already.
         """
-        is_open = WorkBlock.is_done.is_(False)
         done = {"is_done": True, "worker": None, "expires_at": None}
-        return self._update(session, block, is_open, **done) > 0
+        return self._update(session, block, _IS_OPEN, **done) > 0
 
     def reopen(self, blocks: Iterable[Block]) -> None:
         """Blocks whose results are no longer there are to be computed again."""
@@ -135,24 +164,32 @@ class SharedBlocks:
         """Positions of blocks that are not done."""
         with self._store.reading() as session:
             size = func.sum(WorkBlock.stop - WorkBlock.start)
+            return int(session.scalar(select(size).where(self._is_ours, _IS_OPEN)) or 0)
+
+    def open_count(self) -> int:
+        """Blocks that are not done."""
+        with self._store.reading() as session:
             is_open = WorkBlock.is_done.is_(False)
-            return int(session.scalar(select(size).where(self._is_ours, is_open)) or 0)
+            return (
+                session.scalar(select(func.count(WorkBlock.id)).where(self._is_ours, is_open)) or 0
+            )
 
     def done_until(self, session: Session) -> int | None:
-        """Up to which position every block is done; None where there are no blocks."""
-        is_open = WorkBlock.is_done.is_(False)
-        first = session.scalar(select(func.min(WorkBlock.start)).where(self._is_ours, is_open))
+        """Up to which position every block is done, of all that were ever added; None of none."""
+        is_ours = WorkBlock.work == self._work
+        first = session.scalar(select(func.min(WorkBlock.start)).where(is_ours, _IS_OPEN))
         if first is not None:
-            return int(first)
-        return session.scalar(select(func.max(WorkBlock.stop)).where(self._is_ours))
+            return first
+        return session.scalar(select(func.max(WorkBlock.stop)).where(is_ours))
 
     @property
     def _is_ours(self) -> ColumnElement[bool]:
-        return WorkBlock.work == self._work
+        is_ours = WorkBlock.work == self._work
+        return is_ours if self._stop is None else is_ours & (WorkBlock.start < self._stop)
 
     @property
     def _is_mine(self) -> ColumnElement[bool]:
-        return (WorkBlock.worker == self._worker) & WorkBlock.is_done.is_(False)
+        return (WorkBlock.worker == self._worker) & _IS_OPEN
 
     def _renew(self, block: Block) -> bool:
         with self._store.writing() as session:

@@ -1,12 +1,14 @@
-"""Puts candidates into the store, a batch at a time."""
+"""Puts candidates into the store, a block of images at a time."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from candor.store.blocks import SharedBlocks, worker_name
 from candor.store.engine import Store, insert_new
 from candor.store.tables import Candidate, CandidateSet
 
@@ -39,7 +41,10 @@ class NewCandidate:
 
 
 class CandidateWriter:
-    """Writes one search into the store, which remembers how far the search has come."""
+    """Writes one search into the store, which remembers how far the search has come.
+
+    Several workers may write the same search.
+    """
 
     def __init__(
         self, store: Store, key: SetKey, *, model: str, data: str, class_names: Sequence[str]
@@ -74,12 +79,16 @@ class CandidateWriter:
             mine = Candidate.set_id == self._set_id
             return session.scalar(select(func.count(Candidate.id)).where(mine)) or 0
 
-    def save(self, found: Sequence[NewCandidate], searched: int) -> None:
-        """Store a batch and that the first ``searched`` images are done, both or neither."""
-        with self._store.writing() as session:
-            for candidate in found:
-                insert_new(session, Candidate, set_id=self._set_id, **asdict(candidate))
-            self._set(session).searched = searched
+    def add(self, session: Session, found: Sequence[NewCandidate], searched: int) -> None:
+        """Add candidates, and that the first ``searched`` images are done, in a transaction."""
+        for candidate in found:
+            insert_new(session, Candidate, set_id=self._set_id, **asdict(candidate))
+        self._set(session).searched = searched
+
+    def blocks(self, **options: Any) -> SharedBlocks:
+        """The images of this search as blocks that workers share; ``options`` as of the class."""
+        work = f"candidate set {self._set_id}"
+        return SharedBlocks(self._store, work, worker_name(), **options)
 
     def _set(self, session: Session) -> CandidateSet:
         return session.get_one(CandidateSet, self._set_id)

@@ -98,7 +98,8 @@ def fill(store: Store, count: int, *, key: SetKey = KEY) -> CandidateWriter:
     writer = CandidateWriter(
         store, key, model="robust", data="cifar10/train", class_names=CLASS_NAMES
     )
-    writer.save([candidate(index) for index in range(count)], count)
+    with store.writing() as session:
+        writer.add(session, [candidate(index) for index in range(count)], count)
     return writer
 
 

@@ -149,7 +149,8 @@ def test_search_goes_on_where_it_was(store: Store) -> None:
     fill(store, 3)
     again = fill(store, 0)
     assert again.count() == 3
-    again.save([candidate(2), candidate(3)], 4)
+    with store.writing() as session:
+        again.add(session, [candidate(2), candidate(3)], 4)
     assert (again.count(), again.searched()) == (4, 4)
 
 

@@ -1,10 +1,14 @@
 """The command `candor explain`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from candor import terms
+from candor.cli import folder_options as many
+from candor.cli import query_options as query
+from candor.cli import share_options as shared
 from candor.cli.client import (
     Address,
     ModelName,
@@ -16,27 +20,21 @@ from candor.cli.client import (
     region_value,
 )
 from candor.cli.output import AsJson, print_json
-from candor.cli.query_options import (
-    BoxText,
-    Image,
-    Mask,
-    ModelDir,
-    OutDir,
-    Outside,
-    Seed,
-    Solver,
-    Steps,
-    TopK,
-)
 from candor.cli.query_tables import show_explanations
 from candor.contracts import api, limits
+from candor.store.blocks import DEFAULT_LEASE_SECONDS
 from candor.viz.response_files import save_explanations
 
 
 def explain(
-    image: Image,
+    ctx: typer.Context,
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP, or a folder of images.")],
     target: Annotated[
-        list[str] | None, typer.Option(help="Class name, or #INDEX; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Class name, or #INDEX; may be repeated.  For a folder one, or auto, the default: "
+            "the class that comes second."
+        ),
     ] = None,
     target_index: Annotated[
         list[int] | None, typer.Option(help="Class index from 0; may be repeated.")
@@ -55,20 +53,38 @@ def explain(
     norm: Annotated[
         terms.Norm, typer.Option(help="In which --rho is measured; l2 is the RMSE.")
     ] = terms.Norm.L2,
-    mask: Mask = None,
-    box: BoxText = None,
-    outside: Outside = False,
-    model: ModelDir = None,
+    mask: query.Mask = None,
+    box: query.BoxText = None,
+    outside: query.Outside = False,
+    model: query.ModelDir = None,
     address: Address = None,
     name: ModelName = "",
-    steps: Steps = None,
-    solver: Solver = terms.DEFAULT_SOLVER,
-    seed: Seed = 0,
-    top_k: TopK = limits.DEFAULT_TOP_K,
-    out: OutDir = None,
+    steps: query.Steps = None,
+    solver: query.Solver = terms.DEFAULT_SOLVER,
+    seed: query.Seed = 0,
+    top_k: query.TopK = limits.DEFAULT_TOP_K,
+    out: query.OutDir = None,
+    measure_radius: many.MeasureRadius = False,
+    batch_size: many.BatchSize = limits.DEFAULT_REPORT_BATCH,
+    compiles: many.FolderCompiles = None,
+    store: many.FolderStore = "",
+    lease_seconds: shared.LeaseSeconds = DEFAULT_LEASE_SECONDS,
+    ray: shared.Ray = "",
+    actors: shared.Actors = 1,
+    actor_gpus: shared.ActorGpus = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show the image changed by rho so that the network says the target."""
+    """Show the image changed by rho so that the network says the target.
+
+    Of a folder every image is explained, into --out: a table, the images and a gallery.  The same
+    command goes on where a stopped one left off, and several processes share the images.
+    """
+    if image.is_dir():
+        from candor.cli.explain_folder import explain_folder  # torch: not needed for a service
+
+        explain_folder(ctx)
+        return
+    many.check_for_one_image(ctx)
     values = {
         "model": name,
         "image": image_value(image),
