@@ -14,7 +14,7 @@ class CandorGroup(LazyGroup):
         "predict": Entry(f"{_COMMANDS}.predict:predict", "What is this image?"),
         "explain": Entry(
             f"{_COMMANDS}.explain:explain",
-            "Show the image changed by RMSE rho so that the network says the target.",
+            "Show the image changed by rho so that the network says the target.",
         ),
         "gallery": Entry(
             f"{_COMMANDS}.gallery:gallery",
@@ -42,7 +42,7 @@ class CandorGroup(LazyGroup):
         ),
         "report-worker": Entry(
             f"{_COMMANDS}.report_worker:report_worker",
-            "Compute the report jobs of a store until SIGTERM, which gives the job back.",
+            "Compute the jobs of a store until SIGTERM, which gives the job back.",
         ),
         "train": Entry(
             f"{_COMMANDS}.train:train",
@@ -84,6 +84,9 @@ class CandorGroup(LazyGroup):
         "audit": Entry(f"{_COMMANDS}.audit:app", "Robustness reports that an auditor can sign."),
         "reports": Entry(
             f"{_COMMANDS}.reports:app", "Robustness reports as jobs of a running service."
+        ),
+        "explanation-jobs": Entry(
+            f"{_COMMANDS}.explanation_jobs:app", "Explanations of many images as jobs of a service."
         ),
         "annotations": Entry(f"{_COMMANDS}.annotations:app", "Verdicts of annotators."),
         "store": Entry(f"{_COMMANDS}.store:app", "Everything in the store as one file, and back."),

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from candor.client import verbs
 from candor.client.connection import Connection, service_error
 from candor.client.verbs import Download, Verb
-from candor.contracts import api, reports
+from candor.contracts import api, explanation_jobs, reports
 from candor.contracts.addresses import checked_target
 from candor.contracts.proxies import channel_options
 
@@ -113,12 +113,39 @@ class AsyncCandorClient:
             ServiceError: REPORT_NOT_FOUND; INTERNAL at the end, if the file does not have the
                 digest in the report.
         """
-        download, fields = Download(file), {"name": name, "file": file}
-        with self._streamed(verbs.DOWNLOAD_REPORT, fields) as parts:
-            async for part in parts:
-                if chunk := download.chunk(part):
-                    yield chunk
-        download.check()
+        async for chunk in self._downloaded(verbs.DOWNLOAD_REPORT, name, file):
+            yield chunk
+
+    async def create_explanation_job(
+        self, request: explanation_jobs.CreateExplanationJobRequest
+    ) -> explanation_jobs.ExplanationJob:
+        """The queued job, or the one its idempotency key already stands for."""
+        return await self._call(verbs.CREATE_EXPLANATION_JOB, request.keyed().model_dump())
+
+    async def get_explanation_job(self, name: str) -> explanation_jobs.ExplanationJob:
+        """``name``: "explanation-jobs/ID"."""
+        return await self._call(verbs.GET_EXPLANATION_JOB, {"name": name})
+
+    async def list_explanation_jobs(
+        self, request: explanation_jobs.ListExplanationJobsRequest | None = None
+    ) -> explanation_jobs.ListExplanationJobsResponse:
+        """One page, the newest first."""
+        fields = {} if request is None else request.model_dump()
+        return await self._call(verbs.LIST_EXPLANATION_JOBS, fields)
+
+    async def cancel_explanation_job(self, name: str) -> explanation_jobs.ExplanationJob:
+        """A job that has ended stays as it is."""
+        return await self._call(verbs.CANCEL_EXPLANATION_JOB, {"name": name})
+
+    async def download_explanation_job(self, name: str, file: str) -> AsyncIterator[bytes]:
+        """One file of a finished job, chunk by chunk.
+
+        Raises:
+            ServiceError: JOB_NOT_FOUND; INTERNAL at the end, if the file does not have the digest
+                in the job.
+        """
+        async for chunk in self._downloaded(verbs.DOWNLOAD_EXPLANATION_JOB, name, file):
+            yield chunk
 
     async def close(self) -> None:
         await self._channel.close()
@@ -128,6 +155,14 @@ class AsyncCandorClient:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+    async def _downloaded(self, verb: Verb[Any], name: str, file: str) -> AsyncIterator[bytes]:
+        download, fields = Download(file), {"name": name, "file": file}
+        with self._streamed(verb, fields) as parts:
+            async for part in parts:
+                if chunk := download.chunk(part):
+                    yield chunk
+        download.check()
 
     async def _call(
         self, verb: Verb[ResponseT], fields: Mapping[str, Any], request_id: str | None = None

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from candor.client import verbs
 from candor.client.connection import Connection, service_error
 from candor.client.verbs import Download, Verb
-from candor.contracts import api, reports
+from candor.contracts import api, explanation_jobs, reports
 from candor.contracts.addresses import checked_target
 from candor.contracts.proxies import channel_options
 
@@ -112,10 +112,37 @@ class CandorClient:
             ServiceError: REPORT_NOT_FOUND; INTERNAL at the end, if the file does not have the
                 digest in the report.
         """
-        download, fields = Download(file), {"name": name, "file": file}
-        with self._streamed(verbs.DOWNLOAD_REPORT, fields) as parts:
-            yield from filter(None, map(download.chunk, parts))
-        download.check()
+        yield from self._downloaded(verbs.DOWNLOAD_REPORT, name, file)
+
+    def create_explanation_job(
+        self, request: explanation_jobs.CreateExplanationJobRequest
+    ) -> explanation_jobs.ExplanationJob:
+        """The queued job, or the one its idempotency key already stands for."""
+        return self._call(verbs.CREATE_EXPLANATION_JOB, request.keyed().model_dump())
+
+    def get_explanation_job(self, name: str) -> explanation_jobs.ExplanationJob:
+        """``name``: "explanation-jobs/ID"."""
+        return self._call(verbs.GET_EXPLANATION_JOB, {"name": name})
+
+    def list_explanation_jobs(
+        self, request: explanation_jobs.ListExplanationJobsRequest | None = None
+    ) -> explanation_jobs.ListExplanationJobsResponse:
+        """One page, the newest first."""
+        fields = {} if request is None else request.model_dump()
+        return self._call(verbs.LIST_EXPLANATION_JOBS, fields)
+
+    def cancel_explanation_job(self, name: str) -> explanation_jobs.ExplanationJob:
+        """A job that has ended stays as it is."""
+        return self._call(verbs.CANCEL_EXPLANATION_JOB, {"name": name})
+
+    def download_explanation_job(self, name: str, file: str) -> Iterator[bytes]:
+        """One file of a finished job, chunk by chunk.
+
+        Raises:
+            ServiceError: JOB_NOT_FOUND; INTERNAL at the end, if the file does not have the digest
+                in the job.
+        """
+        yield from self._downloaded(verbs.DOWNLOAD_EXPLANATION_JOB, name, file)
 
     def close(self) -> None:
         self._channel.close()
@@ -125,6 +152,12 @@ class CandorClient:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _downloaded(self, verb: Verb[Any], name: str, file: str) -> Iterator[bytes]:
+        download, fields = Download(file), {"name": name, "file": file}
+        with self._streamed(verb, fields) as parts:
+            yield from filter(None, map(download.chunk, parts))
+        download.check()
 
     def _call(
         self, verb: Verb[ResponseT], fields: Mapping[str, Any], request_id: str | None = None

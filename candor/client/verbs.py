@@ -8,10 +8,10 @@ from typing import Any, Final, Generic, TypeVar
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
-from candor.contracts import api, reports
+from candor.contracts import api, explanation_jobs, reports
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.rpc import convert
-from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
+from candor.rpc.pb.candor.v1 import candor_pb2, explanation_jobs_pb2, reports_pb2
 
 ResponseT_co = TypeVar("ResponseT_co", bound=BaseModel, covariant=True)
 
@@ -77,11 +77,27 @@ CANCEL_REPORT: Final = _verb(reports_pb2, "ReportService", "CancelReport", repor
 # Its messages are chunks of a file, which `Download` puts together; the first one describes it.
 DOWNLOAD_REPORT: Final = _verb(reports_pb2, "ReportService", "DownloadReport", reports.ReportFile)
 
+_JOBS: Final = (explanation_jobs_pb2, "ExplanationJobService")
+CREATE_EXPLANATION_JOB: Final = _verb(
+    *_JOBS, "CreateExplanationJob", explanation_jobs.ExplanationJob
+)
+GET_EXPLANATION_JOB: Final = _verb(*_JOBS, "GetExplanationJob", explanation_jobs.ExplanationJob)
+LIST_EXPLANATION_JOBS: Final = _verb(
+    *_JOBS, "ListExplanationJobs", explanation_jobs.ListExplanationJobsResponse
+)
+CANCEL_EXPLANATION_JOB: Final = _verb(
+    *_JOBS, "CancelExplanationJob", explanation_jobs.ExplanationJob
+)
+DOWNLOAD_EXPLANATION_JOB: Final = _verb(*_JOBS, "DownloadExplanationJob", reports.ReportFile)
+
 UNARY: Final[tuple[Verb[BaseModel], ...]] = (
     *(PREDICT, EXPLAIN, PROBE, COMPARE, LIST_MODELS, GET_MODEL),
     *(CREATE_REPORT, GET_REPORT, LIST_REPORTS, CANCEL_REPORT),
+    *(CREATE_EXPLANATION_JOB, GET_EXPLANATION_JOB, LIST_EXPLANATION_JOBS, CANCEL_EXPLANATION_JOB),
 )
-STREAMING: Final[tuple[Verb[BaseModel], ...]] = (EXPLAIN_STREAM, DOWNLOAD_REPORT)
+STREAMING: Final[tuple[Verb[BaseModel], ...]] = (
+    *(EXPLAIN_STREAM, DOWNLOAD_REPORT, DOWNLOAD_EXPLANATION_JOB),
+)
 
 
 class Download:
@@ -101,5 +117,5 @@ class Download:
     def check(self) -> None:
         """Raises: ServiceError: INTERNAL: the file does not have its digest."""
         if self._sha256.hexdigest() != self._expected:
-            message = f"file: expected the digest of {self._file} in the report, got another one"
+            message = f"file: expected the digest of {self._file} in the job, got another one"
             raise ServiceError(ErrorCode.INTERNAL, message)

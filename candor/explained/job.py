@@ -176,7 +176,7 @@ def _plan(
         model_version=model.version,
         model_digest=model.digest,
         images=tuple(file.name for file in found.files),
-        target_index=_target_index(options.target, model.classes),
+        target_index=target_index(options.target, model.classes),
         rho=options.rho or model.recommended_rho,
         norm=options.norm,
         solver=options.solver,
@@ -188,7 +188,7 @@ def _plan(
     )
 
 
-def _target_index(target: ClassRef | None, classes: Sequence[str]) -> int | None:
+def target_index(target: ClassRef | None, classes: Sequence[str]) -> int | None:
     """Raises: ValueError: the model has no such class."""
     if target is None:
         return None

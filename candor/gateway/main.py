@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import HTTPServer
 from typing import Any
 
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
+from candor.contracts.api import ModelDetails
 from candor.contracts.errors import ServiceError
 from candor.contracts.secrets import without_secrets
 from candor.gateway.access.authorizer import Authorizer
@@ -28,6 +29,7 @@ from candor.gateway.observability.metrics import Metrics, start_exposition
 from candor.gateway.observability.request_log import JsonLines, RequestLog
 from candor.gateway.pools import UPKEEP
 from candor.gateway.service.candor_service import CandorService
+from candor.gateway.service.jobs import ExplanationJobService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
 from candor.gateway.shared import SharedMemory
@@ -41,7 +43,6 @@ from candor.gateway.workers.protocol import WorkerBackend
 from candor.gateway.workers.torchserve import TorchServeBackend
 from candor.store.annotations import Annotations
 from candor.store.engine import Store, StoreError, open_store
-from candor.store.reports import Reports
 from candor.tracing import NO_TRACING, Tracing, TracingError, start_tracing
 
 _STARTING_PAUSE_SECONDS = 0.5  # between two checks of readiness before the first good one
@@ -108,8 +109,8 @@ class Gateway:
             self._http_tasks.append(asyncio.create_task(server.serve(sockets=[listener])))
             self.health_port = int(listener.getsockname()[1])
         self._tasks = [asyncio.create_task(self._watch())]
-        if self._parts.reports is not None:
-            self._tasks.append(asyncio.create_task(self._watch_reports()))
+        if self._store is not None:
+            self._tasks.append(asyncio.create_task(self._watch_jobs()))
         _log.info("gRPC on port %d, REST on port %d", self.grpc_port, self.rest_port)
 
     async def stop(self) -> None:
@@ -151,6 +152,9 @@ class Gateway:
             request_log=RequestLog(self.metrics, tracing),
             is_ready=lambda: self._is_ready,
             reports=None if store is None else _report_service(store, settings),
+            explanation_jobs=None
+            if store is None
+            else _explanation_jobs(store, settings, service.get_model),
             annotations=None if store is None else _annotations(store, settings),
         )
 
@@ -190,18 +194,19 @@ class Gateway:
                 _STARTING_PAUSE_SECONDS if is_first else self._settings.ready_seconds
             )
 
-    async def _watch_reports(self) -> None:
+    async def _watch_jobs(self) -> None:
         """Apart from readiness, which a store that does not answer must not hold up."""
         while True:
-            await self._count_reports()
+            await self._count_jobs()
             await asyncio.sleep(self._settings.ready_seconds)
 
-    async def _count_reports(self) -> None:
+    async def _count_jobs(self) -> None:
         try:
-            if self._parts.reports is not None:
-                self.metrics.set_jobs(await self._parts.reports.counts())
+            for service in (self._parts.reports, self._parts.explanation_jobs):
+                if service is not None:
+                    self.metrics.set_jobs(service.kind_name, await service.counts())
         except (SQLAlchemyError, ServiceError) as err:  # the store may come back
-            _log.error("report jobs not counted: %s", " ".join(str(err).split()))
+            _log.error("jobs not counted: %s", " ".join(str(err).split()))
 
     async def _check(self) -> bool:
         try:
@@ -267,7 +272,14 @@ def _shared_memory(settings: Settings, metrics: Metrics) -> SharedMemory | None:
 
 
 def _report_service(store: Store, settings: Settings) -> ReportService:
-    return ReportService(Reports(store), settings.make_routes(), settings.reports_dir)
+    return ReportService(store, settings.make_routes(), settings.reports_dir)
+
+
+def _explanation_jobs(
+    store: Store, settings: Settings, describe: Callable[[str], ModelDetails]
+) -> ExplanationJobService:
+    routes, folder = settings.make_routes(), settings.reports_dir
+    return ExplanationJobService(store, routes, folder, describe)
 
 
 def _annotations(store: Store, settings: Settings) -> Annotations:

@@ -4,9 +4,9 @@ import threading
 from enum import Enum, auto
 
 from candor.audit.errors import AuditStopped
-from candor.contracts.reports import ReportProgress
+from candor.store.job_kinds import Progress
+from candor.store.job_queue import JobQueue, LeasedJob
 from candor.store.leases import RenewedLease
-from candor.store.report_queue import LeasedReport, ReportQueue
 
 
 class Stop(Enum):
@@ -25,11 +25,11 @@ class Lease(RenewedLease):
     """
 
     def __init__(
-        self, queue: ReportQueue, leased: LeasedReport, seconds: float, stopping: threading.Event
+        self, queue: JobQueue, leased: LeasedJob, seconds: float, stopping: threading.Event
     ) -> None:
         super().__init__(leased.name, lambda: queue.renew(leased, self._progress), seconds)
         self._stopping = stopping
-        self._progress: ReportProgress | None = None
+        self._progress: Progress | None = None
         self._is_shut_down = False
 
     @property
@@ -40,7 +40,7 @@ class Lease(RenewedLease):
             return Stop.CANCELLED
         return Stop.SHUTDOWN if self._is_shut_down else None
 
-    def report(self, progress: ReportProgress) -> None:
+    def report(self, progress: Progress) -> None:
         """Set what the next renewal writes beside the lease; raises as `check` does."""
         self._progress = progress
         self.check()
@@ -50,3 +50,8 @@ class Lease(RenewedLease):
         self._is_shut_down = self._is_shut_down or self._stopping.is_set()
         if self.stop is not None:
             raise AuditStopped
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raises as `check` does."""
+        self._stopping.wait(seconds)
+        self.check()

@@ -1,7 +1,7 @@
-"""What a report job leaves in the store: the files and metrics of a report, or why it failed."""
+"""What a job leaves in the store: the files and what was found, or why it failed."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from candor.audit.errors import AuditError, BlockFailed
@@ -13,7 +13,7 @@ from candor.contracts.reports import NotTried, ReportFile, ReportResult
 from candor.files.reading import GIB, open_file
 
 _REASON_CHARS = 500
-_MAX_FILE_BYTES = GIB
+_MAX_FILE_BYTES = 1024 * GIB
 
 
 def report_result(report: Report, out: Path) -> ReportResult:
@@ -41,9 +41,10 @@ def report_result(report: Report, out: Path) -> ReportResult:
         )
         for area in report.areas
     ]
+    names = (*verify_folder(out).files, MANIFEST_FILE, SIGNATURE_FILE)  # what is signed, and how
     failed = (NotTried.model_validate(each.model_dump()) for each in report.not_tried)
     return ReportResult(
-        files=tuple(_files(out)),
+        files=tuple(files_of(out, names)),
         metrics=tuple(metrics),
         warnings=tuple(report.warnings),
         not_tried=tuple(failed),
@@ -64,9 +65,9 @@ def failure_reason(error: Exception, name: str) -> str:
     return f"internal error ({type(error).__name__}), {log}"
 
 
-def _files(out: Path) -> Iterator[ReportFile]:
-    """What is signed, and the signature."""
-    for name in (*verify_folder(out).files, MANIFEST_FILE, SIGNATURE_FILE):
+def files_of(out: Path, names: Iterable[str]) -> Iterator[ReportFile]:
+    """Files of a folder as a job lists them.  Raises: OSError: one is missing or too large."""
+    for name in names:
         with open_file(out / name, _MAX_FILE_BYTES) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             yield ReportFile(name=name, byte_count=stream.tell(), sha256=digest)

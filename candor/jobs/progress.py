@@ -1,4 +1,4 @@
-"""Progress of a report job as the contract states it, with the time left."""
+"""Progress of a job as the contract states it, with the time left."""
 
 import time
 from collections.abc import Callable
@@ -6,11 +6,25 @@ from collections.abc import Callable
 from candor.audit.run import Progress
 from candor.contracts.reports import ReportProgress
 
-_WAITS_FOR_SPACE = "waits for disk space"
+WAITS_FOR_SPACE = "waits for disk space"
+
+
+class Pace:
+    """Estimates the seconds left from the pace since the first look."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def seconds_left(self, done: int, total: int) -> float | None:
+        """None before anything was done since then."""
+        now = time.monotonic()
+        done_before, started = self._first = self._first or (done, now)
+        gained = done - done_before
+        return (total - done) * (now - started) / gained if gained else None
 
 
 class JobProgress:
-    """Translates the audit's progress and estimates the seconds left from the pace so far.
+    """Translates the audit's progress.
 
     Args:
         image_count: images of the whole job.
@@ -20,7 +34,7 @@ class JobProgress:
     def __init__(self, image_count: int, send: Callable[[ReportProgress], None]) -> None:
         self._image_count = image_count
         self._send = send
-        self._first: tuple[int, float] | None = None
+        self._pace = Pace()
         self._last: ReportProgress | None = None
 
     def report_waiting(self) -> None:
@@ -33,20 +47,16 @@ class JobProgress:
             attack_ara=None,
             seconds_left=None,
         )
-        self._send(last.model_copy(update={"stage": _WAITS_FOR_SPACE, "seconds_left": None}))
+        self._send(last.model_copy(update={"stage": WAITS_FOR_SPACE, "seconds_left": None}))
 
     def report(self, progress: Progress) -> None:
         """What `candor.audit.session.compute` reports after every block."""
-        now = time.monotonic()
-        done_before, started = self._first = self._first or (progress.done, now)
-        gained = progress.done - done_before
-        left = (progress.total - progress.done) * (now - started) / gained if gained else None
         self._last = ReportProgress(
             fraction=progress.done / progress.total,
             stage=progress.stage,
             images_done=progress.images_done,
             image_count=self._image_count,
             attack_ara=progress.attack_ara,
-            seconds_left=left,
+            seconds_left=self._pace.seconds_left(progress.done, progress.total),
         )
         self._send(self._last)

@@ -1,40 +1,51 @@
-"""Report jobs of a running service: waiting for one and fetching its files."""
+"""Jobs of a running service: waiting for one and fetching its files."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from candor.client.sync import CandorClient
-from candor.contracts.reports import Report
+from candor.contracts.explanation_jobs import ExplanationJob
+from candor.contracts.reports import Report, ReportProgress
 from candor.files.writing import replacing
 
 _POLL_SECONDS = 2.0
+JobT = TypeVar("JobT", Report, ExplanationJob)
 
 
-def wait_for(client: CandorClient, report: Report, notify: Callable[[Report], None]) -> Report:
-    """The job once it has ended; ``notify`` takes every state before that."""
-    while not report.done:
-        time.sleep(_POLL_SECONDS)
-        report = client.get_report(report.name)
-        notify(report)
-    return report
+def wait_for(get: Callable[[str], JobT], job: JobT, notify: Callable[[JobT], None]) -> JobT:
+    """The job once it has ended.
 
-
-def download_files(client: CandorClient, report: Report, out: Path) -> None:
-    """Write every file of a finished report into ``out``, each one whole or not at all.
-
-    Raises:
-        ValueError: the job has no report.
-        ServiceError: see `CandorClient.download_report`.
+    Args:
+        get: the client's method for jobs of this kind.
+        notify: takes every state before that.
     """
-    if report.response is None:
-        raise ValueError(f"{report.name}: expected a job with a report, got {summary(report)}")
+    while not job.done:
+        time.sleep(_POLL_SECONDS)
+        job = get(job.name)
+        notify(job)
+    return job
+
+
+def download_files(
+    download: Callable[[str, str], Iterator[bytes]], job: Report | ExplanationJob, out: Path
+) -> None:
+    """Write every file of a finished job into ``out``, each one whole or not at all.
+
+    Args:
+        download: the client's method for jobs of this kind.
+    Raises:
+        ValueError: the job has no result.
+        ServiceError: as ``download``.
+    """
+    if job.response is None:
+        raise ValueError(f"{job.name}: expected a job with a result, got {summary(job)}")
     out.mkdir(parents=True, exist_ok=True)
-    for file in report.response.files:
+    for file in job.response.files:
         # The service names the files: only the last part of a name is used.
         with replacing(out / Path(file.name).name) as stream:
             left = file.byte_count
-            for part in client.download_report(report.name, file.name):
+            for part in download(job.name, file.name):
                 left -= len(part)
                 if left < 0:
                     raise ValueError(f"{file.name}: expected {file.byte_count} bytes, got more")
@@ -44,16 +55,16 @@ def download_files(client: CandorClient, report: Report, out: Path) -> None:
                 raise ValueError(f"{file.name}: expected {file.byte_count} bytes, got {got}")
 
 
-def summary(report: Report) -> str:
+def summary(job: Report | ExplanationJob) -> str:
     """One line: name, model, state, progress, and why it failed."""
-    words = [report.name, report.request.model, str(report.state)]
-    progress = report.progress
-    if progress is not None and not report.done:
+    words = [job.name, job.request.model, str(job.state)]
+    progress = job.progress
+    if progress is not None and not job.done:
         words.append(f"{progress.fraction:.0%} {progress.stage}")
-        if progress.attack_ara is not None:
+        if isinstance(progress, ReportProgress) and progress.attack_ara is not None:
             words.append(f"attack ARA so far {progress.attack_ara:.4f}")
         if progress.seconds_left is not None:
             words.append(f"{progress.seconds_left:.0f} s left")
-    if report.error is not None:
-        words.append(report.error.message)
+    if job.error is not None:
+        words.append(job.error.message)
     return "  ".join(words)

@@ -1,4 +1,4 @@
-"""The worker that computes the report jobs of a store, one at a time."""
+"""The worker that computes the jobs of a store, one at a time."""
 
 import logging
 import os
@@ -22,6 +22,7 @@ from candor.audit.sections.comparison import Other, read_other
 from candor.audit.session import AuditRequest, PreparedAudit, compute, finish, option, prepare
 from candor.contracts.reports import NAME_PREFIX, CreateReportRequest, ReportResult
 from candor.contracts.secrets import WithoutSecrets
+from candor.jobs.images_job import ImagesJob, images_root
 from candor.jobs.lease import Lease, Stop
 from candor.jobs.outcome import failure_reason, report_result
 from candor.jobs.progress import JobProgress
@@ -29,8 +30,9 @@ from candor.runtime.allocator import keep_freed_memory
 from candor.stack.archives import model_folder
 from candor.store.blocks import worker_name
 from candor.store.engine import Store
+from candor.store.job_kinds import Result
+from candor.store.job_queue import JobQueue, LeasedJob
 from candor.store.leases import LeaseLost
-from candor.store.report_queue import LeasedReport, ReportQueue
 
 _LOWEST_PRIORITY = 19
 _POLL_SECONDS = 2.0  # between two looks at an empty queue
@@ -40,9 +42,9 @@ _log = logging.getLogger("candor.report_worker")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """Leases jobs and computes them in ``reports``, each in a folder of its own."""
+    """Leases jobs of every kind and computes them in ``reports``, each in a folder of its own."""
 
-    queue: ReportQueue
+    queue: JobQueue
     reports: Path
     models_dir: Path
     data_dir: Path | None
@@ -67,7 +69,7 @@ class Worker:
                 _log.exception("the store does not answer")
             self.stopping.wait(_POLL_SECONDS)
 
-    def _run_job(self, leased: LeasedReport) -> None:
+    def _run_job(self, leased: LeasedJob) -> None:
         _log.info("%s: started", leased.name)
         started = time.monotonic()
         lease = Lease(self.queue, leased, self.lease_seconds, self.stopping)
@@ -88,18 +90,33 @@ class Worker:
             state = self.queue.finish(leased, result)
             _log.info("%s: %s in %.1f seconds", leased.name, state, time.monotonic() - started)
 
-    def _release(self, leased: LeasedReport, stop: Stop) -> None:
+    def _release(self, leased: LeasedJob, stop: Stop) -> None:
         match stop:
             case Stop.CANCELLED:
                 self.queue.cancel(leased)
             case Stop.SHUTDOWN:
                 self.queue.release(leased)
 
-    def _compute(self, leased: LeasedReport, lease: Lease) -> ReportResult:
-        out, request = self.reports / leased.public_id, leased.request
+    def _compute(self, leased: LeasedJob, lease: Lease) -> Result:
+        request, out = leased.request, self.reports / leased.public_id
+        if isinstance(request, CreateReportRequest):
+            return self._report(leased.name, request, out, lease)
+        job = ImagesJob(
+            request=request,
+            out=out,
+            models_dir=self.models_dir,
+            images=images_root(self.data_dir),
+            store=self.queue.store_address,
+            lease_seconds=self.lease_seconds,
+        )
+        return job.compute(lease, lambda: self._wait_for_space(lease))
+
+    def _report(
+        self, name: str, request: CreateReportRequest, out: Path, lease: Lease
+    ) -> ReportResult:
         other = self._compared(request)
         prepared = prepare(self._audit_request(request))
-        _delete_where_plan_differs(out, prepared, leased.name)
+        _delete_where_plan_differs(out, prepared, name)
         progress = JobProgress(request.image_count, lease.report)
         while True:
             try:
@@ -107,7 +124,7 @@ class Worker:
                     compute(prepared, out, shard=Shard(), report=progress.report)
                 return report_result(finish(out, self.key, other), out)
             except DiskFull as err:
-                _log.warning("%s: %s; continues when there is some", leased.name, err)
+                _log.warning("%s: %s; continues when there is some", name, err)
                 progress.report_waiting()
                 self._wait_for_space(lease)
 
@@ -174,7 +191,7 @@ def run_worker(
     keep_freed_memory()
     reports.mkdir(parents=True, exist_ok=True)
     Worker(
-        queue=ReportQueue(store, worker_name(), lease_seconds=lease_seconds),
+        queue=JobQueue(store, worker_name(), lease_seconds=lease_seconds),
         reports=reports,
         models_dir=models_dir,
         data_dir=data_dir,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, or_, select, text, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -149,6 +149,11 @@ class SharedBlocks:
         with self._store.writing() as session:
             for block in blocks:
                 self._update(session, block, WorkBlock.is_done.is_(True), is_done=False)
+
+    def forget(self) -> None:
+        """Delete the blocks of work whose results nobody will continue."""
+        with self._store.writing() as session:
+            session.execute(delete(WorkBlock).where(WorkBlock.work == self._work))
 
     def all(self) -> list[Block]:
         """Every block, in order."""

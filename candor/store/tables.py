@@ -122,31 +122,33 @@ class Assignment(Base):
     annotator: Mapped[Annotator] = relationship()
 
 
-class ReportJob(Base):
-    """A requested robustness report: its request, its state and its result.
+class StoredJob(Base):
+    """Long work that a client asked for: its request, its state and its result.
 
     A running job is leased to one worker until ``expires_at``; then any other
     worker may take it.
 
     Attributes:
+        kind: name of a `candor.store.job_kinds.JobKind`, which says what the messages are.
         public_id: 32 hex digits, the end of the name clients know.
-        idempotency_key: the client's own, None where none was sent; unique within a tenant.
-        request: a `candor.contracts.reports.CreateReportRequest`, defaults filled in.
+        idempotency_key: the client's own, None where none was sent; unique within a tenant and
+            a kind.
+        request: defaults filled in.
         request_sha256: of its canonical JSON without the key.
         state: a `candor.contracts.reports.ReportState`.
-        progress, result: a `ReportProgress` and a `ReportResult` of the same module.
         reason: why it failed, one sentence.
         worker: the one that has it; None unless it runs.
         attempts: leases in a row that ended without notice and without another part done.
     """
 
-    __tablename__ = "report_jobs"
+    __tablename__ = "jobs"
     __table_args__ = (
-        UniqueConstraint("tenant", "idempotency_key"),
-        Index("report_jobs_by_state", "state", "id"),
+        UniqueConstraint("tenant", "kind", "idempotency_key"),
+        Index("jobs_by_state", "state", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
     public_id: Mapped[str] = mapped_column(String(32), unique=True)
     tenant: Mapped[str] = mapped_column(String(64))
     idempotency_key: Mapped[str | None] = mapped_column(String(100))

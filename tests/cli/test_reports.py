@@ -71,7 +71,7 @@ def test_job_is_shown_listed_and_cancelled(servers: Servers) -> None:
     assert "cancelled" in run(servers, "cancel", job["name"]).stderr
     refused = run(servers, "download", job["name"], "--out", "nowhere")
     assert refused.exit_code == 1
-    assert "expected a job with a report, got" in refused.stderr
+    assert "expected a job with a result, got" in refused.stderr
 
 
 def test_waiting_ends_with_the_files_and_what_matters(

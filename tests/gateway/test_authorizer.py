@@ -32,9 +32,13 @@ from candor.gateway.access.rules import Access, DeclaredPath, rule_of_method, ru
 from candor.gateway.access.tokens import KeySource, TokenReader
 from candor.gateway.config.settings import Settings
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
-from candor.gateway.transport.grpc.servicers import CandorServicer, ReportServicer
+from candor.gateway.transport.grpc.servicers import (
+    CandorServicer,
+    ExplanationJobServicer,
+    ReportServicer,
+)
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
-from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
+from candor.rpc.pb.candor.v1 import explanation_jobs_pb2, reports_pb2, reports_pb2_grpc
 from candor.rpc.pb.openinference import inference_pb2
 from tests.gateway.servers import Servers, opened, settings
 
@@ -295,6 +299,7 @@ def test_every_grpc_method_declares_who_may_call_it() -> None:
     for servicer, file in (
         (CandorServicer, pb.DESCRIPTOR),
         (ReportServicer, reports_pb2.DESCRIPTOR),
+        (ExplanationJobServicer, explanation_jobs_pb2.DESCRIPTOR),
         (OpenInferenceServicer, inference_pb2.DESCRIPTOR),
     ):
         for service in file.services_by_name.values():

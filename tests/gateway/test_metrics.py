@@ -17,7 +17,8 @@ from candor.gateway.observability import metrics as module
 from candor.gateway.observability.metrics import Metrics, start_exposition
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from candor.store.engine import open_store
-from candor.store.reports import Reports
+from candor.store.job_kinds import REPORTS
+from candor.store.jobs import Jobs
 from candor.terms import Goal, SearchStatus
 from tests.gateway.linear_worker import CARD
 from tests.gateway.servers import Servers, opened, running, until
@@ -98,7 +99,7 @@ def test_a_search_leaves_its_traces(metrics: Metrics) -> None:
     metrics.worker_failed("tiny", "search", "died")
     metrics.cache_asked("tiny", "hit")
     metrics.computed("alice", 0.08)
-    metrics.set_jobs({ReportState.RUNNING: 1})
+    metrics.set_jobs("report", {ReportState.RUNNING: 1})
     model = {"model": "tiny"}
     expected = {
         ("candor_active_searches", ()): 2,
@@ -274,7 +275,7 @@ def test_calls_a_worker_did_not_answer_are_counted(counted: Servers, png: bytes)
 def test_report_jobs_are_counted_by_state(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with contextlib.closing(open_store(url)) as store:
-        Reports(store).create(CreateReportRequest(model="linear"))
+        Jobs(store, REPORTS).create(CreateReportRequest(model="linear"))
     with running(store_url=url, ready_seconds=0.05) as (gateway, *_):
         until(lambda: value(gateway.metrics, "candor_report_jobs", state="queued") == 1)
         assert value(gateway.metrics, "candor_report_jobs", state="running") == 0

@@ -23,11 +23,11 @@ from cryptography.hazmat.primitives.serialization import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from candor.client.sync import CandorClient
-from candor.contracts import api, reports, wire
+from candor.contracts import api, explanation_jobs, reports, wire
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError
 from candor.gateway.main import main
 from candor.rpc import convert, status
-from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
+from candor.rpc.pb.candor.v1 import candor_pb2, explanation_jobs_pb2, reports_pb2
 from candor.rpc.pb.torchserve import inference_pb2, inference_pb2_grpc
 from tests.gateway.certificates import Authority
 from tests.gateway.linear_worker import LinearWorker
@@ -300,6 +300,17 @@ PAIRS = [
     (reports_pb2.ReportFile, reports.ReportFile),
     (reports_pb2.ListReportsRequest, reports.ListReportsRequest),
     (reports_pb2.ListReportsResponse, reports.ListReportsResponse),
+    *(
+        (getattr(explanation_jobs_pb2, kind.__name__), kind)
+        for kind in (
+            explanation_jobs.CreateExplanationJobRequest,
+            explanation_jobs.ExplanationJob,
+            explanation_jobs.ExplanationJobProgress,
+            explanation_jobs.ExplanationJobResult,
+            explanation_jobs.ListExplanationJobsRequest,
+            explanation_jobs.ListExplanationJobsResponse,
+        )
+    ),
 ]
 
 

@@ -31,10 +31,11 @@ from candor.contracts.reports import (
 from candor.data.registry import dataset_names
 from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from candor.store.engine import Store, open_store
+from candor.store.job_kinds import REPORTS
+from candor.store.job_queue import MAX_ATTEMPTS, JobQueue
+from candor.store.jobs import Jobs
 from candor.store.leases import LeaseLost
-from candor.store.report_queue import MAX_ATTEMPTS, ReportQueue
-from candor.store.reports import Reports
-from candor.store.tables import ReportJob
+from candor.store.tables import StoredJob
 from tests.gateway.servers import Servers, opened
 from tests.store.stores import Clock
 
@@ -77,8 +78,8 @@ def asked(**fields: Any) -> CreateReportRequest:
     return CreateReportRequest(model="linear", **fields)
 
 
-def queue(store: Store, worker: str = "one", clock: Clock | None = None) -> ReportQueue:
-    return ReportQueue(store, worker, lease_seconds=LEASE_SECONDS, clock=clock or Clock())
+def queue(store: Store, worker: str = "one", clock: Clock | None = None) -> JobQueue:
+    return JobQueue(store, worker, lease_seconds=LEASE_SECONDS, clock=clock or Clock())
 
 
 # --- the store, clients' side ------------------------------------------------------------------
@@ -90,16 +91,16 @@ def test_names_in_the_contract_are_those_of_the_registries() -> None:
 
 
 def test_job_is_there_with_its_defaults_after_opening_again(address: str, store: Store) -> None:
-    made = Reports(store).create(asked(image_count=10))
+    made = Jobs(store, REPORTS).create(asked(image_count=10))
     again = open_store(address)
-    assert Reports(again).get(made.name) == made
+    assert Jobs(again, REPORTS).get(made.name) == made
     again.close()
     assert (made.state, made.done, made.request.batch_size) == (ReportState.QUEUED, False, 32)
     assert made.progress is made.error is made.response is made.start_time is None
 
 
 def test_same_key_with_the_same_fields_is_the_same_job(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     first = reports.create(asked(idempotency_key="k", seed=1), tenant="a")
     assert reports.create(asked(idempotency_key="k", seed=1), tenant="a") == first
     assert reports.create(asked(idempotency_key="k", seed=2), tenant="b").name != first.name
@@ -110,19 +111,19 @@ def test_same_key_with_the_same_fields_is_the_same_job(store: Store) -> None:
 
 
 def test_one_key_sent_many_times_at_once_makes_one_job(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     with ThreadPoolExecutor(6) as pool:
         made = pool.map(lambda _: reports.create(asked(idempotency_key="k")), range(12))
     assert len({job.name for job in made}) == 1
 
 
 def test_without_a_key_every_call_makes_a_job(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     assert reports.create(asked()).name != reports.create(asked()).name
 
 
 def test_pages_show_every_job_once_the_newest_first(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     made = [reports.create(asked(seed=seed)).name for seed in range(5)]
     page = reports.list(ListReportsRequest(page_size=2))
     reports.create(asked(seed=9))  # moves nothing on the pages that follow
@@ -134,7 +135,7 @@ def test_pages_show_every_job_once_the_newest_first(store: Store) -> None:
 
 
 def test_list_filters_by_state(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     waiting, cancelled = reports.create(asked()), reports.create(asked())
     reports.cancel(cancelled.name)
     for state, job in ((ReportState.QUEUED, waiting), (ReportState.CANCELLED, cancelled)):
@@ -143,7 +144,7 @@ def test_list_filters_by_state(store: Store) -> None:
 
 
 def test_tenant_sees_and_cancels_its_own_jobs_alone(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     name = reports.create(asked(), tenant="a").name
     assert reports.list(ListReportsRequest(), tenant="b").reports == ()
     for call in (reports.get, reports.cancel):
@@ -157,14 +158,14 @@ def test_tenant_sees_and_cancels_its_own_jobs_alone(store: Store) -> None:
 @pytest.mark.parametrize("token", ["x", "-1", "²", "9" * 30])
 def test_token_that_no_page_gave_is_rejected(store: Store, token: str) -> None:
     with pytest.raises(ServiceError, match="page_token: expected"):
-        Reports(store).list(ListReportsRequest(page_token=token))
+        Jobs(store, REPORTS).list(ListReportsRequest(page_token=token))
 
 
 # --- the store, workers' side ------------------------------------------------------------------
 
 
 def test_jobs_are_leased_oldest_first_and_once(store: Store) -> None:
-    reports, clock = Reports(store), Clock()
+    reports, clock = Jobs(store, REPORTS), Clock()
     made = [reports.create(asked(seed=seed)) for seed in range(2)]
     leased = [queue(store, worker, clock).lease() for worker in ("one", "two", "three")]
     assert [job and job.name for job in leased] == [made[0].name, made[1].name, None]
@@ -172,7 +173,7 @@ def test_jobs_are_leased_oldest_first_and_once(store: Store) -> None:
 
 
 def test_many_workers_at_once_never_lease_the_same_job(store: Store) -> None:
-    reports, clock = Reports(store), Clock()
+    reports, clock = Jobs(store, REPORTS), Clock()
     made = {reports.create(asked(seed=seed)).name for seed in range(8)}
     with ThreadPoolExecutor(8) as pool:
         leased = list(pool.map(lambda w: queue(store, f"worker-{w}", clock).lease(), range(8)))
@@ -185,7 +186,7 @@ def test_many_workers_at_once_never_lease_the_same_job(store: Store) -> None:
 
 def test_silent_workers_job_goes_to_another_and_is_no_longer_its_own(store: Store) -> None:
     clock = Clock()
-    name = Reports(store).create(asked()).name
+    name = Jobs(store, REPORTS).create(asked()).name
     silent, other = queue(store, "silent", clock), queue(store, "other", clock)
     lost = silent.lease()
     assert lost is not None
@@ -204,12 +205,12 @@ def test_silent_workers_job_goes_to_another_and_is_no_longer_its_own(store: Stor
     ):
         with pytest.raises(LeaseLost):
             late()
-    assert Reports(store).get(name).progress == HALF
+    assert Jobs(store, REPORTS).get(name).progress == HALF
 
 
 def test_job_given_back_is_taken_at_once(store: Store) -> None:
     clock = Clock()
-    Reports(store).create(asked())
+    Jobs(store, REPORTS).create(asked())
     leased = queue(store, "one", clock).lease()
     assert leased is not None
     queue(store, "one", clock).release(leased)
@@ -218,7 +219,7 @@ def test_job_given_back_is_taken_at_once(store: Store) -> None:
 
 def test_job_that_ends_its_workers_is_given_up_unless_it_gets_on(store: Store) -> None:
     clock = Clock()
-    reports = Reports(store, clock=clock)
+    reports = Jobs(store, REPORTS, clock=clock)
     name = reports.create(asked()).name
     workers = queue(store, "one", clock)
     for attempt in range(2 * MAX_ATTEMPTS - 1):
@@ -238,10 +239,10 @@ def test_job_that_ends_its_workers_is_given_up_unless_it_gets_on(store: Store) -
 
 
 def test_job_of_another_version_fails_by_its_field_and_delays_no_other(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     other, own = reports.create(asked(image_count=10)).name, reports.create(asked()).name
     with store.writing() as session:
-        job = session.scalars(select(ReportJob).order_by(ReportJob.id).limit(1)).one()
+        job = session.scalars(select(StoredJob).order_by(StoredJob.id).limit(1)).one()
         job.request = job.request | {"image_count": 10**9, "colours": True, "attacks": ["magic"]}
     assert [job.name for job in reports.list(ListReportsRequest()).reports] == [own, other]
     leased = queue(store).lease()
@@ -256,7 +257,7 @@ def test_job_of_another_version_fails_by_its_field_and_delays_no_other(store: St
 
 
 def test_queued_job_is_cancelled_at_once(store: Store) -> None:
-    reports = Reports(store)
+    reports = Jobs(store, REPORTS)
     name = reports.create(asked()).name
     assert reports.cancel(name).state is ReportState.CANCELLED
     assert queue(store).lease() is None
@@ -265,7 +266,7 @@ def test_queued_job_is_cancelled_at_once(store: Store) -> None:
 
 def test_running_job_is_cancelled_through_its_worker(store: Store) -> None:
     clock = Clock()
-    reports, workers = Reports(store, clock=clock), queue(store, "one", clock)
+    reports, workers = Jobs(store, REPORTS, clock=clock), queue(store, "one", clock)
     name = reports.create(asked()).name
     leased = workers.lease()
     assert leased is not None
@@ -279,7 +280,7 @@ def test_running_job_is_cancelled_through_its_worker(store: Store) -> None:
 
 def test_cancelled_job_of_a_silent_worker_is_not_begun_again(store: Store) -> None:
     clock = Clock()
-    reports, workers = Reports(store, clock=clock), queue(store, "one", clock)
+    reports, workers = Jobs(store, REPORTS, clock=clock), queue(store, "one", clock)
     name = reports.create(asked()).name
     workers.lease()
     reports.cancel(name)
@@ -290,7 +291,7 @@ def test_cancelled_job_of_a_silent_worker_is_not_begun_again(store: Store) -> No
 
 def test_what_has_ended_stays(store: Store) -> None:
     clock = Clock()
-    reports, workers = Reports(store, clock=clock), queue(store, "one", clock)
+    reports, workers = Jobs(store, REPORTS, clock=clock), queue(store, "one", clock)
     name = reports.create(asked()).name
     leased = workers.lease()
     assert leased is not None
@@ -570,11 +571,11 @@ def test_jobs_of_another_tenant_are_not_found_over_grpc_and_rest(servers: Server
 
 def test_jobs_are_counted_by_state(servers: Servers) -> None:
     name = servers.client.create_report(CreateReportRequest()).name
-    servers.wait(servers.gateway._count_reports())
+    servers.wait(servers.gateway._count_jobs())
     registry = servers.gateway.metrics.registry
     assert registry.get_sample_value("candor_report_jobs", {"state": "queued"}) == 1
     servers.client.cancel_report(name)
-    servers.wait(servers.gateway._count_reports())
+    servers.wait(servers.gateway._count_jobs())
     assert registry.get_sample_value("candor_report_jobs", {"state": "queued"}) == 0
 
 
@@ -582,7 +583,7 @@ def test_api_is_described(servers: Servers) -> None:
     paths = servers.rest.get("/openapi.json").json()["paths"]
     create = paths["/v1/reports"]["post"]["requestBody"]["content"]["application/json"]
     assert create["schema"]["properties"]["data"]["enum"] == list(limits.DATA_SETS)
-    assert {"/v1/reports/{report}", "/v1/reports/{report}/files/{file}"} <= paths.keys()
+    assert {"/v1/reports/{job}", "/v1/reports/{job}/files/{file}"} <= paths.keys()
 
 
 def test_there_are_no_reports_without_a_store() -> None:

@@ -12,10 +12,11 @@ from candor.audit.run import Progress
 from candor.contracts.reports import CreateReportRequest, ReportProgress
 from candor.jobs.lease import Lease, Stop
 from candor.jobs.progress import JobProgress
+from candor.store.job_kinds import REPORTS
+from candor.store.job_queue import LeasedJob
 from candor.store.leases import LeaseLost
-from candor.store.report_queue import LeasedReport
 
-LEASED = LeasedReport(public_id="0" * 32, request=CreateReportRequest(model="tiny"))
+LEASED = LeasedJob(kind=REPORTS, public_id="0" * 32, request=CreateReportRequest(model="tiny"))
 WAIT_SECONDS = 30.0
 
 
@@ -27,7 +28,7 @@ class Queue:
         self.renewed = threading.Event()
         self.progress: list[ReportProgress | None] = []
 
-    def renew(self, leased: LeasedReport, progress: ReportProgress | None) -> bool:
+    def renew(self, leased: LeasedJob, progress: ReportProgress | None) -> bool:
         self.progress.append(progress)
         try:
             return self._renew()

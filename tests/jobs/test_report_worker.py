@@ -25,7 +25,12 @@ from candor.audit.ledger import Block, Ledger
 from candor.audit.plan import AuditPlan
 from candor.audit.report.signing import verify_folder
 from candor.cli.main import build_app
-from candor.contracts.reports import CreateReportRequest, Report, ReportState
+from candor.contracts.reports import (
+    CreateReportRequest,
+    ListReportsResponse,
+    Report,
+    ReportState,
+)
 from candor.contracts.secrets import Secret
 from candor.data.images import ImageSet
 from candor.data.registry import load_for_model
@@ -34,10 +39,12 @@ from candor.models.folder import load_model
 from candor.stack.config import StackConfig
 from candor.stack.launch import start_report_worker
 from candor.store.engine import Store, open_store
-from candor.store.report_queue import ReportQueue
-from candor.store.reports import Reports
+from candor.store.job_kinds import REPORTS
+from candor.store.job_queue import JobQueue
+from candor.store.jobs import Jobs
 from tools.small_disk import fill_up
 
+ReportJobs = Jobs[CreateReportRequest, Report, ListReportsResponse]
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _WAIT_SECONDS = 240.0
 _SMALL = CreateReportRequest(
@@ -59,8 +66,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def reports(store: Store) -> Reports:
-    return Reports(store)
+def reports(store: Store) -> ReportJobs:
+    return Jobs(store, REPORTS)
 
 
 @pytest.fixture
@@ -98,7 +105,7 @@ def begin(
         process.wait()
 
 
-def wait_for(reports: Reports, name: str, holds: Callable[[Report], bool]) -> Report:
+def wait_for(reports: ReportJobs, name: str, holds: Callable[[Report], bool]) -> Report:
     deadline = time.monotonic() + _WAIT_SECONDS
     while not holds(report := reports.get(name)):
         assert time.monotonic() < deadline, report
@@ -112,7 +119,7 @@ def begins_to_compute(report: Report) -> bool:
 
 
 def test_killed_workers_job_goes_on_to_the_result_of_an_undisturbed_one(
-    reports: Reports, folder: Path, begin: Begin
+    reports: ReportJobs, folder: Path, begin: Begin
 ) -> None:
     killed, whole = (reports.create(_SMALL).name for _ in range(2))
     process = begin()
@@ -149,7 +156,7 @@ def test_killed_workers_job_goes_on_to_the_result_of_an_undisturbed_one(
 
 def test_running_job_is_cancelled_and_the_next_given_back_on_sigterm(
     store: Store,
-    reports: Reports,
+    reports: ReportJobs,
     folder: Path,
     model: Path,
     data_root: Path,
@@ -200,7 +207,7 @@ def worker(
     folder.mkdir()
     shutil.copytree(model, tmp_path / "models" / model.name)
     return Worker(
-        queue=ReportQueue(store, "here", lease_seconds=60.0),
+        queue=JobQueue(store, "here", lease_seconds=60.0),
         reports=folder,
         models_dir=tmp_path / "models",
         data_dir=data_root,
@@ -211,7 +218,7 @@ def worker(
 
 
 def test_job_in_which_an_attack_failed_is_not_complete(
-    reports: Reports, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    reports: ReportJobs, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*arguments: Any) -> None:
         raise RuntimeError("view size is not compatible")
@@ -258,7 +265,7 @@ def test_job_in_which_an_attack_failed_is_not_complete(
     ],
 )
 def test_failed_job_says_in_one_sentence_why(
-    reports: Reports,
+    reports: ReportJobs,
     worker: Worker,
     fields: dict[str, Any],
     message: str,
@@ -286,7 +293,7 @@ def test_failed_job_says_in_one_sentence_why(
     ],
 )
 def test_an_unexpected_failure_is_reported_without_its_trace(
-    reports: Reports,
+    reports: ReportJobs,
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -307,7 +314,7 @@ def test_an_unexpected_failure_is_reported_without_its_trace(
 
 
 def test_failed_block_names_its_place_and_the_log(
-    reports: Reports, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    reports: ReportJobs, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
         raise KeyError("secret")
@@ -322,7 +329,7 @@ def test_failed_block_names_its_place_and_the_log(
     )
 
 
-def test_job_waits_for_space_and_goes_on(reports: Reports, worker: Worker, disk: Path) -> None:
+def test_job_waits_for_space_and_goes_on(reports: ReportJobs, worker: Worker, disk: Path) -> None:
     here = replace(worker, reports=disk)
     ballast = disk / "ballast"
     fill_up(ballast)
@@ -340,7 +347,7 @@ def test_job_waits_for_space_and_goes_on(reports: Reports, worker: Worker, disk:
     assert not (disk / ".space").exists()
 
 
-def _free_when_it_waits(reports: Reports, cancelled: str, kept: str, ballast: Path) -> None:
+def _free_when_it_waits(reports: ReportJobs, cancelled: str, kept: str, ballast: Path) -> None:
     def waits(report: Report) -> bool:
         return report.progress is not None and report.progress.stage == "waits for disk space"
 
@@ -353,7 +360,7 @@ def _free_when_it_waits(reports: Reports, cancelled: str, kept: str, ballast: Pa
 
 
 def test_job_started_by_other_code_starts_again(
-    reports: Reports, worker: Worker, folder: Path
+    reports: ReportJobs, worker: Worker, folder: Path
 ) -> None:
     name = reports.create(_SMALL.model_copy(update={"steps": 2})).name
     digest = "0" * 64

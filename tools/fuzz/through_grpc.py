@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candor.contracts.proxies import channel_options
-from candor.rpc.pb.candor.v1 import candor_pb2, reports_pb2
+from candor.rpc.pb.candor.v1 import candor_pb2, explanation_jobs_pb2, reports_pb2
 from candor.rpc.pb.openinference import inference_pb2
 from tools.fuzz.outcomes import Outcome, images, many, mutated
 from tools.fuzz.target import Target
@@ -50,7 +50,7 @@ def fuzz(target: Target, case_count: int) -> Outcome:
 
 
 def _methods() -> Iterator[MethodDescriptor]:
-    for module in (candor_pb2, reports_pb2, inference_pb2):
+    for module in (candor_pb2, reports_pb2, explanation_jobs_pb2, inference_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             yield from service.methods
 

@@ -1,4 +1,4 @@
-"""The command `candor report-worker`: computes the report jobs of a store, one at a time."""
+"""The command `candor report-worker`: computes the jobs of a store, one at a time."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +31,11 @@ def report_worker(
         bool, typer.Option("--until-idle", help="End when no job waits, instead of waiting too.")
     ] = False,
 ) -> None:
-    """Compute the report jobs of a store until SIGTERM, which gives the job back."""
+    """Compute the jobs of a store until SIGTERM, which gives the job back.
+
+    Jobs are robustness reports and explanations of many images; of the latter the images are in the
+    folder images/ of the data.
+    """
     with opened_store(store) as opened:
         run_worker(
             opened,

@@ -56,9 +56,9 @@ def create(
         report = client.create_report(as_request(CreateReportRequest, values))
         if wait or out is not None:
             with shown_progress(report) as notify:
-                report = wait_for(client, report, notify)
+                report = wait_for(client.get_report, report, notify)
         if out is not None:
-            download_files(client, report, out)
+            download_files(client.download_report, report, out)
         show_report(report, as_json)
     exit_as(report)
 
@@ -105,5 +105,5 @@ def download(
     """Fetch every file of a finished report; `candor verify` then checks the signature."""
     with service_client(address) as client:
         report = client.get_report(name)
-        download_files(client, report, out)
+        download_files(client.download_report, report, out)
     exit_as(report)

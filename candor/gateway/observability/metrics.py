@@ -51,6 +51,11 @@ PLAIN_VERBS: Final = (
     "list_reports",
     "cancel_report",
     "download_report",
+    "create_explanation_job",
+    "get_explanation_job",
+    "list_explanation_jobs",
+    "cancel_explanation_job",
+    "download_explanation_job",
     "refused",  # rejected before its content was read
 )
 VERBS: Final = MODEL_VERBS + PLAIN_VERBS
@@ -60,6 +65,7 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 WORKER_ERRORS: Final = ("died", "unavailable", "fault")
+JobName = Literal["report", "explanation"]
 ShadowVerb = Literal["predict", "explain", "probe"]
 ShadowOutcome = Literal["agree", "disagree", "failed", "skipped"]
 ShadowMeasure = Literal["confidence", "gain", "rmse", "cosine", "radius_ratio"]
@@ -98,6 +104,7 @@ _GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "waiting_searches": ("Searches before their first chunk.", ("model",)),
     "pending_compute_seconds": ("Compute time that admitted searches still need.", ("model",)),
     "report_jobs": ("Robustness reports by state.", ("state",)),
+    "explanation_jobs": ("Jobs that explain many images, by state.", ("state",)),
     "ready": ("1 if every model passed the last check.", ()),
     "shared_up": ("1 if the memory that gateways share answered last.", ()),
     "model_info": ("1 for the model in service.", ("model", "version", "weights_digest")),
@@ -247,10 +254,10 @@ class Metrics:
         """One difference between the response of a shadow and that of the primary."""
         self._histograms[_SHADOW_HISTOGRAMS[measure]].labels(self._model(model)).observe(value)
 
-    def set_jobs(self, counts: Mapping[ReportState, int]) -> None:
-        """Robustness reports by state; a state left out has none."""
+    def set_jobs(self, kind: JobName, counts: Mapping[ReportState, int]) -> None:
+        """Jobs of a kind by state; a state left out has none."""
         for state in ReportState:
-            self._gauges["report_jobs"].labels(state.value).set(counts.get(state, 0))
+            self._gauges[f"{kind}_jobs"].labels(state.value).set(counts.get(state, 0))
 
     def set_ready(self, is_ready: bool) -> None:
         self._gauges["ready"].set(int(is_ready))
@@ -289,7 +296,8 @@ class Metrics:
             self._start_model_at_zero(model)
         for tenant in (*self._tenants, OTHER):
             self._counters["compute_seconds"].labels(tenant)
-        self.set_jobs({})
+        for kind in get_args(JobName):
+            self.set_jobs(kind, {})
 
     def _start_model_at_zero(self, model: str) -> None:
         self.set_load(model, active=0, waiting=0, pending_seconds=0.0)

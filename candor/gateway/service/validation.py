@@ -249,6 +249,11 @@ def _resolve_classes(
     return classes, violations
 
 
+def class_violations(fields: Mapping[str, Any], model: ModelDetails) -> list[FieldViolation]:
+    """The fields of a request that name no class of the model."""
+    return _resolve_classes(fields, model)[1]
+
+
 def _class_index(reference: ClassRef, model: ModelDetails) -> int:
     if reference.index is None:
         return class_index(reference.name or "", model.classes)

@@ -7,6 +7,7 @@ from candor.gateway.access.authorizer import Authorizer
 from candor.gateway.config.settings import Settings
 from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.service.candor_service import CandorService
+from candor.gateway.service.jobs import ExplanationJobService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
 from candor.store.annotations import Annotations
@@ -19,7 +20,7 @@ class Parts:
     Attributes:
         authorizer: decides about every request.
         is_ready: whether every model served a real request at the last check.
-        reports, annotations: None for a gateway without a store.
+        reports, explanation_jobs, annotations: None for a gateway without a store.
     """
 
     settings: Settings
@@ -29,4 +30,5 @@ class Parts:
     request_log: RequestLog
     is_ready: Callable[[], bool]
     reports: ReportService | None = None
+    explanation_jobs: ExplanationJobService | None = None
     annotations: Annotations | None = None

@@ -18,13 +18,19 @@ from candor.gateway.transport.grpc.interceptors import AuthorizationInterceptor
 from candor.gateway.transport.grpc.open_inference import SERVICE_NAME as OPEN_INFERENCE_NAME
 from candor.gateway.transport.grpc.open_inference import OpenInferenceServicer
 from candor.gateway.transport.grpc.servicers import (
+    EXPLANATION_JOBS_NAME,
     REPORTS_NAME,
     SERVICE_NAME,
     CandorServicer,
+    ExplanationJobServicer,
     ReportServicer,
 )
 from candor.gateway.transport.parts import Parts
-from candor.rpc.pb.candor.v1 import candor_pb2_grpc, reports_pb2_grpc
+from candor.rpc.pb.candor.v1 import (
+    candor_pb2_grpc,
+    explanation_jobs_pb2_grpc,
+    reports_pb2_grpc,
+)
 from candor.rpc.pb.openinference import inference_pb2_grpc
 
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -128,9 +134,12 @@ def _add_services(server: aio.Server, parts: Parts) -> list[str]:
         parts.open_inference, request_log, parts.is_ready, parts.settings.build_version
     )
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
-    if parts.reports is None:
+    if parts.reports is None or parts.explanation_jobs is None:
         return [SERVICE_NAME, OPEN_INFERENCE_NAME]
     reports_pb2_grpc.add_ReportServiceServicer_to_server(
         ReportServicer(parts.reports, request_log), server
     )
-    return [SERVICE_NAME, OPEN_INFERENCE_NAME, REPORTS_NAME]
+    explanation_jobs_pb2_grpc.add_ExplanationJobServiceServicer_to_server(
+        ExplanationJobServicer(parts.explanation_jobs, request_log), server
+    )
+    return [SERVICE_NAME, OPEN_INFERENCE_NAME, REPORTS_NAME, EXPLANATION_JOBS_NAME]

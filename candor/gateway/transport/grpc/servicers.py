@@ -1,25 +1,38 @@
-"""`candor.v1.CandorService` and `candor.v1.ReportService`: convert, await the service."""
+"""The services of `candor.v1`: convert, await the service."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 
 from google.protobuf.message import Message
 
-from candor.contracts import api, reports
+from candor.contracts import api, explanation_jobs, reports
+from candor.contracts.reports import ReportFile
 from candor.gateway.access.keys import Scope
 from candor.gateway.access.request_context import RequestContext
 from candor.gateway.access.rules import Access
 from candor.gateway.observability.request_log import RequestLog
 from candor.gateway.pools import FILES
 from candor.gateway.service.candor_service import CandorService
+from candor.gateway.service.jobs import ExplanationJobService
 from candor.gateway.service.reports import ReportService
 from candor.gateway.transport.grpc.call import Response, Servicer, streaming, unary
 from candor.gateway.transport.heartbeats import with_heartbeats
 from candor.rpc.convert import given_fields
-from candor.rpc.pb.candor.v1 import candor_pb2, candor_pb2_grpc, reports_pb2, reports_pb2_grpc
+from candor.rpc.pb.candor.v1 import (
+    candor_pb2,
+    candor_pb2_grpc,
+    explanation_jobs_pb2,
+    explanation_jobs_pb2_grpc,
+    reports_pb2,
+    reports_pb2_grpc,
+)
 
 SERVICE_NAME = candor_pb2.DESCRIPTOR.services_by_name["CandorService"].full_name
 REPORTS_NAME = reports_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name
+EXPLANATION_JOBS_NAME = explanation_jobs_pb2.DESCRIPTOR.services_by_name[
+    "ExplanationJobService"
+].full_name
 _CHUNK_BYTES = 256 * 1024  # of a file; messages stay far below the 4 MB that clients accept
 
 
@@ -109,8 +122,56 @@ class ReportServicer(Servicer, reports_pb2_grpc.ReportServiceServicer):
     async def DownloadReport(
         self, request: reports_pb2.DownloadReportRequest, context: RequestContext
     ) -> AsyncGenerator[Response, None]:
-        file, path = await self._reports.file(request.name, request.file, context)
-        yield {"file": file.model_dump()}
-        with await FILES.run(path.open, "rb") as stream:
-            while chunk := await FILES.run(stream.read, _CHUNK_BYTES):
-                yield {"chunk": chunk}
+        async for part in _parts(*await self._reports.file(request.name, request.file, context)):
+            yield part
+
+
+class ExplanationJobServicer(Servicer, explanation_jobs_pb2_grpc.ExplanationJobServiceServicer):
+    """The public contract of jobs over many images over one `ExplanationJobService`."""
+
+    def __init__(self, jobs: ExplanationJobService, request_log: RequestLog) -> None:
+        super().__init__(request_log)
+        self._jobs = jobs
+
+    @unary("create_explanation_job", Scope.REPORT, explanation_jobs_pb2.ExplanationJob)
+    async def CreateExplanationJob(
+        self, request: Message, context: RequestContext
+    ) -> explanation_jobs.ExplanationJob:
+        return await self._jobs.create(given_fields(request), context)
+
+    @unary("get_explanation_job", Scope.REPORT, explanation_jobs_pb2.ExplanationJob)
+    async def GetExplanationJob(
+        self, request: explanation_jobs_pb2.GetExplanationJobRequest, context: RequestContext
+    ) -> explanation_jobs.ExplanationJob:
+        return await self._jobs.get(request.name, context)
+
+    @unary("list_explanation_jobs", Scope.REPORT, explanation_jobs_pb2.ListExplanationJobsResponse)
+    async def ListExplanationJobs(
+        self, request: Message, context: RequestContext
+    ) -> explanation_jobs.ListExplanationJobsResponse:
+        return await self._jobs.list(given_fields(request), context)
+
+    @unary("cancel_explanation_job", Scope.REPORT, explanation_jobs_pb2.ExplanationJob)
+    async def CancelExplanationJob(
+        self, request: explanation_jobs_pb2.CancelExplanationJobRequest, context: RequestContext
+    ) -> explanation_jobs.ExplanationJob:
+        return await self._jobs.cancel(request.name, context)
+
+    @streaming(
+        "download_explanation_job",
+        Scope.REPORT,
+        explanation_jobs_pb2.DownloadExplanationJobResponse,
+    )
+    async def DownloadExplanationJob(
+        self, request: explanation_jobs_pb2.DownloadExplanationJobRequest, context: RequestContext
+    ) -> AsyncGenerator[Response, None]:
+        async for part in _parts(*await self._jobs.file(request.name, request.file, context)):
+            yield part
+
+
+async def _parts(file: ReportFile, path: Path) -> AsyncGenerator[Response, None]:
+    """The messages of a download: what the file is, then its content."""
+    yield {"file": file.model_dump()}
+    with await FILES.run(path.open, "rb") as stream:
+        while chunk := await FILES.run(stream.read, _CHUNK_BYTES):
+            yield {"chunk": chunk}

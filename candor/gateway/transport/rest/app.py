@@ -10,6 +10,7 @@ from candor.gateway.transport.rest.content_encoding import ContentEncoding
 from candor.gateway.transport.rest.endpoints import add_endpoints
 from candor.gateway.transport.rest.errors import framework_error
 from candor.gateway.transport.rest.health import add_health
+from candor.gateway.transport.rest.jobs import add_explanation_jobs, add_reports
 from candor.gateway.transport.rest.login import add_login
 from candor.gateway.transport.rest.methods import HeadAsGet
 from candor.gateway.transport.rest.middleware import (
@@ -21,7 +22,6 @@ from candor.gateway.transport.rest.middleware import (
 from candor.gateway.transport.rest.open_inference import add_open_inference
 from candor.gateway.transport.rest.openapi import add_docs, describe
 from candor.gateway.transport.rest.proxies import TrustedProxies
-from candor.gateway.transport.rest.reports import add_reports
 from candor.gateway.transport.rest.request_body import BodyBudget
 from candor.gateway.transport.rest.targets import OwnTargets
 from candor.gateway.web.annotate import add_annotation_pages
@@ -66,6 +66,8 @@ def _add_api(app: FastAPI, parts: Parts) -> None:
         add_annotation_pages(app, parts.annotations, calls.opened)
     if parts.reports is not None:
         add_reports(app, parts.reports, calls)
+    if parts.explanation_jobs is not None:
+        add_explanation_jobs(app, parts.explanation_jobs, calls)
     if parts.settings.docs:
         add_docs(app)
 

@@ -1,4 +1,4 @@
-"""Report jobs as workers see them: leased, renewed, released, ended.
+"""Jobs as workers see them: leased, renewed, released, ended.
 
 A lease is a row's worker and the time it ends.  On PostgreSQL rows that another worker is about to
 take are skipped; on SQLite every taker holds the one write lock.
@@ -7,44 +7,42 @@ take are skipped; on SQLite every taker holds the one write lock.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from candor.contracts.reports import (
-    NAME_PREFIX,
-    CreateReportRequest,
-    ReportProgress,
-    ReportResult,
-    ReportState,
-)
+from candor.contracts.explanation_jobs import ExplanationJobResult
+from candor.contracts.reports import ReportState
 from candor.contracts.violations import sentence
 from candor.store.engine import Store
+from candor.store.job_kinds import KINDS, AnyKind, JobRequest, Progress, Result, final_state
+from candor.store.jobs import end_job
 from candor.store.leases import LeaseLost
-from candor.store.reports import end_job
-from candor.store.tables import ReportJob
+from candor.store.tables import StoredJob
 
 MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeasedReport:
+class LeasedJob:
     """A job that this worker has.
 
     Attributes:
         public_id: also the name of its folder.
     """
 
+    kind: AnyKind
     public_id: str
-    request: CreateReportRequest
+    request: JobRequest
 
     @property
     def name(self) -> str:
-        return NAME_PREFIX + self.public_id
+        return self.kind.prefix + self.public_id
 
 
-class ReportQueue:
+class JobQueue:
     """One worker's access to the jobs; safe to share among threads.
 
     Args:
@@ -67,8 +65,13 @@ class ReportQueue:
         self._lease_seconds = lease_seconds
         self._clock = clock
 
-    def lease(self) -> LeasedReport | None:
-        """The oldest job that waits or whose lease has ended; None where there is none.
+    @property
+    def store_address(self) -> str:
+        """Opens the store of these jobs again, its password included."""
+        return self._store.address
+
+    def lease(self) -> LeasedJob | None:
+        """The oldest job of any kind that waits or whose lease has ended; None of none.
 
         A job during which several workers in a row ended without notice fails instead, and so does
         one whose request this version cannot read.
@@ -86,11 +89,11 @@ class ReportQueue:
                     job.worker, job.expires_at = self._worker, now + self._lease_seconds
                     job.attempts += 1
                     job.started_at = job.started_at or now
-                    return LeasedReport(public_id=job.public_id, request=request)
+                    return LeasedJob(kind=KINDS[job.kind], public_id=job.public_id, request=request)
                 session.flush()
         return None
 
-    def renew(self, leased: LeasedReport, progress: ReportProgress | None) -> bool:
+    def renew(self, leased: LeasedJob, progress: Progress | None) -> bool:
         """Renew the lease and store progress; returns whether the job is still wanted.
 
         Raises:
@@ -105,7 +108,7 @@ class ReportQueue:
                 job.progress = progress.model_dump(mode="json")
             return not job.cancel_requested
 
-    def release(self, leased: LeasedReport) -> None:
+    def release(self, leased: LeasedJob) -> None:
         """Queue the job again, for another worker to continue.  Raises: LeaseLost."""
         with self._store.writing() as session:
             job = self._own(session, leased)
@@ -113,53 +116,58 @@ class ReportQueue:
             job.worker = job.expires_at = None
             job.attempts = 0
 
-    def finish(self, leased: LeasedReport, result: ReportResult) -> ReportState:
-        """The job's final state; a report in which an attack failed is not complete.
+    def finish(self, leased: LeasedJob, result: Result) -> ReportState:
+        """The job's final state.
 
         Raises:
             LeaseLost: it is no longer ours.
         """
-        state = ReportState.INCOMPLETE if result.not_tried else ReportState.SUCCEEDED
+        state = final_state(result)
         with self._store.writing() as session:
             job = self._own(session, leased)
             job.result = result.model_dump(mode="json")
             if job.progress is not None:
-                done = {"fraction": 1.0, "stage": "", "seconds_left": 0.0}
+                done: dict[str, Any] = {"fraction": 1.0, "stage": "", "seconds_left": 0.0}
+                if isinstance(result, ExplanationJobResult):
+                    done["images_done"] = result.image_count
                 job.progress = job.progress | done
             end_job(job, state, self._clock())
         return state
 
-    def fail(self, leased: LeasedReport, reason: str) -> None:
+    def fail(self, leased: LeasedJob, reason: str) -> None:
         """``reason``: one sentence for the client.  Raises: LeaseLost."""
         with self._store.writing() as session:
             job = self._own(session, leased)
             job.reason = reason
             end_job(job, ReportState.FAILED, self._clock())
 
-    def cancel(self, leased: LeasedReport) -> None:
+    def cancel(self, leased: LeasedJob) -> None:
         """End a job for which `renew` returned False.  Raises: LeaseLost."""
         with self._store.writing() as session:
             end_job(self._own(session, leased), ReportState.CANCELLED, self._clock())
 
-    def _next(self, session: Session) -> ReportJob | None:
-        has_expired = (ReportJob.state == ReportState.RUNNING.value) & (
-            ReportJob.expires_at <= self._clock()
+    def _next(self, session: Session) -> StoredJob | None:
+        has_expired = (StoredJob.state == ReportState.RUNNING.value) & (
+            StoredJob.expires_at <= self._clock()
         )
         return session.scalars(
-            select(ReportJob)
-            .where(or_(ReportJob.state == ReportState.QUEUED.value, has_expired))
-            .order_by(ReportJob.id)
+            select(StoredJob)
+            .where(
+                StoredJob.kind.in_(KINDS),
+                or_(StoredJob.state == ReportState.QUEUED.value, has_expired),
+            )
+            .order_by(StoredJob.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         ).one_or_none()
 
-    def _own(self, session: Session, leased: LeasedReport) -> ReportJob:
+    def _own(self, session: Session, leased: LeasedJob) -> StoredJob:
         job = session.scalars(
-            select(ReportJob)
+            select(StoredJob)
             .where(
-                ReportJob.public_id == leased.public_id,
-                ReportJob.state == ReportState.RUNNING.value,
-                ReportJob.worker == self._worker,
+                StoredJob.public_id == leased.public_id,
+                StoredJob.state == ReportState.RUNNING.value,
+                StoredJob.worker == self._worker,
             )
             .with_for_update()
         ).one_or_none()
@@ -168,10 +176,10 @@ class ReportQueue:
         return job
 
 
-def _readable_request(job: ReportJob, now: float) -> CreateReportRequest | None:
+def _readable_request(job: StoredJob, now: float) -> JobRequest | None:
     """The job's request; a job that another version made and this one cannot read fails instead."""
     try:
-        return CreateReportRequest.model_validate(job.request)
+        return KINDS[job.kind].request.model_validate(job.request)
     except ValidationError as err:
         job.reason = (
             f"{sentence(err, 'request')}; requested by another version of Candor, request it again"
@@ -180,7 +188,7 @@ def _readable_request(job: ReportJob, now: float) -> CreateReportRequest | None:
         return None
 
 
-def _given_up(job: ReportJob) -> str:
+def _given_up(job: StoredJob) -> str:
     stage = (job.progress or {}).get("stage") or "its start"
     return (
         f"given up after {job.attempts} workers in a row ended at {stage} without notice, as when "
