@@ -36,7 +36,7 @@ class Turns:
         self._work = self._opened.enter_context(job.opened())
 
     def __call__(self, turns: dict[str, Any]) -> dict[str, Any]:
-        return {"is_done": np.array([self._work.work_one() for _ in turns["id"]])}
+        return {"is_done": np.array([self._work.work_one() for _ in turns["turn"]])}
 
 
 def work_on_ray(
@@ -70,9 +70,7 @@ def work_on_ray(
     try:
         while blocks := work.blocks_left():
             _pass(job, blocks, actors, gpus, lambda: report(work.count - work.left()))
-            if (
-                work.blocks_left() == blocks
-            ):  # the rest is leased to workers that are elsewhere or lost
+            if work.blocks_left() == blocks:  # leased to workers elsewhere, or lost
                 time.sleep(_PAUSE_SECONDS)
         report(work.count)
     finally:
@@ -81,7 +79,8 @@ def work_on_ray(
 
 def _pass(job: Job, turns: int, actors: int, gpus: float, tick: Callable[[], None]) -> None:
     """One turn for each block; a turn that finds none free does nothing."""
-    dataset = ray.data.range(turns, override_num_blocks=min(turns, _MOST_TASKS)).map_batches(
+    items = [{"turn": turn} for turn in range(turns)]
+    dataset = ray.data.from_items(items, override_num_blocks=min(turns, _MOST_TASKS)).map_batches(
         Turns,
         fn_constructor_args=(job,),
         batch_size=1,
