@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from candor.audit.session import option
+from candor.audit.session import BadOption, option
 from candor.contracts.explanation_jobs import (
     CreateExplanationJobRequest,
     ExplanationJobProgress,
@@ -70,6 +70,9 @@ class ImagesJob:
         request, job = self.request, self._job()
         with option("model", request.model):
             card = read_card(job.model)
+        if not job.place.images.is_dir():
+            expected = f"expected a folder in {IMAGES_FOLDER}/ of the worker's data"
+            raise BadOption("folder", f"{expected}, got {request.folder!r}")
         with option("folder", request.folder):
             find_images(job.place.images)
         with option("target", str(request.target)):

@@ -99,7 +99,10 @@ def test_job_leaves_a_table_and_a_gallery_and_goes_on_where_a_worker_stopped(
     ("fields", "message"),
     [
         ({"model": "gone"}, "model: got 'gone'; "),
-        ({"folder": "dogs"}, "folder: got 'dogs'; "),
+        (
+            {"folder": "dogs"},
+            "folder: expected a folder in images/ of the worker's data, got 'dogs'",
+        ),
         ({"target": {"name": "cow"}}, "target: expected one of "),
     ],
 )
