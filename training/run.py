@@ -14,6 +14,7 @@ from torch import nn
 from candor.contracts.card import MetricCard, ModelCard
 from candor.contracts.json_text import json_text
 from candor.contracts.names import class_difference
+from candor.contracts.radius import median_radius_of
 from candor.data.images import Images
 from candor.files.writing import write_file
 from candor.models.folder import bare_network, save_imported, save_model
@@ -126,8 +127,16 @@ def _save_of_model(card: ModelCard, start: Start, data: Images, target: RunTarge
         network.cpu().requires_grad_(False)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
         chosen = order[:_EXAMINED_IMAGES]
-        found = examine(network, data.images(chosen), data.labels[chosen], data.name)
+        found = examine(
+            network,
+            data.images(chosen),
+            data.labels[chosen],
+            data.name,
+            card.recommended_rho,
+        )
+        radius = median_radius_of(found.metrics)
         update["acceptance"] = found.acceptance
+        update["metrics"] = (*card.metrics, *(() if radius is None else (radius,)))
     card = card.model_copy(update=update)
     return save_imported(target.folder, card, bare_network(network).state_dict(), start.graph)
 

@@ -119,7 +119,7 @@ def import_model(
     network.eval().requires_grad_(False)
     notify("testing the network, takes some seconds ...")
     images, labels, data = _images(request, card)
-    accepted = accept(network, images, labels, data)
+    accepted = accept(network, images, labels, data, card.recommended_rho)
     provenance = Provenance.model_validate(
         {"format": source.format, "files": source.files, "matching": matching}
     )

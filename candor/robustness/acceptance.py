@@ -1,15 +1,16 @@
 """The acceptance test: is a network one that explanations can be computed for?"""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from candor.contracts.card import Acceptance, MetricCard, StepCost
+from candor.contracts.radius import MEDIAN_RADIUS, is_noise, radius_note
 from candor.robustness.ara import accuracy_interval
-from candor.robustness.measure import radii_of, search_radii
+from candor.robustness.measure import median_of, search_radii
 from candor.runtime.memory import peak_bytes
 from candor.search.network import has_second_derivative
 from candor.terms import Goal
@@ -23,10 +24,11 @@ _STEP = 1e-3  # of finite differences, RMSE
 _GRADIENT_TOLERANCE = 0.1
 _SUM_TOLERANCE = 1e-3  # of probabilities, to 1
 _ROUNDS = 3
-_VISIBLE, _FAINT = 0.02, 0.005  # RMSE
 _MIB = 2**20
 _UNKNOWN = "Accepted without data: neither accuracy nor attack radius were measured."
-_REMEDY = "train it with L_adv by `candor train` to make them visible."
+_UNRESOLVED = "No attack changed half of the right predictions: explanations need a large rho."
+_REMEDY = "Train it with L_adv by `candor train` to change that."
+_METHOD = "acceptance test"
 
 
 class NotAccepted(ValueError):
@@ -41,11 +43,11 @@ class Accepted:
     metrics: tuple[MetricCard, ...]
 
 
-def accept(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Accepted:
+def accept(network: nn.Module, images: Tensor, labels: Tensor, data: str, rho: float) -> Accepted:
     """The whole test of a network that others trained; on unlabelled images where there are none.
 
     Args:
-        network, images, labels, data: as in `examine`.
+        network, images, labels, data, rho: as in `examine`.
     Raises:
         NotAccepted: see `examine`; also fewer than 100 labelled images, an accuracy no better than
             chance, or one output that looks like a probability.
@@ -53,7 +55,7 @@ def accept(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Acc
     count = len(labels)
     if 0 < count < LEAST_IMAGES:
         raise NotAccepted(f"data: expected at least {LEAST_IMAGES} labelled images, got {count}")
-    accepted = examine(network, images, labels, data)
+    accepted = examine(network, images, labels, data, rho)
     if count:
         logits = _logits(network, images[:LEAST_IMAGES])
         _check_sigmoid(logits)
@@ -61,13 +63,13 @@ def accept(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Acc
     return accepted
 
 
-def examine(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Accepted:
+def examine(network: nn.Module, images: Tensor, labels: Tensor, data: str, rho: float) -> Accepted:
     """What the card says of a network, and whether it can be explained at all.
 
     Args:
         network: in evaluation mode, from (B, C, H, W) in [0, 1] to logits (B, V).
         images: (N, C, H, W) float32, N at least 1.     labels: (N,) int64, or (0,) for none.
-        data: name of the data set.
+        data: name of the data set.     rho: RMSE of explanations that the card recommends.
     Raises:
         NotAccepted: probabilities instead of logits, not in evaluation mode, a gradient that is
             not finite, zero or wrong.
@@ -77,7 +79,7 @@ def examine(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Ac
     _check_logits(logits)
     difference = _batch_difference(network, few, logits[:_COMPARED])
     norm, error = _gradient(network, few)
-    radius = _median_radius(network, images, logits) if count else None
+    radius = _median_radius(network, images, labels, logits, data) if count else None
     acceptance = Acceptance(
         image_count=count,
         data=data,
@@ -86,22 +88,21 @@ def examine(network: nn.Module, images: Tensor, labels: Tensor, data: str) -> Ac
         gradient_error=error,
         has_second_derivative=has_second_derivative(network, images[:1]),
         steps=tuple(_step_cost(network, images, size) for size in (1, 8)),
-        median_radius=radius,
-        meaning=meaning_of(radius) if count else _UNKNOWN,
+        median_radius=None if radius is None else radius.value,
+        meaning=_meaning(radius, rho) if count else _UNKNOWN,
     )
-    return Accepted(acceptance, (_accuracy(logits, labels, data),) if count else ())
+    if not count:
+        return Accepted(acceptance, ())
+    radii = () if radius is None else (radius,)
+    return Accepted(acceptance, (_accuracy(logits, labels, data), *radii))
 
 
-def meaning_of(radius: float | None) -> str:
-    """What a median attack radius (RMSE) means for explanations, in one sentence."""
+def _meaning(radius: MetricCard | None, rho: float) -> str:
+    """What a median attack radius means for explanations, and what can be done."""
     if radius is None:
-        return "No attack was found on half of the images: explanations need a large rho."
-    flips = f"Changes of RMSE {radius:.2g} already flip half of the predictions: "
-    if radius < _FAINT:
-        return f"{flips}its explanations will look like noise; {_REMEDY}"
-    if radius < _VISIBLE:
-        return f"{flips}its explanations will be faint; {_REMEDY}"
-    return flips + "its explanations will show structures."
+        return _UNRESOLVED
+    note = radius_note(radius.value, rho)
+    return f"{note} {_REMEDY}" if is_noise(radius.value, rho) else note
 
 
 @torch.no_grad()
@@ -213,7 +214,7 @@ def _accuracy(logits: Tensor, labels: Tensor, data: str) -> MetricCard:
         high=interval.high,
         image_count=len(labels),
         data=data,
-        method="acceptance test",
+        method=_METHOD,
     )
 
 
@@ -227,23 +228,36 @@ def _check_accuracy(accuracy: MetricCard, class_count: int) -> None:
         )
 
 
-def _median_radius(network: nn.Module, images: Tensor, logits: Tensor) -> float | None:
-    """Of attacks by `fast` on what the network itself predicts; None where half are unresolved."""
-    chosen = images[:_RADIUS_IMAGES]
+def _median_radius(
+    network: nn.Module, images: Tensor, labels: Tensor, logits: Tensor, data: str
+) -> MetricCard | None:
+    """Of attacks by `fast` on the first images that are classified correctly.
+
+    None where there are none, or half are unresolved.
+    """
+    chosen = (logits.argmax(1) == labels).nonzero()[:_RADIUS_IMAGES, 0]
+    if not len(chosen):
+        return None
     result = search_radii(
         network,
-        chosen,
-        logits[:_RADIUS_IMAGES].argmax(1),
+        images[chosen],
+        labels[chosen],
         Goal.ATTACK,
         solver="fast",
         steps=_RADIUS_STEPS,
         seeds=torch.zeros(len(chosen), dtype=torch.int64),
         batch_size=8,
     )
-    radii, is_unresolved = radii_of(result)
-    if 2 * int(np.sum(is_unresolved)) >= len(radii):
+    found = median_of(result, torch.ones(len(chosen), dtype=torch.bool), seed=0)
+    if found is None:
         return None
-    return float(np.median(radii))
+    return MetricCard(
+        name=MEDIAN_RADIUS,
+        **asdict(found.interval),
+        image_count=found.image_count,
+        data=data,
+        method=_METHOD,
+    )
 
 
 def _step_cost(network: nn.Module, images: Tensor, size: int) -> StepCost:

@@ -6,7 +6,7 @@ nothing the radius is unknown: its largest visited RMSE stands in, which makes e
 from it a lower bound, and the result says for how many images that was so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ RESAMPLE_COUNT = 2000
 _CHUNK_ELEMENTS = 2_000_000  # of one resampled matrix: 16 MB of float64
 
 FloatArray = NDArray[np.float64]
+# Of the last axis, as `np.mean` and `np.median` are called.
+Statistic = Callable[..., FloatArray]
 IndexArray = NDArray[np.int64]
 
 
@@ -29,6 +31,14 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MedianRadius:
+    """Median attack radius, RMSE, of ``image_count`` images that were classified correctly."""
+
+    interval: Interval
+    image_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +102,9 @@ def accuracy_robustness_area(
         ValueError: an argument is out of range; the message names it.
     """
     distances = _checked_radii("radii", radii)
-    unresolved = _checked_flags(is_unresolved, len(distances))
+    unresolved = np.zeros(len(distances), dtype=np.bool_)
+    if is_unresolved is not None:
+        unresolved = _checked_flags("is_unresolved", is_unresolved, len(distances))
     _check_fraction("naive", naive)
     _check_count("resample_count", resample_count)
     low, high = _percentiles(
@@ -195,6 +207,54 @@ def accuracy_interval(correct: int, total: int) -> Interval:
     return Interval(value=correct / total, low=float(bounds.low), high=float(bounds.high))
 
 
+def sample_interval(values: ArrayLike, statistic: Statistic, *, generator: Generator) -> Interval:
+    """A mean or median with its 95 % percentile bootstrap interval.
+
+    Args:
+        values: (N,) float, N >= 1, finite.
+        statistic: `np.mean`, `np.median` or another that takes ``axis``.
+        generator: source of the bootstrap's draws.
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"values: expected (N,) finite numbers, N >= 1, got {sample}")
+    low, high = _percentiles(
+        np.concatenate(
+            [
+                statistic(sample[chosen], axis=-1)
+                for chosen in _resamples(len(sample), RESAMPLE_COUNT, generator)
+            ]
+        )
+    )
+    return Interval(value=float(statistic(sample, axis=-1)), low=low, high=high)
+
+
+def median_radius(
+    radii: ArrayLike, *, is_correct: ArrayLike, is_unresolved: ArrayLike, generator: Generator
+) -> MedianRadius | None:
+    """The RMSE at which half of the right predictions have changed, by an attack.
+
+    Images that were wrong as they came have no prediction to lose and do not count.
+
+    Args:
+        radii, is_unresolved: (N,) as in `accuracy_robustness_area`.
+        is_correct: (N,) bool, images classified correctly as they came.
+        generator: source of the bootstrap's draws.
+    Returns:
+        None where no image is classified correctly, or half of those are unresolved: then the
+        median itself is not known.
+    """
+    distances = _checked_radii("radii", radii)
+    chosen = _checked_flags("is_correct", is_correct, len(distances))
+    unresolved = _checked_flags("is_unresolved", is_unresolved, len(distances)) & chosen
+    if 2 * unresolved.sum() >= chosen.sum():
+        return None
+    interval = sample_interval(distances[chosen], np.median, generator=generator)
+    return MedianRadius(interval=interval, image_count=int(chosen.sum()))
+
+
 def areas(radii: FloatArray, naive: float) -> FloatArray:
     """Areas (...) of radii (..., N); every row is one data set.
 
@@ -235,13 +295,11 @@ def _checked_radii(name: str, values: ArrayLike) -> FloatArray:
     return radii
 
 
-def _checked_flags(values: ArrayLike | None, count: int) -> NDArray[np.bool_]:
-    if values is None:
-        return np.zeros(count, dtype=np.bool_)
+def _checked_flags(name: str, values: ArrayLike, count: int) -> NDArray[np.bool_]:
     flags = np.asarray(values)
     if flags.shape != (count,) or flags.dtype != np.bool_:
         got = f"shape {flags.shape} of {flags.dtype}"
-        raise ValueError(f"is_unresolved: expected ({count},) bool, got {got}")
+        raise ValueError(f"{name}: expected ({count},) bool, got {got}")
     return flags
 
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from candor.contracts import strict_json
 from candor.contracts.card import MetricCard
 from candor.contracts.json_text import json_text
+from candor.contracts.radius import MEDIAN_RADIUS
 from candor.files.reading import MIB, read_file
 from candor.files.tables import read_table
 from candor.files.writing import write_files
@@ -64,11 +65,14 @@ def summary_of(measured: AraMeasurement, facts: dict[str, Any]) -> dict[str, Any
             "seconds": round(one.seconds, 3),
             "image_steps": one.image_steps,
         }
+    if measured.median_radius is not None:
+        median = measured.median_radius
+        summary[MEDIAN_RADIUS] = asdict(median.interval) | {"images": median.image_count}
     return summary
 
 
 def measure_row(summary: dict[str, Any], name: str) -> dict[str, Any]:
-    """Value, low and high of one of `MEASURES`; of an area all that is known of it."""
+    """Value, low and high of one of `recorded`; of an area all that is known of it."""
     if name == "accuracy":
         return {key: summary[field] for key, field in _ACCURACY.items()}
     row: dict[str, Any] = summary[name]
@@ -138,17 +142,25 @@ def _read_summary(folder: Path) -> dict[str, Any]:
 
 
 def metric_cards(summary: dict[str, Any], method: str) -> list[MetricCard]:
-    """The three numbers for a model's card; ``method`` is the command that repeats them."""
+    """The numbers for a model's card; ``method`` is the command that repeats them.
+
+    The median radius is among them where it is known.
+    """
     return [
         MetricCard(
             name=name,
             value=row["value"],
             low=row["low"],
             high=row["high"],
-            image_count=summary["images"],
+            image_count=row.get("images", summary["images"]),
             data=summary["data"],
             method=method,
         )
-        for name in MEASURES
+        for name in recorded(summary)
         for row in [measure_row(summary, name)]
     ]
+
+
+def recorded(summary: dict[str, Any]) -> list[str]:
+    """`MEASURES`, and the median radius where it is known."""
+    return [*MEASURES, *([MEDIAN_RADIUS] if MEDIAN_RADIUS in summary else [])]

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from candor.robustness.ara import (
     AraResult,
     Interval,
+    MedianRadius,
     accuracy_interval,
     accuracy_robustness_area,
+    median_radius,
 )
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
@@ -74,10 +76,12 @@ class AraMeasurement:
     Attributes:
         accuracy: on the images as they came.
         goals: attack and BTR.
+        median_radius: of the attack; None where it is not known, see `candor.robustness.ara`.
     """
 
     accuracy: Interval
     goals: Mapping[Goal, GoalMeasurement]
+    median_radius: MedianRadius | None
 
 
 def measure_ara(
@@ -102,9 +106,12 @@ def measure_ara(
     goals = {
         goal: _measure_goal(network, images, labels, goal, plan, naive, report) for goal in GOALS
     }
-    is_correct = goals[Goal.ATTACK].result.logits_before.argmax(1) == labels
+    attack = goals[Goal.ATTACK].result
+    is_correct = attack.logits_before.argmax(1) == labels
     return AraMeasurement(
-        accuracy=accuracy_interval(int(is_correct.sum()), len(labels)), goals=goals
+        accuracy=accuracy_interval(int(is_correct.sum()), len(labels)),
+        goals=goals,
+        median_radius=median_of(attack, is_correct, seed=plan.seed),
     )
 
 
@@ -145,6 +152,17 @@ def radii_of(result: SearchResult) -> tuple[NDArray[np.float64], NDArray[np.bool
     """(N,) RMSE, the lower bound where unresolved, and (N,) bool, whether it is unresolved."""
     is_unresolved = np.array([status is SearchStatus.UNRESOLVED for status in result.statuses])
     return np.where(is_unresolved, result.lower_bounds.numpy(), result.rmse.numpy()), is_unresolved
+
+
+def median_of(result: SearchResult, is_correct: Tensor, *, seed: int) -> MedianRadius | None:
+    """`median_radius` of attacks, (N,) bool, with the bootstrap's draws from ``seed``."""
+    radii, is_unresolved = radii_of(result)
+    return median_radius(
+        radii,
+        is_correct=is_correct.numpy(),
+        is_unresolved=is_unresolved,
+        generator=np.random.default_rng(seed),
+    )
 
 
 def radii_area(

@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from candor.contracts.radius import radius_note
 from candor.robustness.acceptance import (
     LEAST_IMAGES,
     NotAccepted,
     accept,
     examine,
-    meaning_of,
 )
 from candor.runtime.memory import peak_bytes
-from tests.search.linear import LinearClassifier
+from tests.search.linear import LinearClassifier, nearest_rmse
 
 SHAPE = (3, 8, 6)
+RHO = 0.1
 NONE = torch.zeros(0, dtype=torch.int64)
 
 
@@ -67,7 +68,7 @@ class FalseGradient(torch.autograd.Function):
 def test_a_linear_network_has_the_numbers_of_the_closed_form() -> None:
     network, images = LinearClassifier(SHAPE, 3), images_of(LEAST_IMAGES)
     labels = network(images).argmax(1)
-    accepted = accept(network, images, labels, "some/test")
+    accepted = accept(network, images, labels, "some/test", RHO)
     found = accepted.acceptance
     few = network(images[:8]).topk(2).indices
     norms = (network.head.weight[few[:, 0]] - network.head.weight[few[:, 1]]).norm(dim=1)
@@ -77,15 +78,20 @@ def test_a_linear_network_has_the_numbers_of_the_closed_form() -> None:
     assert (found.image_count, found.data) == (LEAST_IMAGES, "some/test")
     assert [step.batch_size for step in found.steps] == [1, 8]
     assert all(step.milliseconds > 0 for step in found.steps)
-    (metric,) = accepted.metrics
+    metric, radius = accepted.metrics
     assert (metric.value, metric.image_count) == (1.0, LEAST_IMAGES)
     assert 0.96 < metric.low < 1.0
-    assert found.median_radius is not None
-    assert f"{found.median_radius:.2g}" in found.meaning
+    few = images[:16]
+    exact = nearest_rmse(network, few, labels[:16]).quantile(0.5).item()
+    assert exact <= radius.value <= 1.03 * exact  # the box takes some ways off
+    assert (radius.name, radius.image_count) == ("median_radius", 16)
+    assert radius.low <= radius.value <= radius.high
+    assert found.median_radius == radius.value
+    assert found.meaning.startswith(radius_note(radius.value, RHO))
 
 
 def test_without_data_neither_accuracy_nor_radius_is_claimed() -> None:
-    accepted = accept(LinearClassifier(SHAPE, 3), images_of(), NONE, "")
+    accepted = accept(LinearClassifier(SHAPE, 3), images_of(), NONE, "", RHO)
     assert accepted.metrics == ()
     assert accepted.acceptance.median_radius is None
     assert "without data" in accepted.acceptance.meaning
@@ -110,14 +116,14 @@ def test_what_cannot_be_explained_is_refused(
     change: Callable[[Tensor], Tensor], message: str
 ) -> None:
     with pytest.raises(NotAccepted, match=message):
-        accept(Changed(change), images_of(), NONE, "")
+        accept(Changed(change), images_of(), NONE, "", RHO)
 
 
 def test_a_part_in_training_mode_is_named() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(144, 3)).eval()
     network[1].train()
     with pytest.raises(NotAccepted, match="evaluation mode: .*1 is in training mode"):
-        accept(network, images_of(), NONE, "")
+        accept(network, images_of(), NONE, "", RHO)
 
 
 def test_one_probability_in_place_of_a_logit_is_noticed() -> None:
@@ -128,36 +134,28 @@ def test_one_probability_in_place_of_a_logit_is_noticed() -> None:
     images = images_of(LEAST_IMAGES)
     network = Changed(two, 2)
     with pytest.raises(NotAccepted, match="without its last sigmoid"):
-        accept(network, images, network(images).argmax(1), "some")
+        accept(network, images, network(images).argmax(1), "some", RHO)
 
 
 def test_labels_that_the_network_does_not_know_are_no_better_than_chance() -> None:
     network, images = LinearClassifier(SHAPE, 3), images_of(LEAST_IMAGES)
     wrong = (network(images).argmax(1) + 1) % 3
     with pytest.raises(NotAccepted, match=r"better than chance \(33.33%\), got 0.0%"):
-        accept(network, images, wrong, "some")
+        accept(network, images, wrong, "some", RHO)
     # A network that trained here is examined whatever it knows.
-    assert examine(network, images, wrong, "some").metrics[0].value == 0.0
+    assert examine(network, images, wrong, "some", RHO).metrics[0].value == 0.0
 
 
 def test_fewer_than_a_hundred_labelled_images_are_not_enough() -> None:
     network, images = LinearClassifier(SHAPE, 3), images_of(LEAST_IMAGES - 1)
     with pytest.raises(NotAccepted, match="at least 100 labelled images, got 99"):
-        accept(network, images, network(images).argmax(1), "some")
+        accept(network, images, network(images).argmax(1), "some", RHO)
 
 
 def test_second_derivative_is_looked_for() -> None:
     images = images_of()
-    assert accept(Changed(torch.tanh), images, NONE, "").acceptance.has_second_derivative
-    assert not accept(Changed(Once.apply), images, NONE, "").acceptance.has_second_derivative
-
-
-@pytest.mark.parametrize(
-    ("radius", "word"),
-    [(0.002, "will look like noise"), (0.01, "faint"), (0.05, "structures"), (None, "large rho")],
-)
-def test_meaning_follows_the_radius(radius: float | None, word: str) -> None:
-    assert word in meaning_of(radius)
+    assert accept(Changed(torch.tanh), images, NONE, "", RHO).acceptance.has_second_derivative
+    assert not accept(Changed(Once.apply), images, NONE, "", RHO).acceptance.has_second_derivative
 
 
 @pytest.mark.parametrize("batch", [1, 8])

@@ -11,8 +11,10 @@ from candor.robustness.ara import (
     accuracy_curve,
     accuracy_interval,
     accuracy_robustness_area,
+    median_radius,
     naive_accuracy,
     paired_difference,
+    sample_interval,
 )
 
 RADII = st.lists(st.integers(0, 64).map(lambda tick: tick / 64), min_size=1, max_size=40)
@@ -126,6 +128,31 @@ def test_many_images_are_resampled_in_chunks(rng, monkeypatch):
     monkeypatch.setattr("candor.robustness.ara._CHUNK_ELEMENTS", 64 * 7)
     chunked = area(radii, 0.1, resample_count=40)
     assert chunked == whole
+
+
+def test_median_of_an_odd_sample_has_the_ends_of_its_order_statistics(rng):
+    values = np.arange(101.0)
+    found = sample_interval(values, np.median, generator=rng)
+    assert found.value == 50.0
+    # Binomial: ranks 41 and 61 of 101 hold the median in 95 % of samples.
+    assert (found.low, found.high) == pytest.approx((40.0, 60.0), abs=2.0)
+
+
+def test_median_radius_is_of_the_right_predictions_and_only_where_it_is_known(rng):
+    def of(is_correct, is_unresolved):
+        return median_radius(
+            [0.0, 0.1, 0.2, 0.3],
+            is_correct=is_correct,
+            is_unresolved=is_unresolved,
+            generator=rng,
+        )
+
+    none = [False] * 4
+    found = of([False, True, True, True], none)
+    assert (found.interval.value, found.image_count) == (0.2, 3)
+    assert of([False, True, True, True], [True, False, False, True]).image_count == 3
+    assert of([True] * 4, [False, False, True, True]) is None
+    assert of(none, none) is None
 
 
 def test_paired_difference_is_the_difference_of_the_areas(rng):

@@ -71,10 +71,17 @@ def test_files_hold_what_was_measured(measured: AraMeasurement, tmp_path: Path) 
     assert not is_measured(tmp_path / "elsewhere", facts)
 
 
-def test_cards_carry_the_three_numbers(measured: AraMeasurement) -> None:
+def test_cards_carry_the_numbers(
+    labelled: tuple[LinearClassifier, Tensor, Tensor], measured: AraMeasurement
+) -> None:
     summary = summary_of(measured, {"data": "small/test", "images": 6})
     cards = metric_cards(summary, "candor ara")
-    assert tuple(card.name for card in cards) == MEASURES
+    assert tuple(card.name for card in cards) == (*MEASURES, "median_radius")
+    # Of the right predictions alone: the first image is wrong.
+    exact = nearest_rmse(*labelled)[1:].median().item()
+    assert cards[-1].value == pytest.approx(exact, rel=0.01)
+    assert cards[-1].low <= cards[-1].value <= cards[-1].high
+    assert [card.image_count for card in cards] == [6, 6, 6, 5]
     for card in cards:
         row = measure_row(summary, card.name)
         assert (card.value, card.low, card.high) == (row["value"], row["low"], row["high"])

@@ -14,6 +14,7 @@ from candor.audit.importing import (
 )
 from candor.cli.output import AsJson, console, print_json
 from candor.contracts.card import ModelCard
+from candor.contracts.radius import MEDIAN_RADIUS
 from candor.files.reading import MIB, read_text
 from candor.robustness.acceptance import LEAST_IMAGES
 
@@ -103,10 +104,9 @@ def _show(folder: Path, card: ModelCard) -> None:
     assert found is not None
     out.print(f"{folder}: {card.network.family}/{card.network.architecture}, {card.identity}")
     for metric in card.metrics:
-        out.print(
-            f"{metric.name} {metric.value:.1%} [{metric.low:.1%}, {metric.high:.1%}] of "
-            f"{metric.image_count} images"
-        )
+        form = ".2g" if metric.name == MEDIAN_RADIUS else ".1%"
+        low, value, high = (format(x, form) for x in (metric.low, metric.value, metric.high))
+        out.print(f"{metric.name} {value} [{low}, {high}] of {metric.image_count} images")
     for step in found.steps:
         out.print(
             f"a search step of {step.batch_size}: {step.milliseconds:.0f} ms, "

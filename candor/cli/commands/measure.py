@@ -15,7 +15,7 @@ from candor.cli.options import Compiles, DataDir, DataName
 from candor.cli.output import AsJson, console, print_json
 from candor.contracts import limits
 from candor.models.folder import record_metrics
-from candor.robustness.ara_files import MEASURES, measure_row, metric_cards
+from candor.robustness.ara_files import measure_row, metric_cards, recorded
 from candor.robustness.measure import AraPlan, Report
 from candor.terms import Goal
 
@@ -87,7 +87,7 @@ def _show(summary: dict[str, Any]) -> None:
     table = Table(title=f"{summary['model']} on {summary['images']} images of {summary['data']}")
     for heading in ("measure", "value", "95 % interval", "unresolved", "image-steps", "seconds"):
         table.add_column(heading)
-    for name in MEASURES:
+    for name in recorded(summary):
         row = measure_row(summary, name)
         rest = [str(row.get(key, "")) for key in ("unresolved", "image_steps", "seconds")]
         table.add_row(name, f"{row['value']:.5f}", f"{row['low']:.4f} to {row['high']:.4f}", *rest)
