@@ -42,6 +42,8 @@ def show_explanations(image: Path, response: api.ExplainResponse) -> None:
         )
     console().print(table)
     console().print(_sizes(response.explanations))
+    for note in dict.fromkeys(item.radius_note for item in response.explanations):
+        console().print(note)
 
 
 def _sizes(explanations: Sequence[api.Explanation]) -> Table:
@@ -102,5 +104,6 @@ def show_comparison(image: Path, response: api.CompareResponse) -> None:
             f"{item.cosine:.3f}",
         )
     console().print(table)
+    console().print(response.explanation.radius_note)
     for one in response.missing:
         console().print(f"{one.method}: {one.reason}")

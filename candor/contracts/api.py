@@ -267,6 +267,7 @@ class Explanation(Message):
     flips: Flag
     norm: Norm
     away_from: ClassConfidence | None
+    radius_note: str = ""
 
 
 class ExplainResponse(Message):
@@ -275,6 +276,7 @@ class ExplainResponse(Message):
     input_png: Base64Bytes
     model: ModelRef
     request_id: str
+    median_radius: MetricCard | None = None
 
 
 class ExplainProgress(Message):
@@ -389,3 +391,5 @@ class ModelDetails(Message):
     solvers: tuple[Solver, ...]
     engine: EngineName
     precision: Precision
+    median_radius: MetricCard | None = None
+    radius_note: str = ""

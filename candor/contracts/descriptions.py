@@ -258,6 +258,9 @@ DESCRIPTIONS = {
     "ExplainResponse.request_id": (
         "Id of the request, as the client sent it or as the service assigned it."
     ),
+    "ExplainResponse.median_radius": (
+        "The model's median attack radius, see GetModel; unset where it was not measured."
+    ),
     "Explanation": (
         "One adversarial explanation (AE): the image changed by at most rho."
     ),
@@ -337,6 +340,11 @@ DESCRIPTIONS = {
     "Explanation.away_from": (
         "The class that the target was set against, with its confidence on the explanation; unset "
         "without one."
+    ),
+    "Explanation.radius_note": (
+        "What the model's median attack radius says of an explanation of this RMSE, one sentence "
+        "for people: where the model changes its mind much earlier, what the explanation shows is "
+        "noise."
     ),
     "ExplainStreamResponse": (
         "One message of a stream: progress, or the response that ends it."
@@ -692,6 +700,13 @@ DESCRIPTIONS = {
         "Number format of those steps, \"float32\" or \"bfloat16\"; what they find is verified in "
         "float32."
     ),
+    "GetModelResponse.median_radius": (
+        "The median attack radius of `metrics`: the RMSE at which an attack has changed half of "
+        "the model's right predictions; unset where it was not measured."
+    ),
+    "GetModelResponse.radius_note": (
+        "What it says of explanations at the recommended rho, one sentence for people."
+    ),
     "InputSpec": (
         "Shape and pixel domain of a model's input."
     ),
@@ -714,7 +729,7 @@ DESCRIPTIONS = {
         "A measured number with its 95 % confidence interval."
     ),
     "Metric.name": (
-        "Name of the number, for example \"accuracy\", \"attack_ara\" or \"btr_ara\"."
+        "Name of the number, for example \"accuracy\", \"attack_ara\", \"btr_ara\" or \"median_radius\"."
     ),
     "Metric.value": (
         "The measured value."

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from candor.cli.commands import train
 from candor.cli.main import build_app
+from candor.contracts.radius import NOT_MEASURED
 from candor.data.images import Images
 from candor.models.folder import load_model
 from tests import official_files
@@ -71,6 +72,9 @@ def test_explain_against_lowers_the_target(model: Path, photo: Path) -> None:
     (item,) = _json(_run("explain", photo, "--model", model, *arguments))["explanations"]
     assert item["direction"] == "against"
     assert item["confidence_after"] < item["confidence_before"]
+    assert item["radius_note"] == NOT_MEASURED
+    shown = _run("explain", photo, "--model", model, "--target", "dog", "--steps", 1)
+    assert NOT_MEASURED in " ".join(shown.stderr.split())
 
 
 @pytest.mark.parametrize("solver", ["paper", "fast"])

@@ -139,7 +139,8 @@ def command(servers: Servers, *arguments: object) -> Any:
 def test_open_inference_explains_images_as_tensors(servers: Servers) -> None:
     """One image with the mask as parameter, two with a mask each as input, and a box."""
     asked = {"target": "dog", "rho": 0.03, "norm": "l1.5", "away_from": "#3", "steps": 12}
-    wanted = [{"name": one} for one in ("explanations", "rmse_inside", "flips", "labels")]
+    names = ("explanations", "rmse_inside", "flips", "labels", "radius_notes")
+    wanted = [{"name": one} for one in names]
     path = "/v2/models/linear/versions/1.2/explain"
     image, mask = AS_JSON["image"]["encoded"], base64_of(MASK)
     two = [bytes_tensor("image", image, image), bytes_tensor("mask", mask, mask)]
@@ -159,6 +160,7 @@ def test_open_inference_explains_images_as_tensors(servers: Servers) -> None:
         assert found["flips"] == {**flips, "data": [expected.flips] * count}
         assert found["labels"]["data"] == [expected.predicted_after.name] * count
         assert found["rmse_inside"]["data"] == pytest.approx([expected.rmse_inside] * count)
+        assert found["radius_notes"]["data"] == [expected.radius_note] * count
         pngs = [base64.b64decode(one) for one in found["explanations"]["data"]]
         assert pngs == [expected.image_png] * count
 

@@ -23,6 +23,7 @@ from candor import terms
 from candor.client.sync import CandorClient
 from candor.contracts import api, limits
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.radius import radius_note
 from candor.gateway.service.concurrency import ConcurrencyLimiter
 from candor.rpc.pb.candor.v1 import candor_pb2 as pb
 from tests.gateway.linear_worker import CARD, CLASSES, SHAPE, confidences_of, rmse_between
@@ -115,6 +116,11 @@ def test_explain_answers_every_pair_in_order_within_rho(servers: Servers, png: b
         assert found.predicted_before == response.predictions_before[0]
         assert found.status == pb.SEARCH_STATUS_FOUND
         assert found.steps == 30
+    assert response.median_radius.value == CARD.metrics[1].value
+    # The radius is more than a twentieth of the recommended rho, and less than one of 0.06.
+    notes = [found.radius_note for found in response.explanations]
+    assert ["noise" in note for note in notes] == [False, True] * 2
+    assert all("changes its mind at RMSE 0.0026" in note for note in notes)
 
 
 def test_explain_against_lowers_the_confidence_at_the_recommended_rho(
@@ -244,7 +250,9 @@ def test_models_are_listed_and_described(servers: Servers) -> None:
     assert details.model == summary.model
     assert details.classes == CLASSES
     assert (details.input.channels, details.input.height, details.input.width) == SHAPE
-    assert details.metrics[0].value == CARD.metrics[0].value
+    assert details.metrics == CARD.metrics
+    assert details.median_radius == CARD.metrics[1]
+    assert details.radius_note == radius_note(0.0026, CARD.recommended_rho)
     assert details.solvers == terms.SOLVERS
     rest = servers.rest.get("/v1/models/linear").json()
     assert rest["classes"] == list(CLASSES)

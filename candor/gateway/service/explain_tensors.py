@@ -29,6 +29,7 @@ _OUTPUTS: Mapping[str, tuple[str, _Read]] = {
     "rho_inf": ("FP32", lambda one: one.rho_inf),
     "rmse_inside": ("FP32", lambda one: one.rmse if one.rmse_inside is None else one.rmse_inside),
     "sparsity": ("FP32", lambda one: one.sparsity),
+    "radius_notes": ("BYTES", lambda one: one.radius_note.encode()),
 }
 OUTPUTS = tuple(_OUTPUTS)
 

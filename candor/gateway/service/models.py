@@ -14,6 +14,7 @@ from candor.contracts import api
 from candor.contracts.card import MetricCard, ModelCard, Preprocessing
 from candor.contracts.errors import ServiceError
 from candor.contracts.names import normalised, split_name, versioned
+from candor.contracts.radius import median_radius_of, radius_note, value_of
 from candor.contracts.secrets import without_secrets
 from candor.gateway.access.shared_quotas import SharedQuotas
 from candor.gateway.config.settings import Settings
@@ -280,6 +281,8 @@ def _value_count(spec: api.InputSpec) -> int:
 def _details(served_name: str, card: ModelCard) -> api.ModelDetails:
     """What clients learn of a model: its card, under the name it is served by."""
     name, _ = split_name(served_name)
+    metrics = tuple(map(_shown, card.metrics))
+    radius = median_radius_of(metrics)
     return api.ModelDetails(
         model=api.ModelRef(
             name=name,
@@ -292,10 +295,12 @@ def _details(served_name: str, card: ModelCard) -> api.ModelDetails:
         classes=card.classes,
         input=api.InputSpec(**card.input.model_dump()),
         recommended_rho=card.recommended_rho,
-        metrics=tuple(map(_shown, card.metrics)),
+        metrics=metrics,
         solvers=terms.SOLVERS,
         engine="eager",  # until a search worker says otherwise
         precision="float32",
+        median_radius=radius,
+        radius_note=radius_note(value_of(radius), card.recommended_rho),
     )
 
 

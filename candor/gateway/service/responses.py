@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from candor import terms
 from candor.contracts import api
+from candor.contracts.radius import radius_note, value_of
 from candor.contracts.worker import CompareItem, CompareMissing, SearchItem
 from candor.gateway.service import validation
 from candor.gateway.service.search_pool import PoolResult, Snapshot
@@ -49,6 +50,7 @@ def explain_response(
         input_png=encode.encode_png(checked.image),
         model=model.model,
         request_id=request_id,
+        median_radius=model.median_radius,
     )
 
 
@@ -83,8 +85,15 @@ def _explanation(
         away_from=None
         if item.away_from is None
         else _class_confidence(item.away_from, after, model),
+        radius_note=_radius_note(model, outcome.end.rmse),
         **outcome.end.model_dump(include=_SIZES),
     )
+
+
+def _radius_note(model: api.ModelDetails, rmse: float) -> str:
+    """Of an explanation; a smaller one than is recommended shows less of the same."""
+    radius = value_of(model.median_radius)
+    return radius_note(radius, max(rmse, model.recommended_rho))
 
 
 def _flips(item: SearchItem, outcome: SearchOutcome) -> bool:

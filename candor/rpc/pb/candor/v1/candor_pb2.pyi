@@ -189,21 +189,23 @@ class ExplainRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[ClassRef, _Mapping]]] = ..., rhos: _Optional[_Iterable[float]] = ..., direction: _Optional[_Union[Direction, str]] = ..., steps: _Optional[int] = ..., solver: _Optional[str] = ..., seed: _Optional[int] = ..., top_k: _Optional[int] = ..., include_tensor: _Optional[bool] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: _Optional[bool] = ..., no_cache: _Optional[bool] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., norm: _Optional[_Union[Norm, str]] = ..., away_from: _Optional[_Union[ClassRef, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("explanations", "predictions_before", "input_png", "model", "request_id")
+    __slots__ = ("explanations", "predictions_before", "input_png", "model", "request_id", "median_radius")
     EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_BEFORE_FIELD_NUMBER: _ClassVar[int]
     INPUT_PNG_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_RADIUS_FIELD_NUMBER: _ClassVar[int]
     explanations: _containers.RepeatedCompositeFieldContainer[Explanation]
     predictions_before: _containers.RepeatedCompositeFieldContainer[ClassConfidence]
     input_png: bytes
     model: ModelRef
     request_id: str
-    def __init__(self, explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    median_radius: Metric
+    def __init__(self, explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., predictions_before: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., input_png: _Optional[bytes] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., request_id: _Optional[str] = ..., median_radius: _Optional[_Union[Metric, _Mapping]] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("target", "direction", "rho", "rmse", "confidence_before", "confidence_after", "predicted_before", "predicted_after", "predictions_after", "steps", "status", "solver", "image_png", "image_tensor", "is_partial", "from_cache", "rho_1", "rho_1_5", "rho_inf", "rmse_inside", "sparsity", "flips", "norm", "away_from")
+    __slots__ = ("target", "direction", "rho", "rmse", "confidence_before", "confidence_after", "predicted_before", "predicted_after", "predictions_after", "steps", "status", "solver", "image_png", "image_tensor", "is_partial", "from_cache", "rho_1", "rho_1_5", "rho_inf", "rmse_inside", "sparsity", "flips", "norm", "away_from", "radius_note")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     RHO_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +230,7 @@ class Explanation(_message.Message):
     FLIPS_FIELD_NUMBER: _ClassVar[int]
     NORM_FIELD_NUMBER: _ClassVar[int]
     AWAY_FROM_FIELD_NUMBER: _ClassVar[int]
+    RADIUS_NOTE_FIELD_NUMBER: _ClassVar[int]
     target: ClassConfidence
     direction: Direction
     rho: float
@@ -252,7 +255,8 @@ class Explanation(_message.Message):
     flips: bool
     norm: Norm
     away_from: ClassConfidence
-    def __init__(self, target: _Optional[_Union[ClassConfidence, _Mapping]] = ..., direction: _Optional[_Union[Direction, str]] = ..., rho: _Optional[float] = ..., rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_before: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_after: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., steps: _Optional[int] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., image_tensor: _Optional[_Union[Tensor, _Mapping]] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ..., rho_1: _Optional[float] = ..., rho_1_5: _Optional[float] = ..., rho_inf: _Optional[float] = ..., rmse_inside: _Optional[float] = ..., sparsity: _Optional[float] = ..., flips: _Optional[bool] = ..., norm: _Optional[_Union[Norm, str]] = ..., away_from: _Optional[_Union[ClassConfidence, _Mapping]] = ...) -> None: ...
+    radius_note: str
+    def __init__(self, target: _Optional[_Union[ClassConfidence, _Mapping]] = ..., direction: _Optional[_Union[Direction, str]] = ..., rho: _Optional[float] = ..., rmse: _Optional[float] = ..., confidence_before: _Optional[float] = ..., confidence_after: _Optional[float] = ..., predicted_before: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predicted_after: _Optional[_Union[ClassConfidence, _Mapping]] = ..., predictions_after: _Optional[_Iterable[_Union[ClassConfidence, _Mapping]]] = ..., steps: _Optional[int] = ..., status: _Optional[_Union[SearchStatus, str]] = ..., solver: _Optional[str] = ..., image_png: _Optional[bytes] = ..., image_tensor: _Optional[_Union[Tensor, _Mapping]] = ..., is_partial: _Optional[bool] = ..., from_cache: _Optional[bool] = ..., rho_1: _Optional[float] = ..., rho_1_5: _Optional[float] = ..., rho_inf: _Optional[float] = ..., rmse_inside: _Optional[float] = ..., sparsity: _Optional[float] = ..., flips: _Optional[bool] = ..., norm: _Optional[_Union[Norm, str]] = ..., away_from: _Optional[_Union[ClassConfidence, _Mapping]] = ..., radius_note: _Optional[str] = ...) -> None: ...
 
 class ExplainStreamResponse(_message.Message):
     __slots__ = ("progress", "result")
@@ -473,7 +477,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "description", "architecture", "classes", "input", "recommended_rho", "metrics", "solvers", "engine", "precision")
+    __slots__ = ("model", "description", "architecture", "classes", "input", "recommended_rho", "metrics", "solvers", "engine", "precision", "median_radius", "radius_note")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -484,6 +488,8 @@ class GetModelResponse(_message.Message):
     SOLVERS_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_RADIUS_FIELD_NUMBER: _ClassVar[int]
+    RADIUS_NOTE_FIELD_NUMBER: _ClassVar[int]
     model: ModelRef
     description: str
     architecture: str
@@ -494,7 +500,9 @@ class GetModelResponse(_message.Message):
     solvers: _containers.RepeatedScalarFieldContainer[str]
     engine: str
     precision: str
-    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., description: _Optional[str] = ..., architecture: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[InputSpec, _Mapping]] = ..., recommended_rho: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., solvers: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., precision: _Optional[str] = ...) -> None: ...
+    median_radius: Metric
+    radius_note: str
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., description: _Optional[str] = ..., architecture: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., input: _Optional[_Union[InputSpec, _Mapping]] = ..., recommended_rho: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., solvers: _Optional[_Iterable[str]] = ..., engine: _Optional[str] = ..., precision: _Optional[str] = ..., median_radius: _Optional[_Union[Metric, _Mapping]] = ..., radius_note: _Optional[str] = ...) -> None: ...
 
 class InputSpec(_message.Message):
     __slots__ = ("channels", "height", "width", "lower", "upper")
