@@ -15,7 +15,27 @@ from candor.contracts.violations import read_model
 from candor.files.reading import MIB, read_file
 from candor.models.folder import read_card
 from candor.robustness.ara_files import measure_row, read_ara
-from candor.robustness.measured import GOALS, Measured, Span, Steps, steps_of
+from candor.robustness.measured import (
+    ALL,
+    GOALS,
+    Measured,
+    MeasuredExplanations,
+    Span,
+    Steps,
+    steps_of,
+)
+
+REPORT = "report.json"
+# Of a figure's panels; the fields of `ExplanationMeasures`.
+_TITLES = {
+    "validity": "validity",
+    "oracle score": "oracle_score",
+    "COUT": "cout",
+    "nearest real": "nearest_real",
+    "sparsity": "sparsity",
+    "rho_1.5": "rho_1_5",
+    "RMSE": "rho_2",
+}
 
 
 def read_measured(folder: Path) -> Measured:
@@ -24,8 +44,8 @@ def read_measured(folder: Path) -> Measured:
     Raises:
         ValueError: there is no such folder, or nothing was measured in it.
     """
-    if (folder / "report.json").is_file():
-        return _from_report(folder / "report.json")
+    if (folder / REPORT).is_file():
+        return _from_report(folder / REPORT)
     if (folder / "ara.json").is_file():
         try:
             return _from_ara(folder)
@@ -39,6 +59,35 @@ def read_measured(folder: Path) -> Measured:
     raise ValueError(
         "source: expected a folder with report.json (candor audit), ara.json (candor ara), "
         f"card.json or model/card.json, got {folder}"
+    )
+
+
+def read_explanations(folder: Path) -> MeasuredExplanations:
+    """The measures of explanations in the report of an audit.
+
+    Raises:
+        ValueError: there is no report, or explanations were not part of it.
+    """
+    if not (folder / REPORT).is_file():
+        raise ValueError(f"source: expected a folder of candor audit, got {folder}")
+    report = read_model(Report, read_file(folder / REPORT, 512 * MIB))
+    rows = () if report.explanations is None else report.explanations.measures
+    if not rows:
+        raise ValueError(
+            f"source: expected an audit with measures of explanations, got {folder}: run candor "
+            "audit without --attacks-only"
+        )
+    return MeasuredExplanations(
+        name=report.model.name,
+        image_counts={row.target or ALL: row.image_count for row in rows},
+        measures={
+            title: {
+                row.target or ALL: Span(found.value, found.low, found.high)
+                for row in rows
+                if (found := getattr(row, name)) is not None
+            }
+            for title, name in _TITLES.items()
+        },
     )
 
 

@@ -137,6 +137,7 @@ class AuditPlan(Frozen):
         engine: who takes the solvers' steps; the compiled network differs in its last bits.  All
             else, verification above all, is done by the network as it is.
         independent_sha256, undefended_sha256: weights of the models given beside it, if any.
+        real_sha256: of the training images that explanations are compared with, if any.
     """
 
     weights_sha256: Digest
@@ -151,6 +152,7 @@ class AuditPlan(Frozen):
     budget: Budget = Budget()
     independent_sha256: Digest | None = None
     undefended_sha256: Digest | None = None
+    real_sha256: Digest | None = None
 
     @model_validator(mode="after")
     def _unique_stages(self) -> Self:

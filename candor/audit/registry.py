@@ -11,6 +11,7 @@ from candor.audit.sections.certificates import clever_rows, smoothing_rows
 from candor.audit.sections.explanations import explanation_rows
 from candor.audit.sections.probes import panel
 from candor.audit.stage import Stage
+from candor.explainers.measures import TRANSITION_STEPS
 from candor.explainers.saliency import LIME_SAMPLES
 from candor.search.solvers import SOLVERS
 
@@ -38,7 +39,7 @@ STAGES: Mapping[str, Stage[AttackRecord] | Stage[Row]] = {
     "explanations": Stage(
         run=explanation_rows,
         limit=lambda budget: budget.explanation_images,
-        steps=lambda budget: 12 * budget.descent_steps + LIME_SAMPLES,
+        steps=lambda budget: 12 * budget.descent_steps + LIME_SAMPLES + TRANSITION_STEPS,
         block_images=4,
     ),
 }

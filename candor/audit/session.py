@@ -14,6 +14,7 @@ from torch import nn
 from candor.audit.facts import collect, read_facts, settle_facts
 from candor.audit.ledger import Ledger, read_plan
 from candor.audit.plan import BUDGETS, AuditPlan, Shard, code_digest, nearest_budget
+from candor.audit.real_images import RealImages
 from candor.audit.registry import checked_stages
 from candor.audit.report.assemble import write_report
 from candor.audit.report.schema import Report
@@ -21,6 +22,7 @@ from candor.audit.run import Progress, run_blocks
 from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.comparison import Other
 from candor.audit.stage import Subject
+from candor.data.errors import DataMissing
 from candor.data.images import Images
 from candor.data.registry import load_for_model
 from candor.models.folder import LoadedModel, load_model
@@ -107,6 +109,9 @@ def prepare(
         attacks = request.attacks or tuple(ATTACK_STAGES)
         stages = checked_stages(attacks, has_extras=request.has_extras)
     searcher = _searcher(loaded, request, budget.steps, notify)
+    networks = {name: None if found is None else found.network for name, found in beside.items()}
+    is_explained = "explanations" in stages and budget.explanation_images > 0
+    real = _real_images(request, loaded, networks["independent"], dataset) if is_explained else None
     plan = AuditPlan(
         weights_sha256=loaded.card.identity,
         data=dataset.name,
@@ -120,9 +125,11 @@ def prepare(
         budget=budget,
         independent_sha256=_weights(beside["independent"]),
         undefended_sha256=_weights(beside["undefended"]),
+        real_sha256=None if real is None else real.digest(),
     )
-    networks = {name: None if found is None else found.network for name, found in beside.items()}
-    subject = Subject(network=loaded.network, card=loaded.card, searcher=searcher, **networks)
+    subject = Subject(
+        network=loaded.network, card=loaded.card, searcher=searcher, real=real, **networks
+    )
     return PreparedAudit(subject=subject, dataset=dataset, plan=plan)
 
 
@@ -175,6 +182,19 @@ def _searcher(
     batch_size = min(request.batch_size, request.image_count)
     compiled = compiled_for(loaded, batch_size, notify=notify)
     return None if compiled is loaded.network else compiled
+
+
+def _real_images(
+    request: AuditRequest, loaded: LoadedModel, independent: nn.Module | None, test: Images
+) -> RealImages | None:
+    """None without an independent model, and where the data has no training images here."""
+    if independent is None:
+        return None
+    try:
+        training = load_for_model(request.data, "train", request.data_dir, loaded.card)
+    except DataMissing:
+        return None
+    return RealImages.of(independent, training, test, request.seed)
 
 
 def _check_count(count: int, available: int) -> None:

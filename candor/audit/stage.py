@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from candor.attacks.batching import PaddedBatches
 from candor.audit.plan import Budget, image_seed
+from candor.audit.real_images import RealImages
 from candor.audit.records import AttackRecord, Row
 from candor.contracts.card import ModelCard
 from candor.search.network import checked
@@ -26,6 +27,8 @@ class Subject:
         card: its card; the classes, the input and the name.
         searcher: the same network compiled, for the solvers' steps; None for ``network`` itself.
         independent, undefended: further networks for transfer and ablation, None where not given.
+        real: images of the data as ``independent`` sees them; None without it, or without training
+            images.
     """
 
     network: nn.Module
@@ -33,6 +36,7 @@ class Subject:
     searcher: nn.Module | None = None
     independent: nn.Module | None = None
     undefended: nn.Module | None = None
+    real: RealImages | None = None
 
     def __post_init__(self) -> None:
         for name in ("network", "searcher", "independent", "undefended"):

@@ -25,7 +25,7 @@ AttacksOnly = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Of the solvers.")]
 Independent = Annotated[
-    Path | None, typer.Option(help="Another model: transfer, and agreement on explanations.")
+    Path | None, typer.Option(help="Another model: transfer, oracle score, nearest real images.")
 ]
 Undefended = Annotated[
     Path | None, typer.Option(help="A model without defence, for the ablation check.")

@@ -75,8 +75,8 @@ class Images(ABC):
         """
 
     @abstractmethod
-    def digest(self) -> str:
-        """SHA-256 of what decides the images and labels, as hex."""
+    def digest(self, rows: Tensor | None = None) -> str:
+        """SHA-256 of what decides the images and labels, as hex; by default of all rows."""
 
     def augmented(self, stored: Tensor, *, padding: int, generator: Generator) -> Tensor:
         """Training images (B, C, H, W) float32 in [0, 1] from `Batch.stored`, on its device."""
@@ -109,9 +109,12 @@ class ImageSet(Images):
         for indices, _ in plan:
             yield Batch(self.pixels[indices], self.labels[indices])
 
-    def digest(self) -> str:
+    def digest(self, rows: Tensor | None = None) -> str:
         """SHA-256 over shape, pixels and labels, as hex."""
-        sha = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        sha.update(self.pixels.numpy().tobytes())
-        sha.update(self.labels.numpy().tobytes())
+        pixels, labels = self.pixels, self.labels
+        if rows is not None:
+            pixels, labels = pixels[rows], labels[rows]
+        sha = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+        sha.update(pixels.numpy().tobytes())
+        sha.update(labels.numpy().tobytes())
         return sha.hexdigest()

@@ -68,12 +68,13 @@ class LazyImages(Images):
         for task, stored in _decoded(self.decoder, tasks, _worker_count()):
             yield Batch(stored, self.labels[task.indices])
 
-    def digest(self) -> str:
+    def digest(self, rows: Tensor | None = None) -> str:
         """SHA-256 over names, labels and fingerprints, not over all bytes, which can be 150 GB."""
         file_digest.cache_clear()  # files may have changed since the last call
         sha = hashlib.sha256(repr((self.shape, self.class_names)).encode())
-        for index, (name, label) in enumerate(zip(self.identifiers, self.labels, strict=True)):
-            sha.update(f"{name}\n{int(label)}\n{self.decoder.fingerprint(index)}\n".encode())
+        for index in range(len(self)) if rows is None else rows.tolist():
+            name, label = self.identifiers[index], int(self.labels[index])
+            sha.update(f"{name}\n{label}\n{self.decoder.fingerprint(index)}\n".encode())
         return sha.hexdigest()
 
     def held(self) -> ImageSet:

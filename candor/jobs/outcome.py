@@ -9,6 +9,7 @@ from candor.audit.report.schema import Report
 from candor.audit.report.signing import MANIFEST_FILE, SIGNATURE_FILE, verify_folder
 from candor.audit.session import BadOption
 from candor.contracts.card import MetricCard
+from candor.contracts.radius import MEDIAN_RADIUS
 from candor.contracts.reports import NotTried, ReportFile, ReportResult
 from candor.files.reading import GIB, open_file
 
@@ -41,6 +42,9 @@ def report_result(report: Report, out: Path) -> ReportResult:
         )
         for area in report.areas
     ]
+    if report.median_radius is not None:
+        radius = report.median_radius.model_dump()
+        metrics.append(MetricCard(name=MEDIAN_RADIUS, **radius, **common))
     names = (*verify_folder(out).files, MANIFEST_FILE, SIGNATURE_FILE)  # what is signed, and how
     failed = (NotTried.model_validate(each.model_dump()) for each in report.not_tried)
     return ReportResult(

@@ -45,6 +45,23 @@ class Measured:
     naive: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredExplanations:
+    """Measures of the explanations of one model.
+
+    Attributes:
+        image_counts: explained images by target class, `ALL` first.
+        measures: by title, then by class; a class that has no value is absent.
+    """
+
+    name: str
+    image_counts: Mapping[str, int]
+    measures: Mapping[str, Mapping[str, Span]]
+
+
+ALL = "all"
+
+
 def steps_of(radii: ArrayLike) -> Steps:
     """The accuracy curve of radii (N,) RMSE, with a step at each."""
     grid = np.unique(np.concatenate([[0.0], np.asarray(radii)]))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from candor.files.writing import write_files
 from candor.fonts import FAMILY, drawable
-from candor.robustness.measured import GOALS, Measured, Span
+from candor.robustness.measured import ALL, GOALS, Measured, MeasuredExplanations, Span
 
 FORMATS = ("png", "svg", "pdf")
 # Okabe and Ito's colours, told apart by most colour-blind people.
@@ -39,6 +39,8 @@ _STYLE: dict[Any, Any] = {
 }
 _NAIVE_TOLERANCE = 1e-3
 _TILE_INCHES = 1.15
+_MOST_CLASSES = 30  # of a figure's rows
+_ROW_SHARE = 0.6  # of a row's height that the models' marks take
 _LINE_CHARS, _MOST_LINES = 18, 2  # of a tile's texts
 
 
@@ -135,6 +137,41 @@ def areas(models: Sequence[Measured], rows: Sequence[Point] = ()) -> Figure:
 
 
 @mpl.rc_context(_STYLE)
+def measures(models: Sequence[MeasuredExplanations]) -> Figure:
+    """Measures of explanations with 95 % intervals: of all, and of each target class.
+
+    Of many classes those of the most images; a measure that no model has is left out.
+    """
+    titles = [title for title in models[0].measures if any(m.measures[title] for m in models)]
+    classes = _shown_classes(models)
+    figure = Figure(figsize=(1.6 * len(titles) + 1.4, 0.26 * len(classes) + 1.3))
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for title, axes in zip(titles, panels, strict=True):
+        for place, (model, colour) in enumerate(zip(models, _cycle(len(models)), strict=True)):
+            spans = model.measures[title]
+            rows = [row for row, name in enumerate(classes) if name in spans]
+            shown = [spans[classes[row]] for row in rows]
+            axes.errorbar(
+                [span.value for span in shown],
+                [row + _ROW_SHARE * (place - (len(models) - 1) / 2) / len(models) for row in rows],
+                xerr=np.hstack([_ends(span) for span in shown]) if shown else None,
+                fmt="o",
+                markersize=3,
+                capsize=2,
+                color=colour,
+                label=drawable(model.name),
+            )
+        axes.set(title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    counts = [max(model.image_counts.get(name, 0) for model in models) for name in classes]
+    texts = [drawable(f"{name}, n={n}") for name, n in zip(classes, counts, strict=True)]
+    panels[0].set_yticks(range(len(classes)), texts)
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
 def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str) -> Figure:
     """Images in rows, one a model, under column titles.  (Figs. S3, S4)"""
     size = (_TILE_INCHES * len(titles) + 0.4, (_TILE_INCHES + 0.35) * len(rows) + 0.5)
@@ -156,6 +193,16 @@ def grid(titles: Sequence[str], rows: Mapping[str, Sequence[Tile]], caption: str
 def _fitted(text: str) -> str:
     """In lines as wide as a tile; a name that is too long for them is cut."""
     return fill(drawable(text), _LINE_CHARS, max_lines=_MOST_LINES, placeholder=" ...")
+
+
+def _shown_classes(models: Sequence[MeasuredExplanations]) -> list[str]:
+    """`ALL` first; of many classes those of the most images."""
+    counts: dict[str, int] = {}
+    for model in models:
+        for name, count in model.image_counts.items():
+            counts[name] = counts.get(name, 0) + count
+    classes = sorted(counts.keys() - {ALL}, key=lambda name: (-counts[name], name))
+    return [ALL, *sorted(classes[:_MOST_CLASSES])]
 
 
 def _panels() -> tuple[Figure, Sequence[Axes]]:

@@ -17,6 +17,8 @@ from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
 from candor.audit.facts import collect, write_facts
 from candor.audit.ledger import Ledger
+from candor.audit.measured import read_explanations
+from candor.audit.real_images import RealImages
 from candor.audit.records import AttackRecord
 from candor.audit.report import formats
 from candor.audit.report.assemble import write_report
@@ -28,6 +30,7 @@ from candor.audit.run import run_blocks
 from candor.audit.sections.comparison import read_other
 from candor.audit.sections.summary import Evidence, published
 from candor.audit.stage import Subject
+from candor.contracts.radius import radius_note
 from candor.data.images import ImageSet
 from candor.robustness.ara import naive_accuracy
 from candor.terms import Goal
@@ -52,7 +55,9 @@ def audited(
 ) -> tuple[Path, Report]:
     """A whole audit of the small network, all stages, with an independent model."""
     folder = tmp_path_factory.mktemp("audited")
-    subject = Subject(network=network, card=card(), independent=small_network(seed=2))
+    other = small_network(seed=2)
+    real = RealImages.of(other, small_data(network, 60, seed=5), data, seed=0)
+    subject = Subject(network=network, card=card(), independent=other, real=real)
     return folder, _audit(folder, subject, data, tuple(registry.STAGES))
 
 
@@ -75,7 +80,6 @@ def test_every_section_is_filled(audited: tuple[Path, Report]) -> None:
     assert report.smoothing is not None
     assert report.clever is not None
     assert report.explanations is not None
-    assert report.explanations.agreement is not None
     assert [example.rank for example in report.explanations.examples] == ["best", "median", "worst"]
     assert {row.attack for row in report.budgets} == {
         "fgsm", "pgd", "autoattack", "square", "label-only",
@@ -83,6 +87,53 @@ def test_every_section_is_filled(audited: tuple[Path, Report]) -> None:
     assert sum(row.wins for row in report.attacks if row.goal == "attack") == sum(
         1 for point in _found(audited[0], "attack")
     )
+
+
+def test_explanations_are_measured_over_all_and_by_class(
+    audited: tuple[Path, Report], network: nn.Module, data: ImageSet
+) -> None:
+    folder, report = audited
+    quality = report.explanations
+    assert quality is not None
+    everything, *classes = quality.measures
+    assert (everything.target, everything.image_count) == (None, 3)
+    assert sum(row.image_count for row in classes) == 3
+    counts = [(row.validity.count, row.oracle_score.count) for row in classes if row.oracle_score]
+    assert everything.oracle_score is not None
+    assert np.sum(counts, axis=0).tolist() == [
+        everything.validity.count, everything.oracle_score.count
+    ]  # fmt: skip
+    assert everything.nearest_real is not None
+    assert 0 <= everything.nearest_real.value <= 1
+    assert -1 <= everything.cout.low <= everything.cout.value <= everything.cout.high <= 1
+    assert everything.rho_1.value <= everything.rho_1_5.value <= everything.rho_2.value
+    assert everything.rho_2.value <= min(everything.rho_inf.value, quality.rho.rmse + 1e-6)
+    drawn = read_explanations(folder)
+    assert drawn.measures["COUT"]["all"].value == everything.cout.value
+    assert drawn.image_counts == {row.target or "all": row.image_count for row in quality.measures}
+    page = (folder / "report.html").read_text()
+    assert formats.estimate(everything.cout) in page
+    assert formats.share(everything.oracle_score) in page
+    # Images that were wrong as they came have radius 0 and do not count.
+    right = _found(folder, "attack")
+    assert report.median_radius is not None
+    assert report.median_radius.value == pytest.approx(float(np.median(right)))
+    assert report.median_radius.image_count == len(right) < 10
+    assert quality.note == radius_note(report.median_radius.value, quality.rho.rmse)
+
+
+def test_a_report_from_before_the_measures_opens(audited: tuple[Path, Report]) -> None:
+    content = json.loads((audited[0] / "report.json").read_bytes())
+    quality = content["explanations"]
+    share = quality["measures"][0]["validity"]
+    for name in ("measures", "note"):
+        del quality[name]
+    quality |= {"reached": share, "agreement": None}
+    opened = Report.model_validate_json(json.dumps(content))
+    assert opened.explanations is not None
+    assert opened.explanations.reached is not None
+    assert html_text(opened)
+    assert pdf_bytes(opened)
 
 
 def test_html_needs_no_network_and_shows_the_numbers(audited: tuple[Path, Report]) -> None:

@@ -1,6 +1,7 @@
 """`candor audit`, its merge and `candor verify` as a user types them, on an untrained model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from candor.attacks import compacted, library
 from candor.audit.plan import BUDGETS, COUNTS
+from candor.audit.session import AuditRequest, PreparedAudit, prepare
 from candor.cli.main import build_app
 from candor.data.cifar10 import load_cifar10
 from candor.models.folder import load_model
@@ -76,6 +78,30 @@ def test_budget_and_each_count_are_options_that_the_report_repeats(
     assert standard == BUDGETS["standard"].model_copy(update={"steps": 2}).model_dump()
     few, many = quick["autoattack_images"], standard["autoattack_images"]
     assert 1 < few < many < BUDGETS["full"].autoattack_images
+
+
+def test_real_images_need_an_independent_model_and_training_images(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    alone = shutil.copytree(data_root, tmp_path / "alone")
+    next(alone.glob("cifar10/plain_text/train-*")).unlink()
+
+    def prepared(root: Path, independent: Path | None, explained: int = 1) -> PreparedAudit:
+        return prepare(
+            AuditRequest(
+                model=model, data="cifar10", data_dir=root, image_count=2, attacks=("fast",),
+                has_extras=True, seed=3, steps=2, batch_size=2, budget="quick",
+                counts={"explanation_images": explained}, compiles=False,
+                independent=independent, undefended=None,
+            )
+        )  # fmt: skip
+
+    found = prepared(data_root, model)
+    assert found.subject.real is not None
+    assert found.plan.real_sha256 == found.subject.real.digest()
+    assert sum(map(len, found.subject.real.training_rows)) == 24
+    for other in (prepared(data_root, None), prepared(alone, model), prepared(data_root, model, 0)):
+        assert other.subject.real is other.plan.real_sha256 is None
 
 
 @pytest.mark.parametrize(

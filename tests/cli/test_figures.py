@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from candor.audit.measured import read_measured
 from candor.cli.main import build_app
-from candor.robustness.measured import Measured, Span, Steps
+from candor.robustness.measured import Measured, MeasuredExplanations, Span, Steps
 from candor.viz import figures
 
 SIGNATURES = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
@@ -81,6 +81,28 @@ def test_areas_of_models_beside_the_papers_rows(
     refused = _run("figures", "areas", measured[0], "--paper", "mnist", "--out", tmp_path)
     assert refused.exit_code == 1
     assert "has rows of, got 'mnist'" in refused.stderr
+
+
+def test_measures_of_explanations_stand_by_class(
+    measured: tuple[Path, Path], tmp_path: Path
+) -> None:
+    spans = {"all": Span(0.5, 0.2, 0.8), "ant": Span(0.25, 0.1, 0.4)}
+    models = [
+        MeasuredExplanations(
+            name=name,
+            image_counts={"all": 4, "ant": count, "bee": 4 - count},
+            measures={"validity": spans, "COUT": {"all": spans["all"]}, "oracle score": {}},
+        )
+        for name, count in (("one", 1), ("other", 3))
+    ]
+    figures.save(figures.measures(models), tmp_path, "measures")
+    svg = _drawn(tmp_path, "measures")["svg"].decode()
+    for text in ("one", "other", "validity", "COUT", "all, n=4", "ant, n=3", "bee, n=3"):
+        assert f">{text}<" in svg
+    assert "oracle score" not in svg
+    refused = _run("figures", "measures", measured[1], "--out", tmp_path)
+    assert refused.exit_code == 1
+    assert "expected an audit with measures of explanations" in " ".join(refused.stderr.split())
 
 
 def test_grid_and_sweep_hold_every_explanation(model: Path, photo: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from candor.audit.sections.certificates import clever_section, smoothing_section
 from candor.audit.sections.checks import Panel, failed_checks, run_checks
 from candor.audit.sections.comparison import Other, compare, compared_warnings
 from candor.audit.sections.explanations import section
+from candor.audit.sections.measures import right_median_radius
 from candor.audit.sections.summary import Evidence
 from candor.audit.sections.threat import WORDS, ThreatModel
 
@@ -89,6 +90,7 @@ def build_report(
 ) -> Report:
     """The one object, from finished rows."""
     areas = summary.ensemble_areas(evidence)
+    radius = right_median_radius(evidence)
     subset = summary.subset_positions(evidence)
     class_count = len(facts.model.classes)
     settings = {
@@ -123,6 +125,7 @@ def build_report(
         accuracy=accuracy,
         above_chance=summary.share(row["is_above_chance"] for row in evidence.clean),
         areas=areas,
+        median_radius=radius,
         subset_areas=summary.ensemble_areas(evidence, subset) if subset else (),
         curves=tuple(summary.curve(evidence, goal) for goal in summary.GOAL_NAMES),
         classes=summary.class_rows(evidence, facts.model.classes),
@@ -131,7 +134,7 @@ def build_report(
         checks=checks,
         smoothing=smoothing,
         clever=clever_section(evidence, plan.budget.clever_samples),
-        explanations=section(evidence, facts.model.classes, facts.rho),
+        explanations=section(evidence, facts.model.classes, facts.rho, radius),
         references=summary.references(plan.data, evidence.pixel_count),
         published=summary.published(evidence, plan.data),
         comparison=None if other is None else compare(evidence, plan, other),

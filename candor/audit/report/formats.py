@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from math import isclose
 from typing import Any
 
-from candor.audit.report.schema import Area, Distance, Provenance, Report, Share
+from candor.audit.report.schema import Area, Distance, Estimate, Provenance, Report, Share
 
 
 def distance(value: Distance | None) -> str:
@@ -23,6 +23,11 @@ def share(value: Share | None) -> str:
         return "not tried"
     interval = f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
     return f"{percent(value.value)} {interval}, {value.count} of {value.image_count}"
+
+
+def estimate(value: Estimate | None) -> str:
+    """A mean or median with its interval, or a dash."""
+    return "-" if value is None else f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]"
 
 
 def own_beside_published(report: Report) -> tuple[str, str] | None:
@@ -86,6 +91,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "distance": distance,
     "percent": percent,
     "share": share,
+    "estimate": estimate,
     "own_beside_published": own_beside_published,
     "area": area,
     "settings": settings,

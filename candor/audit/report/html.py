@@ -7,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
 from candor.audit.report.class_table import class_table
 from candor.audit.report.formats import FILTERS
+from candor.audit.report.measure_table import measure_table
 from candor.audit.report.schema import Report
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -27,6 +28,7 @@ def html_text(report: Report) -> str:
         report=report,
         chart=draw(report),
         classes=class_table(report),
+        measures=measure_table(report),
         width=WIDTH,
         height=HEIGHT,
     )

@@ -18,6 +18,7 @@ from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Tabl
 from candor.audit.report import formats
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
 from candor.audit.report.class_table import class_table
+from candor.audit.report.measure_table import measure_table
 from candor.audit.report.schema import Example, Report
 from candor.fonts import drawable, font_file, undrawable
 
@@ -76,8 +77,11 @@ def _summary(report: Report) -> list[Any]:
     rows = [["clean accuracy", formats.share(report.accuracy)]]
     for area in report.areas:
         rows.append([f"{formats.goal(area.goal)} ARA (RMSE)", formats.area(area)])
-        rows.append(["median radius", formats.distance(area.median_radius)])
+        rows.append(["median radius, wrong ones at 0", formats.distance(area.median_radius)])
         rows.append(["images, unresolved", f"{area.image_count}, {area.unresolved_count}"])
+    if report.median_radius is not None:
+        value = f"RMSE {formats.estimate(report.median_radius)}"
+        rows.append([f"median radius, {report.median_radius.image_count} right ones", value])
     seed = report.provenance.plan.seed
     return [
         _text("Robustness report", _TITLE),
@@ -282,9 +286,9 @@ def _explanations(report: Report) -> list[Any]:
     rows = [
         ["what", f"explanations for the runner-up class at {formats.distance(quality.rho)} on "
                  f"{quality.image_count} images"],
+        ["median radius", quality.note],
         ["class gain per RMSE", f"{formats.number(quality.gain_per_rmse)} (median)"],
         ["target became likelier", formats.share(quality.moved)],
-        ["target became the prediction", formats.share(quality.reached)],
         *(
             [f"energy in {overlap.method}'s top fifth",
              f"{formats.percent(overlap.median)} (20 % by chance); rank correlation "
@@ -293,8 +297,6 @@ def _explanations(report: Report) -> list[Any]:
         ),
         *([name, "not computed: no layer of the network has a feature map"]
           for name in quality.missing),
-        ["independent model agrees", "not measured: no independent model was given"
-         if quality.agreement is None else formats.share(quality.agreement)],
         *(
             [f"as attribution, {row.method}",
              f"infidelity {formats.number(row.infidelity)}, max-sensitivity "
@@ -302,10 +304,39 @@ def _explanations(report: Report) -> list[Any]:
             for row in quality.faithfulness
         ),
     ]  # fmt: skip
-    parts = [_text("Explanation quality", _HEAD), _table(rows, (0.35, 0.65), has_head=False)]
+    parts = [
+        _text("Explanation quality", _HEAD),
+        _table(rows, (0.35, 0.65), has_head=False),
+        *_measures(report),
+    ]
     for example in quality.examples:
         parts += _example(example)
     return parts
+
+
+def _measures(report: Report) -> list[Any]:
+    shown = measure_table(report)
+    judged = [
+        [row.target or "all", str(row.image_count), formats.share(row.validity),
+         "-" if row.oracle_score is None else formats.share(row.oracle_score),
+         formats.estimate(row.cout), formats.estimate(row.nearest_real)]
+        for row in shown.rows
+    ]  # fmt: skip
+    sizes = [
+        [row.target or "all",
+         *(formats.estimate(size)
+           for size in (row.sparsity, row.rho_1, row.rho_1_5, row.rho_2, row.rho_inf))]
+        for row in shown.rows
+    ]  # fmt: skip
+    head = ["target", "images", "validity", "oracle score", "COUT (mean)", "nearest real"]
+    size_head = ["target", "sparsity", "rho_1", "rho_1.5", "rho_2", "rho_inf"]
+    return [
+        Spacer(0, 6),
+        _table([head, *judged], (0.14, 0.08, 0.2, 0.2, 0.19, 0.19)),
+        Spacer(0, 6),
+        _table([size_head, *sizes], (0.14, 0.172, 0.172, 0.172, 0.172, 0.172)),
+        _text(shown.note),
+    ]
 
 
 def _example(example: Example) -> list[Any]:

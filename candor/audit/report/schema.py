@@ -32,6 +32,15 @@ class Share(Frozen):
     image_count: Number
 
 
+class Estimate(Frozen):
+    """A mean or a median over ``image_count`` images, with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    image_count: Number
+
+
 class Area(Frozen):
     """An accuracy-robustness area with its 95 % bootstrap interval.
 
@@ -240,28 +249,65 @@ class Faithfulness(Frozen):
     max_sensitivity: float
 
 
+class ExplanationMeasures(Frozen):
+    """Measures of the explanations for one class, or of all of them.
+
+    Attributes:
+        target: name of the class that the explanations are for; None for all.
+        image_count: explained images.
+        validity: explanations that the network gives the target.
+        oracle_score: explanations that an independent network gives the target, too
+            (arXiv 2111.00177); None without such a model.
+        cout: mean COUT (arXiv 2203.15064), [-1, 1]: how fast the target rises and the class of the
+            image falls as the pixels that changed most are put in first.
+        nearest_real: median percentile of the distance to the nearest real training images of the
+            target, among the distances of real test images, in the penultimate layer of an
+            independent network: 0.5 lies as near as a typical real image, 1 further than any.
+            None without such a network or without training images.
+        sparsity: median share of the pixels of which a channel changed by more than 1/255.
+        rho_1, rho_1_5, rho_2, rho_inf: median size of the change, (mean |change|^p)^(1/p); rho_2 is
+            the RMSE.
+    """
+
+    target: str | None
+    image_count: Number
+    validity: Share
+    oracle_score: Share | None
+    cout: Estimate
+    nearest_real: Estimate | None
+    sparsity: Estimate
+    rho_1: Estimate
+    rho_1_5: Estimate
+    rho_2: Estimate
+    rho_inf: Estimate
+
+
 class ExplanationQuality(Frozen):
     """Quality of explanations for the runner-up class at one RMSE.
 
     Attributes:
+        note: what the median attack radius says of these explanations, one sentence; empty in
+            reports from before there were measures.
         gain_per_rmse: median rise of the target's confidence, divided by the RMSE.
         moved: images whose target became more likely.
-        reached: images whose target became the prediction.
+        measures: of all explanations, then of each class that some were for.
         missing: saliency methods that this network has no layer for.
-        agreement: images on which an independent model also finds the target likelier; None
-            without such a model.
+        reached, agreement: of reports from before there were measures: images whose target became
+            the prediction, and those on which an independent model found the target likelier.
     """
 
     image_count: Number
     rho: Distance
+    note: str = ""
     gain_per_rmse: float
     moved: Share
-    reached: Share
+    measures: tuple[ExplanationMeasures, ...] = ()
     overlaps: tuple[Overlap, ...]
     missing: tuple[str, ...] = ()
-    agreement: Share | None
     faithfulness: tuple[Faithfulness, ...]
     examples: tuple[Example, ...]
+    reached: Share | None = Field(default=None, exclude=True)
+    agreement: Share | None = Field(default=None, exclude=True)
 
 
 class Reference(Frozen):
@@ -360,7 +406,9 @@ class Report(Frozen):
         naive: accuracy of always naming the most frequent class of the data.
         pixel_count: C*H*W, so that L2 = RMSE * sqrt(pixel_count).
         areas: by the whole ensemble, every image with whichever attacks saw it.
-        subset_areas: the same over the images every attack saw, to show what the costly ones add.
+        median_radius: RMSE at which the ensemble has changed half of the right predictions; None
+            where half of them are unresolved, and in older reports.
+        subset_areas: `areas` over the images every attack saw, to show what the costly ones add.
     """
 
     report_version: Literal[1] = 1
@@ -376,6 +424,7 @@ class Report(Frozen):
     accuracy: Share
     above_chance: Share
     areas: tuple[Area, ...]
+    median_radius: Estimate | None = None
     subset_areas: tuple[Area, ...]
     curves: tuple[Curve, ...]
     classes: tuple[ClassRow, ...]

@@ -17,15 +17,25 @@ from torch import Tensor, nn
 from candor.attacks.margin import other_class
 from candor.audit.plan import Budget
 from candor.audit.records import Row
-from candor.audit.report.schema import Example, ExplanationQuality, Faithfulness, Overlap
+from candor.audit.report.schema import (
+    Estimate,
+    Example,
+    ExplanationQuality,
+    Faithfulness,
+    Overlap,
+)
+from candor.audit.sections.measures import SIZES, measured
 from candor.audit.sections.summary import Evidence, share
 from candor.audit.stage import Batch, Subject
+from candor.contracts.radius import radius_note
 from candor.explainers.feature_map import NoFeatureMap
+from candor.explainers.measures import says, transition_score
 from candor.explainers.overlap import energy_share, rank_correlation
 from candor.explainers.saliency import LIME_SAMPLES, grad_cam, input_gradient, lime
 from candor.images.encode import encode_png
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
+from candor.search.result import SearchResult
 from candor.terms import DEFAULT_SOLVER, Goal
 
 INFIDELITY_SAMPLES = 50
@@ -35,6 +45,8 @@ SENSITIVITY_RADIUS = 0.02  # largest change of a pixel
 GRAD_CAM = "Grad-CAM"
 METHODS = (GRAD_CAM, "LIME")
 ATTRIBUTIONS = ("explanation", "input gradient")
+# Names of `ExplanationMeasures`, and where a search's result has them.
+_SIZES = {name: "rmse" if name == "rho_2" else name for name in SIZES}
 Rank = Literal["best", "median", "worst"]
 
 
@@ -43,10 +55,12 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
     network, images = subject.network, batch.images
     with torch.no_grad():
         logits = network(images)
-    targets = other_class(logits, logits.argmax(1))
+    labels = logits.argmax(1)
+    targets = other_class(logits, labels)
     seeds = batch.seeds("explanations")
     explain = _explainer(subject, budget.descent_steps, seeds)
-    ends = explain(images, targets)
+    found = explain(images, targets)
+    ends = found.images
     saliencies = _saliencies(network, images, targets, seeds)
     rows: list[Row] = []
     for row in range(len(images)):
@@ -61,7 +75,8 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
                 **_change(network, images[row], ends[row], int(targets[row])),
                 "overlap": {name: energy_share(energy, own) for name, own in maps.items()},
                 "correlation": {name: rank_correlation(energy, own) for name, own in maps.items()},
-                "agrees": _agrees(subject, images[row], ends[row], int(targets[row])),
+                **{name: float(getattr(found, field)[row]) for name, field in _SIZES.items()},
+                **_measures(subject, images[row], ends[row], targets[row], labels[row]),
                 **_faithfulness(subject, batch, row, targets, ends, budget.descent_steps),
                 "pictures": {
                     "original": _image(images[row]),
@@ -85,18 +100,24 @@ def _saliencies(
         return found
 
 
-def section(evidence: Evidence, classes: Sequence[str], rho: float) -> ExplanationQuality | None:
-    """Medians, shares and three examples; None where the stage did not run."""
+def section(
+    evidence: Evidence, classes: Sequence[str], rho: float, radius: Estimate | None
+) -> ExplanationQuality | None:
+    """Medians, shares and three examples; None where the stage did not run.
+
+    Args:
+        rho: RMSE of the explanations.     radius: see `Report.median_radius`.
+    """
     rows = evidence.rows.get("explanations")
     if not rows:
         return None
-    agreements = [row["agrees"] for row in rows if row["agrees"] is not None]
     return ExplanationQuality(
         image_count=len(rows),
         rho=evidence.distance(rho),
+        note=radius_note(None if radius is None else radius.value, rho),
         gain_per_rmse=median(_gain(row) for row in rows),
         moved=share(row["confidence_after"] > row["confidence_before"] for row in rows),
-        reached=share(row["is_reached"] for row in rows),
+        measures=measured(evidence, rows, classes),
         overlaps=tuple(
             Overlap(
                 method=name,
@@ -107,7 +128,6 @@ def section(evidence: Evidence, classes: Sequence[str], rho: float) -> Explanati
             if name in rows[0]["overlap"]
         ),
         missing=tuple(name for name in METHODS if name not in rows[0]["overlap"]),
-        agreement=share(agreements) if agreements else None,
         faithfulness=tuple(
             Faithfulness(
                 method=name,
@@ -122,8 +142,8 @@ def section(evidence: Evidence, classes: Sequence[str], rho: float) -> Explanati
 
 def _explainer(
     subject: Subject, steps: int, seeds: Sequence[int]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    def explain(images: Tensor, targets: Tensor) -> Tensor:
+) -> Callable[[Tensor, Tensor], SearchResult]:
+    def explain(images: Tensor, targets: Tensor) -> SearchResult:
         plan = plan_goal(Goal.EXPLAIN_FOR, targets, steps=steps, rho=subject.card.recommended_rho)
         plan = replace(plan, seeds=torch.tensor(seeds))
         return run_searches(
@@ -133,7 +153,7 @@ def _explainer(
             solver=DEFAULT_SOLVER,
             batch_size=len(images),
             execute=in_shares,
-        ).images
+        )
 
     return explain
 
@@ -141,21 +161,26 @@ def _explainer(
 @torch.no_grad()
 def _change(network: nn.Module, before: Tensor, after: Tensor, target: int) -> Row:
     shares = network(torch.stack([before, after])).softmax(dim=1)
-    rmse = (after.double() - before).square().mean().sqrt()
     return {
         "confidence_before": float(shares[0, target]),
         "confidence_after": float(shares[1, target]),
-        "is_reached": int(shares[1].argmax()) == target,
-        "rmse": float(rmse),
     }
 
 
-@torch.no_grad()
-def _agrees(subject: Subject, before: Tensor, after: Tensor, target: int) -> bool | None:
-    if subject.independent is None:
-        return None
-    shares = subject.independent(torch.stack([before, after])).softmax(dim=1)[:, target]
-    return bool(shares[1] > shares[0])
+def _measures(
+    subject: Subject, before: Tensor, after: Tensor, target: Tensor, label: Tensor
+) -> Row:
+    """Of one explanation; the names are those of `ExplanationMeasures`."""
+    explained, wanted = after[None], target[None]
+    oracle, real = subject.independent, subject.real
+    return {
+        "validity": bool(says(subject.network, explained, wanted)),
+        "oracle_score": None if oracle is None else bool(says(oracle, explained, wanted)),
+        "cout": transition_score(
+            subject.network, before, after, target=int(target), label=int(label)
+        ),
+        "nearest_real": None if real is None else real.percentile(after, int(target)),
+    }
 
 
 def _faithfulness(
@@ -176,7 +201,7 @@ def _faithfulness(
     def explanation_of(images: Tensor) -> Tensor:
         count = len(images)
         explain = _explainer(subject, steps, [seed] * count)
-        return explain(images.clamp(0.0, 1.0), target.expand(count)) - images
+        return explain(images.clamp(0.0, 1.0), target.expand(count)).images - images
 
     def gradient_of(images: Tensor) -> Tensor:
         return input_gradient(subject.network, images, target.expand(len(images)))
@@ -214,7 +239,7 @@ def _of_first(source: Callable[[Tensor], Tensor], inputs: tuple[Tensor]) -> tupl
 def _gain(row: Row) -> float:
     """Rise of the target's confidence for an RMSE of 1; 0 where nothing was changed."""
     rise = row["confidence_after"] - row["confidence_before"]
-    return float(rise / row["rmse"]) if row["rmse"] > 0 else 0.0
+    return float(rise / row["rho_2"]) if row["rho_2"] > 0 else 0.0
 
 
 def _examples(
@@ -234,7 +259,7 @@ def _examples(
             target=classes[row["target"]],
             confidence_before=row["confidence_before"],
             confidence_after=row["confidence_after"],
-            distance=evidence.distance(row["rmse"]),
+            distance=evidence.distance(row["rho_2"]),
             **row["pictures"],
         )
         for rank, row in chosen.items()

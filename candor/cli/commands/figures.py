@@ -8,7 +8,7 @@ import typer
 from matplotlib.figure import Figure
 
 from candor import terms
-from candor.audit.measured import read_measured
+from candor.audit.measured import read_explanations, read_measured
 from candor.cli.client import as_request, image_value
 from candor.cli.output import console
 from candor.contracts import api
@@ -49,6 +49,12 @@ def areas(
     """Clean accuracy against both ARAs, with 95 % intervals."""
     rows = paper_results(paper) if paper else []
     _save(figures.areas([read_measured(folder) for folder in sources], rows), out, "areas")
+
+
+@app.command()
+def measures(sources: Sources, out: OutDir = _OUT) -> None:
+    """Measures of the explanations of audits, of all and of each class, with 95 % intervals."""
+    _save(figures.measures([read_explanations(folder) for folder in sources]), out, "measures")
 
 
 @app.command()
