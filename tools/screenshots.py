@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 from typer.testing import CliRunner
 
 from candor.cli.main import build_app
-from candor.stack.archives import DEFAULT_MODEL
+from candor.stack.archives import DEFAULT_MODEL, PLAIN_MODEL
 from candor.stack.config import StackConfig
 from candor.stack.supervisor import Stack
 from tests.gateway.browser import chromium, enter, page_server
@@ -26,21 +26,49 @@ def main() -> None:
 
 
 def _console(browser: Browser) -> None:
-    """The sample, explained by the shipped model, with everything open."""
+    """The first photograph, explained by the shipped model and beside its plain twin."""
     with (
-        Stack(StackConfig(models=(DEFAULT_MODEL,))) as stack,
+        Stack(StackConfig(models=(DEFAULT_MODEL, PLAIN_MODEL))) as stack,
         browser.new_page(viewport={"width": 1120, "height": 900}) as page,
     ):
         page.goto(stack.rest_url)
-        page.locator("#classes").get_by_role("button", name="airplane").click(
-            timeout=_SLOW_MILLISECONDS
-        )
-        expect(page.locator("#status")).to_have_text("Done.", timeout=_SLOW_MILLISECONDS)
-        for name, part in (("sweep", "img"), ("grid", "img"), ("compare", "tbody img")):
-            page.locator(f"#{name} summary").click()
-            last = page.locator(f"#{name} {part}").last
-            expect(last).to_be_visible(timeout=_SLOW_MILLISECONDS)
+        _await_answer(page)
+        _toggle(page, ("card", "#facts dt"), ("grid", "img"), ("compare", "tbody img"))
         page.screenshot(path=_DOCS / "console.png", full_page=True)
+        _toggle(page, ("card", "summary"), ("grid", "summary"), ("compare", "summary"))
+        _draw_region(page)
+        _toggle(page, ("twins", "tbody img"))
+        page.locator("h1").scroll_into_view_if_needed()
+        page.screenshot(path=_DOCS / "console-region.png", full_page=True)
+
+
+def _await_answer(page: Page) -> None:
+    expect(page.locator("#status")).to_have_text("Done.", timeout=_SLOW_MILLISECONDS)
+    expect(page.locator("#sweep img").last).to_be_visible(timeout=_SLOW_MILLISECONDS)
+    expect(page.locator("#sweep")).not_to_have_attribute("aria-busy", "true")
+
+
+def _toggle(page: Page, *parts: tuple[str, str]) -> None:
+    """Opens or closes each, and waits for what is to be seen in it."""
+    for name, part in parts:
+        page.locator(f"#{name} summary").click()
+        last = page.locator(f"#{name} {part}").last
+        expect(last).to_be_visible(timeout=_SLOW_MILLISECONDS)
+
+
+def _draw_region(page: Page) -> None:
+    """All but the lower half of the picture: more of a dog and less of a cat."""
+    page.get_by_label("box", exact=True).check()
+    at = page.locator("#board").bounding_box()
+    assert at is not None
+    page.mouse.move(at["x"] + 10, at["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(at["x"] + 310, at["y"] + 310)
+    page.mouse.up()
+    expect(page.locator("#result-title")).to_contain_text("the box", timeout=_SLOW_MILLISECONDS)
+    page.get_by_label("rho is").select_option("l1.5")
+    expect(page.locator("#numbers")).to_contain_text("rho_1.5", timeout=_SLOW_MILLISECONDS)
+    _await_answer(page)
 
 
 def _annotations(browser: Browser, store: str) -> None:

@@ -279,7 +279,7 @@ def test_report_jobs_need_their_scope_over_grpc_and_rest(protected: Any) -> None
 
 PUBLIC_PATHS = {
     *("/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready"),
-    *("/login", "/logout", "/pages/sample.png", "/pages/{name}"),
+    *("/login", "/logout", "/pages/{name}"),
 }
 
 

@@ -242,10 +242,10 @@ def test_refused_model_is_not_shown_as_chosen(page: Page, servers: Servers) -> N
 @pytest.mark.parametrize(
     ("link", "said"),
     [
-        ("picture=sample&rho=0.05&target=frog", "The link's target: expected the index of a class"),
-        ("picture=sample&rho=0.05&target=99", "expected an index below 5, got 99"),
+        ("picture=cat&rho=0.05&target=frog", "The link's target: expected the index of a class"),
+        ("picture=cat&rho=0.05&target=99", "expected an index below 5, got 99"),
         (
-            "picture=sample&rho=much&target=1",
+            "picture=cat&rho=much&target=1",
             "The link's rho: expected a number in (0, 1], got much",
         ),
         ("picture=a%25b&rho=0.05&target=1", "The link's picture: expected base64"),

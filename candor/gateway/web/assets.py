@@ -11,7 +11,8 @@ from starlette.responses import FileResponse, HTMLResponse
 from candor.gateway.access.rules import Access, add_page
 
 _FOLDER = Path(__file__).parent / "pages"
-_ASSETS = frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in (".css", ".js"))
+_SUFFIXES = (".css", ".jpg", ".js")
+_ASSETS = frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in _SUFFIXES)
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -31,7 +32,7 @@ def page(template: str, *, http_status: int = 200, **values: Any) -> Response:
 
 
 def add_assets(app: FastAPI) -> None:
-    """Styles and scripts under `/pages/`."""
+    """Styles, scripts and photographs under `/pages/`."""
     add_page(app, "GET", "/pages/{name}", _asset, Access.PUBLIC)
 
 

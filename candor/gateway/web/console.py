@@ -13,9 +13,7 @@ from candor.contracts.names import versioned
 from candor.gateway.access.rules import Access, add_page
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.web.assets import page
-from candor.gateway.web.sample import sample_png
-
-SAMPLE = "/pages/sample.png"
+from candor.gateway.web.photographs import PHOTOGRAPHS
 
 
 def add_console(
@@ -27,31 +25,27 @@ def add_console(
     has_docs: bool,
     needs_keys: bool,
 ) -> None:
-    """Adds the page and its sample image.
+    """Adds the page.
 
     Args:
         grpc_port: shown in the commands to copy.
         has_annotations, has_docs: whether there are such pages to link to.
         needs_keys: the commands to copy take a key from the environment's CANDOR_KEY.
     """
-    sample = sample_png()
 
     async def console() -> Response:
         models = [summary.model for summary in service.list_models().models]
         return page(
             "console.html",
             models=_choices(models),
+            photographs=PHOTOGRAPHS,
             grpc_port=grpc_port,
             has_annotations=has_annotations,
             has_docs=has_docs,
             needs_keys=needs_keys,
         )
 
-    async def sample_image() -> Response:
-        return Response(sample, media_type="image/png", headers={"cache-control": "no-cache"})
-
     add_page(app, "GET", "/", console, Access.ANY_KEY)
-    add_page(app, "GET", SAMPLE, sample_image, Access.PUBLIC)
 
 
 def _choices(models: Sequence[ModelRef]) -> list[str]:

@@ -1,7 +1,7 @@
 // Answers by keyboard and without a reload.  An answer is kept in this browser until the server
 // confirms that it is saved; it is sent again, also after a reload, which changes nothing if it had
 // arrived.
-"use strict";
+import { Refused, askObject } from "./service.js";
 
 const KEYS = {
   1: "unchanged", ArrowLeft: "unchanged",

@@ -1,12 +1,12 @@
 // Calls of the service, for every page: what came back, or in words why nothing did.
-"use strict";
 
 // isFinal: the service read the request and will never accept it; anything else may work later.
 // isKnown: the service or something before it answered, so nothing was done.
-class Refused extends Error {
-  constructor(message, { isFinal = false, isKnown = false, needsKey = false, retrySeconds = 0 } = {}) {
+// violations: every invalid field of the request, {field, description}.
+export class Refused extends Error {
+  constructor(message, { isFinal = false, isKnown = false, needsKey = false, retrySeconds = 0, violations = [] } = {}) {
     super(message);
-    Object.assign(this, { isFinal, isKnown, needsKey, retrySeconds });
+    Object.assign(this, { isFinal, isKnown, needsKey, retrySeconds, violations });
   }
 }
 
@@ -18,7 +18,7 @@ const REASONS = {
 };
 
 // A response of the service that is no refusal; throws Refused, or the AbortError of the caller.
-async function ask(path, options = {}) {
+export async function ask(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
@@ -31,7 +31,7 @@ async function ask(path, options = {}) {
 }
 
 // The object in such a response; isWhole says whether it is one of the service.
-async function askObject(path, options, isWhole) {
+export async function askObject(path, options, isWhole) {
   const response = await ask(path, options);
   let body = null;
   try {
@@ -46,7 +46,7 @@ async function askObject(path, options, isWhole) {
 }
 
 // Proxies answer with pages of their own, also with status 200.
-function foreign(response) {
+export function foreign(response) {
   const kind = (response.headers.get("content-type") ?? "nothing").split(";")[0];
   return new Refused(`Something other than the service answered (HTTP ${response.status}, ${kind}).`);
 }
@@ -55,11 +55,20 @@ async function refusal(response) {
   const body = await response.json().catch(() => null);
   const error = typeof body?.error?.code === "string" ? body.error : null;
   const reason = REASONS[response.status] ?? (error ? "" : `The server answered HTTP ${response.status}.`);
-  const details = error ? `${error.message} (${error.code}, request ${error.request_id})` : "";
-  return new Refused([reason, details].filter(Boolean).join(" "), {
+  return new Refused([reason, error && words(error)].filter(Boolean).join(" "), {
     isFinal: response.status === 400 && error?.code === "INVALID_INPUT",
     isKnown: response.status < 500,
     needsKey: response.status === 401 || response.status === 403,
     retrySeconds: Number(error?.retry_seconds ?? response.headers.get("retry-after")) || 0,
+    violations: error?.violations,
   });
+}
+
+// The error that ends a stream of the service.
+export function refused(error) {
+  return new Refused(words(error), { retrySeconds: error.retry_seconds ?? 0, violations: error.violations });
+}
+
+function words({ message, code, request_id }) {
+  return `${message} (${code}, request ${request_id})`;
 }
