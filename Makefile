@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: $(READY) ## Explain a photograph of a cat; images in out/demo
+demo: $(READY) ## Explain a photograph; images in out/demo
 	$(BIN)/candor demo
 
 .PHONY: serve

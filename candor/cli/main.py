@@ -75,7 +75,7 @@ class CandorGroup(LazyGroup):
         ),
         "demo": Entry(
             f"{_COMMANDS}.demo:demo",
-            "Start the service, explain a photograph of a cat, write the images and stop.",
+            "Start the service, explain a photograph, write the images and stop.",
         ),
         "import": Entry(
             f"{_COMMANDS}.import_model:import_",

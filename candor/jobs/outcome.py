@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from candor.audit.errors import AuditError, BlockFailed
 from candor.audit.report.schema import Report
@@ -19,7 +20,7 @@ _MAX_FILE_BYTES = 1024 * GIB
 
 def report_result(report: Report, out: Path) -> ReportResult:
     """Files, metrics and warnings of the signed report in ``out``."""
-    common = {"data": report.data, "method": report.provenance.command}
+    common: dict[str, Any] = {"data": report.data, "method": report.provenance.command}
     accuracy = report.accuracy
     metrics = [
         MetricCard(

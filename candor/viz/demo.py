@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from candor.contracts import api
 from candor.contracts.json_text import json_text
 from candor.contracts.names import file_part, normalised, split_name
 from candor.files.writing import write_files
+from candor.images.photographs import Photograph, square
 from candor.viz.images import (
     Difference,
     Panel,
@@ -24,9 +24,7 @@ from candor.viz.images import (
     sheet,
 )
 
-_PHOTO = ("data", "chelsea.png")  # scikit-image's photograph of a cat, 451x300, CC0
-_PHOTO_SHOWS = "cat"
-_STEPS = 200  # reaches rho 0.1 and a little more; a newcomer should not wait for all 450
+_SOLVER = "fast"  # a newcomer should not wait for 450 steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +77,22 @@ def compared_models(models: Sequence[str], plain: str) -> list[str]:
     return [models[0], *([plain] if plain in others else [])]
 
 
-def photo() -> api.ImageInput:
-    """The photograph of a cat."""
-    return api.ImageInput(encoded=files("skimage").joinpath(*_PHOTO).read_bytes())
-
-
 def explained_views(
-    client: CandorClient, image: api.ImageInput, models: Sequence[str], target: str | None
+    client: CandorClient, photograph: Photograph, models: Sequence[str], target: str | None
 ) -> list[View]:
     """Every model with the same two targets: what the first one predicts, and another class.
 
     Args:
         models: by the name they are served under, the first decides the targets.
+        photograph: one that is installed.
         target: the other class; None for what the photograph shows, or the second likely class.
     Raises:
         ServiceError: the service does not know a model or the target, or cannot answer.
     """
+    image = api.ImageInput(encoded=square(photograph))
     details = client.get_model(models[0])
     likely = client.predict(api.PredictRequest(model=models[0], image=image, top_k=2)).predictions
-    wanted = target or (_PHOTO_SHOWS if _PHOTO_SHOWS in details.classes else None)
+    wanted = target or (photograph.name if photograph.name in details.classes else None)
     is_first = wanted is None or normalised(wanted) == likely[0].name
     other = api.ClassRef(index=likely[1].index) if is_first else api.ClassRef(name=wanted)
     # By index: two classes may share a name.
@@ -113,10 +108,10 @@ def _view(
     rho: float,
 ) -> View:
     response = client.explain(
-        api.ExplainRequest(model=model, image=image, targets=targets, rhos=(rho,), steps=_STEPS)
+        api.ExplainRequest(model=model, image=image, targets=targets, rhos=(rho,), solver=_SOLVER)
     )
     (attack,) = client.probe(
-        api.ProbeRequest(model=model, image=image, goals=(api.ProbeGoal.ATTACK,), steps=_STEPS)
+        api.ProbeRequest(model=model, image=image, goals=(api.ProbeGoal.ATTACK,), solver=_SOLVER)
     ).results
     before = opened(response.input_png)
     changes = tuple(_shown_change(found, before) for found in response.explanations)

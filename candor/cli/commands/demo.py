@@ -11,14 +11,19 @@ from rich.table import Table
 from candor.cli import output
 from candor.cli.output import AsJson, print_json
 from candor.client.sync import CandorClient
+from candor.images.photographs import Photograph, photographs
 from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
 from candor.stack.config import StackConfig
 from candor.stack.supervisor import Stack
-from candor.viz.demo import View, compared_models, explained_views, photo, view_record, write_views
+from candor.viz.demo import View, compared_models, explained_views, view_record, write_views
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("out/demo"),
+    photograph: Annotated[
+        str | None,
+        typer.Option(help="temple, flower, cat, horse, rocket, coffee or astronaut."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="Class to ask for; default what the photograph shows.")
     ] = None,
@@ -31,8 +36,9 @@ def demo(
     ] = PLAIN_MODEL,
     as_json: AsJson = False,
 ) -> None:
-    """Start the service, explain a photograph of a cat, write the images and stop."""
+    """Start the service, explain a photograph, write the images and stop."""
     console = output.console(is_error=as_json)
+    chosen = _photograph(photograph)
     config = StackConfig(
         models_dir=models_dir,
         default_model=default_model,
@@ -41,14 +47,27 @@ def demo(
     console.print("Starting the service, takes some seconds ...")
     with Stack(config) as stack:
         compared = compared_models(stack.models, plain_model)
-        console.print(f"Explaining the photograph with {' and '.join(compared)} ...")
+        console.print(f"Explaining {chosen.shows} with {' and '.join(compared)} ...")
         with CandorClient(stack.grpc_address) as client:
-            views = explained_views(client, photo(), compared, target)
+            views = explained_views(client, chosen, compared, target)
     write_views(out, views)
     _show(console, views)
     if as_json:
         print_json([view_record(view) for view in views])
     console.print(f"Look at {out / 'composite.png'}; everything else is beside it.")
+
+
+def _photograph(name: str | None) -> Photograph:
+    """The one of this name, or the first that is installed."""
+    found = {one.name: one for one in photographs()}
+    if name is None:
+        return next(iter(found.values()))
+    if name not in found:
+        expected = ", ".join(found)
+        raise typer.BadParameter(
+            f"expected one of {expected}, got {name!r}", param_hint="--photograph"
+        )
+    return found[name]
 
 
 def _show(console: Console, views: Sequence[View]) -> None:

@@ -11,8 +11,7 @@ from starlette.responses import FileResponse, HTMLResponse
 from candor.gateway.access.rules import Access, add_page
 
 _FOLDER = Path(__file__).parent / "pages"
-_SUFFIXES = (".css", ".jpg", ".js")
-_ASSETS = frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in _SUFFIXES)
+_ASSETS = frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in (".css", ".js"))
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -32,7 +31,7 @@ def page(template: str, *, http_status: int = 200, **values: Any) -> Response:
 
 
 def add_assets(app: FastAPI) -> None:
-    """Styles, scripts and photographs under `/pages/`."""
+    """Styles and scripts under `/pages/`."""
     add_page(app, "GET", "/pages/{name}", _asset, Access.PUBLIC)
 
 

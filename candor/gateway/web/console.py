@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fastapi import FastAPI, Response
+from starlette.exceptions import HTTPException
 
 from candor.contracts.api import ModelRef
 from candor.contracts.names import versioned
 from candor.gateway.access.rules import Access, add_page
+from candor.gateway.pools import PICTURES
 from candor.gateway.service.candor_service import CandorService
 from candor.gateway.web.assets import page
-from candor.gateway.web.photographs import PHOTOGRAPHS
+from candor.images.photographs import photographs, square
 
 
 def add_console(
@@ -25,7 +27,7 @@ def add_console(
     has_docs: bool,
     needs_keys: bool,
 ) -> None:
-    """Adds the page.
+    """Adds the page and its photographs.
 
     Args:
         grpc_port: shown in the commands to copy.
@@ -38,14 +40,22 @@ def add_console(
         return page(
             "console.html",
             models=_choices(models),
-            photographs=PHOTOGRAPHS,
+            photographs=photographs(),
             grpc_port=grpc_port,
             has_annotations=has_annotations,
             has_docs=has_docs,
             needs_keys=needs_keys,
         )
 
+    async def photograph(name: str) -> Response:
+        found = next((one for one in photographs() if one.name == name), None)
+        if found is None:
+            raise HTTPException(404, "no such photograph")
+        content = await PICTURES.run(square, found)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "no-cache"})
+
     add_page(app, "GET", "/", console, Access.ANY_KEY)
+    add_page(app, "GET", "/photographs/{name}", photograph, Access.PUBLIC)
 
 
 def _choices(models: Sequence[ModelRef]) -> list[str]:
