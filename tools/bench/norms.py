@@ -161,6 +161,8 @@ def _row(
     shares = result.logits_after.softmax(dim=1).gather(1, targets[:, None])[:, 0]
 
     def over(values: Tensor) -> NDArray[np.float64]:
+        if not bool(chosen.any()):
+            return np.full(3, np.nan)
         quartiles: NDArray[np.float64] = np.quantile(values[chosen].double(), (0.25, 0.5, 0.75))
         return quartiles
 
