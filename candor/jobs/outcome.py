@@ -45,7 +45,8 @@ def report_result(report: Report, out: Path) -> ReportResult:
     ]
     if report.median_radius is not None:
         radius = report.median_radius.model_dump()
-        metrics.append(MetricCard(name=MEDIAN_RADIUS, **radius, **common))
+        named = {"name": MEDIAN_RADIUS, **radius, **common}
+        metrics.append(MetricCard.model_validate(named))
     names = (*verify_folder(out).files, MANIFEST_FILE, SIGNATURE_FILE)  # what is signed, and how
     failed = (NotTried.model_validate(each.model_dump()) for each in report.not_tried)
     return ReportResult(
