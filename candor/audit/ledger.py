@@ -20,7 +20,7 @@ from candor.audit.records import AttackRecord, Row
 from candor.contracts import strict_json, violations
 from candor.contracts.json_text import json_text
 from candor.files.reading import MIB, read_file
-from candor.files.writing import write_file
+from candor.files.writing import write_file, write_folder
 
 PARTS_FOLDER = "parts"
 _MAX_PART_BYTES = 512 * MIB
@@ -174,6 +174,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with _reported_where_full(path.parent):
         write_file(path, content)
+
+
+def write_folder_atomically(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """The folder has these files alone, by name; it changes in one step where it can.
+
+    Raises:
+        DiskFull: it was not written.
+    """
+    with _reported_where_full(folder.parent):
+        write_folder(folder, contents, keeps_others=False)
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class Budget(Frozen):
         smoothing_images, smoothing_samples: certified images, noisy copies of each.
         clever_images, clever_samples: estimated images, gradients of each.
         explanation_images: explained images.
+        gallery_images: of each part of the gallery, see `candor.audit.sections.gallery`.
     """
 
     steps: Steps = terms.DEFAULT_STEPS
@@ -78,6 +79,7 @@ class Budget(Frozen):
     clever_images: Count = 20
     clever_samples: Positive = 256
     explanation_images: Count = 20
+    gallery_images: Count = 50
 
 
 QUICK = Budget(
@@ -95,6 +97,7 @@ QUICK = Budget(
     clever_images=3,
     clever_samples=32,
     explanation_images=3,
+    gallery_images=6,
 )
 _EVERY_IMAGE = limits.MAX_REPORT_IMAGES
 FULL = Budget(

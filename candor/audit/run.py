@@ -1,9 +1,10 @@
 """Runs the unfinished blocks of an audit into its ledger."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +16,15 @@ from candor.audit.errors import AuditError, BlockFailed, OutOfMemory
 from candor.audit.ledger import Block, Ledger
 from candor.audit.plan import AuditPlan, Shard
 from candor.audit.records import AttackRecord, Row
+from candor.audit.sections import gallery
 from candor.audit.sections.attacks import ATTACK_STAGES
-from candor.audit.stage import Batch, Subject
+from candor.audit.stage import Batch, Stage, Subject
 from candor.data.images import Images
 from candor.robustness.ara import accuracy_robustness_area, naive_accuracy
 from candor.terms import Goal
+
+# Blocks of the gallery and the positions of their images.
+Chosen = Mapping[Block, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,15 @@ class Progress:
     attack_ara: float | None
 
 
+class _Part(NamedTuple):
+    """A block to compute, and the name that people see of its stage."""
+
+    name: str
+    block: Block
+    positions: Sequence[int]
+    stage: Stage[AttackRecord] | Stage[Row]
+
+
 def run_blocks(
     ledger: Ledger,
     plan: AuditPlan,
@@ -48,9 +62,12 @@ def run_blocks(
     *,
     shard: Shard = Shard(),  # noqa: B008 - frozen
     report: Callable[[Progress], None] = lambda progress: None,
+    chosen: Callable[[], Chosen] | None = None,
 ) -> int:
     """Compute what is unfinished of a shard, block by block.
 
+    Args:
+        chosen: blocks of the gallery, asked for where all others are finished; None without one.
     Returns:
         Blocks of the whole plan still missing in this ledger: those of other shards.
     Raises:
@@ -64,20 +81,20 @@ def run_blocks(
     own = everything[shard.index :: shard.count]
     indices = plan.image_indices(len(data))
     total = sum(_cost(block, plan) for block in own)
+    total += 0 if chosen is None else gallery.estimated_steps(plan)
     with ledger.locked(shard):
         area = _RunningArea(naive_accuracy(data.labels.numpy(), len(data.class_names)))
         for block in filter(ledger.has, everything):
             if block.stage in ATTACK_STAGES:
                 area.add(ledger.records(block))
-        waiting = [block for block in own if not ledger.has(block)]
-        done = total - sum(_cost(block, plan) for block in waiting)
-        for block in waiting:
-            report(area.progress(done, total, block.stage))
+        done = sum(_cost(block, plan) for block in own if ledger.has(block))
+        for part in _unfinished(ledger, own, everything, chosen):
+            report(area.progress(done, total, part.name))
             started = time.monotonic()
-            entries = _run_block(block, plan, subject, data, indices)
-            ledger.write(block, entries, time.monotonic() - started)
+            entries = _run_part(part, plan, subject, data, indices)
+            ledger.write(part.block, entries, time.monotonic() - started)
             area.add(entry for entry in entries if isinstance(entry, AttackRecord))
-            done += _cost(block, plan)
+            done = min(total, done + part.stage.steps(plan.budget) * len(part.positions))
         report(area.progress(total, total, ""))
     return sum(not ledger.has(block) for block in everything)
 
@@ -97,23 +114,40 @@ def stoppable(subject: Subject, check: Callable[[], None]) -> Iterator[None]:
             hook.remove()
 
 
-def _run_block(
-    block: Block, plan: AuditPlan, subject: Subject, data: Images, indices: Sequence[int]
+def _unfinished(
+    ledger: Ledger,
+    own: Sequence[Block],
+    everything: Sequence[Block],
+    chosen: Callable[[], Chosen] | None,
+) -> Iterator[_Part]:
+    """The next part to compute, as long as there is one; each is finished when it goes on."""
+    for block in own:
+        if not ledger.has(block):
+            positions = range(block.start, block.stop)
+            yield _Part(block.stage, block, positions, registry.STAGES[block.stage])
+    if chosen is not None and all(map(ledger.has, everything)):
+        for block, selected in chosen().items():
+            if not ledger.has(block):
+                yield _Part(gallery.FOLDER, block, selected, gallery.STAGE)
+
+
+def _run_part(
+    part: _Part, plan: AuditPlan, subject: Subject, data: Images, indices: Sequence[int]
 ) -> Sequence[AttackRecord] | Sequence[Row]:
-    chosen = indices[block.start : block.stop]
+    rows = [indices[position] for position in part.positions]
     batch = Batch(
-        positions=range(block.start, block.stop),
-        indices=chosen,
-        identifiers=[data.identifiers[index] for index in chosen],
-        images=data.images(torch.tensor(chosen)),
-        labels=data.labels[torch.tensor(chosen)],
+        positions=part.positions,
+        indices=rows,
+        identifiers=[data.identifiers[index] for index in rows],
+        images=data.images(torch.tensor(rows)),
+        labels=data.labels[torch.tensor(rows)],
         seed=plan.seed,
         size=plan.batch_size,
     )
     try:
-        return registry.STAGES[block.stage].run(subject, batch, plan.budget)
+        return part.stage.run(subject, batch, plan.budget)
     except Exception as err:  # whatever a stage or a library meets ends as one readable reason
-        place = f"{block.stage} on images {block.start} to {block.stop - 1}"
+        place = f"{part.name} on images {part.positions[0]} to {part.positions[-1]}"
         if is_out_of_memory(err):
             raise OutOfMemory(
                 f"batch_size: expected as many as memory holds, got {plan.batch_size}; "

@@ -16,9 +16,10 @@ from candor.audit.ledger import Ledger, read_plan
 from candor.audit.plan import BUDGETS, AuditPlan, Shard, code_digest, nearest_budget
 from candor.audit.real_images import RealImages
 from candor.audit.registry import checked_stages
-from candor.audit.report.assemble import write_report
+from candor.audit.report.assemble import read_evidence, write_report
 from candor.audit.report.schema import Report
-from candor.audit.run import Progress, run_blocks
+from candor.audit.run import Chosen, Progress, run_blocks
+from candor.audit.sections import gallery
 from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.comparison import Other
 from candor.audit.stage import Subject
@@ -134,18 +135,39 @@ def prepare(
 
 
 def compute(
-    prepared: PreparedAudit, out: Path, *, shard: Shard, report: Callable[[Progress], None]
+    prepared: PreparedAudit,
+    out: Path,
+    *,
+    shard: Shard,
+    report: Callable[[Progress], None],
+    other: Other | None = None,
 ) -> int:
     """Run what is unfinished of a shard into the ledger in ``out``; parts left to other shards.
 
+    Args:
+        other: a report to compare with, which decides what is in the gallery.
     Raises:
-        AuditError: see `candor.audit.run.run_blocks` and `candor.audit.facts.collect`.
+        AuditError: see `candor.audit.run.run_blocks` and `candor.audit.facts.collect`, or ``other``
+            is of other images.
     """
     subject, dataset, plan = prepared.subject, prepared.dataset, prepared.plan
     facts = collect(subject.network, subject.card, dataset)
     ledger = Ledger(out, plan)
     settle_facts(out, facts)
-    return run_blocks(ledger, plan, subject, dataset, shard=shard, report=report)
+
+    def chosen() -> Chosen:
+        evidence = read_evidence(ledger, plan, facts)
+        return gallery.blocks(gallery.choose(evidence, plan, other))
+
+    return run_blocks(
+        ledger,
+        plan,
+        subject,
+        dataset,
+        shard=shard,
+        report=report,
+        chosen=chosen if gallery.is_wanted(plan) else None,
+    )
 
 
 def finish(out: Path, key: Ed25519PrivateKey, other: Other | None) -> Report:

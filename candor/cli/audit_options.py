@@ -55,6 +55,7 @@ SmoothingSamples = Annotated[int | None, _count("Noisy copies of a certified ima
 CleverImages = Annotated[int | None, _count("With an estimate by CLEVER.")]
 CleverSamples = Annotated[int | None, _count("Gradients of an estimated image.", least=1)]
 ExplanationImages = Annotated[int | None, _count("Explained images.")]
+GalleryImages = Annotated[int | None, _count("Of each part of the gallery; 0: no gallery.")]
 
 
 def budget_name(name: str | None, is_quick: bool) -> str:

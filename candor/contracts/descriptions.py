@@ -933,9 +933,10 @@ DESCRIPTIONS = {
     ),
     "ReportFile.name": (
         "Name of the file. Of a report: report.json, report.html, report.pdf, ledger.parquet, "
-        "plan.json, facts.json, manifest.json or manifest.sig; the last two are the signature, "
-        "see `candor verify`. Of explanations: explanations.parquet, the table, and "
-        "explanations.zip, which has the table, the images and the gallery."
+        "plan.json, facts.json, those of the gallery, which begin with \"gallery/\", manifest.json "
+        "or manifest.sig; the last two are the signature, see `candor verify`. Of explanations: "
+        "explanations.parquet, the table, and explanations.zip, which has the table, the images "
+        "and the gallery."
     ),
     "ReportFile.byte_count": (
         "Size in bytes, at least 0."

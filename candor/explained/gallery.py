@@ -7,7 +7,7 @@ from PIL import Image
 
 from candor.explained.rows import TABLE_FILE, ExplanationRow, read_rows
 from candor.files.reading import MIB, open_file
-from candor.gallery.entries import Entry, Gallery, Guess
+from candor.gallery.entries import Entry, Gallery, Guess, outcome
 from candor.gallery.pages import write_gallery
 
 _MAX_IMAGE_BYTES = 64 * MIB
@@ -62,10 +62,7 @@ def entry_of(row: ExplanationRow) -> Entry:
 def _status(row: ExplanationRow) -> str:
     if row.error is not None:
         return "not explained"
-    if row.flips:
-        return "is now the target"
-    before, after = row.confidence_before or 0.0, row.confidence_after or 0.0
-    return "target is likelier" if after > before else "target is not likelier"
+    return outcome(bool(row.flips), row.confidence_before or 0.0, row.confidence_after or 0.0)
 
 
 def _guess(name: str | None, confidence: float | None) -> Guess | None:

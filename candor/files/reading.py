@@ -11,6 +11,7 @@ from typing import BinaryIO, TypeVar
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 # A pipe without a writer would make opening it wait.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_FORBIDDEN = frozenset("\0\\:")  # a backslash and a colon separate on other systems
 _REPLACED_TRIES = 50
 _PAUSE_SECONDS = 0.02
 _KINDS = (
@@ -58,6 +59,18 @@ def read_text(path: Path, most: int) -> str:
 def open_file(path: Path, most: int) -> BufferedReader:
     """A file of at most ``most`` bytes, open for reading; raises as `read_file`."""
     return _opened(path, most, os.open(path, _FLAGS))
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of ``folder`` that another program names, with "/" between its parts.
+
+    Raises:
+        UnusableFile: the name leads, or may lead, out of the folder.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or not _FORBIDDEN.isdisjoint(part) for part in parts):
+        raise UnusableFile(f"{folder}: expected the name of a file inside, got {name[:200]!r}")
+    return folder.joinpath(*parts)
 
 
 def check_file(path: Path, most: int) -> None:

@@ -55,6 +55,18 @@ class Entry:
     explanation: str | None = None
 
 
+def outcome(flips: bool, before: float, after: float) -> str:
+    """The status of an explanation: whether it is the target now, or only likelier to be.
+
+    Args:
+        flips: whether the target leads after.
+        before, after: confidence of the target.
+    """
+    if flips:
+        return "is now the target"
+    return "target is likelier" if after > before else "target is not likelier"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
     """Entries in the order in which they are listed, and what stands above them.

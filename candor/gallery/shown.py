@@ -69,6 +69,15 @@ def shown(entry: Entry) -> dict[str, Any]:
     }
 
 
+def radius_words(radius: float | None, above: float | None) -> str:
+    """A radius, or the RMSE up to which nothing was found; empty where neither is known."""
+    if radius == 0:
+        return "0, wrong as it came"
+    if radius is not None:
+        return f"RMSE {_number(radius)}"
+    return "" if above is None else f"above RMSE {_number(above)}"
+
+
 def _said(guess: Guess | None) -> tuple[str, str]:
     return ("", "") if guess is None else (guess.name, _percent(guess.confidence))
 
@@ -88,10 +97,8 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "change", ", ".join(words)
     if entry.sparsity is not None:
         yield "pixels changed", _percent(entry.sparsity)
-    if entry.radius is not None:
-        yield "radius", f"RMSE {_number(entry.radius)}"
-    elif entry.radius_above is not None:
-        yield "radius", f"above RMSE {_number(entry.radius_above)}"
+    if radius := radius_words(entry.radius, entry.radius_above):
+        yield "radius", radius
     yield from entry.notes
 
 

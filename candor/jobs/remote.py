@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from candor.contracts.explanation_jobs import ExplanationJob
 from candor.contracts.reports import Report, ReportProgress
+from candor.files.reading import inside
 from candor.files.writing import replacing
 
 _POLL_SECONDS = 2.0
@@ -36,14 +37,14 @@ def download_files(
         download: the client's method for jobs of this kind.
     Raises:
         ValueError: the job has no result.
+        UnusableFile: the service names a file outside the folder.
         ServiceError: as ``download``.
     """
     if job.response is None:
         raise ValueError(f"{job.name}: expected a job with a result, got {summary(job)}")
     out.mkdir(parents=True, exist_ok=True)
     for file in job.response.files:
-        # The service names the files: only the last part of a name is used.
-        with replacing(out / Path(file.name).name) as stream:
+        with replacing(inside(out, file.name)) as stream:
             left = file.byte_count
             for part in download(job.name, file.name):
                 left -= len(part)

@@ -121,7 +121,7 @@ class Worker:
         while True:
             try:
                 with stoppable(prepared.subject, lease.check):
-                    compute(prepared, out, shard=Shard(), report=progress.report)
+                    compute(prepared, out, shard=Shard(), report=progress.report, other=other)
                 return report_result(finish(out, self.key, other), out)
             except DiskFull as err:
                 _log.warning("%s: %s; continues when there is some", name, err)

@@ -79,8 +79,9 @@ def test_damaged_manifest_is_no_crash(signed: Path, content: str) -> None:
     assert not verify_folder(signed).is_genuine
 
 
-def test_manifest_cannot_name_files_outside(signed: Path) -> None:
-    manifest = {"public_key": public_key_text(KEY), "files": {"../secret": "0" * 64}}
+@pytest.mark.parametrize("name", ["../secret", "/secret", "a/../../secret", "a//b", "c:\\b", ""])
+def test_manifest_cannot_name_files_outside(signed: Path, name: str) -> None:
+    manifest = {"public_key": public_key_text(KEY), "files": {name: "0" * 64}}
     (signed / MANIFEST_FILE).write_text(json.dumps(manifest))
     assert verify_folder(signed).problems == (f"{MANIFEST_FILE}: not readable",)
 

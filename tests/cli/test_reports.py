@@ -10,9 +10,10 @@ from typer.testing import CliRunner, Result
 
 from candor.cli.main import build_app
 from candor.contracts.reports import ReportResult
+from candor.files.writing import write_files
 from candor.store.engine import Store, open_store
 from tests.gateway.servers import Servers, opened, until
-from tests.gateway.test_reports import HALF, INCOMPLETE, PAGE, RESULT, queue
+from tests.gateway.test_reports import FILES, HALF, INCOMPLETE, PAGE, RESULT, queue
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,7 @@ def finish_next_job(store: Store, folder: Path, result: ReportResult | None = RE
     if result is None:
         workers.fail(leased, "no data")
         return
-    (folder / leased.public_id).mkdir()
-    (folder / leased.public_id / "report.html").write_bytes(PAGE)
+    write_files(folder / leased.public_id, FILES)
     workers.finish(leased, result)
 
 
@@ -84,8 +84,9 @@ def test_waiting_ends_with_the_files_and_what_matters(
     assert result.exit_code == 0, result.output
     assert "10 images are too few" in result.stderr
     assert "attack_ara 0.0100 [0.0090, 0.0110], n = 10" in result.stderr
-    assert [path.name for path in (tmp_path / "got").iterdir()] == ["report.html"]
-    assert (tmp_path / "got" / "report.html").read_bytes() == PAGE
+    found = [path for path in (tmp_path / "got").rglob("*") if path.is_file()]
+    got = {str(path.relative_to(tmp_path / "got")): path.read_bytes() for path in found}
+    assert got == FILES
 
 
 @pytest.mark.parametrize(("result", "code"), [(INCOMPLETE, 3), (None, 1)])

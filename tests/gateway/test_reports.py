@@ -29,6 +29,7 @@ from candor.contracts.reports import (
     ReportState,
 )
 from candor.data.registry import dataset_names
+from candor.files.writing import write_files
 from candor.rpc.pb.candor.v1 import reports_pb2, reports_pb2_grpc
 from candor.store.engine import Store, open_store
 from candor.store.job_kinds import REPORTS
@@ -44,11 +45,11 @@ HALF = ReportProgress(
     fraction=0.5, stage="paper", images_done=5, image_count=10, attack_ara=0.01, seconds_left=9.0
 )
 PAGE = b"<!doctype html><p>" + b"0123456789" * 60_000
+FILES = {"report.html": PAGE, "gallery/index.html": b"<!doctype html><p>gallery"}
 RESULT = ReportResult(
-    files=(
-        ReportFile(
-            name="report.html", byte_count=len(PAGE), sha256=hashlib.sha256(PAGE).hexdigest()
-        ),
+    files=tuple(
+        ReportFile(name=name, byte_count=len(text), sha256=hashlib.sha256(text).hexdigest())
+        for name, text in FILES.items()
     ),
     metrics=(
         MetricCard(
@@ -360,8 +361,7 @@ def finished(
     while (leased := workers.lease()) is not None:
         workers.renew(leased, HALF)
         workers.finish(leased, result)
-        (folder / leased.public_id).mkdir()
-        (folder / leased.public_id / "report.html").write_bytes(PAGE)
+        write_files(folder / leased.public_id, FILES)
     return servers.client.get_report(report.name)
 
 
@@ -485,7 +485,11 @@ def test_finished_report_says_what_matters_and_its_files_are_what_their_digests_
     response = servers.rest.get(f"/v1/{report.name}/files/report.html")
     assert response.content == PAGE
     assert response.headers["content-type"].startswith("text/html")
-    assert "sandbox" in response.headers["content-security-policy"]
+    assert response.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+    gallery = servers.rest.get(f"/v1/{report.name}/files/gallery/index.html")
+    assert gallery.content == FILES["gallery/index.html"]
+    policy = gallery.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'; style-src 'self'")
     assert response.headers["repr-digest"].startswith("sha-256=:")
     part = servers.rest.get(f"/v1/{report.name}/files/report.html", headers={"range": "bytes=0-8"})
     assert part.content == PAGE[:9]
@@ -535,7 +539,13 @@ def test_files_that_do_not_exist_are_rejected(
     servers: Servers, shared: Store, folder: Path
 ) -> None:
     name = finished(servers, shared, folder).name
-    for file in ("report.exe", "..%2f..%2fstore.sqlite", "plan.json"):
+    for file in (
+        "report.exe",
+        "..%2f..%2fstore.sqlite",
+        "plan.json",
+        "gallery/",
+        "gallery//index.html",
+    ):
         error = rejected(servers.rest.get(f"/v1/{name}/files/{file}"), 404)
         assert error["code"] in ("REPORT_NOT_FOUND", "INVALID_INPUT")
     with pytest.raises(ServiceError, match="expected one of report.html"):

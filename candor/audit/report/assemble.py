@@ -4,6 +4,7 @@ import datetime
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -16,7 +17,14 @@ from candor.audit.facts import (
     read_facts,
     write_facts,
 )
-from candor.audit.ledger import Ledger, read_plan, write_atomically, write_model
+from candor.audit.ledger import (
+    Block,
+    Ledger,
+    read_plan,
+    write_atomically,
+    write_folder_atomically,
+    write_model,
+)
 from candor.audit.plan import PLAN_FILE, AuditPlan
 from candor.audit.records import AttackRecord, Row
 from candor.audit.report.html import html_text
@@ -24,7 +32,7 @@ from candor.audit.report.ledger_table import LEDGER_FILE, ledger_bytes
 from candor.audit.report.pdf import pdf_bytes
 from candor.audit.report.schema import Provenance, Report
 from candor.audit.report.signing import sign_folder
-from candor.audit.sections import summary
+from candor.audit.sections import gallery, summary
 from candor.audit.sections.attacks import ATTACK_STAGES
 from candor.audit.sections.certificates import clever_section, smoothing_section
 from candor.audit.sections.checks import Panel, failed_checks, run_checks
@@ -53,13 +61,12 @@ def write_report(
     """
     plan, facts = read_plan(folder), read_facts(folder)
     ledger = Ledger(folder, plan)
-    evidence = _evidence(ledger, plan, facts)
+    evidence = read_evidence(ledger, plan, facts)
     content = ledger_bytes(
         evidence.clean, evidence.all_records(), evidence.smallest(), evidence.distance(1.0).l2
     )
-    seconds = dict.fromkeys(plan.stages, 0.0)
-    for block in registry.blocks(plan):
-        seconds[block.stage] += ledger.seconds(block)
+    shown = _gallery(ledger, plan, evidence, other)
+    seconds = _stage_seconds(ledger, plan, shown)
     provenance = Provenance(
         plan=plan,
         plan_sha256=plan.digest,
@@ -72,11 +79,16 @@ def write_report(
         command=command,
     )
     report = build_report(evidence, plan, facts, provenance, other)
+    names = [REPORT_FILE, HTML_FILE, PDF_FILE, LEDGER_FILE, PLAN_FILE, FACTS_FILE]
+    if shown is not None:
+        report = report.model_copy(update={"gallery": gallery.section(shown.choice)})
+        images = gallery.files(shown.rows, evidence, facts, shown.choice, other)
+        write_folder_atomically(folder / gallery.FOLDER, images)
+        names += [f"{gallery.FOLDER}/{name}" for name in images]
     write_atomically(folder / LEDGER_FILE, content)
     write_model(folder / REPORT_FILE, report)
     write_atomically(folder / HTML_FILE, html_text(report).encode())
     write_atomically(folder / PDF_FILE, pdf_bytes(report))
-    names = [REPORT_FILE, HTML_FILE, PDF_FILE, LEDGER_FILE, PLAN_FILE, FACTS_FILE]
     sign_folder(folder, names, key)
     return report
 
@@ -142,6 +154,36 @@ def build_report(
     )
 
 
+class _Shown(NamedTuple):
+    """A gallery whose blocks are finished."""
+
+    choice: gallery.Choice
+    blocks: Sequence[Block]
+    rows: Sequence[Row]
+
+
+def _stage_seconds(ledger: Ledger, plan: AuditPlan, shown: _Shown | None) -> dict[str, float]:
+    seconds = dict.fromkeys(plan.stages, 0.0)
+    for block in registry.blocks(plan):
+        seconds[block.stage] += ledger.seconds(block)
+    if shown is not None:
+        seconds[gallery.FOLDER] = sum(map(ledger.seconds, shown.blocks))
+    return seconds
+
+
+def _gallery(
+    ledger: Ledger, plan: AuditPlan, evidence: Evidence, other: Other | None
+) -> _Shown | None:
+    """None where the audit has none, or nothing to show, or where merged shards left it open."""
+    if not gallery.is_wanted(plan):
+        return None
+    choice = gallery.choose(evidence, plan, other)
+    blocks = list(gallery.blocks(choice))
+    if not blocks or not all(map(ledger.has, blocks)):
+        return None
+    return _Shown(choice, blocks, [row for block in blocks for row in ledger.rows(block)])
+
+
 def merge(folders: Sequence[Path], out: Path) -> None:
     """Bring the parts of several folders of the same plan together in ``out``.
 
@@ -164,7 +206,12 @@ def merge(folders: Sequence[Path], out: Path) -> None:
                 raise AuditError(f"{folder}: part {block.file_name} differs from another folder's")
 
 
-def _evidence(ledger: Ledger, plan: AuditPlan, facts: Facts) -> Evidence:
+def read_evidence(ledger: Ledger, plan: AuditPlan, facts: Facts) -> Evidence:
+    """The rows of a finished audit.
+
+    Raises:
+        AuditError: parts are missing or damaged.
+    """
     blocks = registry.blocks(plan)
     missing = [block for block in blocks if not ledger.has(block)]
     if missing:

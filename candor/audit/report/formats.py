@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping
 from math import isclose
 from typing import Any
 
-from candor.audit.report.schema import Area, Distance, Estimate, Provenance, Report, Share
+from candor.audit.report.schema import (
+    Area,
+    Distance,
+    Estimate,
+    Gallery,
+    Provenance,
+    Report,
+    Share,
+)
 
 
 def distance(value: Distance | None) -> str:
@@ -56,6 +64,11 @@ def settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
+def gallery_parts(gallery: Gallery) -> str:
+    """Why its images were chosen, and how many for each reason."""
+    return ", ".join(f"{part.title}: {part.image_count}" for part in gallery.parts)
+
+
 def number(value: float) -> str:
     """Four significant digits."""
     return f"{value:.4g}"
@@ -95,6 +108,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "own_beside_published": own_beside_published,
     "area": area,
     "settings": settings,
+    "gallery_parts": gallery_parts,
     "number": number,
     "p_value": p_value,
     "durations": durations,

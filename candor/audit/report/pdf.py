@@ -66,6 +66,7 @@ def pdf_bytes(report: Report) -> bytes:
             *_classes(report),
             *_explanations(report),
             *_others(report),
+            *_gallery(report),
             *_provenance(report),
         ]
     )
@@ -420,6 +421,13 @@ def _others(report: Report) -> list[Any]:
             _table([head, *rows], (0.12, 0.26, 0.24, 0.24, 0.14)),
         ]  # fmt: skip
     return parts
+
+
+def _gallery(report: Report) -> list[Any]:
+    if report.gallery is None:
+        return []
+    words = f"{report.gallery.image_count} images, each explained, in {report.gallery.page}: "
+    return [_text("Gallery", _HEAD), _text(f"{words}{formats.gallery_parts(report.gallery)}.")]
 
 
 def _provenance(report: Report) -> list[Any]:

@@ -356,6 +356,26 @@ class Comparison(Frozen):
     goals: tuple[ComparedGoal, ...]
 
 
+class GalleryPart(Frozen):
+    """Images of a gallery that were chosen for one reason, in words."""
+
+    title: str
+    image_count: Number
+
+
+class Gallery(Frozen):
+    """Where the images stand that say most, each with its explanation.
+
+    Attributes:
+        page: the first page, relative to the report.
+        image_count: an image may be in several parts.
+    """
+
+    page: str
+    image_count: Number
+    parts: tuple[GalleryPart, ...]
+
+
 class ModelFacts(Frozen):
     """Who is audited."""
 
@@ -437,6 +457,7 @@ class Report(Frozen):
     references: tuple[Reference, ...]
     published: tuple[PublishedRow, ...] = ()
     comparison: Comparison | None
+    gallery: Gallery | None = None
     provenance: Provenance
 
 

@@ -23,7 +23,7 @@ from candor.audit.errors import AuditError
 from candor.audit.ledger import write_atomically
 from candor.contracts import strict_json
 from candor.contracts.json_text import json_text
-from candor.files.reading import GIB, MIB, read_file
+from candor.files.reading import GIB, MIB, UnusableFile, inside, read_file
 from candor.files.writing import write_file
 
 MANIFEST_FILE = "manifest.json"
@@ -128,12 +128,11 @@ def verify_folder(folder: Path, expected_key: str | None = None) -> Verdict:
 def _parsed(content: bytes) -> dict[str, Any] | None:
     try:
         manifest = strict_json.loads(content)
-        is_whole = isinstance(manifest["public_key"], str) and all(
-            # A name with a path in it would read outside the folder.
-            Path(name).name == name and isinstance(digest, str)
-            for name, digest in manifest["files"].items()
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+        is_whole = isinstance(manifest["public_key"], str)
+        for name, digest in manifest["files"].items():
+            inside(Path(), name)  # another name would read outside the folder
+            is_whole = is_whole and isinstance(digest, str)
+    except (ValueError, KeyError, TypeError, AttributeError, UnusableFile):
         return None
     return dict(manifest) if is_whole else None
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
@@ -34,6 +35,11 @@ class Other:
     report: Report
     records: tuple[AttackRecord, ...]
 
+    @property
+    def name(self) -> str:
+        """Of its model, with the version."""
+        return f"{self.report.model.name} {self.report.model.version}"
+
 
 def read_other(folder: Path) -> Other:
     """Report and ledger of a finished audit.
@@ -60,15 +66,31 @@ def read_other(folder: Path) -> Other:
 
 def compared_warnings(other: Other) -> tuple[str, ...]:
     """Where an attack failed on the other model its radii may be too large."""
-    name = f"{other.report.model.name} {other.report.model.version}"
     return tuple(
-        f"The report of {name}, with which this one is compared, is not complete: {sentence(one)}"
+        f"The report of {other.name}, with which this one is compared, is not complete: "
+        f"{sentence(one)}"
         for one in other.report.not_tried
     )
 
 
-def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:
-    """Our radii against theirs on the images both saw.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedRadii:
+    """Radii for one goal of the images that both models saw.
+
+    Attributes:
+        positions: (N,) int64, of the images in our audit.
+        ours, theirs: (N,) float64 RMSE, as `candor.audit.ensemble.Radii.values`.
+        is_theirs_unresolved: (N,) bool.
+    """
+
+    positions: NDArray[np.int64]
+    ours: NDArray[np.float64]
+    theirs: NDArray[np.float64]
+    is_theirs_unresolved: NDArray[np.bool_]
+
+
+def paired_radii(evidence: Evidence, plan: AuditPlan, other: Other, goal: GoalName) -> PairedRadii:
+    """Our radii and theirs on the images both saw.
 
     Raises:
         AuditError: other data, or fewer than two images in common.
@@ -80,21 +102,31 @@ def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:
     common = sorted(own.keys() & {record.position for record in other.records})
     if len(common) < _FEWEST_IMAGES:
         raise AuditError(f"compare: expected at least 2 images in common, got {len(common)}")
-    return Comparison(
-        model=f"{other.report.model.name} {other.report.model.version}",
-        weights_sha256=theirs.weights_sha256,
-        image_count=len(common),
-        goals=tuple(_compare_goal(evidence, other, goal, own, common) for goal in GOAL_NAMES),
+    ours = evidence.radii(goal)
+    by_position = dict(zip(ours.positions.tolist(), ours.values.tolist(), strict=True))
+    right = combine(other.records, goal, common)
+    positions = [own[index] for index in common]
+    return PairedRadii(
+        positions=np.array(positions, dtype=np.int64),
+        ours=np.array([by_position[position] for position in positions]),
+        theirs=right.values,
+        is_theirs_unresolved=right.is_unresolved,
     )
 
 
-def _compare_goal(
-    evidence: Evidence, other: Other, goal: GoalName, own: dict[int, int], common: list[int]
-) -> ComparedGoal:
-    ours = evidence.radii(goal)
-    by_position = dict(zip(ours.positions.tolist(), ours.values.tolist(), strict=True))
-    left = np.array([by_position[own[index]] for index in common])
-    right = combine(other.records, goal, common).values
+def compare(evidence: Evidence, plan: AuditPlan, other: Other) -> Comparison:
+    """Our radii against theirs; raises as `paired_radii`."""
+    pairs = {goal: paired_radii(evidence, plan, other, goal) for goal in GOAL_NAMES}
+    return Comparison(
+        model=other.name,
+        weights_sha256=other.report.provenance.plan.weights_sha256,
+        image_count=len(pairs["attack"].positions),
+        goals=tuple(_compare_goal(evidence, goal, found) for goal, found in pairs.items()),
+    )
+
+
+def _compare_goal(evidence: Evidence, goal: GoalName, found: PairedRadii) -> ComparedGoal:
+    left, right = found.ours, found.theirs
     difference = area_difference(
         left, right, naive=evidence.naive, generator=np.random.default_rng(evidence.seed)
     )

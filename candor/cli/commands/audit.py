@@ -18,6 +18,7 @@ from candor.cli.output import AsJson, console
 from candor.contracts import limits
 from candor.runtime.allocator import keep_freed_memory
 
+_MERGE = "When all are done: candor audit merge FOLDER... --out FOLDER"
 app = typer.Typer(help="Robustness reports that an auditor can sign.", add_completion=False)
 
 
@@ -49,6 +50,7 @@ def audit(
     clever_images: options.CleverImages = None,
     clever_samples: options.CleverSamples = None,
     explanation_images: options.ExplanationImages = None,
+    gallery_images: options.GalleryImages = None,
     attacks_only: options.AttacksOnly = False,
     independent: options.Independent = None,
     undefended: options.Undefended = None,
@@ -94,12 +96,9 @@ def _run(
     other = None if compare is None else read_other(compare)
     prepared = prepare(request, notify=console().print)
     with progress_bar() as report:
-        missing = compute(prepared, out, shard=share, report=report)
+        missing = compute(prepared, out, shard=share, report=report, other=other)
     if missing:
-        console().print(
-            f"shard {shard} is done; {missing} parts belong to others. When all are done: "
-            "candor audit merge FOLDER... --out FOLDER"
-        )
+        console().print(f"shard {shard} is done; {missing} parts belong to others. {_MERGE}")
         return
     show_report(finish(out, signing_key, other), out, as_json)
 

@@ -18,20 +18,24 @@ from candor.gateway.transport.rest.openapi import HEADER_PARAMETERS, add_operati
 from candor.gateway.transport.rest.request_body import require_json
 
 _MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
     ".pdf": "application/pdf",
+    ".png": "image/png",
     ".sig": "text/plain; charset=utf-8",
     ".zip": "application/zip",
 }
 # A report is a page of its own: no scripts, no forms, nothing of this origin.
-_FILE_HEADERS = {
-    "content-security-policy": (
-        "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    ),
-    "cache-control": "private, no-cache",
-}
+_REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# Its gallery has a script and images beside it, and sees nothing of this origin either.
+_GALLERY_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; style-src 'self'; script-src 'self'; "
+    "img-src 'self' data:"
+)
+_GALLERY_FOLDER = "gallery/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,7 @@ def _add(app: FastAPI, endpoints: "_Endpoints", paths: JobPaths) -> None:
         ("GET", "", endpoints.list, paths.page, {"parameters": _list_query(paths)}),
         ("GET", "/{job}", endpoints.get, paths.job, {}),
         ("POST", "/{job}:cancel", endpoints.cancel, paths.job, {}),
-        ("GET", "/{job}/files/{file}", endpoints.download, None, {}),
+        ("GET", "/{job}/files/{file:path}", endpoints.download, None, {}),
     ):
         add_operation(
             app,
@@ -167,9 +171,9 @@ class _Endpoints:
             return FileResponse(
                 path,
                 media_type=_MEDIA_TYPES.get(path.suffix),
-                filename=f"{job}-{found.name}",
+                filename=f"{job}-{path.name}",
                 content_disposition_type="inline",
-                headers={**_FILE_HEADERS, "repr-digest": _repr_digest(found)},
+                headers=_file_headers(found),
             )
 
         return await self._calls.respond(f"download_{self._paths.one}", request, download)
@@ -188,6 +192,15 @@ def typed_query(request: Request) -> dict[str, Any]:
     if isinstance(size, str) and size.isascii() and size.isdigit() and len(size) < 20:
         fields["page_size"] = int(size)
     return fields
+
+
+def _file_headers(file: ReportFile) -> dict[str, str]:
+    is_gallery = file.name.startswith(_GALLERY_FOLDER)
+    return {
+        "content-security-policy": _GALLERY_POLICY if is_gallery else _REPORT_POLICY,
+        "cache-control": "private, no-cache",
+        "repr-digest": _repr_digest(file),
+    }
 
 
 def _repr_digest(file: ReportFile) -> str:
