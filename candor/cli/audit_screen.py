@@ -84,7 +84,7 @@ def _show_numbers(report: Report, out: Path) -> None:
     for area in report.areas:
         _print(f"{formats.goal(area.goal)} ARA {formats.area(area)}")
     _print(f"computed in {formats.durations(report.provenance)}")
-    for name in _FILES:
+    for name in (*_FILES, *((report.gallery.page,) if report.gallery else ())):
         _print(f"  {out / name}")
 
 
