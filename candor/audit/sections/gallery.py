@@ -29,12 +29,13 @@ from candor.images.encode import encode_png, encode_png_toward
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.search.result import SearchResult
-from candor.terms import DEFAULT_SOLVER, Goal
+from candor.terms import DEFAULT_SOLVER, Goal, Norm
 
 FOLDER = "gallery"
 FALLS_FIRST, FALLS_LAST = "falls first", "falls last"
 _BLOCK_IMAGES = 4
-_SIZES = {"l2": "rmse"}  # field of a search result by the norm
+# Field of a search result by the norm.
+_SIZES = {Norm.L2: "rmse", Norm.L1: "rho_1", Norm.L1_5: "rho_1_5", Norm.LINF: "rho_inf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,7 @@ class _Entries:
             before=row["target_shares"][0],
             after=row["target_shares"][1],
             distances=row["distances"],
+            sparsity=row["sparsity"],
             radius=None if is_bound else radius,
             radius_above=radius if is_bound else None,
             notes=self._notes(position),
@@ -245,7 +247,8 @@ def _row(batch: Batch, found: SearchResult, row: int, target: int) -> Row:
         "before_share": float(shares[0, before]),
         "after": after,
         "after_share": float(shares[1, after]),
-        "distances": {norm: float(getattr(found, name)[row]) for norm, name in _SIZES.items()},
+        "distances": {str(norm): float(getattr(found, name)[row]) for norm, name in _SIZES.items()},
+        "sparsity": float(found.sparsity[row]),
         "original": base64.b64encode(encode_png(image)).decode(),
         "explanation": base64.b64encode(encode_png_toward(end, image)).decode(),
     }
