@@ -23,6 +23,7 @@ def main() -> None:
         _console(browser)
         with tempfile.TemporaryDirectory() as folder:
             _annotations(browser, str(Path(folder) / "store.sqlite"))
+            _gallery(browser, Path(folder))
 
 
 def _console(browser: Browser) -> None:
@@ -89,6 +90,23 @@ def _judge(page: Page, url: str) -> None:
         page.keyboard.press("1")
         expect(page.locator("#answered")).to_have_text(str(turn))
     expect(page.locator("#task")).to_be_visible()
+
+
+def _gallery(browser: Browser, folder: Path) -> None:
+    """That of a small audit of the robust model."""
+    out = folder / "audit"
+    counts = {"panel": 0, "smoothing": 0, "clever": 0, "explanation": 0, "gallery": 9}
+    options = [word for name, count in counts.items() for word in (f"--{name}-images", str(count))]
+    arguments = ["audit", "--model", str(_REPOSITORY / "model_store" / DEFAULT_MODEL), "--quick"]
+    arguments += ["--images", "40", "--attacks", "fast", "--no-compile", *options]
+    arguments += ["--out", str(out), "--key", str(folder / "key.pem")]
+    result = CliRunner().invoke(build_app(), arguments)
+    if result.exit_code:
+        raise SystemExit(result.output)
+    with browser.new_page(viewport={"width": 1120, "height": 980}) as page:
+        page.goto((out / "gallery" / "index.html").as_uri())
+        page.wait_for_function("[...document.images].slice(0, 12).every((one) => one.complete)")
+        page.screenshot(path=_DOCS / "gallery.png")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,8 @@ def _said(guess: Guess | None) -> tuple[str, str]:
 
 
 def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
+    if entry.parts:
+        yield "part", ", ".join(entry.parts)
     if entry.label is not None:
         yield "label", entry.label
     if entry.target is not None:
