@@ -58,7 +58,7 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
     labels = logits.argmax(1)
     targets = other_class(logits, labels)
     seeds = batch.seeds("explanations")
-    explain = _explainer(subject, budget.descent_steps, seeds)
+    explain = explainer(subject, budget.descent_steps, seeds)
     found = explain(images, targets)
     ends = found.images
     saliencies = _saliencies(network, images, targets, seeds)
@@ -140,9 +140,15 @@ def section(
     )
 
 
-def _explainer(
+def explainer(
     subject: Subject, steps: int, seeds: Sequence[int]
 ) -> Callable[[Tensor, Tensor], SearchResult]:
+    """What explains images (B, C, H, W) for targets (B,), at the RMSE that the card recommends.
+
+    Args:
+        seeds: one an image.
+    """
+
     def explain(images: Tensor, targets: Tensor) -> SearchResult:
         plan = plan_goal(Goal.EXPLAIN_FOR, targets, steps=steps, rho=subject.card.recommended_rho)
         plan = replace(plan, seeds=torch.tensor(seeds))
@@ -200,7 +206,7 @@ def _faithfulness(
 
     def explanation_of(images: Tensor) -> Tensor:
         count = len(images)
-        explain = _explainer(subject, steps, [seed] * count)
+        explain = explainer(subject, steps, [seed] * count)
         return explain(images.clamp(0.0, 1.0), target.expand(count)).images - images
 
     def gradient_of(images: Tensor) -> Tensor:

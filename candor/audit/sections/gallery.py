@@ -7,10 +7,9 @@ finished.  Then they are explained for their runner-up class, in blocks of the l
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from candor.attacks.margin import other_class
 from candor.audit.facts import Facts
@@ -19,17 +18,18 @@ from candor.audit.plan import AuditPlan, Budget
 from candor.audit.records import Row
 from candor.audit.report import schema
 from candor.audit.sections.comparison import Other, paired_radii
+from candor.audit.sections.explanations import explainer
+from candor.audit.sections.measures import right_median_radius
 from candor.audit.sections.summary import Evidence
 from candor.audit.stage import Batch, Stage, Subject
 from candor.contracts.json_text import json_text
+from candor.contracts.radius import radius_note
 from candor.gallery.entries import Entry, Gallery, Guess, outcome
 from candor.gallery.pages import FIRST_PAGE, gallery_files
 from candor.gallery.shown import radius_words
 from candor.images.encode import encode_png, encode_png_toward
-from candor.runtime.threads import in_shares
-from candor.search.batch import plan_goal, run_searches
 from candor.search.result import SearchResult
-from candor.terms import DEFAULT_SOLVER, Goal, Norm
+from candor.terms import Norm
 
 FOLDER = "gallery"
 FALLS_FIRST, FALLS_LAST = "falls first", "falls last"
@@ -111,7 +111,8 @@ def gallery_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row]:
     with torch.no_grad():
         logits = subject.network(batch.images)
     targets = other_class(logits, logits.argmax(1))
-    found = _explain(subject, batch, targets, budget.descent_steps)
+    explain = explainer(subject, budget.descent_steps, batch.seeds(FOLDER))
+    found = explain(batch.images, targets)
     return [_row(batch, found, row, int(target)) for row, target in enumerate(targets)]
 
 
@@ -141,9 +142,9 @@ def files(
     by_position = {row["position"]: row for row in rows}
     order = dict.fromkeys(position for part in choice.parts.values() for position in part)
     entries = _Entries(evidence, facts, choice, other)
-    model = facts.model
+    model, median = facts.model, right_median_radius(evidence)
     images = {
-        f"{_image_file(position, side)}": base64.b64decode(by_position[position][side])
+        _image_file(position, side): base64.b64decode(by_position[position][side])
         for position in order
         for side in ("original", "explanation")
     }
@@ -154,6 +155,7 @@ def files(
                 "Images of the audit, each explained for its runner-up class at RMSE "
                 f"{facts.rho:.3g}. The radius is that of the smallest perturbation found that "
                 "changes the prediction.",
+                radius_note(None if median is None else median.value, facts.rho),
             ),
             entries=[entries.of(by_position[position]) for position in order],
             edge=max(model.input_shape[1:]),
@@ -219,18 +221,6 @@ def _in_order_of_fall(evidence: Evidence) -> list[int]:
     )
     # An image that is wrong as it came has radius 0, and so has one that no attack was tried on.
     return [position for _, value, position in ranked if value > 0]
-
-
-def _explain(subject: Subject, batch: Batch, targets: Tensor, steps: int) -> SearchResult:
-    plan = plan_goal(Goal.EXPLAIN_FOR, targets, steps=steps, rho=subject.card.recommended_rho)
-    return run_searches(
-        subject.network,
-        batch.images,
-        replace(plan, seeds=torch.tensor(batch.seeds("gallery"))),
-        solver=DEFAULT_SOLVER,
-        batch_size=len(targets),
-        execute=in_shares,
-    )
 
 
 def _row(batch: Batch, found: SearchResult, row: int, target: int) -> Row:
