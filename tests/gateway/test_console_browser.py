@@ -78,9 +78,13 @@ def test_it_answers_before_anything_is_clicked(page: Page) -> None:
     expect(page.locator("#prediction")).to_contain_text(f"The runner-up is {second.name}")
     expect(page.locator("#result-title")).to_have_text(f"What makes it more {second.name}")
     expect(page.locator("#sweep button")).to_have_count(8)
+    assert answer.median_radius is not None
     expect(page.locator("#card-title")).to_have_text(
-        "About linear, version 1.2: accuracy 90.0 %, median radius 0.0026"
+        "About linear, version 1.2: accuracy 90.0 %, "
+        f"median radius {answer.median_radius.value:.4f}"
     )
+    assert found.radius_note
+    expect(page.locator("#honesty")).to_have_text(found.radius_note)
     expect(page.locator("#twins")).to_be_hidden()  # there is no other model
     page.get_by_role("button", name="a rocket").click()
     expect(page.locator("#status")).to_have_text("Done.")

@@ -25,9 +25,14 @@ export function questionForm(fields) {
 }
 
 // The response, which has `part` if it is one of the service.
-export function post(path, fields, signal, part) {
-  const options = { method: "POST", body: questionForm(fields), signal };
+export function post(path, fields, signal, part, headers = {}) {
+  const options = { method: "POST", body: questionForm(fields), signal, headers };
   return askObject(path, options, (body) => part in body);
+}
+
+// The same for what yields to the explanation that a person waits for.
+export function postBehind(path, fields, signal, part) {
+  return post(path, fields, signal, part, { "x-candor-priority": "report" });
 }
 
 export function modelDetails(name) {

@@ -3,11 +3,11 @@
 import { Refused, ask, foreign, refused } from "./service.js";
 import { element, made, percent, png, reportingErrors, say, state } from "./page.js";
 import { beginning, events, modelDetails, post, questionForm, stop } from "./calls.js";
-import { awayFrom, className, listedClasses, question, rho, setRho } from "./question.js";
+import { asking, awayFrom, className, listedClasses, rho, setRho } from "./question.js";
 import { forgetRegion, listenToRegion, missingRegion, takeRegion } from "./region.js";
 import { chooseModel, classIndex, linkedClass, namesOf, setAway, showEngine } from "./model.js";
 import { showResult } from "./result.js";
-import { listenToStrips, offerTwins, refreshStrips } from "./strips.js";
+import { listenToStrips, offerTwins, refreshStrips, stopStrips } from "./strips.js";
 import { forgetLink, linkedImage, linkedRho, listenToCopies, offer } from "./link.js";
 
 const SMALL_PIXELS = 160; // smaller pictures are shown with crisp pixels
@@ -61,6 +61,7 @@ async function predict() {
   element("classes").replaceChildren();
   element("prediction").textContent = "";
   stop("explain");
+  stopStrips();
   const signal = beginning("predict");
   say("Asking the model what it sees ...");
   const { predictions } = await post("/v1/predict", { top_k: listedClasses() }, signal, "predictions");
@@ -105,10 +106,13 @@ async function explain() {
     say("");
     return;
   }
+  stopStrips();
   const signal = beginning("explain");
   say("Waiting ...", 0);
+  const asked = asking();
   try {
-    await explainWith(await ask("/v1/explain/stream", { method: "POST", body: questionForm(question()), signal }));
+    const options = { method: "POST", body: questionForm(asked.request), signal };
+    await show(asked, await answered(await ask("/v1/explain/stream", options)), signal);
   } catch (error) {
     // An earlier result may not pass for the answer to this question.
     if (error.name !== "AbortError") forgetResult();
@@ -116,11 +120,11 @@ async function explain() {
   }
 }
 
-async function explainWith(response) {
+async function answered(response) {
   if (!response.headers.get("content-type")?.startsWith("text/event-stream")) throw foreign(response);
   for await (const { name, data } of events(response)) {
     if (name === "progress") showProgress(data);
-    else if (name === "result") return show(data);
+    else if (name === "result") return data;
     else throw refused(data.error);
   }
   throw new Refused("The connection ended before the result.");
@@ -139,14 +143,16 @@ function showProgress({ step, step_count, best_confidence, queue_position, previ
   if (preview_png) element("preview").src = png(preview_png);
 }
 
-async function show(response) {
-  state.response = response;
+// Ends with an AbortError where something newer has been asked meanwhile.
+async function show(asked, response, signal) {
+  Object.assign(state, { asked, response });
   const [found] = response.explanations;
-  await showResult(response);
+  await showResult(response, asked.where, signal);
   const sign = found.direction === "for" ? "more" : "less";
   say(found.status === "found" ? "Done." : `Nothing found that makes it ${sign} ${found.target.name}.`);
   offer(response);
   showEngine(await modelDetails(state.model));
+  signal.throwIfAborted();
   refreshStrips();
 }
 

@@ -1,8 +1,6 @@
 // What leaves the page: a link with the whole state, downloads, and commands that ask the same.
 import { Refused } from "./service.js";
 import { element, png, state } from "./page.js";
-import { question } from "./question.js";
-import { maskPng, regionInLink } from "./region.js";
 
 const MAX_LINK_CHARS = 60000; // some programs cut longer addresses
 const ENDINGS = { "image/jpeg": "jpg", "image/webp": "webp" };
@@ -16,7 +14,7 @@ export function forgetLink() {
 
 export function offer(response) {
   const [found] = response.explanations;
-  const asked = question();
+  const asked = state.asked.request;
   const picture = `candor-picture.${ENDINGS[state.image.type] ?? "png"}`;
   const json = new Blob([JSON.stringify(response, null, 2)], { type: "application/json" });
   URL.revokeObjectURL(element("save-json").href);
@@ -27,7 +25,7 @@ export function offer(response) {
   element("save-explanation").href = png(found.image_png);
   element("save-difference").href = element("difference").toDataURL("image/png");
   for (const id of ["save-region", "and-region"]) element(id).hidden = !asked.region?.mask;
-  if (asked.region?.mask) element("save-region").href = maskPng();
+  if (asked.region?.mask) element("save-region").href = png(asked.region.mask);
   showLines(found, asked, picture);
   showLink(response, found, asked);
 }
@@ -40,7 +38,7 @@ function showLink(response, found, asked) {
     direction: found.direction, solver: found.solver,
     ...(asked.norm && { norm: asked.norm }),
     ...(asked.away_from && { away: asked.away_from.index }),
-    ...regionInLink(),
+    ...state.asked.inLink,
   });
   // A region is in pixels of the image as it was sent; without one the model's input is enough.
   const picture = state.photograph ?? urlSafe(asked.region ? element("picture").src.split(",")[1] : response.input_png);

@@ -9,8 +9,9 @@ export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 export const png = (base64) => `data:image/png;base64,${base64}`;
 
 // photograph: the name of the one that is shown, or null for an image of the user's.
+// asked, response: the question (see `asking`) that the result on the page answers, and the answer.
 export const state = {
-  model: "", details: null, image: null, photograph: null, target: null, response: null,
+  model: "", details: null, image: null, photograph: null, target: null, asked: null, response: null,
 };
 
 // Where errors of a field of the request are shown: beside what sets it.

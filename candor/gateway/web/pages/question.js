@@ -1,6 +1,6 @@
 // What is asked: class, direction, contrast, size, norm, region and solver, and its words.
 import { checked, element, state } from "./page.js";
-import { region, regionName } from "./region.js";
+import { region, regionInLink, regionName } from "./region.js";
 
 const BUTTON_CLASSES = 10;
 // The names of rho in each norm; rho_2 is the RMSE.
@@ -24,13 +24,18 @@ export function awayFrom() {
   return value === "" ? null : Number(value);
 }
 
+// What is asked now: the request, the region in words and as it stands in links.
+export function asking() {
+  return { request: request(), where: regionName(), inLink: regionInLink() };
+}
+
 // Without the defaults of the contract, so that the commands to copy are short.
-export function question(targets = [state.target], rhos = [rho()]) {
+function request() {
   const away = awayFrom();
   const where = region();
   return {
-    targets: targets.map((index) => ({ index })),
-    rhos,
+    targets: [{ index: state.target }],
+    rhos: [rho()],
     direction: direction(),
     solver: solver(),
     top_k: listedClasses(),
@@ -41,11 +46,10 @@ export function question(targets = [state.target], rhos = [rho()]) {
 }
 
 // "What makes it more dog and less cat, changing only the box"
-export function titleOf(found) {
+export function titleOf(found, where) {
   const [sign, other] = found.direction === "for" ? ["more", "less"] : ["less", "more"];
   const contrast = found.away_from ? ` and ${other} ${found.away_from.name}` : "";
-  const where = regionName() ? `, changing only ${regionName()}` : "";
-  return `What makes it ${sign} ${found.target.name}${contrast}${where}`;
+  return `What makes it ${sign} ${found.target.name}${contrast}${where ? `, changing only ${where}` : ""}`;
 }
 
 // Size of a change in the norm that limits it.

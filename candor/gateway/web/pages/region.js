@@ -31,7 +31,7 @@ const brushWidth = () => Math.max(1, Math.round(edge() * Number(element("brush")
 // As `region` of a request; null where everything may change.
 export function region() {
   if (tool() === "box") return { box: shape.box, outside: isOutside() };
-  if (tool() === "brush") return { mask: maskPng().split(",")[1], outside: isOutside() };
+  if (tool() === "brush") return { mask: maskPng(), outside: isOutside() };
   return null;
 }
 
@@ -47,14 +47,14 @@ export function regionName() {
   return name && `${isOutside() ? "everything but " : ""}${name}`;
 }
 
-// White on transparent, of the size of the picture.
-export function maskPng() {
+// White on transparent, of the size of the picture, in base64.
+function maskPng() {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = size();
   const context = canvas.getContext("2d");
   [context.fillStyle, context.strokeStyle] = ["white", "white"];
   fillShape(context);
-  return canvas.toDataURL("image/png");
+  return canvas.toDataURL("image/png").split(",")[1];
 }
 
 // --- in links ------------------------------------------------------------------------------------

@@ -2,18 +2,20 @@
 import { SHOWN_PIXELS, element, magnify, made, percent, png, tableRow } from "./page.js";
 import { SIZES, sizeOf, titleOf } from "./question.js";
 
-export async function showResult(response) {
+// `where`: the region in words, if there is one.
+export async function showResult(response, where, signal) {
   const [found] = response.explanations;
   const [before, after] = [element("before"), element("after")];
   before.src = png(response.input_png);
   after.src = png(found.image_png);
   await Promise.all([before.decode(), after.decode()]);
+  signal.throwIfAborted();
   magnify(before, SHOWN_PIXELS);
   magnify(after, SHOWN_PIXELS);
   drawDifference(before, after);
   showBars(response.predictions_before, found);
-  element("result-title").textContent = titleOf(found);
-  element("honesty").textContent = found.radius_note ?? "";
+  element("result-title").textContent = titleOf(found, where);
+  element("honesty").textContent = found.radius_note;
   element("numbers").textContent = summary(response, found);
   element("measures").replaceChildren(...measuresOf(found).map(([name, value]) => (
     made("div", made("dt", name), made("dd", value))

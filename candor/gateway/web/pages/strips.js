@@ -1,7 +1,7 @@
 // Below an explanation: other sizes, other classes, other methods, and another model.
 import { element, made, percent, png, reporting, state, tableRow, tile } from "./page.js";
-import { beginning, modelDetails, post } from "./calls.js";
-import { SIZES, awayFrom, className, norm, question, rho, setRho, sizeOf, solver } from "./question.js";
+import { beginning, modelDetails, postBehind, stop } from "./calls.js";
+import { SIZES, className, setRho, sizeOf } from "./question.js";
 import { flipText, paintDifference } from "./result.js";
 
 const SWEEP = [0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2];
@@ -32,6 +32,11 @@ export function offerTwins() {
   element("twins").hidden = names.length === 0;
 }
 
+// What is being drawn belongs to the question before; the new one should not wait for it.
+export function stopStrips() {
+  for (const id of Object.keys(DRAWERS)) stop(id);
+}
+
 // Draws again what is open.
 export function refreshStrips() {
   for (const id of Object.keys(DRAWERS)) refresh(id);
@@ -60,9 +65,9 @@ function refresh(id) {
 }
 
 async function drawSweep(signal) {
-  const response = await post("/v1/explain", question([state.target], SWEEP), signal, "explanations");
+  const response = await postBehind("/v1/explain", { ...state.asked.request, rhos: SWEEP }, signal, "explanations");
   fillStrip("sweep", response.explanations, (found) => (
-    [`${SIZES[norm()]} ${found.rho}`, () => setRho(found.rho)]
+    [`${SIZES[found.norm]} ${found.rho}`, () => setRho(found.rho)]
   ));
 }
 
@@ -70,8 +75,9 @@ async function drawGrid(signal) {
   const ranked = state.response.predictions_before.map((one) => one.index);
   const classes = state.details.classes;
   const listed = classes.length <= MAX_TARGETS ? [...classes.keys()] : ranked;
-  const targets = listed.filter((index) => index !== awayFrom());
-  const response = await post("/v1/explain", question(targets), signal, "explanations");
+  const { request } = state.asked;
+  const targets = listed.filter((index) => index !== request.away_from?.index).map((index) => ({ index }));
+  const response = await postBehind("/v1/explain", { ...request, targets }, signal, "explanations");
   fillStrip("grid", response.explanations, ({ target }) => [target.name, () => { state.target = target.index; }]);
 }
 
@@ -90,8 +96,9 @@ function fillStrip(id, explanations, entry) {
 // --- other methods -------------------------------------------------------------------------------
 
 async function drawCompare(signal) {
-  const fields = { target: { index: state.target }, rho: rho(), solver: solver() };
-  const response = await post("/v1/compare", fields, signal, "methods");
+  const { targets: [target], rhos: [rho], solver } = state.asked.request;
+  const fields = { target, rho, solver };
+  const response = await postBehind("/v1/compare", fields, signal, "methods");
   const moved = response.perturbation;
   const { name } = response.explanation.target;
   element("chance").textContent = percent(response.top_share);
@@ -127,14 +134,15 @@ async function drawTwins(signal) {
 async function twinOf(model, signal) {
   const { classes } = await modelDetails(model);
   const ref = ({ index }) => ({ index: classes.indexOf(className(index)) });
-  const asked = question();
+  const asked = { ...state.asked.request };
   if (asked.away_from) asked.away_from = ref(asked.away_from);
   asked.targets = asked.targets.map(ref);
+  asked.top_k = Math.min(asked.top_k, classes.length);
   if ([...asked.targets, asked.away_from ?? { index: 0 }].some(({ index }) => index < 0)) return { model };
-  const { region } = asked;
+  const { region, solver } = asked;
   const [explained, probed] = await Promise.all([
-    post("/v1/explain", { ...asked, model }, signal, "explanations"),
-    post("/v1/probe", { model, goals: ["attack"], solver: solver(), ...(region && { region }) }, signal, "results"),
+    postBehind("/v1/explain", { ...asked, model }, signal, "explanations"),
+    postBehind("/v1/probe", { model, goals: ["attack"], solver, ...(region && { region }) }, signal, "results"),
   ]);
   return { model, explained, probe: probed.results[0] };
 }
@@ -156,7 +164,7 @@ async function twinRow({ model, explained, probe }) {
     made("td", before, `says ${name} ${percent(confidence)}, ${fallsAt(probe)}`),
     made("td", after, `${found.target.name} ${percent(found.confidence_before)} \u2192 ${percent(found.confidence_after)}`),
     made("td", difference, `${SIZES[found.norm]} ${sizeOf(found).toFixed(4)}`),
-    made("td", flipText(found), made("p", found.radius_note ?? "")),
+    made("td", flipText(found), made("p", found.radius_note)),
   );
 }
 
