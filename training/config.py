@@ -51,6 +51,14 @@ class TrainConfig:
         class_balance: beta of `class_balanced_weights`; 0 weighs all classes alike, 1 is the
             inverse of a class's share (IV-E).
         crop_padding: reflected border of the random crop, pixels.
+        label_smoothing: part of every label that all classes share alike, [0, 1).  (Szegedy et al.
+            2016, arXiv 1512.00567)  A psi that follows the loss follows the smoothed one.
+        cutmix_share: share of the batches of which every image gets a part of another, see
+            `training.mixing.cut_mix`; 0.5 in its paper.
+        parseval, spectral: weights of `parseval_penalty` and `spectral_penalty`; the former was
+            3e-4 in its paper.
+        spectral_limit: largest singular value of a layer after each step, see
+            `limit_spectral_norms`; 0 for none.
         psi_mode, psi: "fixed" at psi, where 0 switches L_adv off; or "adaptive", which ignores psi.
         loss_target, psi_min, psi_rate, clip_better, clip_worse: Eq. 15, see `PsiController`.
         power, cross_power, outputs_per_image, true_class_share, dead_zone, pairing: z, q, K, zeta,
@@ -98,6 +106,11 @@ class TrainConfig:
     weight_decay_on: str = WeightDecayOn.ALL.value
     class_balance: float = 0.0
     crop_padding: int = 4
+    label_smoothing: float = 0.0
+    cutmix_share: float = 0.0
+    parseval: float = 0.0
+    spectral: float = 0.0
+    spectral_limit: float = 0.0
     psi_mode: str = PsiMode.ADAPTIVE.value
     psi: float = 0.0
     loss_target: float = 1.5
@@ -141,6 +154,10 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected [{low}, {high}], got {value!r}")
         self._check_powers()
         self._check_engine()
+        if self.cutmix_share > 0.0 and self.class_balance > 0.0:
+            raise ValueError(
+                f"class_balance: expected 0 where batches are mixed, got {self.class_balance!r}"
+            )
         if self.psi_follows == PsiFollows.CLEAN and self.adversary_share == 1.0:
             raise ValueError(
                 "adversary_share: expected [0, 1) where psi_follows is 'clean', got 1.0"
@@ -229,6 +246,11 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("weight_decay", 0.0, 1.0),
     ("crop_padding", 0, 64),
     ("class_balance", 0.0, 1.0),
+    ("label_smoothing", 0.0, 0.999),
+    ("cutmix_share", 0.0, 1.0),
+    ("parseval", 0.0, 1e6),
+    ("spectral", 0.0, 1e6),
+    ("spectral_limit", 0.0, 1e6),
     ("last_survival", 1e-6, 1.0),
     ("psi", 0.0, 1e12),
     ("power", 0.0, 5.0),

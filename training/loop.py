@@ -36,6 +36,7 @@ from training.psi import PsiController, PsiMode
 from training.regularizers import PenaltyMode, class_balanced_weights
 from training.schedule import Schedule, learning_rate
 from training.step import StepLoss, step_loss
+from training.weight_penalties import limit_spectral_norms
 
 _CHECKPOINT_SECONDS = 60.0
 
@@ -232,6 +233,8 @@ def _train_step(
     )
     check_step(place, loss=cross_entropy, psi=psi, gradient_norm=gradient_norm.item())
     optimizer.step()
+    if config.spectral_limit > 0.0:
+        limit_spectral_norms(network, config.spectral_limit)
 
     state.step += 1
     state.integral = controller.integral

@@ -27,6 +27,7 @@ from training.distributed import mean_over_processes, own_generator, shard, worl
 from training.engine import Engine
 from training.finite_difference import finite_difference_penalty
 from training.inner_gradient import inner_gradients
+from training.mixing import cut_mix, soft_targets
 from training.psi import PsiFollows
 from training.regularizers import (
     Pairing,
@@ -36,6 +37,7 @@ from training.regularizers import (
     output_zeroing_penalty,
     stacked_output_weights,
 )
+from training.weight_penalties import parseval_penalty, spectral_penalty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +48,8 @@ class StepLoss:
         cross_entropy: nats, mean over the batch, weighed by class where the configuration says so.
         penalty: Eq. 9 without psi; None where the step skipped it.  By finite difference its
             gradient is an estimate, and the other parts are those of minimally shifted images.
-        added: k_out L_out (Eq. 12) and TRADES' divergence, each with its weight; None where
-            neither is on.
+        added: k_out L_out (Eq. 12), the penalties of weights and TRADES' divergence, each with its
+            weight; None where none is on.
         followed: the cross-entropy that psi follows, no gradient; see `PsiFollows`.
         correct: number of images classified correctly, after the adversary.
     """
@@ -84,6 +86,7 @@ def step_loss(
             device of ``images``.
         class_weights: (V,) of `class_balanced_weights`; the loss is then the weighted mean.
     """
+    images, labels, targets = _mixed(images, labels, config, class_count, generator)
     if config.adversary != Adversary.NONE:
         generator = own_generator(generator)
     part = random_part(len(images), share=_share(config), generator=generator)
@@ -96,13 +99,11 @@ def step_loss(
         logits, penalty = _penalised(network, images, labels, config, class_count, generator)
     else:
         logits = network(images)
-    added = None
-    if config.output_zeroing > 0.0:
-        added = config.output_zeroing * output_zeroing_penalty(logits)  # Eq. 12
+    added = _added(network, logits, config)
     if len(part) and is_trades:
         divergence = trades_divergence(logits[part], network(attacked))
         added = config.trades_weight * divergence + (0.0 if added is None else added)
-    cross_entropy = _cross_entropy(logits, labels, class_weights)
+    cross_entropy = _cross_entropy(logits, targets, class_weights, config.label_smoothing)
     followed = cross_entropy.detach()
     if 0 < len(part) < len(labels) and config.psi_follows == PsiFollows.CLEAN:
         is_clean = torch.ones_like(labels, dtype=torch.bool).index_fill(0, part, value=False)
@@ -116,12 +117,42 @@ def step_loss(
     )
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+def _mixed(
+    images: Tensor, labels: Tensor, config: TrainConfig, class_count: int, generator: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, the class that each shows most of, and what its outputs are to be: (B,) or (B, V)."""
+    if config.cutmix_share == 0.0:
+        return images, labels, labels
+    draw = torch.rand((), generator=generator, device=images.device)
+    if draw >= config.cutmix_share:
+        return images, labels, labels
+    mixed = cut_mix(images, labels, generator=generator)
+    return mixed.images, mixed.labels, soft_targets(mixed, class_count)
+
+
+def _added(network: nn.Module, logits: Tensor, config: TrainConfig) -> Tensor | None:
+    """What punishes outputs and weights, each with its weight; None where nothing does."""
+    parts = []
+    if config.output_zeroing > 0.0:
+        parts.append(config.output_zeroing * output_zeroing_penalty(logits))  # Eq. 12
+    with torch.autocast(logits.device.type, enabled=False):
+        if config.parseval > 0.0:
+            parts.append(config.parseval * parseval_penalty(network))
+        if config.spectral > 0.0:
+            parts.append(config.spectral * spectral_penalty(network))
+    return torch.stack(parts).sum() if parts else None
+
+
+def _cross_entropy(
+    logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: float
+) -> Tensor:
     """Its mean over processes is the weighted mean over all their images."""
-    loss = functional.cross_entropy(logits, labels, weight=class_weights)
+    loss = functional.cross_entropy(
+        logits, targets, weight=class_weights, label_smoothing=smoothing
+    )
     if class_weights is None:
         return loss
-    own = class_weights[labels].sum()
+    own = class_weights[targets].sum()
     return loss * (own / mean_over_processes(own))
 
 
