@@ -24,7 +24,7 @@ _FILE = re.compile(r"[\w.]+\.(json|jsonl|parquet|pt|sig|safetensors|toml|html|pd
 # Values, commands and fields of protocols that docstrings show in single backticks.
 _WORDS = {
     *("paper", "fast"),  # solvers
-    *("clean", "panel", "smoothing", "clever", "explanations"),  # stages of an audit
+    *("clean", "panel", "smoothing", "clever", "explanations", "calibration"),  # stages of an audit
     *("progress", "result", "error"),  # events of a stream
     *(
         "iss",

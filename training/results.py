@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from candor.contracts.card import ModelCard
+from candor.contracts.card import MetricCard, ModelCard
 from candor.models.folder import CARD_FILE, read_card
 from training.config import TrainConfig, experiment_names, load_experiment, load_paper_row
 
@@ -80,21 +80,32 @@ def _row(name: str, cards: dict[str, tuple[Path, ModelCard]]) -> dict[str, Any]:
 
 
 def _ours(config: TrainConfig, path: Path, card: ModelCard) -> dict[str, Any]:
-    """The card's numbers in the paper's units; null where it has none on the test images."""
+    """The card's numbers in the paper's units; null where it has none on the test images.
+
+    An ARA is by `fast` where the card has it, and ``by_paper`` has those by the paper's own search.
+    """
     recipe = card.recipe
-    measured = {item.name: item for item in card.metrics if item.data == f"{config.data}/test"}
     numbers: dict[str, Any] = dict.fromkeys(METRICS)
+    by_paper: dict[str, Any] = {}
     for name, factor in METRICS.items():
-        if name in measured:
-            item = measured[name]
-            values = {"value": item.value, "low": item.low, "high": item.high}
-            numbers[name] = {key: factor * value for key, value in values.items()}
-            numbers[name]["images"] = item.image_count
+        found = [_number(item, factor) for item in card.measured(name, f"{config.data}/test")]
+        numbers[name] = found[0] if found else None
+        beside = [one for one in found[1:] if one.get("search") == "paper"]
+        if beside:
+            by_paper[name] = beside[0]
     expected = config.as_dict()
     return {
         **numbers,
+        "by_paper": by_paper,
         "epochs": recipe.get("epochs"),
         "hours": round(recipe["seconds"] / 3600, 2) if "seconds" in recipe else None,
         "changed": sorted(key for key in expected.keys() & recipe if recipe[key] != expected[key]),
         "card": str(path),
     }
+
+
+def _number(item: MetricCard, factor: float) -> dict[str, Any]:
+    ends = {"value": item.value, "low": item.low, "high": item.high}
+    number = {key: factor * value for key, value in ends.items()}
+    search = {"search": item.search} if item.search else {}
+    return number | {"images": item.image_count} | search

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from candor.data.registry import load_for_model
 from candor.models.folder import load_model
@@ -13,6 +14,20 @@ from candor.robustness.ara_files import summary_of, write_ara
 from candor.robustness.measure import AraPlan, Report, measure_ara
 from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.preparation import compiled_for, compiling_pays
+
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 100, 1000  # images that a temperature is found on
+
+
+def held_out(order: Tensor, image_count: int) -> Tensor | None:
+    """Rows of images that nothing else is measured on: the next 1,000 of an order.
+
+    Args:
+        order: (N,) int64, all rows of a data set.     image_count: of its first that are measured.
+    Returns:
+        (M,) int64, None where fewer than 100 are left.
+    """
+    others = order[image_count : image_count + _MOST_HELD_OUT]
+    return others if len(others) >= _LEAST_HELD_OUT else None
 
 
 def measure_folder(
@@ -24,7 +39,7 @@ def measure_folder(
     *,
     out: Path | None = None,
     compiles: bool | None = None,
-    report: Report = lambda goal, finished, image_steps: None,
+    report: Report = lambda name, finished, image_steps: None,
     notify: Callable[[str], None] = lambda notice: None,
 ) -> dict[str, Any]:
     """Measure a model on the first images of the order that the seed draws.
@@ -54,7 +69,16 @@ def measure_folder(
     network = loaded.network
     if compiling_pays(compiles, image_count * plan.steps):
         network = compiled_for(loaded, plan.batch_size, notify=notify)
-    measured = measure_ara(network, images, labels, plan, naive=naive, report=report)
+    others = held_out(order, image_count)
+    measured = measure_ara(
+        network,
+        images,
+        labels,
+        plan,
+        naive=naive,
+        held_out=None if others is None else (dataset.images(others), dataset.labels[others]),
+        report=report,
+    )
     facts = {
         "model": str(model),
         "weights_digest": card.identity,

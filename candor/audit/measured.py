@@ -108,6 +108,7 @@ def _from_report(path: Path) -> Measured:
             for curve in report.curves
         },
         naive=report.naive,
+        search="ensemble",
     )
 
 
@@ -120,6 +121,7 @@ def _from_ara(folder: Path) -> Measured:
         areas={goal: _span(summary[f"{goal}_ara"]) for goal in GOALS},
         curves={goal: steps_of(found.radii[f"{goal}_ara"]) for goal in GOALS},
         naive=summary["naive"],
+        search=summary["solver"],
     )
 
 
@@ -129,6 +131,17 @@ def _span(values: Mapping[str, Any]) -> Span:
 
 def _from_card(folder: Path) -> Measured:
     card = read_card(folder)
-    spans = {metric.name: Span(metric.value, metric.low, metric.high) for metric in card.metrics}
+    found = {name: card.measured(name) for name in ("accuracy", *(f"{goal}_ara" for goal in GOALS))}
+    spans = {
+        name: Span(metrics[0].value, metrics[0].low, metrics[0].high)
+        for name, metrics in found.items()
+        if metrics
+    }
     areas = {goal: spans[f"{goal}_ara"] for goal in GOALS if f"{goal}_ara" in spans}
-    return Measured(name=card.name, accuracy=spans.get("accuracy"), areas=areas)
+    searches = [metrics[0].search for name, metrics in found.items() if metrics and "ara" in name]
+    return Measured(
+        name=card.name,
+        accuracy=spans.get("accuracy"),
+        areas=areas,
+        search=searches[0] if searches else "",
+    )

@@ -63,6 +63,7 @@ class Budget(Frozen):
         clever_images, clever_samples: estimated images, gradients of each.
         explanation_images: explained images.
         gallery_images: of each part of the gallery, see `candor.audit.sections.gallery`.
+        calibration_images: searched for BTR at both temperatures.
     """
 
     steps: Steps = terms.DEFAULT_STEPS
@@ -80,6 +81,7 @@ class Budget(Frozen):
     clever_samples: Positive = 256
     explanation_images: Count = 20
     gallery_images: Count = 50
+    calibration_images: Count = 100
 
 
 QUICK = Budget(
@@ -98,6 +100,7 @@ QUICK = Budget(
     clever_samples=32,
     explanation_images=3,
     gallery_images=6,
+    calibration_images=10,
 )
 _EVERY_IMAGE = limits.MAX_REPORT_IMAGES
 FULL = Budget(
@@ -108,6 +111,7 @@ FULL = Budget(
     smoothing_images=100,
     clever_images=100,
     explanation_images=100,
+    calibration_images=_EVERY_IMAGE,
 )
 BUDGETS: Mapping[str, Budget] = dict(zip(limits.BUDGETS, (QUICK, Budget(), FULL), strict=True))
 # The counts of a budget; the steps of the solvers are an option of their own.
@@ -128,6 +132,24 @@ def nearest_budget(budget: Budget) -> tuple[str, dict[str, int]]:
     return name, differing[name]
 
 
+class FittedTemperature(Frozen):
+    """The temperature of least negative log-likelihood, see `candor.robustness.calibration`.
+
+    It decides numbers of the audit, so it has two decimals: any machine finds the same.
+
+    Attributes:
+        low, high: 95 % interval.
+        image_count: images it was found on.
+        is_held_out: whether these are other images than the audited ones.
+    """
+
+    value: Annotated[float, Field(gt=0.0)]
+    low: float
+    high: float
+    image_count: Positive
+    is_held_out: bool
+
+
 class AuditPlan(Frozen):
     """Everything the numbers of an audit follow from; two equal plans give equal ledgers.
 
@@ -141,6 +163,7 @@ class AuditPlan(Frozen):
             else, verification above all, is done by the network as it is.
         independent_sha256, undefended_sha256: weights of the models given beside it, if any.
         real_sha256: of the training images that explanations are compared with, if any.
+        temperature: second one that BTR is measured at; None where calibration is no part of it.
     """
 
     weights_sha256: Digest
@@ -156,6 +179,7 @@ class AuditPlan(Frozen):
     independent_sha256: Digest | None = None
     undefended_sha256: Digest | None = None
     real_sha256: Digest | None = None
+    temperature: FittedTemperature | None = None
 
     @model_validator(mode="after")
     def _unique_stages(self) -> Self:

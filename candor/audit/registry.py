@@ -7,6 +7,7 @@ from candor.audit.plan import AuditPlan
 from candor.audit.records import AttackRecord, Row
 from candor.audit.sections.accuracy import clean
 from candor.audit.sections.attacks import ATTACK_STAGES
+from candor.audit.sections.calibration import calibration_rows
 from candor.audit.sections.certificates import clever_rows, smoothing_rows
 from candor.audit.sections.explanations import explanation_rows
 from candor.audit.sections.probes import panel
@@ -14,6 +15,7 @@ from candor.audit.stage import Stage
 from candor.explainers.measures import TRANSITION_STEPS
 from candor.explainers.saliency import LIME_SAMPLES
 from candor.search.solvers import SOLVERS
+from candor.terms import FAST_RADIUS_STEPS
 
 STAGES: Mapping[str, Stage[AttackRecord] | Stage[Row]] = {
     "clean": Stage(run=clean, limit=lambda budget: None, steps=lambda budget: 1),
@@ -41,6 +43,11 @@ STAGES: Mapping[str, Stage[AttackRecord] | Stage[Row]] = {
         limit=lambda budget: budget.explanation_images,
         steps=lambda budget: 12 * budget.descent_steps + LIME_SAMPLES + TRANSITION_STEPS,
         block_images=4,
+    ),
+    "calibration": Stage(
+        run=calibration_rows,
+        limit=lambda budget: None,
+        steps=lambda budget: 6 * FAST_RADIUS_STEPS if budget.calibration_images else 1,
     ),
 }
 

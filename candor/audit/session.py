@@ -8,12 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
+from candor.audit.ara_session import held_out
 from candor.audit.facts import collect, read_facts, settle_facts
 from candor.audit.ledger import Ledger, read_plan
-from candor.audit.plan import BUDGETS, AuditPlan, Shard, code_digest, nearest_budget
+from candor.audit.plan import (
+    BUDGETS,
+    AuditPlan,
+    FittedTemperature,
+    Shard,
+    code_digest,
+    nearest_budget,
+)
 from candor.audit.real_images import RealImages
 from candor.audit.registry import checked_stages
 from candor.audit.report.assemble import read_evidence, write_report
@@ -27,7 +36,10 @@ from candor.data.errors import DataMissing
 from candor.data.images import Images
 from candor.data.registry import load_for_model
 from candor.models.folder import LoadedModel, load_model
+from candor.robustness.calibration import LOWEST_TEMPERATURE
+from candor.robustness.measure import temperature_of
 from candor.runtime.preparation import compiled_for, compiling_pays
+from candor.search.network import checked
 
 
 class BadOption(ValueError):
@@ -113,6 +125,7 @@ def prepare(
     networks = {name: None if found is None else found.network for name, found in beside.items()}
     is_explained = "explanations" in stages and budget.explanation_images > 0
     real = _real_images(request, loaded, networks["independent"], dataset) if is_explained else None
+    temperature = _temperature(loaded, dataset, request) if "calibration" in stages else None
     plan = AuditPlan(
         weights_sha256=loaded.card.identity,
         data=dataset.name,
@@ -127,9 +140,15 @@ def prepare(
         independent_sha256=_weights(beside["independent"]),
         undefended_sha256=_weights(beside["undefended"]),
         real_sha256=None if real is None else real.digest(),
+        temperature=temperature,
     )
     subject = Subject(
-        network=loaded.network, card=loaded.card, searcher=searcher, real=real, **networks
+        network=loaded.network,
+        card=loaded.card,
+        searcher=searcher,
+        real=real,
+        temperature=1.0 if temperature is None else temperature.value,
+        **networks,
     )
     return PreparedAudit(subject=subject, dataset=dataset, plan=plan)
 
@@ -189,6 +208,29 @@ def option(field: str, got: str) -> Iterator[None]:
         reason = str(err).removeprefix(f"{field}: ")
         is_whole = reason.startswith(("got ", "expected "))
         raise BadOption(field, reason if is_whole else f"got {got!r}; {reason}") from err
+
+
+def _temperature(loaded: LoadedModel, dataset: Images, request: AuditRequest) -> FittedTemperature:
+    """Of least NLL, on images that the audit does not see where there are enough."""
+    count = request.image_count
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(request.seed))
+    others = held_out(order, count)
+    rows = order[:count] if others is None else others
+    found = temperature_of(
+        checked(loaded.network),
+        dataset.images(rows),
+        dataset.labels[rows],
+        batch_size=request.batch_size,
+    )
+    ends = (found.value, found.low, found.high)
+    value, low, high = (max(LOWEST_TEMPERATURE, round(end, 2)) for end in ends)
+    return FittedTemperature(
+        value=value,
+        low=low,
+        high=high,
+        image_count=found.image_count,
+        is_held_out=others is not None,
+    )
 
 
 def _weights(loaded: LoadedModel | None) -> str | None:

@@ -29,6 +29,7 @@ class Subject:
         independent, undefended: further networks for transfer and ablation, None where not given.
         real: images of the data as ``independent`` sees them; None without it, or without training
             images.
+        temperature: second one that BTR is measured at; 1 is the network's own.
     """
 
     network: nn.Module
@@ -37,6 +38,7 @@ class Subject:
     independent: nn.Module | None = None
     undefended: nn.Module | None = None
     real: RealImages | None = None
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("network", "searcher", "independent", "undefended"):

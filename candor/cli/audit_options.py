@@ -56,6 +56,7 @@ CleverImages = Annotated[int | None, _count("With an estimate by CLEVER.")]
 CleverSamples = Annotated[int | None, _count("Gradients of an estimated image.", least=1)]
 ExplanationImages = Annotated[int | None, _count("Explained images.")]
 GalleryImages = Annotated[int | None, _count("Of each part of the gallery; 0: no gallery.")]
+CalibrationImages = Annotated[int | None, _count("With a BTR radius at two temperatures.")]
 
 
 def budget_name(name: str | None, is_quick: bool) -> str:

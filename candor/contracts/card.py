@@ -1,6 +1,7 @@
 """The model card: what is known about a model besides its weights."""
 
 import hashlib
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -187,6 +188,8 @@ class Preprocessing(_Strict):
 
 
 DEFAULT_PREPROCESSING = Preprocessing()
+_SOLVER = re.compile(r"--solver (\w+)")
+_HEADLINE = "fast"  # the better search of the two solvers: its areas are the smaller ones
 
 
 class MetricCard(Message):
@@ -199,6 +202,19 @@ class MetricCard(Message):
     image_count: Annotated[int, Field(ge=1)]
     data: str
     method: str
+
+    @property
+    def search(self) -> str:
+        """The solver that an ARA was found by, as ``method`` names it; "" of anything else."""
+        found = _SOLVER.search(self.method) if "_ara" in self.name else None
+        return found[1] if found else ""
+
+    def named(self) -> "MetricCard":
+        """The same; an ARA by another solver than `fast` is called ``NAME_by_SOLVER``."""
+        ending = f"_by_{self.search}"
+        if self.search in ("", _HEADLINE) or self.name.endswith(ending):
+            return self
+        return self.model_copy(update={"name": f"{self.name}{ending}"})
 
 
 class SourceFile(_Strict):
@@ -332,6 +348,21 @@ class ModelCard(_Strict):
     def is_accepted_without_data(self) -> bool:
         """Whether nobody has shown that the model classifies anything."""
         return self.acceptance is not None and self.acceptance.image_count == 0
+
+    def measured(self, name: str, data: str | None = None) -> tuple[MetricCard, ...]:
+        """Every measurement called ``name`` or ``name_by_SOLVER``.
+
+        An ARA by an attack is an upper bound, so the headline, by `fast`, comes first.
+
+        Args:
+            data: only on this data set; None for any.
+        """
+        found = [
+            metric
+            for metric in self.metrics
+            if metric.name in (name, f"{name}_by_{metric.search}") and data in (None, metric.data)
+        ]
+        return tuple(sorted(found, key=lambda metric: metric.search not in ("", _HEADLINE)))
 
     def computed_digest(self) -> str:
         """SHA-256 of weights, network, input, preprocessing, output and class names together."""

@@ -255,7 +255,7 @@ def record_metrics(folder: Path, metrics: Sequence[MetricCard]) -> ModelCard:
     A metric stays where the new one was measured on fewer images.
     """
     card = read_card(folder)
-    known = {(metric.name, metric.data): metric for metric in card.metrics}
+    known = {(metric.name, metric.data): metric for metric in map(MetricCard.named, card.metrics)}
     for metric in metrics:
         before = known.get((metric.name, metric.data))
         if before is None or metric.image_count >= before.image_count:

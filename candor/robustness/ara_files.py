@@ -18,7 +18,9 @@ from candor.contracts.radius import MEDIAN_RADIUS
 from candor.files.reading import MIB, read_file
 from candor.files.tables import read_table
 from candor.files.writing import write_files
-from candor.robustness.measure import AraMeasurement
+from candor.robustness.ara import Interval
+from candor.robustness.calibration import Temperature
+from candor.robustness.measure import AraMeasurement, GoalMeasurement
 from candor.terms import Goal, SearchStatus
 
 SUMMARY_FILE = "ara.json"
@@ -27,6 +29,9 @@ _MAX_SUMMARY_BYTES, _MAX_TABLE_BYTES = MIB, 512 * MIB
 _ACCURACY = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
 _AREAS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
 MEASURES = ("accuracy", *_AREAS)
+# Beside them: temperature of least NLL, calibration error before and at it, BTR ARA at it.
+CALIBRATION = ("temperature", "ece", "ece_at_temperature", "btr_ara_at_temperature")
+_WARMER = "btr_at_temperature"  # the goal's name in the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +60,37 @@ def summary_of(measured: AraMeasurement, facts: dict[str, Any]) -> dict[str, Any
         "accuracy_high": accuracy.high,
     }
     for name, goal in _AREAS.items():
-        one = measured.goals[goal]
-        summary[name] = {
-            "value": one.area.value,
-            "low": one.area.low,
-            "high": one.area.high,
-            "unresolved": one.area.unresolved_count,
-            "median_radius": float(np.median(one.radii)),
-            "seconds": round(one.seconds, 3),
-            "image_steps": one.image_steps,
-        }
+        summary[name] = _area_row(measured.goals[goal])
+    found = measured.calibration
+    temperature = _interval_row(found.temperature)
+    summary["temperature"] = temperature | {
+        "images": found.temperature.image_count,
+        "is_held_out": found.is_held_out,
+    }
+    for ending, at in (("", found.own), ("_at_temperature", found.fitted)):
+        summary[f"nll{ending}"] = at.nll
+        summary[f"ece{ending}"] = _interval_row(at.error)
+    summary["btr_ara_at_temperature"] = _area_row(found.btr)
     if measured.median_radius is not None:
         median = measured.median_radius
         summary[MEDIAN_RADIUS] = asdict(median.interval) | {"images": median.image_count}
     return summary
+
+
+def _interval_row(found: Interval | Temperature) -> dict[str, Any]:
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _area_row(one: GoalMeasurement) -> dict[str, Any]:
+    return {
+        "value": one.area.value,
+        "low": one.area.low,
+        "high": one.area.high,
+        "unresolved": one.area.unresolved_count,
+        "median_radius": float(np.median(one.radii)),
+        "seconds": round(one.seconds, 3),
+        "image_steps": one.image_steps,
+    }
 
 
 def measure_row(summary: dict[str, Any], name: str) -> dict[str, Any]:
@@ -91,7 +113,7 @@ def write_ara(
     columns: dict[str, list[Any]] = {
         name: [] for name in ("image_path", "index", "label", "goal", "radius", "status")
     }
-    for goal, one in measured.goals.items():
+    for goal, one in (*measured.goals.items(), (_WARMER, measured.calibration.btr)):
         columns["image_path"] += identifiers
         columns["index"] += indices
         columns["label"] += labels
@@ -142,9 +164,12 @@ def _read_summary(folder: Path) -> dict[str, Any]:
 
 
 def metric_cards(summary: dict[str, Any], method: str) -> list[MetricCard]:
-    """The numbers for a model's card; ``method`` is the command that repeats them.
+    """The numbers for a model's card, see `MetricCard.named`.
 
     The median radius is among them where it is known.
+
+    Args:
+        method: the command that repeats them, with its ``--solver``.
     """
     return [
         MetricCard(
@@ -155,12 +180,12 @@ def metric_cards(summary: dict[str, Any], method: str) -> list[MetricCard]:
             image_count=row.get("images", summary["images"]),
             data=summary["data"],
             method=method,
-        )
+        ).named()
         for name in recorded(summary)
         for row in [measure_row(summary, name)]
     ]
 
 
 def recorded(summary: dict[str, Any]) -> list[str]:
-    """`MEASURES`, and the median radius where it is known."""
-    return [*MEASURES, *([MEDIAN_RADIUS] if MEDIAN_RADIUS in summary else [])]
+    """`MEASURES`, `CALIBRATION`, and the median radius where it is known."""
+    return [*MEASURES, *CALIBRATION, *([MEDIAN_RADIUS] if MEDIAN_RADIUS in summary else [])]

@@ -21,14 +21,21 @@ from candor.robustness.ara import (
     accuracy_robustness_area,
     median_radius,
 )
+from candor.robustness.calibration import (
+    AtTemperature,
+    Calibration,
+    Temperature,
+    calibration,
+    fitted_temperature,
+)
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.search.result import SearchResult
 from candor.terms import Goal, SearchStatus
 
 GOALS = (Goal.ATTACK, Goal.BTR)
-# Called with the goal, the searches that have finished and the image-steps done so far.
-Report = Callable[[Goal, int, int], None]
+# Called with what is measured, the searches that have finished and the image-steps done so far.
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,23 @@ class GoalMeasurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationMeasurement:
+    """A network's probabilities as they are, and at the temperature that makes them truest.
+
+    Attributes:
+        temperature: of least NLL.     is_held_out: whether on other images than were measured.
+        own, fitted: at the network's own temperature and at that one, on the images measured.
+        btr: at that temperature.
+    """
+
+    temperature: Temperature
+    is_held_out: bool
+    own: Calibration
+    fitted: Calibration
+    btr: GoalMeasurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AraMeasurement:
     """What was measured of one network.
 
@@ -77,11 +101,13 @@ class AraMeasurement:
         accuracy: on the images as they came.
         goals: attack and BTR.
         median_radius: of the attack; None where it is not known, see `candor.robustness.ara`.
+        calibration: and BTR once more, at the temperature of least NLL.
     """
 
     accuracy: Interval
     goals: Mapping[Goal, GoalMeasurement]
     median_radius: MedianRadius | None
+    calibration: CalibrationMeasurement
 
 
 def measure_ara(
@@ -91,14 +117,16 @@ def measure_ara(
     plan: AraPlan,
     *,
     naive: float,
-    report: Report = lambda goal, finished, image_steps: None,
+    held_out: tuple[Tensor, Tensor] | None = None,
+    report: Report = lambda name, finished, image_steps: None,
 ) -> AraMeasurement:
-    """Accuracy, attack ARA and BTR ARA of one network.  (III-A)
+    """Accuracy, attack ARA, BTR ARA and calibration of one network.  (III-A)
 
     Args:
         network: in evaluation mode; maps (B, C, H, W) to logits (B, V).
         images: (N, C, H, W) float32 in [0, 1].     labels: (N,) int64.
         naive: accuracy of always naming the most frequent class, [0, 1].
+        held_out: images and labels that the temperature is found on; None for those measured.
         report: called after every few steps.
     Raises:
         ValueError: there is no such solver.
@@ -107,12 +135,42 @@ def measure_ara(
         goal: _measure_goal(network, images, labels, goal, plan, naive, report) for goal in GOALS
     }
     attack = goals[Goal.ATTACK].result
-    is_correct = attack.logits_before.argmax(1) == labels
+    logits = attack.logits_before
+    is_correct = logits.argmax(1) == labels
+    data = held_out or (images, labels)
+    temperature = temperature_of(network, *data, batch_size=plan.batch_size)
+    name = f"{Goal.BTR} at temperature {temperature.value:.2f}"
+    warmer = AtTemperature(network, temperature.value)
+    own, fitted = (
+        calibration(
+            logits.numpy(),
+            labels.numpy(),
+            temperature=value,
+            generator=np.random.default_rng(plan.seed),
+        )
+        for value in (1.0, temperature.value)
+    )
     return AraMeasurement(
         accuracy=accuracy_interval(int(is_correct.sum()), len(labels)),
         goals=goals,
         median_radius=median_of(attack, is_correct, seed=plan.seed),
+        calibration=CalibrationMeasurement(
+            temperature=temperature,
+            is_held_out=held_out is not None,
+            own=own,
+            fitted=fitted,
+            btr=_measure_goal(warmer, images, labels, Goal.BTR, plan, naive, report, name),
+        ),
     )
+
+
+@torch.no_grad()
+def temperature_of(
+    network: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int
+) -> Temperature:
+    """`fitted_temperature` of a network on labelled images (N, C, H, W)."""
+    logits = torch.cat([network(part) for part in torch.split(images, batch_size)])
+    return fitted_temperature(logits.numpy(), labels.numpy())
 
 
 def search_radii(
@@ -185,13 +243,14 @@ def _measure_goal(
     plan: AraPlan,
     naive: float,
     report: Report,
+    name: str | None = None,
 ) -> GoalMeasurement:
     started, steps_done = time.monotonic(), 0
 
     def count(finished: int, image_steps: int) -> None:
         nonlocal steps_done
         steps_done = image_steps
-        report(goal, finished, image_steps)
+        report(name or goal, finished, image_steps)
 
     result = search_radii(
         network,

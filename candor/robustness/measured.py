@@ -36,6 +36,7 @@ class Measured:
         accuracy: share of clean images; None where it was not measured.
         areas, curves: by goal, ARA in RMSE; a card has no curves.
         naive: accuracy of always naming the most frequent class; None with no curve.
+        search: what found the areas: a solver, or "ensemble"; "" where nobody knows.
     """
 
     name: str
@@ -43,6 +44,12 @@ class Measured:
     areas: Mapping[str, Span]
     curves: Mapping[str, Steps] = field(default_factory=dict)
     naive: float | None = None
+    search: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, and by which search it was measured."""
+        return f"{self.name} (by {self.search})" if self.search else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ def curves(models: Sequence[Measured]) -> Figure:
             steps, area = model.curves[goal], model.areas[goal]
             rmse = np.append(steps.rmse, limit)
             accuracy = np.append(steps.accuracy, steps.accuracy[-1])
-            label = f"{model.name}, ARA {area.value:.4f}"
+            label = f"{model.label}, ARA {area.value:.4f}"
             axes.step(rmse, 100 * accuracy, where="post", color=colour, label=drawable(label))
             floor = np.minimum(naive, accuracy)
             axes.fill_between(
@@ -127,7 +127,7 @@ def areas(models: Sequence[Measured], rows: Sequence[Point] = ()) -> Figure:
                 fmt="o",
                 capsize=2,
                 color=colour,
-                label=drawable(model.name),
+                label=drawable(model.label),
             )
         axes.set(title=_TITLES[goal], xlabel=f"{goal} ARA, RMSE")
         axes.set_xlim(left=0)

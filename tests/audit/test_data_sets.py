@@ -37,6 +37,7 @@ BUDGET = TINY.model_copy(
         "clever_images": 1,
         "clever_samples": 16,
         "explanation_images": 1,
+        "calibration_images": 1,
     }
 )
 

@@ -57,8 +57,10 @@ def audited(
     folder = tmp_path_factory.mktemp("audited")
     other = small_network(seed=2)
     real = RealImages.of(other, small_data(network, 60, seed=5), data, seed=0)
-    subject = Subject(network=network, card=card(), independent=other, real=real)
-    return folder, _audit(folder, subject, data, tuple(registry.STAGES))
+    subject = Subject(network=network, card=card(), independent=other, real=real, temperature=3.0)
+    fitted = {"value": 3.0, "low": 2.0, "high": 4.0, "image_count": 500, "is_held_out": True}
+    stages = tuple(registry.STAGES)
+    return folder, _audit(folder, subject, data, stages, temperature=fitted)
 
 
 def test_schema_file_is_in_step_with_the_model() -> None:
@@ -134,6 +136,29 @@ def test_a_report_from_before_the_measures_opens(audited: tuple[Path, Report]) -
     assert opened.explanations.reached is not None
     assert html_text(opened)
     assert pdf_bytes(opened)
+
+
+def test_btr_stands_at_both_temperatures(audited: tuple[Path, Report], data: ImageSet) -> None:
+    folder, report = audited
+    found = report.calibration
+    assert found is not None
+    assert (found.own.temperature, found.fitted.temperature) == (1.0, 3.0)
+    own, fitted = found.own.btr, found.fitted.btr
+    assert own is not None
+    assert fitted is not None
+    assert (own.image_count, found.own.image_count) == (4, report.image_count)
+    assert fitted.value.rmse > own.value.rmse
+    plan = report.provenance.plan
+    block = next(one for one in registry.blocks(plan) if one.stage == "calibration")
+    row = Ledger(folder, plan).rows(block)[0]
+    index = plan.image_indices(len(data))[0]
+    logits = small_network()(data.images(slice(index, index + 1)))
+    for name, temperature in (("own", 1.0), ("fitted", 3.0)):
+        confidence = float((logits / temperature).softmax(1).max())
+        assert row[name]["confidence"] == pytest.approx(confidence, rel=1e-5)
+    page = (folder / "report.html").read_text()
+    assert "3.00 [2.00, 4.00], on 500 of other test images" in page
+    assert formats.area(fitted) in page
 
 
 def test_html_needs_no_network_and_shows_the_numbers(audited: tuple[Path, Report]) -> None:

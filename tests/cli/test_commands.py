@@ -150,15 +150,17 @@ def test_ara_reports_intervals_and_a_row_per_image_and_goal(
     model: Path, data_root: Path, tmp_path: Path
 ) -> None:
     options = ("--data-dir", data_root, "--images", 10, "--steps", 15, "--out", tmp_path)
-    summary = _json(_run("ara", "--model", model, *options, "--json"))
-    for name in ("attack_ara", "btr_ara"):
+    summary = _json(_run("ara", "--model", model, *options, "--solver", "paper", "--json"))
+    for name in ("attack_ara", "btr_ara", "btr_ara_at_temperature", "ece", "temperature"):
         area = summary[name]
         assert area["low"] <= area["value"] <= area["high"]
+    # Of 24 test images too few are left to find the temperature on others.
+    assert (summary["temperature"]["images"], summary["temperature"]["is_held_out"]) == (10, False)
     assert json.loads((tmp_path / "ara.json").read_text()) == summary
     assert summary["accuracy_low"] <= summary["accuracy"] <= summary["accuracy_high"]
     rows = pq.read_table(tmp_path / "radii.parquet").to_pylist()
-    assert len(rows) == 20
-    assert {row["goal"] for row in rows} == {"attack", "btr"}
+    assert len(rows) == 30
+    assert {row["goal"] for row in rows} == {"attack", "btr", "btr_at_temperature"}
     for goal in ("attack", "btr"):
         searched = [row for row in rows if (row["goal"], row["status"]) != (goal, "already_wrong")]
         count = sum(row["goal"] == goal for row in searched)

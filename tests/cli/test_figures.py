@@ -56,7 +56,7 @@ def test_curves_of_both_sources(measured: tuple[Path, Path], tmp_path: Path) -> 
         source = read_measured(folder)
         assert source.naive == pytest.approx(3 / 24)
         for goal in ("attack", "btr"):
-            assert f"{source.name}, ARA {source.areas[goal].value:.4f}" in svg
+            assert f"{source.label}, ARA {source.areas[goal].value:.4f}" in svg
             steps = source.curves[goal]
             assert (np.diff(steps.accuracy) <= 0).all()
 

@@ -34,6 +34,7 @@ from candor.audit.report.schema import Provenance, Report
 from candor.audit.report.signing import sign_folder
 from candor.audit.sections import gallery, summary
 from candor.audit.sections.attacks import ATTACK_STAGES
+from candor.audit.sections.calibration import calibration_section
 from candor.audit.sections.certificates import clever_section, smoothing_section
 from candor.audit.sections.checks import Panel, failed_checks, run_checks
 from candor.audit.sections.comparison import Other, compare, compared_warnings
@@ -147,6 +148,7 @@ def build_report(
         smoothing=smoothing,
         clever=clever_section(evidence, plan.budget.clever_samples),
         explanations=section(evidence, facts.model.classes, facts.rho, radius),
+        calibration=calibration_section(evidence, plan.temperature),
         references=summary.references(plan.data, evidence.pixel_count),
         published=summary.published(evidence, plan.data),
         comparison=None if other is None else compare(evidence, plan, other),

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from candor.audit.report.calibration_text import EXPLANATION, calibration_rows
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
 from candor.audit.report.class_table import class_table
-from candor.audit.report.formats import FILTERS
+from candor.audit.report.formats import FILTERS, PAPER_SEARCH
 from candor.audit.report.measure_table import measure_table
 from candor.audit.report.schema import Report
 
@@ -29,6 +30,9 @@ def html_text(report: Report) -> str:
         chart=draw(report),
         classes=class_table(report),
         measures=measure_table(report),
+        paper_search=PAPER_SEARCH,
+        calibration_words=EXPLANATION,
+        calibration=calibration_rows(report.calibration) if report.calibration else (),
         width=WIDTH,
         height=HEIGHT,
     )

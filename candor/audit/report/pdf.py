@@ -16,6 +16,7 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Table
 
 from candor.audit.report import formats
+from candor.audit.report.calibration_text import EXPLANATION, calibration_rows
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
 from candor.audit.report.class_table import class_table
 from candor.audit.report.measure_table import measure_table
@@ -63,6 +64,7 @@ def pdf_bytes(report: Report) -> bytes:
             *_attacks(report),
             *_checks(report),
             *_certificates(report),
+            *_calibration(report),
             *_classes(report),
             *_explanations(report),
             *_others(report),
@@ -263,6 +265,17 @@ def _certificates(report: Report) -> list[Any]:
     return [_text("Certificates", _HEAD), *parts] if parts else []
 
 
+def _calibration(report: Report) -> list[Any]:
+    if report.calibration is None:
+        return []
+    rows = [list(row) for row in calibration_rows(report.calibration)]
+    return [
+        _text("Calibration", _HEAD),
+        _text(EXPLANATION),
+        _table(rows, (0.35, 0.65), has_head=False),
+    ]
+
+
 def _classes(report: Report) -> list[Any]:
     shown = class_table(report)
     rows = [
@@ -397,6 +410,7 @@ def _others(report: Report) -> list[Any]:
         head = ["network", "accuracy", "attack ARA", "BTR ARA", "source"]
         parts += [
             _text("Beside the paper", _HEAD),
+            _text(formats.PAPER_SEARCH),
             _table([head, own, *rows], (0.28, 0.1, 0.19, 0.19, 0.24)),
         ]
     parts += _published(report)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from candor.audit.plan import AuditPlan, Frozen
+from candor.audit.plan import AuditPlan, FittedTemperature, Frozen
 from candor.audit.sections.threat import ThreatModel
 from candor.contracts.json_text import json_text
 from candor.files.writing import write_file
@@ -310,6 +310,40 @@ class ExplanationQuality(Frozen):
     agreement: Share | None = Field(default=None, exclude=True)
 
 
+class CalibrationPoint(Frozen):
+    """How true the probabilities are at one temperature, and BTR there.
+
+    Attributes:
+        nll: mean negative log-likelihood of the labels, nats.
+        ece: expected calibration error in 15 bins (Guo et al., arXiv 1706.04599).
+        ece_low, ece_high: its interval.
+        image_count: of both.
+        btr: ARA by `fast` alone on the first images; None where none was searched.
+    """
+
+    temperature: float
+    nll: float
+    ece: Fraction
+    ece_low: Fraction
+    ece_high: float
+    image_count: Number
+    btr: Area | None
+
+
+class CalibrationSection(Frozen):
+    """BTR depends on the temperature of the softmax, so it stands beside the truest one.
+
+    A higher temperature never shrinks a BTR radius and changes neither accuracy nor attack ARA.
+
+    Attributes:
+        own, fitted: at the network's own temperature and at ``temperature``.
+    """
+
+    temperature: FittedTemperature
+    own: CalibrationPoint
+    fitted: CalibrationPoint
+
+
 class Reference(Frozen):
     """A row of the paper, for scale; other images, other training."""
 
@@ -454,6 +488,7 @@ class Report(Frozen):
     smoothing: Smoothing | None
     clever: Clever | None
     explanations: ExplanationQuality | None
+    calibration: CalibrationSection | None = None
     references: tuple[Reference, ...]
     published: tuple[PublishedRow, ...] = ()
     comparison: Comparison | None

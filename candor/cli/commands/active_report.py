@@ -29,8 +29,10 @@ def active_report(
     data_dir: DataDir = None,
     images: Annotated[int, typer.Option(min=2, help="Test images, drawn by the seed.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
-    solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = terms.DEFAULT_SOLVER,
-    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = terms.DEFAULT_STEPS,
+    solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = "fast",
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Default: the solver's.")
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the report and each model's `candor ara`.")
     ] = Path("out/active"),
@@ -41,6 +43,7 @@ def active_report(
     Measurements that are in the folder already, of the same weights, images and settings, are used
     again.
     """
+    steps = terms.default_steps(solver, explains=False) if steps is None else steps
     models = {"base": base, "annotated": annotated, "control": control}
     settings: dict[str, Any] = {"images": images, "seed": seed, "solver": solver, "steps": steps}
     measured = {}

@@ -51,6 +51,7 @@ def audit(
     clever_samples: options.CleverSamples = None,
     explanation_images: options.ExplanationImages = None,
     gallery_images: options.GalleryImages = None,
+    calibration_images: options.CalibrationImages = None,
     attacks_only: options.AttacksOnly = False,
     independent: options.Independent = None,
     undefended: options.Undefended = None,

@@ -34,11 +34,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     headings = [text for label in _LABELS for text in (label, "ours")]
     table = Table(name, "paper row", *headings)
     for row in rows:
-        paper, ours = row["paper"] or {}, row["ours"] or {}
+        paper, ours = row["paper"] or {}, row["ours"] or {"by_paper": {}}
         texts = [
-            text
-            for metric in METRICS
-            for text in (_number(paper.get(metric)), _interval(ours.get(metric)))
+            text for metric in METRICS for text in (_number(paper.get(metric)), _ours(ours, metric))
         ]
         table.add_row(row["name"], row["paper_row"] or "", *texts)
     console(is_error=False, width=None if sys.stdout.isatty() else 160).print(table)
@@ -48,8 +46,13 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def _interval(measured: dict[str, Any] | None) -> str:
-    if measured is None:
-        return ""
+def _ours(ours: dict[str, Any], metric: str) -> str:
+    """The headline, and under it what the paper's own search found."""
+    found = [ours.get(metric), ours["by_paper"].get(metric)]
+    return "\n".join(_interval(one) for one in found if one)
+
+
+def _interval(measured: dict[str, Any]) -> str:
     low, high = (f"{measured[key]:.3g}" for key in ("low", "high"))
-    return f"{measured['value']:.3g} [{low}, {high}]"
+    search = f" by {measured['search']}" if "search" in measured else ""
+    return f"{measured['value']:.3g} [{low}, {high}]{search}"

@@ -17,7 +17,6 @@ from candor.contracts import limits
 from candor.models.folder import record_metrics
 from candor.robustness.ara_files import measure_row, metric_cards, recorded
 from candor.robustness.measure import AraPlan, Report
-from candor.terms import Goal
 
 
 def ara(
@@ -26,7 +25,9 @@ def ara(
     data_dir: DataDir = None,
     images: Annotated[int, typer.Option(min=2, help="Test images, drawn by the seed.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
-    solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = "paper",
+    solver: Annotated[
+        str, typer.Option(help="fast, or paper: that of the paper, whose areas are larger.")
+    ] = "fast",
     steps: Annotated[
         int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Default: the solver's.")
     ] = None,
@@ -67,14 +68,14 @@ def progress_bar(image_count: int, steps: int) -> Iterator[Report]:
     """One bar for each goal, over the steps of all searches; shown from the first report on."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console())
-    tasks: dict[Goal, TaskID] = {}
+    tasks: dict[str, TaskID] = {}
 
-    def report(goal: Goal, finished: int, image_steps: int) -> None:
+    def report(name: str, finished: int, image_steps: int) -> None:
         bar.start()
-        if goal not in tasks:
-            tasks[goal] = bar.add_task(str(goal), total=image_count * steps)
+        if name not in tasks:
+            tasks[name] = bar.add_task(str(name), total=image_count * steps)
         # Searches that ended early count as whole, so that the bar reaches its end.
-        bar.update(tasks[goal], completed=max(image_steps, finished * steps))
+        bar.update(tasks[name], completed=max(image_steps, finished * steps))
 
     try:
         yield report
@@ -84,7 +85,8 @@ def progress_bar(image_count: int, steps: int) -> Iterator[Report]:
 
 
 def _show(summary: dict[str, Any]) -> None:
-    table = Table(title=f"{summary['model']} on {summary['images']} images of {summary['data']}")
+    where = f"{summary['images']} images of {summary['data']}"
+    table = Table(title=f"{summary['model']} on {where}, by {summary['solver']}")
     for heading in ("measure", "value", "95 % interval", "unresolved", "image-steps", "seconds"):
         table.add_column(heading)
     for name in recorded(summary):
