@@ -32,6 +32,10 @@ class CandorGroup(LazyGroup):
             f"{_COMMANDS}.measure:ara",
             "Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals.",
         ),
+        "nodules": Entry(
+            f"{_COMMANDS}.nodules:nodules",
+            "Sensitivity at five false positives a film, as the paper scores JSRT.  (II-B)",
+        ),
         "export": Entry(
             f"{_COMMANDS}.export:export",
             "Write a model as one file for other runtimes, checked and timed against torch.",

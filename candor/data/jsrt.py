@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from candor.data.augment import REGION_SIZE, WINDOW_SIZE
 from candor.data.errors import DataDamaged, check_split, home_of, missing, places_of
@@ -18,6 +19,7 @@ from candor.files.reading import MIB, read_file
 CLASS_NAMES = ("non-nodule", "nodule")
 WHITE = 4095  # 12 bits
 FILM_SIZE = 2048
+HIT_PIXELS = 143.0  # 2.5 cm (II-B)
 _PIXEL_MM = 0.175
 _TABLES = {"JPCLN": "CLNDAT_EN.TXT", "JPCNN": "CNNDAT_EN.TXT"}
 _REMEDY = (
@@ -78,6 +80,24 @@ class FilmDecoder:
 def load_jsrt(root: Path, split: str) -> LazyImages:
     """Regions of one split, "nodule" (malignant or benign) or "non-nodule".  (III-I4)
 
+    Arguments and errors are those of `load_films`.
+    """
+    films = load_films(root, split)
+    return LazyImages(
+        name=f"jsrt/{split}",
+        labels=torch.tensor([int(film.radius is not None) for film in films]),
+        class_names=CLASS_NAMES,
+        identifiers=tuple(film.path.name for film in films),
+        mean=(0.5,),  # each image is standardised in the network
+        std=(0.25,),
+        white=WHITE,
+        decoder=FilmDecoder(films),
+    )
+
+
+def load_films(root: Path, split: str) -> list[Film]:
+    """Films of one split, those with a nodule first.
+
     The reader expects ``CLNDAT_EN.txt``, ``CNNDAT_EN.TXT`` and the ``JPC*.IMG`` that they name in
     ``root/jsrt`` or in folders in it.  The paper tests on 48 of the 247 films without naming them;
     this reader tests on a fifth of each class, by the hash of the name, which is 30 and 18.
@@ -95,25 +115,23 @@ def load_jsrt(root: Path, split: str) -> LazyImages:
     files = {path.name.upper(): path for path in [*home.glob("*"), *home.glob("*/*")]}
     places = places_of("jsrt", root, "", "*")
     films: list[Film] = []
-    labels: list[int] = []
     for prefix, table in _TABLES.items():
         if table not in files:
             raise missing("jsrt", f"the table {table}", places, _REMEDY)
         found = _films(files[table], prefix, files)
         tested = held_out([film.path.name for film in found])
-        kept = [film for film in found if (film.path.name in tested) == (split == "test")]
-        films += kept
-        labels += [int(prefix == "JPCLN")] * len(kept)
-    return LazyImages(
-        name=f"jsrt/{split}",
-        labels=torch.tensor(labels),
-        class_names=CLASS_NAMES,
-        identifiers=tuple(film.path.name for film in films),
-        mean=(0.5,),  # each image is standardised in the network
-        std=(0.25,),
-        white=WHITE,
-        decoder=FilmDecoder(films),
-    )
+        films += [film for film in found if (film.path.name in tested) == (split == "test")]
+    return films
+
+
+def regions(film: Film, centres: Sequence[tuple[float, float]]) -> Tensor:
+    """(N, 1, 256, 256) float32 in [0, 1] around points (x, y) of a film, as a network sees them.
+
+    Raises:
+        DataDamaged: a value above 12 bits.
+    """
+    windows = np.stack([_window(film.path, centre, REGION_SIZE) for centre in centres])
+    return torch.from_numpy(windows).float() / WHITE
 
 
 def _films(table: Path, prefix: str, files: Mapping[str, Path]) -> list[Film]:
