@@ -94,7 +94,7 @@ def run_experiment(
         "data_images": len(training_data),
     }
     description = config.description or target.experiment
-    metrics = (_accuracy(network, test_data),)
+    metrics = (accuracy_on(network, test_data),)
     if start.spec is None:
         assert start.card is not None
         update = {"description": description, "recipe": recipe, "metrics": metrics}
@@ -178,7 +178,12 @@ def _train(
         )
 
 
-def _accuracy(network: nn.Module, data: Images) -> MetricCard:
+def accuracy_on(network: nn.Module, data: Images) -> MetricCard:
+    """Accuracy on all of ``data``; leaves the network in evaluation mode.
+
+    Raises:
+        NotFinite: the network answers with infinite numbers or NaN.
+    """
     network = checked(network.eval())
     device = next(network.parameters()).device
     correct = 0

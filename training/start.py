@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from candor.contracts.card import ModelCard, NetworkCard
 from candor.data.images import Images
@@ -45,13 +46,15 @@ def started(config: TrainConfig, data: Images) -> Start:
     """The network of a run, on the device to train on.
 
     Raises:
-        ValueError: the model to start from is another network, or L_adv needs a second derivative
-            that the network has none of.
+        ValueError: the model to start from is another network, or L_adv cannot be differentiated as
+            the configuration says.
     """
     torch.manual_seed(config.seed)
     start = _of_model(config) if config.architecture == OF_START else _of_spec(config, data)
     if config.has_penalty and config.penalty_mode == PenaltyMode.DOUBLE_BACKWARD:
         check_second_derivative(start.network, data.images(slice(1)))
+    elif config.has_penalty:
+        check_no_draws(start.network, data.images(slice(2)))
     start.network.to("cuda" if torch.cuda.is_available() else "cpu")
     return start
 
@@ -109,3 +112,28 @@ def check_second_derivative(network: nn.Module, images: Tensor) -> None:
             f"penalty_mode: expected {PenaltyMode.FINITE_DIFFERENCE.value!r} for a network without "
             f"a second derivative, got {PenaltyMode.DOUBLE_BACKWARD.value!r}"
         )
+
+
+def check_no_draws(network: nn.Module, images: Tensor) -> None:
+    """Raises ValueError where a finite difference would compare two draws of a network."""
+    if draws_in_training(network, images):
+        raise ValueError(
+            f"penalty_mode: expected {PenaltyMode.DOUBLE_BACKWARD.value!r} for a network that "
+            f"draws numbers in training (dropout), got {PenaltyMode.FINITE_DIFFERENCE.value!r}"
+        )
+
+
+@torch.no_grad()
+def draws_in_training(network: nn.Module, images: Tensor) -> bool:
+    """Whether the same images (B, C, H, W) get different logits in training mode, as by dropout.
+
+    Args:
+        network: left in evaluation mode, its buffers as they were.
+    """
+    network.train()
+    first, second = (
+        functional_call(network, {name: buffer.clone() for name, buffer in own}, (images,))
+        for own in [list(network.named_buffers())] * 2
+    )
+    network.eval()
+    return not torch.equal(first, second)

@@ -52,6 +52,10 @@ class CandorGroup(LazyGroup):
             f"{_COMMANDS}.train:train",
             "Train an experiment; the same command goes on where a stopped run left off.",
         ),
+        "robustify": Entry(
+            f"{_COMMANDS}.robustify:robustify",
+            "Fine-tune any model so that its explanations show something; repeated, it goes on.",
+        ),
         "candidates": Entry(
             f"{_COMMANDS}.candidates:candidates",
             "Overly confident adversarial images of training data, into the store for annotators.",

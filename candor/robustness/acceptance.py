@@ -27,7 +27,7 @@ _ROUNDS = 3
 _MIB = 2**20
 _UNKNOWN = "Accepted without data: neither accuracy nor attack radius were measured."
 _UNRESOLVED = "No attack changed half of the right predictions: explanations need a large rho."
-_REMEDY = "Train it with L_adv by `candor train` to change that."
+_REMEDY = "`candor robustify` with images of your own changes that."
 _METHOD = "acceptance test"
 
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -25,6 +25,14 @@ from candor.viz.images import (
 )
 
 _SOLVER = "fast"  # a newcomer should not wait for 450 steps
+
+
+class ExplainingClient(Protocol):
+    """What a view needs of a client: of a service, or of a model in this process."""
+
+    def explain(self, request: api.ExplainRequest) -> api.ExplainResponse: ...
+
+    def probe(self, request: api.ProbeRequest) -> api.ProbeResponse: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +105,22 @@ def explained_views(
     other = api.ClassRef(index=likely[1].index) if is_first else api.ClassRef(name=wanted)
     # By index: two classes may share a name.
     targets = (api.ClassRef(index=likely[0].index), other)
-    return [_view(client, image, name, targets, details.recommended_rho) for name in models]
+    rho = details.recommended_rho
+    return [view_of(client, image, name, targets, rho) for name in models]
 
 
-def _view(
-    client: CandorClient,
+def view_of(
+    client: ExplainingClient,
     image: api.ImageInput,
     model: str,
     targets: tuple[api.ClassRef, ...],
     rho: float,
 ) -> View:
+    """What one model says of an image and of ``targets``, at RMSE ``rho``.
+
+    Raises:
+        ServiceError: the model does not know a target, or cannot answer.
+    """
     response = client.explain(
         api.ExplainRequest(model=model, image=image, targets=targets, rhos=(rho,), solver=_SOLVER)
     )

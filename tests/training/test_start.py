@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from candor.models.folder import load_model
 from tests.robustness.test_acceptance import Changed, Once, images_of
 from training.config import TrainConfig
-from training.start import check_second_derivative, load_split, started
+from training.start import check_no_draws, check_second_derivative, load_split, started
 
 
 def config_of(**changes: Any) -> TrainConfig:
@@ -63,3 +64,13 @@ def test_a_network_without_a_second_derivative_is_sent_to_finite_differences() -
     check_second_derivative(Changed(torch.tanh), images_of())
     with pytest.raises(ValueError, match="penalty_mode: expected 'finite-difference' for a"):
         check_second_derivative(Changed(Once.apply), images_of())
+
+
+def test_a_network_that_draws_is_sent_to_the_double_backward() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(96, 3))
+    before = {name: tensor.clone() for name, tensor in layers.state_dict().items()}
+    check_no_draws(layers, images_of(2))
+    assert all(torch.equal(layers.state_dict()[name], tensor) for name, tensor in before.items())
+    assert not layers.training
+    with pytest.raises(ValueError, match=r"penalty_mode: expected 'double-backward' .*\(dropout\)"):
+        check_no_draws(layers.append(nn.Dropout(0.5)), images_of(2))

@@ -1,16 +1,13 @@
 """The command `candor train`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from candor.cli.options import DataDir
 from candor.cli.output import AsJson, console, print_json
+from candor.cli.train_screen import training_bar
 from candor.contracts.card import ModelCard
 from training.config import (
     MODEL_DIR,
@@ -19,9 +16,8 @@ from training.config import (
     load_experiment,
     run_folder,
 )
-from training.distributed import process_group, rank
+from training.distributed import process_group
 from training.extra_images import Control, join_extra_images
-from training.loop import Progress
 from training.run import RunTarget, run_experiment
 from training.start import load_split
 
@@ -98,22 +94,5 @@ def _train(
 ) -> ModelCard | None:
     training_data, test_data = (load_split(config, split, data_dir) for split in ("train", "test"))
     config, training_data = join_extra_images(config, training_data, extra, control)
-    with _progress_bar(config) as report:
+    with training_bar(config.epochs) as report:
         return run_experiment(config, training_data, test_data, target, report)
-
-
-@contextmanager
-def _progress_bar(config: TrainConfig) -> Iterator[Callable[[Progress], None]]:
-    """Of the first process of a run alone."""
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Bar(*columns, console=console(), disable=rank() > 0) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def report(step: Progress) -> None:
-            text = (
-                f"epoch {step.epoch + 1}/{config.epochs} loss {step.cross_entropy:.3f} "
-                f"accuracy {step.accuracy:.3f} psi {step.psi:.0f}"
-            )
-            bar.update(task, completed=step.step, total=step.step_count, description=text)
-
-        yield report
