@@ -64,6 +64,10 @@ bench: $(READY) ## Every speed claim in one run; CANDOR_DATA and CANDOR_REFERENC
 bench-train: $(READY) ## Time and gradient of a training step with L_adv; CANDOR_DATA names the data
 	$(BIN)/python -m tools.bench.train_step $(BENCH)
 
+.PHONY: train-gpu
+train-gpu: $(READY) ## A robust model on one GPU in TRAIN="--minutes 10"; the same command goes on
+	$(BIN)/python -m tools.train_gpu $(TRAIN)
+
 .PHONY: bench-gpu
 bench-gpu: $(READY) ## The engine on one GPU: CUDA graphs, bfloat16, batches up to 512
 	$(BIN)/python -m tools.bench.gpu $(BENCH)

@@ -132,6 +132,7 @@ def train(
     origin = origin or Origin.of(data, "")
     average = WeightAverage(network, config.weight_average)
     state = _restore(saved, network, optimizer, average, config, origin)
+    data = data.on(next(network.parameters()).device)  # crops and flips are computed there too
     called = runner(distributed(network), Engine(config.engine))
     steps_per_epoch = -(-len(data) // config.batch_size)
     step_count = steps_per_epoch * config.epochs

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -74,6 +74,10 @@ class Images(ABC):
         the remaining steps gets the batches of the uninterrupted one.
         """
 
+    def on(self, device: torch.device) -> "Images":
+        """The same images, held on ``device`` where they are held at all."""
+        return self
+
     @abstractmethod
     def digest(self, rows: Tensor | None = None) -> str:
         """SHA-256 of what decides the images and labels, as hex; by default of all rows."""
@@ -107,7 +111,11 @@ class ImageSet(Images):
 
     def training_batches(self, plan: Plan) -> Iterator[Batch]:
         for indices, _ in plan:
-            yield Batch(self.pixels[indices], self.labels[indices])
+            chosen = indices.to(self.pixels.device)
+            yield Batch(self.pixels[chosen], self.labels[chosen])
+
+    def on(self, device: torch.device) -> "ImageSet":
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def digest(self, rows: Tensor | None = None) -> str:
         """SHA-256 over shape, pixels and labels, as hex."""
@@ -115,6 +123,6 @@ class ImageSet(Images):
         if rows is not None:
             pixels, labels = pixels[rows], labels[rows]
         sha = hashlib.sha256(repr(tuple(pixels.shape)).encode())
-        sha.update(pixels.numpy().tobytes())
-        sha.update(labels.numpy().tobytes())
+        sha.update(pixels.cpu().numpy().tobytes())
+        sha.update(labels.cpu().numpy().tobytes())
         return sha.hexdigest()

@@ -76,7 +76,7 @@ def test_areas_of_models_beside_the_papers_rows(
     result = _run("figures", "areas", *measured, "--paper", "cifar10", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     svg = _drawn(tmp_path, "areas")["svg"].decode()
-    for label in ("N1", "N2", "N3", "N4", "paper", "tiny"):
+    for label in ("N1", "N2", "N3", "N4", "paper", "tiny (by fast)", "tiny (by ensemble)"):
         assert f">{label}<" in svg
     refused = _run("figures", "areas", measured[0], "--paper", "mnist", "--out", tmp_path)
     assert refused.exit_code == 1

@@ -20,7 +20,10 @@ NAMED += tuple(f"{data}-{data[0]}{place}" for data in ("imagenet", "coco") for p
 # Ours, of which the paper has no row.
 OWN = {f"cifar10-{name}" for name in ("resnet20", "robust-first", "robust", "plain")}
 OWN |= {"imagenette-plain", "imagenette-robust"}
-OWN |= {f"cifar10-{name}" for name in ("cutmix", "parseval", "spectral-limit", "spectral-penalty")}
+OWN |= {
+    f"cifar10-{name}"
+    for name in ("cutmix", "gpu", "parseval", "spectral-limit", "spectral-penalty")
+}
 PAPER = [name for name in experiment_names() if load_paper_row(name) is not None]
 CIFAR = [name for name in experiment_names() if name.startswith("cifar10-")]
 
