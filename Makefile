@@ -40,6 +40,19 @@ serve: $(READY) ## Serve the models: gRPC on 8500, REST on 8501; Ctrl-C stops
 test: $(READY) ## All tests but the slow ones, with a real TorchServe
 	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel"
 
+# `make check` runs two parts of `make test` side by side.  A new room of tests is among the others;
+# a room may move from one part to the other so that both take as long.
+# What computes gives way to services, whose tests wait for answers.
+SERVING := $(addprefix tests/,client deploy gateway handlers interop jobs stack store)
+
+.PHONY: test-serving
+test-serving: $(READY) ## The part of `make test` that starts services
+	$(BIN)/python -m pytest -m "not slow and not gpu and not wheel" $(SERVING)
+
+.PHONY: test-others
+test-others: $(READY) ## The other part of `make test`
+	nice $(BIN)/python -m pytest -m "not slow and not gpu and not wheel" $(SERVING:%=--ignore=%)
+
 .PHONY: test-slow
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
@@ -50,7 +63,7 @@ test-wheel: $(READY) ## The base install in a clean environment: its size, and a
 
 .PHONY: test-isa
 test-isa: $(READY) ## The numerical tests under every instruction set of this machine
-	$(BIN)/python -m tools.isa $(ISA)
+	nice $(BIN)/python -m tools.isa $(ISA)
 
 .PHONY: house
 house: $(READY) ## Counts of the tree; HOUSE="--against REV" for two of them side by side
@@ -150,5 +163,10 @@ lint-imports: $(READY) ## Who may import whom: rooms and layers
 docs: $(READY) ## The API reference into out/docs; a broken reference fails
 	$(BIN)/python -m sphinx -W -n -b html docs out/docs
 
+# The quickest first, so that they fail early; then the longest, so that both lanes end together.
+CHECKS := lint lint-imports test-others test-serving test-isa docs test-wheel type check-proto
+JOBS := 2
+
 .PHONY: check
-check: lint lint-imports type check-proto docs test test-wheel test-isa ## All that must hold; what CI runs
+check: $(READY) ## All that must hold, JOBS=2 at a time; what CI runs
+	@OMP_WAIT_POLICY=passive $(MAKE) --no-print-directory --jobs=$(JOBS) --output-sync=target $(CHECKS)
