@@ -73,14 +73,19 @@ def _draw_region(page: Page) -> None:
 
 
 def _annotations(browser: Browser, store: str) -> None:
-    arguments = ["candidates", "--model", str(_MODEL), "--images", "16", "--steps", "200"]
-    result = CliRunner().invoke(build_app(), [*arguments, "--store", store])
-    if result.exit_code:
-        raise SystemExit(result.output)
+    """Both questions, about small searches of the shipped model."""
+    for command, count, steps in ((("candidates",), 16, 200), (("annotations", "ask"), 10, 60)):
+        arguments = [*command, "--model", str(_MODEL), "--images", str(count), "--store", store]
+        result = CliRunner().invoke(build_app(), [*arguments, "--steps", str(steps)])
+        if result.exit_code:
+            raise SystemExit(result.output)
     with page_server(CANDOR_STORE_URL=store) as server, browser.new_page() as page:
         page.set_viewport_size({"width": 800, "height": 760})
         _judge(page, server.url)
         page.screenshot(path=_DOCS / "annotate.png")
+        page.goto(f"{server.url}/annotate/flips")
+        expect(page.locator("#shown")).to_be_visible()
+        page.screenshot(path=_DOCS / "annotate-flips.png")
 
 
 def _judge(page: Page, url: str) -> None:

@@ -1,6 +1,7 @@
 """How far annotators agree: percentage and kappas.
 
-Only candidates with verdicts of two or more annotators count.
+Only candidates with verdicts of two or more annotators count.  What is said here of candidates also
+holds for the images of the second question.
 """
 
 from collections import Counter, defaultdict
@@ -8,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from candor.contracts.annotations import Verdict
+from candor.contracts.annotations import FlipVerdict, Verdict
 from candor.store.annotations import Judgement
+
+Said = Verdict | FlipVerdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,7 @@ class Disagreement:
 
     candidate: int
     class_name: str
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, Said]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +57,11 @@ class AgreementReport:
     Attributes:
         verdicts: how many of each, by annotator.
         kappa_name: "cohen" or "fleiss", the kappa of ``overall`` and ``by_class``.
-        by_class: by name of the original's class.
+        by_class: by name of the original's class, or of the class that was asked about.
     """
 
     image_count: int
-    verdicts: Mapping[str, Mapping[Verdict, int]]
+    verdicts: Mapping[str, Mapping[Said, int]]
     kappa_name: str
     overall: Agreement
     by_class: Mapping[str, Agreement]
@@ -68,14 +71,14 @@ class AgreementReport:
 
 def report(judgements: Iterable[Judgement]) -> AgreementReport:
     """Agreement of all annotators, of each pair and within each class."""
-    images: dict[int, dict[str, Verdict]] = defaultdict(dict)
+    images: dict[int, dict[str, Said]] = defaultdict(dict)
     class_names: dict[int, str] = {}
     for judgement in judgements:
         images[judgement.candidate][judgement.annotator] = judgement.verdict
         class_names[judgement.candidate] = judgement.class_name
     annotators = sorted({name for verdicts in images.values() for name in verdicts})
     shared = {key: verdicts for key, verdicts in images.items() if len(verdicts) > 1}
-    by_class: dict[str, list[Mapping[str, Verdict]]] = defaultdict(list)
+    by_class: dict[str, list[Mapping[str, Said]]] = defaultdict(list)
     for candidate, verdicts in shared.items():
         by_class[class_names[candidate]].append(verdicts)
     return AgreementReport(
@@ -96,7 +99,7 @@ def report(judgements: Iterable[Judgement]) -> AgreementReport:
     )
 
 
-def cohen_kappa(pairs: Sequence[tuple[Verdict, Verdict]]) -> float | None:
+def cohen_kappa(pairs: Sequence[tuple[Said, Said]]) -> float | None:
     """Cohen's kappa of two annotators.  (Cohen 1960)
 
     (p_o - p_e) / (1 - p_e): p_o the share of equal verdicts, p_e that of two annotators who keep
@@ -112,11 +115,11 @@ def cohen_kappa(pairs: Sequence[tuple[Verdict, Verdict]]) -> float | None:
     count = len(pairs)
     observed = sum(first == second for first, second in pairs) / count
     firsts, seconds = Counter(first for first, _ in pairs), Counter(second for _, second in pairs)
-    expected = sum(firsts[verdict] * seconds[verdict] for verdict in Verdict) / count**2
+    expected = sum(firsts[verdict] * seconds[verdict] for verdict in firsts) / count**2
     return _beyond_chance(observed, expected)
 
 
-def fleiss_kappa(tables: Sequence[Mapping[Verdict, int]]) -> float | None:
+def fleiss_kappa(tables: Sequence[Mapping[Said, int]]) -> float | None:
     """Fleiss' kappa of any number of annotators.  (Fleiss 1971)
 
     As Cohen's, with p_o the mean over candidates of the share of equal pairs of verdicts, and p_e
@@ -129,11 +132,12 @@ def fleiss_kappa(tables: Sequence[Mapping[Verdict, int]]) -> float | None:
         return None
     observed = sum(map(_equal_pairs, tables)) / len(tables)
     total = sum(sum(table.values()) for table in tables)
-    shares = [sum(table.get(verdict, 0) for table in tables) / total for verdict in Verdict]
+    given = sum(map(Counter, tables), Counter[Said]())
+    shares = [count / total for count in given.values()]
     return _beyond_chance(observed, sum(share**2 for share in shares))
 
 
-def _equal_pairs(table: Mapping[Verdict, int]) -> float:
+def _equal_pairs(table: Mapping[Said, int]) -> float:
     count = sum(table.values())
     return sum(given * (given - 1) for given in table.values()) / (count * (count - 1))
 
@@ -142,7 +146,7 @@ def _beyond_chance(observed: float, expected: float) -> float | None:
     return None if expected >= 1.0 else (observed - expected) / (1.0 - expected)
 
 
-def _agreement(shared: Sequence[Mapping[str, Verdict]], annotators: Sequence[str]) -> Agreement:
+def _agreement(shared: Sequence[Mapping[str, Said]], annotators: Sequence[str]) -> Agreement:
     pairs = [pair for verdicts in shared for pair in combinations(verdicts.values(), 2)]
     if len(annotators) == 2:
         first, second = annotators
@@ -153,7 +157,7 @@ def _agreement(shared: Sequence[Mapping[str, Verdict]], annotators: Sequence[str
 
 
 def _pairs(
-    shared: Sequence[Mapping[str, Verdict]], annotators: Sequence[str]
+    shared: Sequence[Mapping[str, Said]], annotators: Sequence[str]
 ) -> Iterable[PairAgreement]:
     for first, second in combinations(annotators, 2):
         both = [(v[first], v[second]) for v in shared if first in v and second in v]
@@ -167,7 +171,7 @@ def _pairs(
             )
 
 
-def _percent(pairs: Sequence[tuple[Verdict, Verdict]]) -> float | None:
+def _percent(pairs: Sequence[tuple[Said, Said]]) -> float | None:
     if not pairs:
         return None
     return 100.0 * sum(first == second for first, second in pairs) / len(pairs)

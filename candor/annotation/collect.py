@@ -1,10 +1,12 @@
 """Searches training images for candidates and stores what it finds.  (III-H)"""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from candor.data.registry import load_for_model
 from candor.images.encode import encode_png
 from candor.models.folder import LoadedModel, load_model
 from candor.store.blocks import DEFAULT_LEASE_SECONDS, Block
-from candor.store.candidates import CandidateWriter, NewCandidate, SetKey
+from candor.store.candidates import CandidateWriter, NewCandidate, NewT, SetKey, SetWriter
 from candor.store.engine import Store, open_store
 
 _BATCHES_PER_BLOCK = 4  # saved together; a search that is stopped loses no more than these
@@ -60,8 +62,10 @@ class CollectionJob:
     store: str
     lease_seconds: float = DEFAULT_LEASE_SECONDS
 
+    split: ClassVar[str] = "train"
+
     @contextmanager
-    def opened(self) -> Iterator["CollectionWork"]:
+    def opened(self) -> "Iterator[SetWork[Any]]":
         """This process's part.
 
         Raises:
@@ -72,17 +76,22 @@ class CollectionJob:
         store = open_store(self.store)
         try:
             loaded = load_model(self.model)
-            dataset = load_for_model(self.data, "train", self.data_dir, loaded.card)
-            yield CollectionWork(loaded, dataset, self.collection, store, self.lease_seconds)
+            dataset = load_for_model(self.data, self.split, self.data_dir, loaded.card)
+            yield self.work(loaded, dataset, store)
         finally:
             store.close()
 
+    def work(self, loaded: LoadedModel, dataset: Images, store: Store) -> "SetWork[Any]":
+        """This process's part, of what is open already."""
+        return CollectionWork(loaded, dataset, self.collection, store, self.lease_seconds)
 
-class CollectionWork:
-    """One worker's part in a collection.
+
+class SetWork(ABC, Generic[NewT]):
+    """One worker's part in a search of images that are drawn by a seed.
 
     Args:
         dataset: the split the images are drawn from.
+        writer: of the search.
     """
 
     def __init__(
@@ -90,32 +99,20 @@ class CollectionWork:
         loaded: LoadedModel,
         dataset: Images,
         collection: Collection,
-        store: Store,
+        writer: SetWriter[NewT],
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
     ) -> None:
-        _check(loaded, dataset, collection.image_count)
-        key = SetKey(
-            weights_sha256=loaded.card.identity,
-            data_sha256=dataset.digest(),
-            solver=collection.solver,
-            steps=collection.steps,
-            seed=collection.seed,
-        )
-        names = dataset.class_names
-        self._key = key
-        self._writer = CandidateWriter(
-            store, key, model=loaded.card.name, data=dataset.name, class_names=names
-        )
-        if difference := class_difference(self._writer.class_names(), names):
+        if difference := class_difference(writer.class_names(), dataset.class_names):
             raise ValueError(f"data: other classes than the search in the store: {difference}")
         self._loaded, self._dataset, self._collection = loaded, dataset, collection
+        self._writer = writer
         generator = torch.Generator().manual_seed(collection.seed)
         self._order = torch.randperm(len(dataset), generator=generator)
-        self._known = self._writer.count()
+        self._known = writer.count()
         self.count = collection.image_count
-        self._blocks = self._writer.blocks(lease_seconds=lease_seconds)
+        self._blocks = writer.blocks(lease_seconds=lease_seconds)
         size = collection.batch_size * _BATCHES_PER_BLOCK
-        self._blocks.extend(self.count, size, first=self._writer.searched())
+        self._blocks.extend(self.count, size, first=writer.searched())
 
     def work_one(self) -> bool:
         """Search one block of images; False where there is none that nobody works on."""
@@ -129,8 +126,47 @@ class CollectionWork:
         """Blocks that are not searched."""
         return self._blocks.open_count()
 
+    @abstractmethod
     def summary(self) -> dict[str, int | str]:
         """What the search has found, as JSON-able values."""
+
+    @abstractmethod
+    def rows(self, chosen: Tensor, before: int) -> list[NewT]:
+        """What is found in images, (B,) int64, from place ``before`` of the seeded order on."""
+
+    def _search(self, block: Block) -> Callable[[Session], None]:
+        rows = self.rows(self._order[block.start : block.stop], block.start)
+
+        def keep(session: Session) -> None:
+            self._writer.add(session, rows, self._blocks.done_until(session) or 0)
+
+        return keep
+
+
+class CollectionWork(SetWork[NewCandidate]):
+    """One worker's part in a collection."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        dataset: Images,
+        collection: Collection,
+        store: Store,
+        lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    ) -> None:
+        check_fits(loaded, dataset, collection.image_count)
+        self._key = SetKey(
+            weights_sha256=loaded.card.identity,
+            data_sha256=dataset.digest(),
+            solver=collection.solver,
+            steps=collection.steps,
+            seed=collection.seed,
+        )
+        named = {"model": loaded.card.name, "data": dataset.name}
+        writer = CandidateWriter(store, self._key, **named, class_names=dataset.class_names)
+        super().__init__(loaded, dataset, collection, writer, lease_seconds)
+
+    def summary(self) -> dict[str, int | str]:
         return {
             "images": self._writer.searched(),  # of an earlier one with more images, all of these
             "candidates": self._writer.count(),
@@ -139,27 +175,22 @@ class CollectionWork:
             "data_digest": self._key.data_sha256,
         }
 
-    def _search(self, block: Block) -> Callable[[Session], None]:
-        collection, chosen = self._collection, self._order[block.start : block.stop]
-        pixels = _pixels(self._dataset, chosen)
+    def rows(self, chosen: Tensor, before: int) -> list[NewCandidate]:
+        collection, pixels = self._collection, _pixels(self._dataset, chosen)
         found = overly_confident(
             self._loaded.network,
             pixels,
             self._dataset.labels[chosen],
             steps=collection.steps,
             solver=collection.solver,
-            seed=collection.seed + block.start,
+            seed=collection.seed + before,
             batch_size=collection.batch_size,
         )
-        rows = _rows(self._dataset, chosen, pixels, found)
-
-        def keep(session: Session) -> None:
-            self._writer.add(session, rows, self._blocks.done_until(session) or 0)
-
-        return keep
+        return _rows(self._dataset, chosen, pixels, found)
 
 
-def _check(loaded: LoadedModel, dataset: Images, image_count: int) -> None:
+def check_fits(loaded: LoadedModel, dataset: Images, image_count: int) -> None:
+    """Raises ValueError: more images than there are, or other classes than the model's."""
     if image_count > len(dataset):
         raise ValueError(f"images: expected a number in [1, {len(dataset)}], got {image_count}")
     if difference := class_difference(dataset.class_names, loaded.card.classes):

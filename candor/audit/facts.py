@@ -14,8 +14,8 @@ from torch import nn
 from candor.audit.errors import AuditError
 from candor.audit.ledger import read_model, write_model
 from candor.audit.plan import Frozen
-from candor.audit.report.schema import Machine, ModelFacts
-from candor.contracts.card import ModelCard
+from candor.audit.report.schema import HumanFlipRate, Machine, ModelFacts
+from candor.contracts.card import HUMAN_FLIP_RATE, ModelCard
 from candor.contracts.names import class_difference
 from candor.data.images import Images
 from candor.robustness.ara import naive_accuracy
@@ -32,6 +32,7 @@ class Facts(Frozen):
         rho: RMSE the card recommends for explanations.
         naive: share of the most frequent class of the whole data set.
         versions: of Python and the libraries that compute.
+        human_flip_rate: of the card, on these data; people may judge while an audit runs.
     """
 
     model: ModelFacts
@@ -39,6 +40,7 @@ class Facts(Frozen):
     naive: float
     machine: Machine
     versions: dict[str, str]
+    human_flip_rate: HumanFlipRate | None = None
 
     @property
     def pixel_count(self) -> int:
@@ -82,7 +84,16 @@ def collect(network: nn.Module, card: ModelCard, data: Images) -> Facts:
         ),
         versions={"python": platform.python_version()}
         | {name: version(name) for name in _VERSIONS},
+        human_flip_rate=_human_flip_rate(card, data.name),
     )
+
+
+def _human_flip_rate(card: ModelCard, data: str) -> HumanFlipRate | None:
+    found = (
+        metric for metric in card.metrics if (metric.name, metric.data) == (HUMAN_FLIP_RATE, data)
+    )
+    metric = next(found, None)
+    return None if metric is None else HumanFlipRate(**metric.model_dump(exclude={"name"}))
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
@@ -104,9 +115,10 @@ def settle_facts(folder: Path, facts: Facts) -> None:
 def check_same_facts(found: Facts, expected: Facts, folder: Path) -> None:
     """Raises AuditError where two parts of one audit are of other models, classes or versions.
 
-    The machine may differ.
+    The machine and what people say may differ.
     """
-    got, known = found.model_dump(exclude={"machine"}), expected.model_dump(exclude={"machine"})
+    free = {"machine", "human_flip_rate"}
+    got, known = found.model_dump(exclude=free), expected.model_dump(exclude=free)
     for part in ("model", "versions"):
         for facts in (got, known):
             facts |= {f"{part}.{name}": value for name, value in facts.pop(part).items()}

@@ -1,6 +1,8 @@
-"""Requests and responses of the annotation API (III-H), which only REST offers.
+"""Requests and responses of the annotation API, which only REST offers.
 
-No proto describes these messages, so their descriptions stand here.
+Two questions are asked: whether a changed image still shows what the original shows (III-H), and
+whether an image shows a class that it was changed towards.  No proto describes these messages, so
+their descriptions stand here.
 """
 
 from enum import StrEnum
@@ -39,6 +41,15 @@ CandidateId = Annotated[
         description=f"Number of the candidate in the store, [1, {MAX_CANDIDATE}].",
     ),
 ]
+FlipImageId = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=MAX_CANDIDATE,
+        description=f"Number of the image in the store, [1, {MAX_CANDIDATE}].",
+    ),
+]
 Count = Annotated[int, Field(strict=True, ge=0)]
 
 
@@ -48,6 +59,47 @@ class Verdict(StrEnum):
     UNCHANGED = "unchanged"
     UNSURE = "unsure"
     CHANGED = "changed"
+
+
+class Question(StrEnum):
+    """What annotators are asked.
+
+    Attributes:
+        STILL: does the changed image still show what the original shows?
+        FLIPS: does the image show the class it was changed towards?
+    """
+
+    STILL = "still"
+    FLIPS = "flips"
+
+
+class FlipVerdict(StrEnum):
+    """Does the image show the class it was changed towards?"""
+
+    YES = "yes"
+    NO = "no"
+    UNSURE = "unsure"
+
+
+class FlipKind(StrEnum):
+    """What an image of the second question is; annotators do not learn it.
+
+    The last two are catch trials, of which the verdict is known beforehand.
+    """
+
+    EXPLANATION = "explanation"  # changed towards the class asked about
+    ORIGINAL = "original"  # unchanged, and of another class: no
+    TARGET = "target"  # unchanged, and of that class: yes
+
+
+Answered = Annotated[Count, Field(description="Number of this annotator's verdicts, at least 0.")]
+Waiting = Annotated[
+    Count,
+    Field(
+        description="Number of images that this annotator may still receive, `task` included, "
+        "at least 0."
+    ),
+]
 
 
 class AnnotatorRequest(Message):
@@ -87,13 +139,37 @@ class AnnotationState(Message):
         AnnotationTask | None,
         Field(description="The candidate to judge next; null if none waits for this annotator."),
     ]
-    answered: Annotated[
-        Count, Field(description="Number of this annotator's verdicts, at least 0.")
+    answered: Answered
+    waiting: Waiting
+
+
+class FlipAnswerRequest(Message):
+    """A verdict on one image; it replaces an earlier verdict of the same annotator."""
+
+    annotator: AnnotatorName
+    image: FlipImageId
+    verdict: Annotated[
+        FlipVerdict,
+        WithJsonSchema({"type": "string", "enum": list(FlipVerdict)}),
+        Field(description="Whether the image shows the class that the task names."),
     ]
-    waiting: Annotated[
-        Count,
-        Field(
-            description="Number of candidates that this annotator may still receive, `task` "
-            "included, at least 0."
-        ),
+
+
+class FlipTask(Message):
+    """An image that is lent to one annotator; nothing says whether and how it was changed."""
+
+    image: FlipImageId
+    target: Annotated[str, Field(description="Name of the class the annotator is asked about.")]
+    shown_png: Annotated[Base64Bytes, Field(description="PNG of the image, 8 bits.")]
+
+
+class FlipState(Message):
+    """What an annotator has done and does next; every answer counted here is on disk."""
+
+    annotator: AnnotatorName
+    task: Annotated[
+        FlipTask | None,
+        Field(description="The image to judge next; null if none waits for this annotator."),
     ]
+    answered: Answered
+    waiting: Waiting

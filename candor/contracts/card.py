@@ -192,6 +192,11 @@ _SOLVER = re.compile(r"--solver (\w+)")
 _HEADLINE = "fast"  # the better search of the two solvers: its areas are the smaller ones
 
 
+HUMAN_FLIP_RATE = "human_flip_rate"
+"""Name of the metric that `candor annotations flips` writes: the share of explanations that people
+call the target."""
+
+
 class MetricCard(Message):
     proto_name = "Metric"
 

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from http.server import HTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
@@ -43,12 +43,15 @@ from candor.gateway.workers.protocol import WorkerBackend
 from candor.gateway.workers.torchserve import TorchServeBackend
 from candor.store.annotations import Annotations
 from candor.store.engine import Store, StoreError, open_store
+from candor.store.flips import Flips
+from candor.store.lending import Lending
 from candor.tracing import NO_TRACING, Tracing, TracingError, start_tracing
 
 _STARTING_PAUSE_SECONDS = 0.5  # between two checks of readiness before the first good one
 _LAST_RESPONSES_SECONDS = 5.0  # for responses that are already computed to reach their clients
 _TRACEBACK_VARIABLE = "CANDOR_TRACEBACK"
 _log = logging.getLogger("gateway.main")
+LendingT = TypeVar("LendingT", bound=Lending[Any])
 
 
 class _QuietServer(uvicorn.Server):
@@ -155,7 +158,8 @@ class Gateway:
             explanation_jobs=None
             if store is None
             else _explanation_jobs(store, settings, service.get_model),
-            annotations=None if store is None else _annotations(store, settings),
+            annotations=None if store is None else _lending(Annotations, store, settings),
+            flips=None if store is None else _lending(Flips, store, settings),
         )
 
     def _health_server(self) -> tuple[uvicorn.Server, socket.socket] | None:
@@ -282,8 +286,8 @@ def _explanation_jobs(
     return ExplanationJobService(store, routes, folder, describe)
 
 
-def _annotations(store: Store, settings: Settings) -> Annotations:
-    return Annotations(
+def _lending(kind: type[LendingT], store: Store, settings: Settings) -> LendingT:
+    return kind(
         store,
         annotators_per_image=settings.annotators_per_image,
         lease_seconds=settings.lease_seconds,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from candor.images.pixels import image_of, to_levels
+from candor.images.pixels import Levels, image_of, to_levels
 
 # Dark blue over grey to yellow: the lightness rises steadily, and most colour-blind people can
 # distinguish the ends.
@@ -38,17 +38,22 @@ def encode_preview(image: NDArray[Any], edge: int) -> bytes:
     return png_of(preview)
 
 
-def encode_png_toward(explained: NDArray[Any], original: NDArray[Any]) -> bytes:
-    """PNG of ``explained``, every value rounded to 8 bits towards that of ``original``.
+def levels_toward(explained: NDArray[Any], original: NDArray[Any]) -> Levels:
+    """``explained`` with every value rounded to 8 bits towards that of ``original``.
 
     A value below the original is rounded up, one above it down: no value moves away from the
-    original's 8-bit value, so the RMSE to `encode_png(original)` never exceeds that of the exact
-    result.
+    original's 8-bit value, so the RMSE to `to_levels` of the original never exceeds that of the
+    exact result.
     """
     exact = explained.astype(np.float64) * 255.0
     origin = to_levels(original).astype(np.float64)
     toward = np.where(exact > origin, np.floor(exact), np.ceil(exact))
-    return png_of(image_of(np.clip(toward, 0, 255).astype(np.uint8)))
+    return np.clip(toward, 0, 255).astype(np.uint8)
+
+
+def encode_png_toward(explained: NDArray[Any], original: NDArray[Any]) -> bytes:
+    """PNG of `levels_toward`."""
+    return png_of(image_of(levels_toward(explained, original)))
 
 
 def encode_overlay(image: NDArray[Any], saliency: NDArray[Any]) -> bytes:

@@ -1,16 +1,21 @@
-"""Puts candidates into the store, a block of images at a time."""
+"""Puts what a search finds into the store, a block of images at a time."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from candor.store.blocks import SharedBlocks, worker_name
 from candor.store.engine import Store, insert_new
-from candor.store.tables import Candidate, CandidateSet
+from candor.store.tables import Asked, Candidate, CandidateSet, Searched
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+NewT = TypeVar("NewT", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +45,19 @@ class NewCandidate:
     adversarial_sha256: str
 
 
-class CandidateWriter:
+class SetWriter(Generic[NewT]):
     """Writes one search into the store, which remembers how far the search has come.
 
     Several workers may write the same search.
+
+    Attributes:
+        sets, asked: tables of the searches and of what they find.
+        work: what blocks of such searches are named after.
     """
+
+    sets: ClassVar[type[Searched]]
+    asked: ClassVar[type[Asked]]
+    work: ClassVar[str]
 
     def __init__(
         self, store: Store, key: SetKey, *, model: str, data: str, class_names: Sequence[str]
@@ -53,7 +66,7 @@ class CandidateWriter:
         with store.writing() as session:
             insert_new(
                 session,
-                CandidateSet,
+                self.sets,
                 **asdict(key),
                 model=model,
                 data=data,
@@ -61,7 +74,7 @@ class CandidateWriter:
                 searched=0,
                 created_at=time.time(),
             )
-            self._set_id = session.scalars(select(CandidateSet.id).filter_by(**asdict(key))).one()
+            self.number = session.scalars(select(self.sets.id).filter_by(**asdict(key))).one()
 
     def class_names(self) -> tuple[str, ...]:
         """Classes of the images, as the search began."""
@@ -73,22 +86,30 @@ class CandidateWriter:
         with self._store.reading() as session:
             return self._set(session).searched
 
-    def count(self) -> int:
-        """Candidates of this search in the store."""
+    def count(self, **values: Any) -> int:
+        """What this search has found in the store, with these values of their columns."""
+        mine = select(func.count(self.asked.id)).filter_by(set_id=self.number, **values)
         with self._store.reading() as session:
-            mine = Candidate.set_id == self._set_id
-            return session.scalar(select(func.count(Candidate.id)).where(mine)) or 0
+            return session.scalar(mine) or 0
 
-    def add(self, session: Session, found: Sequence[NewCandidate], searched: int) -> None:
-        """Add candidates, and that the first ``searched`` images are done, in a transaction."""
-        for candidate in found:
-            insert_new(session, Candidate, set_id=self._set_id, **asdict(candidate))
+    def add(self, session: Session, found: Sequence[NewT], searched: int) -> None:
+        """Add rows, and that the first ``searched`` images are done, in a transaction."""
+        for row in found:
+            insert_new(session, self.asked, set_id=self.number, **asdict(row))
         self._set(session).searched = searched
 
     def blocks(self, **options: Any) -> SharedBlocks:
         """The images of this search as blocks that workers share; ``options`` as of the class."""
-        work = f"candidate set {self._set_id}"
+        work = f"{self.work} {self.number}"
         return SharedBlocks(self._store, work, worker_name(), **options)
 
-    def _set(self, session: Session) -> CandidateSet:
-        return session.get_one(CandidateSet, self._set_id)
+    def _set(self, session: Session) -> Searched:
+        return session.get_one(self.sets, self.number)
+
+
+class CandidateWriter(SetWriter[NewCandidate]):
+    """Writes one search for candidates."""
+
+    sets = CandidateSet
+    asked = Candidate
+    work = "candidate set"

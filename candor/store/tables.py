@@ -15,15 +15,15 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
 
 
 class Base(DeclarativeBase):
     """Base of every table in the store."""
 
 
-class CandidateSet(Base):
-    """One search for overly confident adversarial images: a model, its data and its settings.
+class Searched(Base):
+    """One search over images of a data set that goes on where it was stopped.
 
     Attributes:
         weights_sha256, data_sha256: digests of the model's weights and of the data set.
@@ -32,8 +32,7 @@ class CandidateSet(Base):
         searched: images of the seeded order that have been searched; the search goes on from here.
     """
 
-    __tablename__ = "candidate_sets"
-    __table_args__ = (UniqueConstraint("weights_sha256", "data_sha256", "solver", "steps", "seed"),)
+    __abstract__ = True
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(String(63))
@@ -48,14 +47,37 @@ class CandidateSet(Base):
     created_at: Mapped[float]
 
 
-class Candidate(Base):
-    """A training image changed so that the network is overly confident of another class.
+class Asked(Base):
+    """What annotators are asked about: a row of a search; its other columns say what it is.
 
     Attributes:
         data_index, identifier: the original's place and name in the data set.
-        label: its class; adversarial_class: what the network predicts for the changed image.
+        label: the original's class.
+        rmse: to the original on the [0, 1] scale; as stored, after rounding to 8 bits.
+    """
+
+    __abstract__ = True
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    data_index: Mapped[int]
+    identifier: Mapped[str]
+    label: Mapped[int]
+    rmse: Mapped[float]
+
+
+class CandidateSet(Searched):
+    """One search for overly confident adversarial images: a model, its data and its settings."""
+
+    __tablename__ = "candidate_sets"
+    __table_args__ = (UniqueConstraint("weights_sha256", "data_sha256", "solver", "steps", "seed"),)
+
+
+class Candidate(Asked):
+    """A training image changed so that the network is overly confident of another class.
+
+    Attributes:
+        adversarial_class: what the network predicts for the changed image.
         margin: by how much the network prefers that class to the next likely one, (0, 1].
-        rmse: between the two images on the [0, 1] scale; as stored, after rounding to 8 bits.
         original_sha256, adversarial_sha256: of the pixels, (C, H, W) uint8.
     """
 
@@ -65,14 +87,9 @@ class Candidate(Base):
         Index("candidates_by_rmse", "set_id", "rmse"),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
     set_id: Mapped[int] = mapped_column(ForeignKey("candidate_sets.id"))
-    data_index: Mapped[int]
-    identifier: Mapped[str]
-    label: Mapped[int]
     adversarial_class: Mapped[int]
     margin: Mapped[float]
-    rmse: Mapped[float]
     original_png: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     adversarial_png: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     original_sha256: Mapped[str] = mapped_column(String(64))
@@ -80,8 +97,50 @@ class Candidate(Base):
     candidate_set: Mapped[CandidateSet] = relationship()
 
 
+class FlipSet(Searched):
+    """One model's explanations, and unchanged images among them, for people to say what they show.
+
+    Attributes:
+        rho: largest distance of an explanation to its original, in ``norm``.
+        norm: a `candor.terms.Norm`.
+    """
+
+    __tablename__ = "flip_sets"
+    __table_args__ = (
+        UniqueConstraint("weights_sha256", "data_sha256", "solver", "steps", "seed", "rho", "norm"),
+    )
+
+    rho: Mapped[float]
+    norm: Mapped[str] = mapped_column(String(10))
+
+
+class FlipImage(Asked):
+    """An image of which people say whether it shows ``target``.
+
+    Attributes:
+        kind: a `candor.contracts.annotations.FlipKind`; annotators do not learn it.
+        target: the class they are asked about.
+        place: orders the images of all sets at random, so that nothing follows from the order.
+        shown_sha256: of the pixels, (C, H, W) uint8.
+    """
+
+    __tablename__ = "flip_images"
+    __table_args__ = (
+        UniqueConstraint("set_id", "data_index"),
+        Index("flip_images_by_place", "place"),
+    )
+
+    set_id: Mapped[int] = mapped_column(ForeignKey("flip_sets.id"))
+    kind: Mapped[str] = mapped_column(String(20))
+    target: Mapped[int]
+    place: Mapped[int]
+    shown_png: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    shown_sha256: Mapped[str] = mapped_column(String(64))
+    flip_set: Mapped[FlipSet] = relationship()
+
+
 class Annotator(Base):
-    """A person who judges candidates; identified by name, without a password."""
+    """A person who judges images; identified by name, without a password."""
 
     __tablename__ = "annotators"
 
@@ -90,18 +149,36 @@ class Annotator(Base):
     created_at: Mapped[float]
 
 
-class Assignment(Base):
-    """A candidate given to an annotator: leased until ``expires_at``, kept once it has a verdict.
+class Lent(Base):
+    """Something given to an annotator: leased until ``expires_at``, kept once it has a verdict.
 
-    A candidate has as many slots as annotators shall see it.  The two constraints make an
-    assignment atomic: the first insert has the slot, on SQLite and on PostgreSQL.
+    An image, or pair of images, has as many slots as annotators shall see it.  Two uniquenesses of
+    each such table make an assignment atomic, that of image and slot and that of image and
+    annotator: the first insert has the slot, on SQLite and on PostgreSQL.
 
     Attributes:
         slot: 0 to k - 1.
-        verdict: a `candor.contracts.annotations.Verdict`; None while leased.
-        expires_at: when a leased candidate may be given to another; None once it is judged.
+        verdict: what the annotator said; None while leased.
+        expires_at: when it may be given to another; None once it is judged.
         changed_at: when it was leased or judged.
     """
+
+    __abstract__ = True
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slot: Mapped[int]
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    verdict: Mapped[str | None] = mapped_column(String(20))
+    expires_at: Mapped[float | None]
+    changed_at: Mapped[float]
+
+    @declared_attr
+    def annotator(self) -> Mapped[Annotator]:
+        return relationship()
+
+
+class Assignment(Lent):
+    """A candidate given to an annotator; verdicts are `candor.contracts.annotations.Verdict`."""
 
     __tablename__ = "assignments"
     __table_args__ = (
@@ -111,15 +188,23 @@ class Assignment(Base):
         Index("assignments_by_expiry", "expires_at"),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
     candidate_id: Mapped[int] = mapped_column(ForeignKey("candidates.id"))
-    slot: Mapped[int]
-    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
-    verdict: Mapped[str | None] = mapped_column(String(20))
-    expires_at: Mapped[float | None]
-    changed_at: Mapped[float]
     candidate: Mapped[Candidate] = relationship()
-    annotator: Mapped[Annotator] = relationship()
+
+
+class FlipAssignment(Lent):
+    """A flip image given to an annotator; verdicts are `FlipVerdict` of the same module."""
+
+    __tablename__ = "flip_assignments"
+    __table_args__ = (
+        UniqueConstraint("image_id", "slot"),
+        UniqueConstraint("image_id", "annotator_id"),
+        Index("flip_assignments_by_annotator", "annotator_id", "changed_at"),
+        Index("flip_assignments_by_expiry", "expires_at"),
+    )
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("flip_images.id"))
+    image: Mapped[FlipImage] = relationship()
 
 
 class StoredJob(Base):

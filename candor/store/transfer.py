@@ -1,13 +1,15 @@
 """Export of the whole store to one file, and import of such a file.
 
 A zip: ``store.json`` states the format, one ``.jsonl`` a table refers to rows by their keys, and
-``pictures/ID-original.png`` and ``pictures/ID-adversarial.png`` are what annotators saw.
-Candidates that are only leased are left out.
+``pictures/ID-original.png``, ``pictures/ID-adversarial.png`` (of candidates) and
+``pictures/ID-shown.png`` (of flip images) are what annotators saw.  What is only leased is left
+out.  Version 1 had no flip images; it is still read.
 """
 
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,81 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, undefer
 
 from candor.contracts import strict_json
-from candor.contracts.annotations import Verdict
+from candor.contracts.annotations import FlipKind, FlipVerdict, Verdict
 from candor.contracts.json_text import json_text
 from candor.contracts.names import normalised
 from candor.files.reading import GIB, open_file
 from candor.files.writing import replacing
 from candor.store.engine import Store, StoreError, insert_new
-from candor.store.tables import Annotator, Assignment, Base, Candidate, CandidateSet
+from candor.store.tables import (
+    Annotator,
+    Assignment,
+    Base,
+    Candidate,
+    CandidateSet,
+    FlipAssignment,
+    FlipImage,
+    FlipSet,
+    Lent,
+)
 
-_FORMAT = {"format": "candor-store", "version": 1}
+_FORMAT = {"format": "candor-store", "version": 2}
+_OLD_FORMAT = _FORMAT | {"version": 1}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_IMAGES = ("original", "adversarial")
 _MAX_IMAGE_BYTES = 8 * 1024 * 1024
 _MAX_FILE_BYTES = 64 * GIB
 _MAX_TABLE_BYTES = 1024 * 1024 * 1024  # about a million rows
-_TABLES: tuple[type[Base], ...] = (CandidateSet, Candidate, Annotator, Assignment)
+_SEARCH = ("weights_sha256", "data_sha256", "solver", "steps", "seed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A table as it stands in the file.
+
+    Attributes:
+        key: what makes two of its rows one.
+        owners: tables by the column that refers to them; they stand before it in the file.
+        words: the values that a column may have.
+        pictures: columns that are files of their own, by the end of the file's name.
+    """
+
+    table: type[Base]
+    key: tuple[str, ...]
+    owners: Mapping[str, type[Base]] = field(default_factory=dict)
+    words: Mapping[str, type[StrEnum]] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
+
+
+_TABLES = (
+    _Kept(table=CandidateSet, key=_SEARCH),
+    _Kept(
+        table=Candidate,
+        key=("set_id", "data_index"),
+        owners={"set_id": CandidateSet},
+        pictures=("original", "adversarial"),
+    ),
+    _Kept(table=FlipSet, key=(*_SEARCH, "rho", "norm")),
+    _Kept(
+        table=FlipImage,
+        key=("set_id", "data_index"),
+        owners={"set_id": FlipSet},
+        words={"kind": FlipKind},
+        pictures=("shown",),
+    ),
+    _Kept(table=Annotator, key=("name",)),
+    _Kept(
+        table=Assignment,
+        key=("candidate_id", "annotator_id"),
+        owners={"candidate_id": Candidate, "annotator_id": Annotator},
+        words={"verdict": Verdict},
+    ),
+    _Kept(
+        table=FlipAssignment,
+        key=("image_id", "annotator_id"),
+        owners={"image_id": FlipImage, "annotator_id": Annotator},
+        words={"verdict": FlipVerdict},
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +101,11 @@ class Transferred:
 
     candidate_sets: int
     candidates: int
+    flip_sets: int
+    flip_images: int
     annotators: int
     annotations: int
+    flip_verdicts: int
 
 
 def export_store(store: Store, path: Path) -> Transferred:
@@ -51,10 +116,8 @@ def export_store(store: Store, path: Path) -> Transferred:
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file,
     ):
         file.writestr("store.json", json_text(_FORMAT))
-        counts = [_export_table(session, file, table) for table in _TABLES]
-    return Transferred(
-        candidate_sets=counts[0], candidates=counts[1], annotators=counts[2], annotations=counts[3]
-    )
+        counts = [_export_table(session, file, kept) for kept in _TABLES]
+    return _transferred(counts)
 
 
 def import_store(store: Store, path: Path) -> Transferred:
@@ -70,8 +133,8 @@ def import_store(store: Store, path: Path) -> Transferred:
             store.writing() as session,
         ):
             _check_size(path, file)
-            if strict_json.loads(file.read("store.json")) != _FORMAT:
-                raise StoreError(f"{path}: expected an export of version {_FORMAT['version']}")
+            if strict_json.loads(file.read("store.json")) not in (_OLD_FORMAT, _FORMAT):
+                raise StoreError(f"{path}: expected an export of version 1 or 2")
             return _import(session, file)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, SQLAlchemyError) as err:
         if isinstance(err, StoreError):
@@ -90,19 +153,20 @@ def _check_size(path: Path, file: zipfile.ZipFile) -> None:
             )
 
 
-def _export_table(session: Session, file: zipfile.ZipFile, table: type[Base]) -> int:
-    query = select(table).order_by(inspect(table).primary_key[0])
-    if table is Assignment:
-        query = query.where(Assignment.verdict.is_not(None))
-    if table is Candidate:
-        query = query.options(undefer(Candidate.original_png), undefer(Candidate.adversarial_png))
+def _export_table(session: Session, file: zipfile.ZipFile, kept: _Kept) -> int:
+    query = select(kept.table).order_by(inspect(kept.table).primary_key[0])
+    if issubclass(kept.table, Lent):
+        query = query.where(kept.table.verdict.is_not(None))
+    deferred = (undefer(getattr(kept.table, f"{picture}_png")) for picture in kept.pictures)
+    query = query.options(*deferred)
     lines = []
     for row in session.scalars(query.execution_options(yield_per=200)):
         values = _values(row)
-        for kind in _IMAGES if table is Candidate else ():
-            file.writestr(f"pictures/{values['id']}-{kind}.png", values.pop(f"{kind}_png"))
+        for picture in kept.pictures:
+            content = values.pop(f"{picture}_png")
+            file.writestr(f"pictures/{values['id']}-{picture}.png", content)
         lines.append(json_text(values) + "\n")
-    file.writestr(f"{table.__tablename__}.jsonl", "".join(lines))
+    file.writestr(_file_name(kept.table), "".join(lines))
     return len(lines)
 
 
@@ -110,33 +174,38 @@ def _values(row: Any) -> dict[str, Any]:
     return {column.key: getattr(row, column.key) for column in inspect(type(row)).columns}
 
 
+def _transferred(counts: Iterable[int]) -> Transferred:
+    names = [item.name for item in fields(Transferred)]
+    return Transferred(**dict(zip(names, counts, strict=True)))
+
+
 def _import(session: Session, file: zipfile.ZipFile) -> Transferred:
-    sets = _Rows(
-        session, CandidateSet, ("weights_sha256", "data_sha256", "solver", "steps", "seed")
-    )
-    for values in _lines(file, CandidateSet):
-        sets.add(values | {"class_names": list(map(normalised, values["class_names"]))})
-    candidates = _Rows(session, Candidate, ("set_id", "data_index"))
-    for values in _lines(file, Candidate):
-        images = {f"{kind}_png": _image(file, values["id"], kind) for kind in _IMAGES}
-        candidates.add(values | images | {"set_id": sets.ids[values["set_id"]]})
-    annotators = _Rows(session, Annotator, ("name",))
-    for values in _lines(file, Annotator):
-        annotators.add(values | {"name": normalised(values["name"])})
-    annotations = _Rows(session, Assignment, ("candidate_id", "annotator_id"))
-    for values in _lines(file, Assignment):
-        ours: dict[str, Any] = {
-            "candidate_id": candidates.ids[values["candidate_id"]],
-            "annotator_id": annotators.ids[values["annotator_id"]],
-            "verdict": Verdict(values["verdict"]).value,
-        }
-        annotations.add(values | ours | {"slot": _free_slot(session, ours["candidate_id"])})
-    return Transferred(
-        candidate_sets=sets.new_count,
-        candidates=candidates.new_count,
-        annotators=annotators.new_count,
-        annotations=annotations.new_count,
-    )
+    rows = {kept.table: _Rows(session, kept) for kept in _TABLES}
+    for kept in _TABLES:
+        for values in _lines(file, kept.table):
+            rows[kept.table].add(_ours(session, file, kept, values, rows))
+    return _transferred(own.new_count for own in rows.values())
+
+
+def _ours(
+    session: Session,
+    file: zipfile.ZipFile,
+    kept: _Kept,
+    values: dict[str, Any],
+    rows: Mapping[type[Base], "_Rows"],
+) -> dict[str, Any]:
+    """The values of a row of the file as this store has them."""
+    pictures = {f"{name}_png": _image(file, values["id"], name) for name in kept.pictures}
+    words = {column: kind(values[column]).value for column, kind in kept.words.items()}
+    owners = {column: rows[table].ids[values[column]] for column, table in kept.owners.items()}
+    ours = values | pictures | words | owners
+    if "class_names" in values:
+        ours["class_names"] = list(map(normalised, values["class_names"]))
+    if "name" in values:
+        ours["name"] = normalised(values["name"])
+    if issubclass(kept.table, Lent):
+        ours["slot"] = _free_slot(session, kept, ours)
+    return ours
 
 
 class _Rows:
@@ -147,10 +216,10 @@ class _Rows:
         new_count: rows that were not there.
     """
 
-    def __init__(self, session: Session, table: type[Base], key: tuple[str, ...]) -> None:
+    def __init__(self, session: Session, kept: _Kept) -> None:
         self._session = session
-        self._table = table
-        self._key = key
+        self._table = kept.table
+        self._key = kept.key
         self.ids: dict[int, int] = {}
         self.new_count = 0
 
@@ -165,16 +234,25 @@ class _Rows:
         self.ids[values["id"]] = self._session.scalars(ids).one()
 
 
-def _free_slot(session: Session, candidate: int) -> int:
-    """The lowest free slot; merging two stores may give a candidate more than k."""
-    slots = select(Assignment.slot).where(Assignment.candidate_id == candidate)
-    taken = set(session.scalars(slots))
+def _free_slot(session: Session, kept: _Kept, values: Mapping[str, Any]) -> int:
+    """The lowest free slot; merging two stores may give an image more than k."""
+    table: Any = kept.table
+    image = kept.key[0]
+    taken = set(session.scalars(select(table.slot).where(getattr(table, image) == values[image])))
     return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
 
 def _lines(file: zipfile.ZipFile, table: type[Base]) -> Iterator[dict[str, Any]]:
     parse: Callable[[str], dict[str, Any]] = strict_json.loads
-    return map(parse, file.read(f"{table.__tablename__}.jsonl").decode().splitlines())
+    name = _file_name(table)
+    is_old = strict_json.loads(file.read("store.json")) == _OLD_FORMAT
+    if is_old and name not in file.namelist():
+        return iter(())
+    return map(parse, file.read(name).decode().splitlines())
+
+
+def _file_name(table: type[Base]) -> str:
+    return f"{table.__tablename__}.jsonl"
 
 
 def _image(file: zipfile.ZipFile, candidate: int, kind: str) -> bytes:

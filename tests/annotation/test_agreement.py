@@ -14,7 +14,7 @@ A, B, C = Verdict
 def judgements(rows: Sequence[tuple[int, str, Verdict]]) -> list[Judgement]:
     names = ("cat", "dog")
     return [
-        Judgement(candidate=key, label=key % 2, class_name=names[key % 2], annotator=who, verdict=v)
+        Judgement(candidate=key, class_name=names[key % 2], annotator=who, verdict=v)
         for key, who, v in rows
     ]
 

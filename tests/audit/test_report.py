@@ -15,7 +15,7 @@ from candor.attacks.verification import Status
 from candor.audit import registry
 from candor.audit.ensemble import combine
 from candor.audit.errors import AuditError
-from candor.audit.facts import collect, write_facts
+from candor.audit.facts import collect, settle_facts, write_facts
 from candor.audit.ledger import Ledger
 from candor.audit.measured import read_explanations
 from candor.audit.real_images import RealImages
@@ -25,11 +25,12 @@ from candor.audit.report.assemble import write_report
 from candor.audit.report.class_table import class_table
 from candor.audit.report.html import html_text
 from candor.audit.report.pdf import missing_glyphs, pdf_bytes
-from candor.audit.report.schema import SCHEMA_FILE, Report, schema_text
+from candor.audit.report.schema import SCHEMA_FILE, HumanFlipRate, Report, schema_text
 from candor.audit.run import run_blocks
 from candor.audit.sections.comparison import read_other
 from candor.audit.sections.summary import Evidence, published
 from candor.audit.stage import Subject
+from candor.contracts.card import MetricCard
 from candor.contracts.radius import radius_note
 from candor.data.images import ImageSet
 from candor.robustness.ara import naive_accuracy
@@ -61,6 +62,22 @@ def audited(
     fitted = {"value": 3.0, "low": 2.0, "high": 4.0, "image_count": 500, "is_held_out": True}
     stages = tuple(registry.STAGES)
     return folder, _audit(folder, subject, data, stages, temperature=fitted)
+
+
+def test_what_people_say_comes_from_the_card(
+    subject: Subject, data: ImageSet, folder: Path
+) -> None:
+    values = {"value": 0.4, "low": 0.3, "high": 0.5, "image_count": 50, "method": "by Ada"}
+    metrics = [
+        MetricCard(name="human_flip_rate", data=name, **values) for name in ("other", data.name)
+    ]
+    judged = replace(subject, card=card().model_copy(update={"metrics": tuple(metrics)}))
+    report = _audit(folder, judged, data, ("clean", "fgsm"))
+    assert report.human_flip_rate == HumanFlipRate(data=data.name, **values)
+    assert "40.0 % [30.0, 50.0] of 50 explanations: by Ada" in html_text(report)
+    # People may go on judging while an audit runs.
+    settle_facts(folder, collect(subject.network, subject.card, data))
+    assert "not measured" in html_text(report.model_copy(update={"human_flip_rate": None}))
 
 
 def test_schema_file_is_in_step_with_the_model() -> None:

@@ -1,5 +1,6 @@
 """Active learning from end to end: train, candidates, answers, export, retrain, compare."""
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from candor.cli.main import build_app
 from candor.data.cifar10 import CLASS_NAMES
+from candor.models.folder import read_card
 from tests.gateway.servers import opened
 
 TRAIN_IMAGES, TEST_IMAGES = 40, 20
@@ -75,9 +77,12 @@ class Loop:
             *("--name", name, *options),
         )
 
+    def model_and_data(self) -> tuple[object, ...]:
+        return ("--model", self.folder / "base" / "model", *self._data)
+
     def candidates(self, images: int) -> tuple[object, ...]:
         return (
-            *("candidates", "--model", self.folder / "base" / "model", *self._data),
+            *("candidates", *self.model_and_data()),
             *("--images", images, "--steps", 60, "--store", self.store),
         )
 
@@ -176,6 +181,41 @@ def test_whole_loop_on_a_small_run(loop: Loop) -> None:
     other = loop.folder / "other.sqlite"
     assert answer_of("store", "import", copy, "--store", other) == counts
     assert answer_of(*export[:3], loop.folder / "again.parquet", "--store", other) == exported
+
+
+def test_what_people_say_of_explanations_reaches_the_card(loop: Loop) -> None:
+    model, store = loop.folder / "base" / "model", ("--store", loop.folder / "flips.sqlite")
+    asking = ("annotations", "ask", *loop.model_and_data(), "--images", 20, "--steps", 4, *store)
+    asked = answer_of(*asking)
+    assert asked["explanations"] > 0 < asked["catch_trials"]
+    assert answer_of(*asking) == asked
+    flips = ("annotations", "flips", *store)
+    assert "expected explanations judged" in run(*flips, "--model", model).stderr
+    for servers in opened(store_url=str(loop.folder / "flips.sqlite")):
+        state = servers.rest.post("/v1/flips:next", json={"annotator": "ada"}).json()
+        while (task := state["task"]) is not None:
+            # Ada sees the colour of the class she is asked about, or does not.
+            pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(task["shown_png"]))))
+            colour = np.abs(COLOURS - pixels.mean((0, 1))).sum(1).argmin()
+            verdict = "yes" if CLASS_NAMES[colour] == task["target"] else "no"
+            fields = {"annotator": "ada", "image": task["image"], "verdict": verdict}
+            state = servers.rest.post("/v1/flips:answer", json=fields).json()
+    report = answer_of(*flips, "--model", model)
+    assert report["annotators"][0]["expected_count"] == asked["catch_trials"]
+    (rate,) = report["rates"]
+    assert rate["judged_count"] == asked["explanations"]
+    (metric,) = [one for one in read_card(model).metrics if one.name == "human_flip_rate"]
+    assert (metric.value, metric.data) == (rate["rate"]["value"], "cifar10/test")
+    wrong = run(*flips, "--model", model, "--set", 7)
+    assert "set: expected one set of this model (1), got 7" in " ".join(wrong.stderr.split())
+    out = loop.folder / "flips.parquet"
+    export = ("annotations", "export", "--question", "flips", "--out", out, *store)
+    assert answer_of(*export) == {
+        "explanations": asked["explanations"],
+        "catch_trials": asked["catch_trials"],
+    }
+    agreed = answer_of("annotations", "report", "--question", "flips", *store)
+    assert agreed["image_count"] == asked["explanations"]
 
 
 def test_candidates_of_more_images_than_there_are_name_the_range(loop: Loop) -> None:

@@ -26,6 +26,9 @@ ANNOTATION_MODELS = [
     annotations.AnswerRequest,
     annotations.AnnotationTask,
     annotations.AnnotationState,
+    annotations.FlipAnswerRequest,
+    annotations.FlipTask,
+    annotations.FlipState,
 ]
 # Each changes one line of the contract, as a forgotten edit of the models would leave it.
 EDITS = {

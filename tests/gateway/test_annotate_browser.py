@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from candor.contracts.annotations import Verdict
+from candor.contracts.annotations import FlipVerdict, Verdict
 from candor.store.annotations import Annotations
 from candor.store.engine import Store
+from candor.store.flips import Flips
 from tests.gateway.browser import PageServer, enter, page_server
+from tests.store.stores import fill_flips
 
 KEYS = {
     "1": Verdict.UNCHANGED,
@@ -146,3 +148,34 @@ def test_page_fits_a_phone_in_light_and_dark(
         page.get_by_role("button", name="Unsure").tap()
         expect(page.locator("#answered")).to_have_text(str(before + 1))
     assert problems == []
+
+
+def test_second_question_is_answered_by_keys_and_tells_only_image_and_class(
+    browser: Browser, server: PageServer, filled_store: Store
+) -> None:
+    fill_flips(filled_store, "eote")
+    with browser.new_page() as page:
+        page.goto(f"{server.url}/annotate/flips")
+        page.get_by_label("Your name").fill("flo")
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+        answered = page.locator("#answered")
+        shown = page.get_by_role("img", name="the image to judge")
+        first = shown.get_attribute("src")
+        for turn, key in enumerate("yNun", start=1):
+            expect(page.get_by_role("heading", name="Does this image show:")).to_be_visible()
+            assert page.locator("main img").count() == 1
+            assert not re.search("robust|explanation|origin|chang", page.inner_text("main"))
+            page.keyboard.press(key)
+            expect(answered).to_have_text(str(turn))
+        expect(page.get_by_role("heading", name="No images left to judge")).to_be_visible()
+        for turn in (3, 2, 1, 0):
+            page.keyboard.press("z")
+            expect(answered).to_have_text(str(turn))
+        assert shown.get_attribute("src") == first
+        page.get_by_role("button", name="No, not dog").press("Enter")
+        expect(answered).to_have_text("1")
+        (judged,) = Flips(filled_store).judged_images()
+        assert judged.verdicts == {"flo": FlipVerdict.NO}
+        for name in ("Yes: dog", "Unsure"):
+            expect(page.get_by_role("button", name=name)).to_be_visible()

@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from candor.contracts.annotations import Verdict
+from candor.contracts.annotations import FlipVerdict, Verdict
 from candor.store.annotations import Annotations
-from candor.store.engine import Store
+from candor.store.engine import Store, open_store
+from candor.store.flips import Flips
 from tests.gateway.servers import opened
-from tests.store.stores import candidate
+from tests.store.stores import candidate, fill_flips
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,73 @@ def test_broken_cookie_is_no_annotator(rest: httpx.Client, cookie: str) -> None:
     assert "Enter your name" in response.text
 
 
+# --- the second question -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Store]]:
+    """A gateway whose store has images of the second question alone."""
+    store = open_store(str(tmp_path_factory.mktemp("flips") / "store.sqlite"))
+    fill_flips(store, "eoteo")
+    for servers in opened(store_url=store.address, annotators_per_image=9):
+        yield servers.rest, store
+    store.close()
+
+
+def test_flips_have_the_same_three_verbs(asked: tuple[httpx.Client, Store]) -> None:
+    rest, store = asked
+
+    def say(verb: str, **fields: Any) -> dict[str, Any]:
+        response = rest.post(f"/v1/flips:{verb}", json={"annotator": "api", **fields})
+        assert response.status_code == 200, response.text
+        state: dict[str, Any] = response.json()
+        return state
+
+    task = say("next")["task"]
+    assert task.keys() == {"image", "target", "shown_png"}
+    after = say("answer", image=task["image"], verdict="yes")
+    assert (after["answered"], after["waiting"]) == (1, 4)
+    assert Flips(store).judged_images()[0].verdicts == {"api": FlipVerdict.YES}
+    assert say("undo")["task"] == task
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"annotator": "a", "image": 1, "verdict": "unchanged"}, "verdict"),
+        ({"annotator": "a", "candidate": 1, "verdict": "yes"}, "candidate"),
+        ({"annotator": "a", "image": True, "verdict": "yes"}, "image"),
+        ({"annotator": "a", "image": 99, "verdict": "yes"}, "image"),
+    ],
+)
+def test_bad_fields_of_flips_are_named(
+    asked: tuple[httpx.Client, Store], fields: dict[str, Any], field: str
+) -> None:
+    assert field in rejected(asked[0].post("/v1/flips:answer", json=fields))
+
+
+def test_forms_go_on_with_the_second_question(asked: tuple[httpx.Client, Store]) -> None:
+    rest, store = asked
+    with httpx.Client(base_url=rest.base_url, follow_redirects=True) as client:
+        # No pair of images waits, so the page of the first question leads to the second.
+        page = client.post("/annotate/name", data={"annotator": "form"})
+        assert page.url.path == "/annotate/flips"
+        assert "Does this image show: " in page.text
+        found = re.search(r'name="image" value="(\d+)"', page.text)
+        assert found
+        client.post("/annotate/flips/answer", data={"image": found[1], "verdict": "no"})
+        bad = client.post("/annotate/flips/answer", data={"image": "x", "verdict": "no"})
+        assert bad.status_code == 400
+        assert "Not saved: image: " in bad.text
+        left = client.post("/annotate/flips/leave")
+        assert left.url.path == "/annotate/flips"
+        assert 'action="/annotate/flips/name"' in left.text
+    said = [one.verdicts for one in Flips(store).judged_images()]
+    assert {"form": FlipVerdict.NO} in said
+
+
 def test_there_are_no_pages_without_a_store() -> None:
     for servers in opened():
         assert servers.rest.get("/annotate").status_code == 404
+        assert servers.rest.get("/annotate/flips").status_code == 404
         assert servers.rest.post("/v1/annotations:next", json={}).status_code == 404

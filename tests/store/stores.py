@@ -12,13 +12,23 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.orm import Session
 
+from candor.contracts.annotations import FlipKind
 from candor.images.encode import encode_png
 from candor.store.candidates import CandidateWriter, NewCandidate, SetKey
-from candor.store.engine import Store
+from candor.store.engine import MIGRATIONS_DIR, Store
+from candor.store.flips import FlipSetKey, FlipWriter, NewFlipImage
 
 CLASS_NAMES = ("cat", "dog", "frog")
 KEY = SetKey(weights_sha256="a" * 64, data_sha256="b" * 64, solver="paper", steps=450, seed=0)
+
+FLIP_KEY = FlipSetKey(
+    weights_sha256="a" * 64, data_sha256="b" * 64, solver="fast", steps=60, seed=0, rho=0.1,
+    norm="l2",
+)  # fmt: skip
 
 
 class Clock:
@@ -93,6 +103,14 @@ def private_postgres() -> Iterator[PostgresCluster]:
         folder.with_name(f"{folder.name}.log").unlink()
 
 
+def downgrade(session: Session, revision: str) -> None:
+    """The tables as they were before the later migrations."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS_DIR))
+    config.attributes["connection"] = session.connection()
+    command.downgrade(config, revision)
+
+
 def fill(store: Store, count: int, *, key: SetKey = KEY) -> CandidateWriter:
     """Candidates 0 ... count - 1 of a set, the last the least changed."""
     writer = CandidateWriter(
@@ -116,4 +134,30 @@ def candidate(index: int) -> NewCandidate:
         adversarial_png=encode_png(pixels[1]),
         original_sha256="c" * 64,
         adversarial_sha256="d" * 64,
+    )
+
+
+def fill_flips(
+    store: Store, kinds: str, *, key: FlipSetKey = FLIP_KEY, model: str = "robust"
+) -> FlipWriter:
+    """One image for each letter: (e)xplanation, (o)riginal or (t)arget; shown in this order."""
+    writer = FlipWriter(store, key, model=model, data="cifar10/test", class_names=CLASS_NAMES)
+    letters = {kind.value[0]: kind for kind in FlipKind}
+    rows = [flip_image(place, letters[letter]) for place, letter in enumerate(kinds)]
+    with store.writing() as session:
+        writer.add(session, rows, len(rows))
+    return writer
+
+
+def flip_image(place: int, kind: FlipKind) -> NewFlipImage:
+    return NewFlipImage(
+        kind=kind.value,
+        data_index=place,
+        identifier=f"{place}.png",
+        label=0,
+        target=0 if kind is FlipKind.TARGET else 1,
+        rmse=0.1 if kind is FlipKind.EXPLANATION else 0.0,
+        place=place,
+        shown_png=encode_png(np.random.default_rng(place).random((3, 32, 32))),
+        shown_sha256="c" * 64,
     )

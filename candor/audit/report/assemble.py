@@ -149,6 +149,7 @@ def build_report(
         clever=clever_section(evidence, plan.budget.clever_samples),
         explanations=section(evidence, facts.model.classes, facts.rho, radius),
         calibration=calibration_section(evidence, plan.temperature),
+        human_flip_rate=facts.human_flip_rate,
         references=summary.references(plan.data, evidence.pixel_count),
         published=summary.published(evidence, plan.data),
         comparison=None if other is None else compare(evidence, plan, other),

@@ -9,6 +9,7 @@ from candor.audit.report.schema import (
     Distance,
     Estimate,
     Gallery,
+    HumanFlipRate,
     Provenance,
     Report,
     Share,
@@ -44,6 +45,14 @@ def share(value: Share | None) -> str:
 def estimate(value: Estimate | None) -> str:
     """A mean or median with its interval, or a dash."""
     return "-" if value is None else f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]"
+
+
+def human_flip_rate(value: HumanFlipRate | None) -> str:
+    """The rate with its interval and how it came about, or that nobody was asked."""
+    if value is None:
+        return "not measured: candor annotations ask and flips bring people's verdicts to the card"
+    interval = f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return f"{percent(value.value)} {interval} of {value.image_count} explanations: {value.method}"
 
 
 def own_beside_published(report: Report) -> tuple[str, str] | None:
@@ -113,6 +122,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "percent": percent,
     "share": share,
     "estimate": estimate,
+    "human_flip_rate": human_flip_rate,
     "own_beside_published": own_beside_published,
     "area": area,
     "settings": settings,

@@ -67,6 +67,7 @@ def pdf_bytes(report: Report) -> bytes:
             *_calibration(report),
             *_classes(report),
             *_explanations(report),
+            *_people(report),
             *_others(report),
             *_gallery(report),
             *_provenance(report),
@@ -351,6 +352,11 @@ def _measures(report: Report) -> list[Any]:
         _table([size_head, *sizes], (0.14, 0.172, 0.172, 0.172, 0.172, 0.172)),
         _text(shown.note),
     ]
+
+
+def _people(report: Report) -> list[Any]:
+    rows = [["human flip rate", formats.human_flip_rate(report.human_flip_rate)]]
+    return [_text("What people see", _HEAD), _table(rows, (0.35, 0.65), has_head=False)]
 
 
 def _example(example: Example) -> list[Any]:

@@ -344,6 +344,25 @@ class CalibrationSection(Frozen):
     fitted: CalibrationPoint
 
 
+class HumanFlipRate(Frozen):
+    """Share of the model's explanations that people call the target, with its 95 % interval.
+
+    From the model's card, where `candor annotations flips` has written it; not computed here.
+
+    Attributes:
+        image_count: explanations that people have judged.
+        data: data set of the explained images, that of the report.
+        method: how they were made and judged.
+    """
+
+    value: Fraction
+    low: Fraction
+    high: Fraction
+    image_count: Number
+    data: str
+    method: str
+
+
 class Reference(Frozen):
     """A row of the paper, for scale; other images, other training."""
 
@@ -463,6 +482,7 @@ class Report(Frozen):
         median_radius: RMSE at which the ensemble has changed half of the right predictions; None
             where half of them are unresolved, and in older reports.
         subset_areas: `areas` over the images every attack saw, to show what the costly ones add.
+        human_flip_rate: what people say of the model's explanations; None where nobody was asked.
     """
 
     report_version: Literal[1] = 1
@@ -489,6 +509,7 @@ class Report(Frozen):
     clever: Clever | None
     explanations: ExplanationQuality | None
     calibration: CalibrationSection | None = None
+    human_flip_rate: HumanFlipRate | None = None
     references: tuple[Reference, ...]
     published: tuple[PublishedRow, ...] = ()
     comparison: Comparison | None

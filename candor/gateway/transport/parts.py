@@ -11,6 +11,7 @@ from candor.gateway.service.jobs import ExplanationJobService
 from candor.gateway.service.open_inference import OpenInference
 from candor.gateway.service.reports import ReportService
 from candor.store.annotations import Annotations
+from candor.store.flips import Flips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Parts:
     Attributes:
         authorizer: decides about every request.
         is_ready: whether every model served a real request at the last check.
-        reports, explanation_jobs, annotations: None for a gateway without a store.
+        reports, explanation_jobs, annotations, flips: None for a gateway without a store.
     """
 
     settings: Settings
@@ -32,3 +33,4 @@ class Parts:
     reports: ReportService | None = None
     explanation_jobs: ExplanationJobService | None = None
     annotations: Annotations | None = None
+    flips: Flips | None = None

@@ -61,9 +61,9 @@ def _add_api(app: FastAPI, parts: Parts) -> None:
     add_endpoints(app, parts, calls)
     add_open_inference(app, parts, calls)
     add_health(app, parts.is_ready)
-    if parts.annotations is not None:
-        add_annotations(app, parts.annotations, calls)
-        add_annotation_pages(app, parts.annotations, calls.opened)
+    if parts.annotations is not None and parts.flips is not None:
+        add_annotations(app, parts.annotations, parts.flips, calls)
+        add_annotation_pages(app, parts.annotations, parts.flips, calls.opened)
     if parts.reports is not None:
         add_reports(app, parts.reports, calls)
     if parts.explanation_jobs is not None:

@@ -3,18 +3,14 @@
 // arrived.
 import { Refused, askObject } from "./service.js";
 
-const KEYS = {
-  1: "unchanged", ArrowLeft: "unchanged",
-  2: "unsure", ArrowDown: "unsure",
-  3: "changed", ArrowRight: "changed",
-};
 const SHOWN_PIXELS = 320;
 const FIRST_PAUSE_SECONDS = 1;
 const LONGEST_PAUSE_SECONDS = 15;
 const CALL_MILLISECONDS = 10000;
 
 const element = (id) => document.getElementById(id);
-const annotator = element("desk").dataset.annotator;
+// Of the question: path of its API, name of an image's number, name of its answers in the browser.
+const { annotator, api, asked, kept: keptName } = element("desk").dataset;
 const answerForm = element("answer");
 let isBusy = false;
 let goOn = () => {}; // ends the pause before the next attempt
@@ -22,7 +18,7 @@ let goOn = () => {}; // ends the pause before the next attempt
 // --- answers that wait ---------------------------------------------------------------------------
 
 const kept = {
-  place: `candor: answers of ${annotator}`,
+  place: `candor: ${keptName} of ${annotator}`,
   isDurable: true,
   answers: [],
   read() {
@@ -42,17 +38,17 @@ const kept = {
       this.isDurable = false;
     }
   },
-  others(candidate) {
-    return this.read().filter((one) => one.candidate !== candidate);
+  others(answer) {
+    return this.read().filter((one) => one[asked] !== answer[asked]);
   },
   add(answer) {
-    this.write([...this.others(answer.candidate), answer]);
+    this.write([...this.others(answer), answer]);
   },
   remove(answer) {
-    this.write(this.others(answer.candidate));
+    this.write(this.others(answer));
   },
   has(answer) {
-    return this.read().some((one) => one.candidate === answer.candidate);
+    return this.read().some((one) => one[asked] === answer[asked]);
   },
 };
 
@@ -65,7 +61,7 @@ function call(verb, fields = {}) {
     body: JSON.stringify({ annotator, ...fields }),
     signal: AbortSignal.timeout(CALL_MILLISECONDS),
   };
-  return askObject(`/v1/annotations:${verb}`, options, (body) => Number.isInteger(body.answered) && "task" in body);
+  return askObject(`${api}:${verb}`, options, (body) => Number.isInteger(body.answered) && "task" in body);
 }
 
 // The state after the call, tried again until there is one; null once it is no longer wanted.
@@ -143,8 +139,7 @@ function showWaiting(error, isAnswer = false) {
   element("enter-key").hidden = !error?.needsKey;
 }
 
-function showImage(id, png) {
-  const image = element(id);
+function showImage(image, png) {
   image.src = `data:image/png;base64,${png}`;
   image.decode().then(() => {
     const width = image.naturalWidth;
@@ -157,10 +152,12 @@ function show(state) {
   element("task").hidden = task === null;
   element("done").hidden = task !== null;
   if (task !== null) {
-    answerForm.elements.candidate.value = task.candidate;
-    for (const label of document.querySelectorAll(".label")) label.textContent = task.label;
-    showImage("original", task.original_png);
-    showImage("adversarial", task.adversarial_png);
+    answerForm.elements[asked].value = task[asked];
+    for (const part of document.querySelectorAll("[data-field]")) {
+      const value = task[part.dataset.field];
+      if (part.tagName === "IMG") showImage(part, value);
+      else part.textContent = value;
+    }
   }
   element("answered").textContent = state.answered;
   element("waiting").textContent = state.waiting;
@@ -188,7 +185,7 @@ async function alone(work) {
 function answer(verdict) {
   if (element("task").hidden) return;
   alone(async () => {
-    kept.add({ candidate: Number(answerForm.elements.candidate.value), verdict });
+    kept.add({ [asked]: Number(answerForm.elements[asked].value), verdict });
     say("Saving ...");
     await settle();
   });
@@ -224,6 +221,12 @@ async function showWhetherUndone(before, error) {
   say(isBack ? "Taken back." : refused, !isBack);
 }
 
+// A key may be a capital letter; the names of other keys have several letters.
+function buttonOf(key) {
+  const name = key.length === 1 ? key.toLowerCase() : key;
+  return document.querySelector(`button[data-keys~="${CSS.escape(name)}"]`);
+}
+
 answerForm.addEventListener("submit", (event) => {
   event.preventDefault();
   answer(event.submitter.value);
@@ -234,12 +237,11 @@ element("undo").addEventListener("submit", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.key in KEYS) {
-    event.preventDefault();
-    answer(KEYS[event.key]);
-  } else if (event.key === "u" || event.key === "U") {
-    undo();
-  }
+  const button = buttonOf(event.key);
+  if (!button) return;
+  event.preventDefault();
+  if (button.form === answerForm) answer(button.value);
+  else undo();
 });
 element("again").addEventListener("click", () => goOn());
 element("discard").addEventListener("click", () => {

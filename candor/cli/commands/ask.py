@@ -1,0 +1,68 @@
+"""The command `candor annotations ask`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from candor import terms
+from candor.annotation.ask import Asking, AskingJob
+from candor.cli.options import DataDir, DataName
+from candor.cli.output import AsJson, console, print_json
+from candor.cli.share_options import ActorGpus, Actors, LeaseSeconds, Ray, do_work
+from candor.cli.store_options import DEFAULT_STORE, StoreAddress, answering
+from candor.contracts import limits
+from candor.runtime.allocator import keep_freed_memory
+from candor.store.blocks import DEFAULT_LEASE_SECONDS
+
+
+def ask(
+    model: Annotated[Path, typer.Option(help="Model folder: weights and card.")],
+    data: DataName = "cifar10",
+    data_dir: DataDir = None,
+    images: Annotated[int, typer.Option(min=1, help="Test images, drawn by the seed.")] = 100,
+    rho: Annotated[
+        float | None,
+        typer.Option(help="Size of the explanations in --norm, (0, 1]; default: the card's."),
+    ] = None,
+    norm: Annotated[terms.Norm, typer.Option(help="In which rho is measured.")] = terms.Norm.L2,
+    store: StoreAddress = DEFAULT_STORE,
+    seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
+    solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = terms.DEFAULT_SOLVER,
+    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = terms.DEFAULT_STEPS,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    ray: Ray = "",
+    actors: Actors = 1,
+    actor_gpus: ActorGpus = 0.0,
+    lease_seconds: LeaseSeconds = DEFAULT_LEASE_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Explanations of test images, into the store for people to say whether they show the target.
+
+    Of ten images eight are explained for the runner-up class; two are catch trials: they stay
+    unchanged.  The same command goes on where a stopped one left off.  Several processes with the
+    same command and store share the images.
+    """
+    keep_freed_memory()
+    job = AskingJob(
+        model=model,
+        data=data,
+        data_dir=data_dir,
+        collection=Asking(
+            image_count=images, solver=solver, steps=steps, seed=seed, batch_size=batch_size,
+            rho=rho, norm=norm,
+        ),
+        store=store,
+        lease_seconds=lease_seconds,
+    )  # fmt: skip
+    with answering(store), job.opened() as work:
+        do_work(job, work, ray=ray, actors=actors, gpus=actor_gpus)
+        summary = work.summary()
+    if as_json:
+        print_json(summary)
+    else:
+        console().print(
+            f"set {summary['set']}: {summary['explanations']} explanations and "
+            f"{summary['catch_trials']} catch trials of {summary['images']} images of {data}/test",
+            markup=False,
+        )
