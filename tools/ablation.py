@@ -32,17 +32,18 @@ from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_with
 from candor.search.solvers import fast_solver
 from candor.search.starts import STARTS, Aim, Point, Start
-from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
+from candor.stack.archives import MODELS_DIR
 from candor.terms import Goal, SearchStatus
 from tools.bench.inputs import ROBUST, SHAPE, correct_images, released_network
 from tools.bench.table import Options
+from tools.small_models import SMALL_MODEL
 
 _BATCH = 32
 _CLEARLY_WORSE = 1.05
 _RESAMPLES = 10_000
 _FULL = "all starts"
 _WIDTH = 130  # of the printed table, characters
-_MODELS = (str(MODELS_DIR / DEFAULT_MODEL), f"resnet44-{ROBUST}.pt")
+_MODELS = (str(MODELS_DIR / SMALL_MODEL), f"resnet44-{ROBUST}.pt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from tests.gateway.browser import chromium, enter, page_server
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _DOCS = _REPOSITORY / "docs"
-_MODEL = _REPOSITORY / "model_store" / "cifar10-resnet20"
+_MODEL = _REPOSITORY / "model_store" / "cifar10-robust"
 _SLOW_MILLISECONDS = 120_000  # a sweep on a machine that does other things too
 
 

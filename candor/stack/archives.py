@@ -29,8 +29,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS_DIR = REPOSITORY / "model_store"
 ARCHIVES_DIR = REPOSITORY / "build" / "archives"
 # Of the shipped store: the model of a request that names none, and what it is compared with.
-DEFAULT_MODEL = "cifar10-robust"
-PLAIN_MODEL = "cifar10-plain"
+DEFAULT_MODEL = "imagenette-robust"
+PLAIN_MODEL = "imagenette-plain"
 
 _MODEL_FILES = ("card.json", "weights.safetensors")
 _MAX_BYTES = 4 * GIB  # of one file; a model that is loaded has a bound of its own

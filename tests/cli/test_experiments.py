@@ -30,7 +30,7 @@ def test_experiments_lists_each_with_the_papers_numbers() -> None:
     assert third["paper"] == {"accuracy": 68.4, "attack_ara": 0.0197, "btr_ara": 0.045}
     assert "(N3)" in third["paper_row"]
     assert third["ours"] is None
-    assert rows["cifar10-resnet20"]["ours"] is not None
+    assert rows["cifar10-robust"]["ours"] is not None
     assert rows["cifar10-power-4"]["paper"]["btr_ara"] is None
     assert rows["cifar10-resnet20"]["paper"] is None
 
@@ -38,7 +38,7 @@ def test_experiments_lists_each_with_the_papers_numbers() -> None:
 @pytest.mark.parametrize("place", ["measured", "measured/2"])
 def test_ours_is_what_the_card_of_the_experiment_says(tmp_path: Path, place: str) -> None:
     folder = tmp_path / place
-    shutil.copytree(MODELS_DIR / "cifar10-resnet20", folder)
+    shutil.copytree(MODELS_DIR / "cifar10-robust", folder)
     path = folder / CARD_FILE
     card = json.loads(path.read_text())
     card["recipe"] |= {"experiment": "cifar10-n4", "epochs": 9, "seconds": 5400.0}

@@ -14,7 +14,7 @@ from candor.cli.main import build_app
 from candor.data.registry import load_dataset
 from candor.stack.archives import MODELS_DIR
 
-MODEL = MODELS_DIR / "cifar10-resnet20"
+MODEL = MODELS_DIR / "cifar10-robust"
 
 
 def run(*arguments: object) -> Result:

@@ -296,13 +296,13 @@ def probe(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_probe_without_torchserve_fails_and_names_the_worker(tmp_path: Path) -> None:
-    card = locks.REPOSITORY / "model_store" / "cifar10-resnet20" / "card.json"
-    archive = tmp_path / "cifar10-resnet20-predict"
+    card = locks.REPOSITORY / "model_store" / "cifar10-robust" / "card.json"
+    archive = tmp_path / "cifar10-robust-predict"
     archive.mkdir()
     (archive / "card.json").write_bytes(card.read_bytes())
     done = probe("--archives-dir", str(tmp_path), "--url", f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 1
-    assert "cifar10-resnet20-predict" in done.stderr
+    assert "cifar10-robust-predict" in done.stderr
 
 
 def test_a_probe_without_archives_fails(tmp_path: Path) -> None:

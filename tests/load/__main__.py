@@ -12,12 +12,12 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from candor.stack.archives import DEFAULT_MODEL
 from candor.stack.config import StackConfig, shared_search_workers
 from candor.stack.supervisor import Stack
 from tests.load.plan import PLAN, read_plan
 from tests.load.verdict import Sample, errors_of, rows_of
 from tools.reliability import COLUMNS, Row, print_table, write_section
+from tools.small_models import SMALL_MODEL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OUT_DIR = REPOSITORY / "out" / "load"
@@ -30,7 +30,7 @@ def main() -> int:
     """Exit code 0 where every limit held, else 1."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--plan", type=Path, default=PLAN)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--model", default=SMALL_MODEL)
     parser.add_argument("--keep", action="store_true", help="do not write RELIABILITY.md")
     arguments = parser.parse_args()
     plan = read_plan(arguments.plan)

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network
-from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
+from candor.stack.archives import MODELS_DIR
 from tools.bench.baseline import plain_network
 from tools.bench.engine import Case, rows_of
 from tools.bench.machine import BFLOAT16, description, precisions
 from tools.bench.table import Row, parser, show
+from tools.small_models import SMALL_MODEL
 
 _SIZES = (1, 8, 32, 128, 512)
 
@@ -62,7 +63,7 @@ def main(given: Sequence[str] | None = None) -> None:
     command.add_argument("--device", default="cuda")
     command.add_argument("--sizes", type=int, nargs="+", default=_SIZES)
     command.add_argument("--steps", type=int, default=10)
-    command.add_argument("--model", default=DEFAULT_MODEL, help="folder below model_store")
+    command.add_argument("--model", default=SMALL_MODEL, help="folder below model_store")
     command.add_argument("--eager", action="store_true", help="not compiled, to try the command")
     arguments = command.parse_args(given)
     device = torch.device(arguments.device)

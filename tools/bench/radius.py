@@ -12,10 +12,11 @@ from candor.models.folder import load_model
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
-from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
+from candor.stack.archives import MODELS_DIR
 from candor.terms import Goal, SearchStatus
 from tools.bench.inputs import ROBUST, SHAPE, correct_images, released_network
 from tools.bench.table import Options, Row
+from tools.small_models import SMALL_MODEL, SMALL_PLAIN_MODEL
 
 _BATCH = 32
 _CLEARLY_WORSE, _WORSE_SHARE = 1.05, 0.02
@@ -31,7 +32,7 @@ def measure(options: Options) -> list[Row]:
     """
     rows = []
     for name, network in _networks(options):
-        goals = (Goal.ATTACK, Goal.BTR) if name == DEFAULT_MODEL else (Goal.ATTACK,)
+        goals = (Goal.ATTACK, Goal.BTR) if name == SMALL_MODEL else (Goal.ATTACK,)
         compiled = compile_network(network, share_sizes(_BATCH, torch.device("cpu"))[1:], SHAPE)
         images, labels = correct_images(options, compiled, options.image_count)
         for goal in goals:
@@ -44,7 +45,7 @@ def measure(options: Options) -> list[Row]:
 def _networks(options: Options) -> Iterator[tuple[str, nn.Module]]:
     """A released one, and those that Candor ships: the robust one and its plain twin."""
     yield f"resnet44-{ROBUST}", released_network(options, ROBUST)
-    for name in (DEFAULT_MODEL, PLAIN_MODEL):
+    for name in (SMALL_MODEL, SMALL_PLAIN_MODEL):
         yield name, load_model(MODELS_DIR / name).network
 
 

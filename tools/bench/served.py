@@ -29,14 +29,15 @@ from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.compiled import compile_network, share_sizes
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
-from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
+from candor.stack.archives import MODELS_DIR
 from candor.stack.config import StackConfig, shared_search_workers
 from candor.stack.supervisor import Stack
 from candor.terms import Goal
 from tools.bench.inputs import SHAPE
 from tools.bench.table import Options, Row
+from tools.small_models import SMALL_MODEL
 
-_MODEL = DEFAULT_MODEL
+_MODEL = SMALL_MODEL
 _CROWD = 32
 _STEPS = 100
 _LATE_STEPS = 20

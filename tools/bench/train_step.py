@@ -26,9 +26,9 @@ from training.engine import Engine, runner
 from training.step import StepLoss, step_loss
 
 _BATCH = 128
-_TRAINED = Path(__file__).resolve().parents[2] / "model_store" / "cifar10-resnet20"
+_TRAINED = Path(__file__).resolve().parents[2] / "model_store" / "cifar10-robust"
 # psi where each network stands: what an untrained one starts with, what the trained one ended with.
-_PSI = {"untrained": 220.0, "trained": 4160.0}
+_PSI = {"untrained": 220.0, "trained": 8470.0}
 
 _REFERENCE = TrainConfig(architecture="cifar-resnet20", epochs=1)
 _DIFFERENCE = replace(_REFERENCE, penalty_mode="finite-difference", engine="compiled")

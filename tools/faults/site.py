@@ -18,12 +18,13 @@ from candor.contracts.addresses import endpoint, url
 from candor.contracts.json_text import json_text
 from candor.contracts.secrets import Secret
 from candor.gateway.sockets import bound, loopback
-from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR, PLAIN_MODEL
+from candor.stack.archives import MODELS_DIR
 from candor.stack.config import StackConfig, shared_search_workers
 from candor.stack.supervisor import Stack
 from tools.small_disk import small_disk
+from tools.small_models import SMALL_MODEL, SMALL_PLAIN_MODEL
 
-MODELS = (DEFAULT_MODEL, PLAIN_MODEL)
+MODELS = (SMALL_MODEL, SMALL_PLAIN_MODEL)
 _CHECK_SECONDS = 0.5
 _READY_SECONDS = 300.0
 _STOP_SECONDS = 60.0

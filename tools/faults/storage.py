@@ -8,7 +8,7 @@ import httpx
 
 from candor.contracts import api
 from candor.contracts.secrets import Secret
-from candor.stack.archives import PLAIN_MODEL, build_archives
+from candor.stack.archives import build_archives
 from candor.store.annotations import Annotations
 from candor.store.engine import open_store
 from tests.store.stores import fill
@@ -16,13 +16,14 @@ from tools.faults.site import Site
 from tools.faults.traffic import Traffic, image
 from tools.reliability import Row
 from tools.small_disk import fill_up
+from tools.small_models import SMALL_PLAIN_MODEL
 
 _SAVED = 20  # verdicts before the disk is full, at most as many meanwhile, and again after
 _RECOVERY_SECONDS = 30.0
 _RELOAD_SECONDS = 120.0
 _SECONDS = 60.0  # of one call
 _ANNOTATOR: dict[str, object] = {"annotator": "faults"}
-_REPORT: dict[str, object] = {"model": PLAIN_MODEL, "image_count": 10}
+_REPORT: dict[str, object] = {"model": SMALL_PLAIN_MODEL, "image_count": 10}
 
 
 def disk_full(site: Site) -> Row:
@@ -58,29 +59,29 @@ def disk_full(site: Site) -> Row:
 
 def archive_damaged(site: Site) -> Row:
     """One model's weights are damaged and its worker has to load them; the other serves on."""
-    archive = site.stack.config.archives_dir / f"{PLAIN_MODEL}-predict"
+    archive = site.stack.config.archives_dir / f"{SMALL_PLAIN_MODEL}-predict"
     weights = archive / "weights.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-4] + b"evil")
-    worker = site.stack.worker_pid(PLAIN_MODEL, "predict")
+    worker = site.stack.worker_pid(SMALL_PLAIN_MODEL, "predict")
     with Traffic(site.stack.grpc_address) as traffic:
         os.kill(worker, signal.SIGKILL)
-        rejected = _predict(site, PLAIN_MODEL)
+        rejected = _predict(site, SMALL_PLAIN_MODEL)
         message = rejected.json().get("error", {}).get("message", "")
         build_archives(site.stack.config.models_dir, site.stack.config.archives_dir)
         is_mended = weights.read_bytes() == whole
         mended = time.monotonic()
-        while (status := _predict(site, PLAIN_MODEL).status_code) == 503:
+        while (status := _predict(site, SMALL_PLAIN_MODEL).status_code) == 503:
             if time.monotonic() > mended + _RELOAD_SECONDS:
                 break
         seconds = time.monotonic() - mended
-    is_named = rejected.status_code == 503 and PLAIN_MODEL in message
+    is_named = rejected.status_code == 503 and SMALL_PLAIN_MODEL in message
     return Row(
         what="archive of one model damaged, its worker killed",
         tried=traffic.tried,
         lost=len(traffic.complaints),
-        measured=f"{PLAIN_MODEL} rejected with {rejected.status_code} (expected 503), the archive "
-        f"rebuilt, serves again after {seconds:.1f} s (allowed {_RELOAD_SECONDS:.0f})",
+        measured=f"{SMALL_PLAIN_MODEL} rejected with {rejected.status_code} (expected 503), the "
+        f"archive rebuilt, serves again after {seconds:.1f} s (allowed {_RELOAD_SECONDS:.0f})",
         is_held=is_named and is_mended and status == 200 and not traffic.complaints,
     )
 

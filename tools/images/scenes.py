@@ -81,7 +81,7 @@ def play(
     with ExitStack() as opened:
         network = opened.enter_context(containers.network(has_ipv4=scene.has_ipv4))
         settings = {
-            "CANDOR_MODELS": '["cifar10-resnet20"]',
+            "CANDOR_MODELS": '["imagenette-robust"]',
             "CANDOR_METRICS_PORT": "8502",
             "CANDOR_ALLOW_ANONYMOUS": "true",
         }
