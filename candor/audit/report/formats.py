@@ -43,8 +43,11 @@ def share(value: Share | None) -> str:
 
 
 def estimate(value: Estimate | None) -> str:
-    """A mean or median with its interval, or a dash."""
-    return "-" if value is None else f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]"
+    """A mean or median with its interval, which one image has none of; or a dash."""
+    if value is None:
+        return "-"
+    ends = "" if value.image_count == 1 else f" [{value.low:.3g}, {value.high:.3g}]"
+    return f"{value.value:.3g}{ends}"
 
 
 def human_flip_rate(value: HumanFlipRate | None) -> str:

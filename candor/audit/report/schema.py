@@ -33,7 +33,10 @@ class Share(Frozen):
 
 
 class Estimate(Frozen):
-    """A mean or a median over ``image_count`` images, with its 95 % bootstrap interval."""
+    """A mean or a median over ``image_count`` images, with its 95 % bootstrap interval.
+
+    One image says nothing of others: low and high are its value then.
+    """
 
     value: float
     low: float
