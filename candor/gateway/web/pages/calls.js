@@ -30,7 +30,7 @@ export function post(path, fields, signal, part, headers = {}) {
   return askObject(path, options, (body) => part in body);
 }
 
-// The same for what yields to the explanation that a person waits for.
+// The same for many searches at once: they yield to what a person waits for.
 export function postBehind(path, fields, signal, part) {
   return post(path, fields, signal, part, { "x-candor-priority": "report" });
 }

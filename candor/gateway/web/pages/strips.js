@@ -1,6 +1,6 @@
 // Below an explanation: other sizes, other classes, other methods, and another model.
 import { element, made, percent, png, reporting, state, tableRow, tile } from "./page.js";
-import { beginning, modelDetails, postBehind, stop } from "./calls.js";
+import { beginning, modelDetails, post, postBehind, stop } from "./calls.js";
 import { SIZES, className, setRho, sizeOf } from "./question.js";
 import { flipText, paintDifference } from "./result.js";
 
@@ -98,7 +98,7 @@ function fillStrip(id, explanations, entry) {
 async function drawCompare(signal) {
   const { targets: [target], rhos: [rho], solver } = state.asked.request;
   const fields = { target, rho, solver };
-  const response = await postBehind("/v1/compare", fields, signal, "methods");
+  const response = await post("/v1/compare", fields, signal, "methods");
   const moved = response.perturbation;
   const { name } = response.explanation.target;
   element("chance").textContent = percent(response.top_share);
@@ -141,8 +141,8 @@ async function twinOf(model, signal) {
   if ([...asked.targets, asked.away_from ?? { index: 0 }].some(({ index }) => index < 0)) return { model };
   const { region, solver } = asked;
   const [explained, probed] = await Promise.all([
-    postBehind("/v1/explain", { ...asked, model }, signal, "explanations"),
-    postBehind("/v1/probe", { model, goals: ["attack"], solver, ...(region && { region }) }, signal, "results"),
+    post("/v1/explain", { ...asked, model }, signal, "explanations"),
+    post("/v1/probe", { model, goals: ["attack"], solver, ...(region && { region }) }, signal, "results"),
   ]);
   return { model, explained, probe: probed.results[0] };
 }
