@@ -55,6 +55,7 @@ def write_once(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _draft(path, is_private=False) as stream:  # locked: no other writer comes between
             if path.exists():
+                _draft_of(path).unlink()
                 return
             stream.write(content)
             _finish(stream)

@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from candor.files.reading import FolderFiles, UnusableFile, read_together
-from candor.files.writing import replacing, write_file, write_files, write_folder
+from candor.files.writing import replacing, write_file, write_files, write_folder, write_once
 
 _OLD, _NEW = b"old", b"new" * 100_000
 _STEPS = 60
@@ -169,3 +170,13 @@ def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
         writer.join()
     assert path.read_bytes() in (b"aa", b"bb")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_several_first_writers_one_decides(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "plan"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: write_once(path, b"%d" % number), range(16)))
+    first = path.read_bytes()
+    write_once(path, b"later")
+    assert path.read_bytes() == first
+    assert [one.name for one in path.parent.iterdir()] == ["plan"]
