@@ -44,6 +44,8 @@ class JobPlace:
 
     def found(self, notify: Notify) -> Found:
         """The images; says which files are none.  Raises: ValueError, OSError."""
+        if self.out.resolve() == self.images.resolve():
+            raise ValueError(f"out: expected another folder than the images', got {self.out}")
         found = find_images(self.images, without=self.out)
         if found.passed_over:
             count = sum(found.passed_over.values())

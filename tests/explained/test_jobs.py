@@ -131,6 +131,7 @@ def test_files_of_the_results_are_no_images_of_the_folder(images: Path, tmp_path
     ("options", "message"),
     [
         (["IMAGES"], "out: expected --out DIR for a folder of images, got none"),
+        (["IMAGES", "--out", "IMAGES"], "out: expected another folder than the images', got "),
         (["IMAGES", "--out", "NEW", "--against"], "against: expected one image with this option"),
         (["IMAGES", "--out", "NEW", "--rho", "2"], "rho: expected 1.0 or less, got 2.0"),
         (["IMAGES", "--out", "NEW", "--target", "cat", "--target", "dog"], "target: expected at"),
