@@ -17,8 +17,11 @@ from sqlalchemy import text
 
 from candor.contracts.annotations import AnnotationState, Verdict
 from candor.contracts.errors import ErrorCode, ServiceError
+from candor.contracts.reports import CreateReportRequest, ListReportsRequest
 from candor.store.annotations import Annotations
 from candor.store.engine import Store, StoreError, open_store
+from candor.store.job_kinds import REPORTS
+from candor.store.jobs import Jobs
 from candor.store.tables import Base
 from candor.store.transfer import export_store, import_store
 from tests.store.stores import (
@@ -73,6 +76,20 @@ def test_names_of_an_older_store_get_one_spelling(address: str) -> None:
     assert {one.class_name for one in found} <= {"caf\u00e9", "dog", "frog"}
     # Ada's lease and her twin's of the last candidate are one as well.
     assert Annotations(new, annotators_per_image=3).next(ada).answered == 3
+    new.close()
+
+
+def test_report_jobs_of_an_older_store_are_jobs_and_new_ones_come_after(address: str) -> None:
+    old = open_store(address)
+    made = Jobs(old, REPORTS).create(CreateReportRequest(model="m", idempotency_key="once"))
+    with old.writing() as session:
+        downgrade(session, "0003")
+    old.close()
+    new = open_store(address)
+    jobs = Jobs(new, REPORTS)
+    assert jobs.get(made.name) == made
+    later = jobs.create(CreateReportRequest(model="m"))
+    assert [job.name for job in jobs.list(ListReportsRequest()).reports] == [later.name, made.name]
     new.close()
 
 
