@@ -1,4 +1,4 @@
-"""The services of `candor.v1`: convert, await the service."""
+"""The services of the contract over gRPC: convert, await the service."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
