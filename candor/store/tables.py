@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Base(DeclarativeBase):
@@ -172,10 +172,6 @@ class Lent(Base):
     expires_at: Mapped[float | None]
     changed_at: Mapped[float]
 
-    @declared_attr
-    def annotator(self) -> Mapped[Annotator]:
-        return relationship()
-
 
 class Assignment(Lent):
     """A candidate given to an annotator; verdicts are `candor.contracts.annotations.Verdict`."""
@@ -190,6 +186,7 @@ class Assignment(Lent):
 
     candidate_id: Mapped[int] = mapped_column(ForeignKey("candidates.id"))
     candidate: Mapped[Candidate] = relationship()
+    annotator: Mapped[Annotator] = relationship()
 
 
 class FlipAssignment(Lent):
@@ -205,6 +202,7 @@ class FlipAssignment(Lent):
 
     image_id: Mapped[int] = mapped_column(ForeignKey("flip_images.id"))
     image: Mapped[FlipImage] = relationship()
+    annotator: Mapped[Annotator] = relationship()
 
 
 class StoredJob(Base):
