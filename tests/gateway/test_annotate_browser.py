@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from candor.contracts.annotations import FlipVerdict, Verdict
@@ -161,6 +162,8 @@ def test_second_question_is_answered_by_keys_and_tells_only_image_and_class(
             page.keyboard.press("Enter")
         answered = page.locator("#answered")
         shown = page.get_by_role("img", name="the image to judge")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
         first = shown.get_attribute("src")
         for turn, key in enumerate("yNun", start=1):
             expect(page.get_by_role("heading", name="Does this image show:")).to_be_visible()
