@@ -58,7 +58,7 @@ def _toggle(page: Page, *parts: tuple[str, str]) -> None:
 
 
 def _draw_region(page: Page) -> None:
-    """All but the lower half of the picture: more of a dog and less of a cat."""
+    """Only the lower half of the picture may change, and few pixels of it."""
     page.get_by_label("box", exact=True).check()
     at = page.locator("#board").bounding_box()
     assert at is not None
