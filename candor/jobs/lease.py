@@ -22,14 +22,15 @@ class Lease(RenewedLease):
 
     Attributes:
         stop: why `check` stops the job; None while it goes on.
+        progress: the last that was reported.
     """
 
     def __init__(
         self, queue: JobQueue, leased: LeasedJob, seconds: float, stopping: threading.Event
     ) -> None:
-        super().__init__(leased.name, lambda: queue.renew(leased, self._progress), seconds)
+        super().__init__(leased.name, lambda: queue.renew(leased, self.progress), seconds)
         self._stopping = stopping
-        self._progress: Progress | None = None
+        self.progress: Progress | None = None
         self._is_shut_down = False
 
     @property
@@ -42,7 +43,7 @@ class Lease(RenewedLease):
 
     def report(self, progress: Progress) -> None:
         """Set what the next renewal writes beside the lease; raises as `check` does."""
-        self._progress = progress
+        self.progress = progress
         self.check()
 
     def check(self) -> None:

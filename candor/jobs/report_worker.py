@@ -87,7 +87,7 @@ class Worker:
             _log.exception("%s: failed", leased.name)
             self.queue.fail(leased, failure_reason(err, leased.name))
         else:
-            state = self.queue.finish(leased, result)
+            state = self.queue.finish(leased, result, lease.progress)
             _log.info("%s: %s in %.1f seconds", leased.name, state, time.monotonic() - started)
 
     def _release(self, leased: LeasedJob, stop: Stop) -> None:

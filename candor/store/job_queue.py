@@ -116,7 +116,9 @@ class JobQueue:
             job.worker = job.expires_at = None
             job.attempts = 0
 
-    def finish(self, leased: LeasedJob, result: Result) -> ReportState:
+    def finish(
+        self, leased: LeasedJob, result: Result, progress: Progress | None = None
+    ) -> ReportState:
         """The job's final state.
 
         Raises:
@@ -126,6 +128,8 @@ class JobQueue:
         with self._store.writing() as session:
             job = self._own(session, leased)
             job.result = result.model_dump(mode="json")
+            if progress is not None:  # the last, which no renewal may have written
+                job.progress = progress.model_dump(mode="json")
             if job.progress is not None:
                 done: dict[str, Any] = {"fraction": 1.0, "stage": "", "seconds_left": 0.0}
                 if isinstance(result, ExplanationJobResult):

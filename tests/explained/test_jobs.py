@@ -55,7 +55,7 @@ def test_job_killed_twice_equals_an_undisturbed_one_and_computes_only_what_was_l
 
 
 def test_rows_say_what_a_request_says_and_unreadable_images_why(
-    images: Path, model: Path, undisturbed: Path
+    images: Path, model: Path, undisturbed: Path, photo: Path, tmp_path: Path
 ) -> None:
     rows = read_rows(undisturbed / "explanations.parquet")
     assert [row.image for row in rows] == sorted(row.image for row in rows)
@@ -70,8 +70,17 @@ def test_rows_say_what_a_request_says_and_unreadable_images_why(
         solver=OPTIONS.solver,
         steps=OPTIONS.steps,
     )
+    place = JobPlace(images=photo.parent, out=tmp_path)
+    options = OPTIONS.model_copy(update={"measure_radius": True})
+    done(LocalJob(place=place, options=options, model=model))
+    (measured,) = read_rows(tmp_path / "explanations.parquet")
+    probe = api.ProbeRequest(
+        image=api.ImageInput(encoded=photo.read_bytes()), goals=("attack",), solver="fast"
+    )
     with open_local(model) as client:
         response = client.explain(request)
+        (radius,) = client.probe(probe).results
+    assert measured.radius == pytest.approx(radius.radius, rel=1e-3)
     assert row.target_name == response.predictions_before[1].name, "the runner-up"
     check_same(row, response, undisturbed)
 
