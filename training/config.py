@@ -83,6 +83,7 @@ class TrainConfig:
         adversary_share: part of each batch that is attacked; half-half (HHAT) is 0.5.
         trades_weight: beta of TRADES, weight of its divergence.
         attack_norm_mode: batch normalisation during attack passes, see `norm_mode`.
+        recommended_rho: RMSE of an explanation that asks for none, for the model's card.
     """
 
     description: str = ""
@@ -139,6 +140,7 @@ class TrainConfig:
     adversary_share: float = 1.0
     trades_weight: float = 6.0
     attack_norm_mode: str = NormMode.EVAL.value
+    recommended_rho: float = 0.1
 
     def __post_init__(self) -> None:
         _check_choice("architecture", self.architecture, (*architecture_names(), OF_START))
@@ -262,6 +264,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("adversary_step_ratio", 1e-6, 1e3),
     ("adversary_share", 0.0, 1.0),
     ("trades_weight", 0.0, 1e6),
+    ("recommended_rho", 1e-6, 1.0),
     ("true_class_share", 0.0, 1.0),
     ("dead_zone", 0.0, 1e6),
     ("weight_average", 0.0, 0.999999),

@@ -112,6 +112,7 @@ def run_experiment(
         recipe=recipe,
         metrics=metrics,
         preprocessing=training_data.preprocessing,
+        recommended_rho=config.recommended_rho,
     )
 
 

@@ -71,6 +71,7 @@ def save_model(
     recipe: Mapping[str, Any],
     metrics: Sequence[MetricCard] = (),
     preprocessing: Preprocessing = DEFAULT_PREPROCESSING,
+    recommended_rho: float = 0.1,
 ) -> ModelCard:
     """Write ``weights.safetensors`` and ``card.json`` into ``folder``, which is made if needed.
 
@@ -94,6 +95,7 @@ def save_model(
             input=InputCard(channels=len(spec.mean), height=input_size[0], width=input_size[1]),
             preprocessing=preprocessing,
             classes=tuple(classes),
+            recommended_rho=recommended_rho,
             recipe=dict(recipe),
             metrics=tuple(metrics),
             code_version=version("candor"),

@@ -91,7 +91,9 @@ def test_run_that_another_starts_from_is_trained_first(
     common = 'architecture = "cifar-resnet20"\ndata = "folder"\nimage_size = 16\nepochs = 1\n'
     common += 'batch_size = 5\npsi_mode = "fixed"\n'
     (tmp_path / "first.toml").write_text(common)
-    (tmp_path / "second.toml").write_text(common + 'start_from = "runs/first/model"\n')
+    (tmp_path / "second.toml").write_text(
+        common + 'start_from = "runs/first/model"\nrecommended_rho = 0.3\n'
+    )
     monkeypatch.setattr("training.config.EXPERIMENTS_DIR", tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = ["train", "second", "--data-dir", str(images), "--json"]
@@ -99,7 +101,9 @@ def test_run_that_another_starts_from_is_trained_first(
     assert done.exit_code == 0, done.output
     first = json.loads((tmp_path / "runs" / "first" / "model" / "card.json").read_text())
     assert first["recipe"]["experiment"] == "first"
-    assert json.loads(done.stdout)["recipe"]["start_from"] == "runs/first/model"
+    card = json.loads(done.stdout)
+    assert card["recipe"]["start_from"] == "runs/first/model"
+    assert (first["recommended_rho"], card["recommended_rho"]) == (0.1, 0.3)
     before = (tmp_path / "runs" / "first" / "log.jsonl").read_bytes()
     assert CliRunner().invoke(build_app(), arguments).exit_code == 0
     assert (tmp_path / "runs" / "first" / "log.jsonl").read_bytes() == before
