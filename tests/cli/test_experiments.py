@@ -38,7 +38,7 @@ def test_experiments_lists_each_with_the_papers_numbers() -> None:
 @pytest.mark.parametrize("place", ["measured", "measured/2"])
 def test_ours_is_what_the_card_of_the_experiment_says(tmp_path: Path, place: str) -> None:
     folder = tmp_path / place
-    shutil.copytree(MODELS_DIR / "cifar10-robust", folder)
+    shutil.copytree(MODELS_DIR / "cifar10-plain", folder)
     path = folder / CARD_FILE
     card = json.loads(path.read_text())
     card["recipe"] |= {"experiment": "cifar10-n4", "epochs": 9, "seconds": 5400.0}

@@ -91,7 +91,7 @@ def test_a_transformer_is_explained_without_grad_cam(brought: Brought) -> None:
     evidence = Evidence(
         rows={"explanations": rows}, records={}, naive=0.1, pixel_count=3 * 32 * 32, seed=0
     )
-    quality = section(evidence, CLASSES, 0.1)
+    quality = section(evidence, CLASSES, 0.1, None)
     assert quality is not None
     assert quality.missing == ("Grad-CAM",)
     assert [overlap.method for overlap in quality.overlaps] == ["LIME"]
