@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from candor.contracts.annotations import Verdict
 from candor.gateway.access.keys import add_key, revoke_key
@@ -48,10 +48,16 @@ def server(filled_store: Store) -> Iterator[PageServer]:
         yield running
 
 
+def _intercept(context: BrowserContext) -> None:
+    """From the first request on: switched on later, it may miss a request that follows at once."""
+    context.route("**/*", lambda route: route.continue_())
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     problems: list[str] = []
     with browser.new_context() as context:
+        _intercept(context)
         opened_page = context.new_page()
         opened_page.on("pageerror", lambda error: problems.append(str(error)))
         yield opened_page
@@ -174,6 +180,7 @@ def test_revoked_key_loses_no_answer(
     key = add_key(keys, "one", "tenant", ["annotate"])
     for servers in opened_with_keys(filled_store, str(keys)):
         with browser.new_context() as context:
+            _intercept(context)
             page = context.new_page()
             log_in(page, servers, key)
             page.get_by_label("Your name").fill("hal")
