@@ -11,10 +11,11 @@ from candor.stack.archives import DEFAULT_MODEL, PLAIN_MODEL
 from candor.stack.config import StackConfig
 from candor.stack.supervisor import Stack
 from tests.gateway.browser import chromium, enter, page_server
+from tools.small_models import SMALL_MODEL
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _DOCS = _REPOSITORY / "docs"
-_MODEL = _REPOSITORY / "model_store" / "cifar10-robust"
+_MODEL = _REPOSITORY / "model_store" / SMALL_MODEL
 _SLOW_MILLISECONDS = 120_000  # a sweep on a machine that does other things too
 
 
@@ -98,11 +99,11 @@ def _judge(page: Page, url: str) -> None:
 
 
 def _gallery(browser: Browser, folder: Path) -> None:
-    """That of a small audit of the robust model."""
+    """That of a small audit of the small robust model."""
     out = folder / "audit"
     counts = {"panel": 0, "smoothing": 0, "clever": 0, "explanation": 0, "gallery": 9}
     options = [word for name, count in counts.items() for word in (f"--{name}-images", str(count))]
-    arguments = ["audit", "--model", str(_REPOSITORY / "model_store" / DEFAULT_MODEL), "--quick"]
+    arguments = ["audit", "--model", str(_MODEL), "--quick"]
     arguments += ["--images", "40", "--attacks", "fast", "--no-compile", *options]
     arguments += ["--out", str(out), "--key", str(folder / "key.pem")]
     result = CliRunner().invoke(build_app(), arguments)
