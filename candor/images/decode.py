@@ -141,8 +141,8 @@ def open_image(
 def open_mask(content: bytes) -> Image.Image:
     """A PNG as an upright mask, mode L: 255 where it is white or opaque, 0 where black or clear.
 
-    Its alpha channel counts where any pixel is not opaque; else its grey, of which only the higher
-    byte counts where it has 16 bits.
+    Its alpha channel counts where any pixel is not opaque; else its grey, of which 16 bits are
+    divided by 257 and rounded, but never to black.
 
     Raises:
         UnusableImage: as `open_image`, and of an opaque image in colours.
@@ -308,8 +308,10 @@ def _alpha(image: Image.Image) -> Image.Image:
 
 def _grey(image: Image.Image) -> Image.Image:
     """Raises: UnusableImage: colours, of which nobody can say how far they are from white."""
-    is_deep = image.mode in _SIXTEEN_BIT_MODES
-    grey, *others = (_from_sixteen_bits(image) if is_deep else image.convert("RGB")).split()
+    if image.mode in _SIXTEEN_BIT_MODES:
+        levels = np.asarray(_from_sixteen_bits(image).getchannel("R"))
+        return Image.fromarray(np.maximum(levels, (np.asarray(image) > 0).astype(np.uint8)))
+    grey, *others = image.convert("RGB").split()
     if any(ImageChops.difference(grey, other).getbbox() is not None for other in others):
         raise UnusableImage("expected a PNG in grey or with transparent pixels, got one in colours")
     return grey

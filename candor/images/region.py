@@ -19,6 +19,8 @@ from candor.images.geometry import Size, prepare
 
 Mask = NDArray[np.float32]
 
+_FARTHEST_SHOWN = 10**9  # pixels from an edge, in a message
+
 
 def region_mask(
     region: Region,
@@ -77,12 +79,18 @@ def _box(box: Box, size: Size) -> Image.Image:
     if right > size.width or bottom > size.height:
         description = (
             f"expected within the {_shown(size)} pixels (width x height) of the image as shown, "
-            f"got columns {box.x} to {right} and rows {box.y} to {bottom}"
+            f"got columns {_place(box.x)} to {_place(right)} "
+            f"and rows {_place(box.y)} to {_place(bottom)}"
         )
         raise BadImage("region.box", description)
     painted = Image.new("L", (size.width, size.height))
     painted.paste(255, (box.x, box.y, right, bottom))
     return painted
+
+
+def _place(pixel: int) -> str:
+    """Short: JSON may bring thousands of digits, and Python refuses to write their sum."""
+    return f"{pixel}" if pixel <= _FARTHEST_SHOWN else f"over {_FARTHEST_SHOWN}"
 
 
 def _covering(rule: Preprocessing) -> Preprocessing:

@@ -158,6 +158,17 @@ def test_levels_between_are_shares() -> None:
     np.testing.assert_allclose(found, 0.2)
 
 
+@pytest.mark.parametrize("level", [1, 128, 129, 400])
+def test_only_black_itself_keeps_a_pixel_of_sixteen_bits(level: int) -> None:
+    spec = SPEC.model_copy(update={"height": 8, "width": 6})
+    image = ImageInput(encoded=saved(Image.new("RGB", (6, 8))))
+    numbers = np.zeros((8, 6), np.uint16)
+    numbers[:, :3], numbers[0, 0] = level, 65535
+    found = region_mask(Region(mask=saved(Image.fromarray(numbers))), image, spec)
+    np.testing.assert_array_equal(found > 0, np.tile([1, 1, 1, 0, 0, 0], (8, 1)) > 0)
+    assert found[0, 0] == 1.0
+
+
 _PICTURE = Image.new("RGB", (WIDTH, HEIGHT))
 _ALL = Region(mask=saved(Image.new("L", (WIDTH, HEIGHT), 255)), outside=True)
 _JPEG = io.BytesIO()
@@ -185,6 +196,11 @@ ERRORS = {
     "colours": (
         Region(mask=saved(Image.new("RGB", (WIDTH, HEIGHT), "red"))),
         "region.mask: expected a PNG in grey or with transparent pixels, got one in colours",
+    ),
+    "box far beyond": (
+        Region(box=Box(x=10**4300 - 1, y=0, width=1, height=5)),
+        "region.box: expected within the 90x120 pixels (width x height) of the image as shown, got "
+        "columns over 1000000000 to over 1000000000 and rows 0 to 5",
     ),
     "box beyond": (
         Region(box=Box(x=80, y=0, width=11, height=5)),
