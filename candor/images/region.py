@@ -19,6 +19,7 @@ from candor.images.geometry import Size, prepare
 
 Mask = NDArray[np.float32]
 
+_HALF = 128  # of the levels of a mask
 _FARTHEST_SHOWN = 10**9  # pixels from an edge, in a message
 
 
@@ -34,12 +35,13 @@ def region_mask(
         image: one that `candor.images.decode.decode` accepts.
         preprocessing: how an encoded image becomes an input of the model.
     Raises:
-        BadImage: no mask, one of another size than the image, a box that leaves the image, or a
-            region of which the model sees nothing.
+        BadImage: no mask, one of another size than the image, a box that leaves the image, a
+            region of which the model sees nothing, or the outside of a mask that is dark.
     """
     size = size_as_shown(image)
     place, painted = _painted(region, size)
     if region.outside:
+        _check_keeps(painted)
         place, painted = "region.outside", ImageChops.invert(painted)
     if painted.getbbox() is None:
         raise BadImage(place, _NOTHING_MAY_CHANGE[place])
@@ -72,6 +74,14 @@ def _painted(region: Region, size: Size) -> tuple[str, Image.Image]:
         expected = f"{_shown(size)} pixels (width x height) as the image is shown"
         raise BadImage("region.mask", f"expected {expected}, got {_shown(got)}")
     return "region.mask", mask
+
+
+def _check_keeps(painted: Image.Image) -> None:
+    """A mask of object numbers (0, 1, 2 ...) is nearly black: its inverse would keep nothing."""
+    brightest = int(np.asarray(painted).max())
+    if 0 < brightest < _HALF:
+        expected = "white on what stays as it is, because of region.outside"
+        raise BadImage("region.mask", f"expected {expected}, got {brightest} of 255 at most")
 
 
 def _box(box: Box, size: Size) -> Image.Image:

@@ -186,6 +186,11 @@ ERRORS = {
         _ALL,
         "region.outside: expected pixels beside the mask or box, got none: it covers everything",
     ),
+    "object numbers, outside": (
+        Region(mask=saved(Image.new("L", (WIDTH, HEIGHT), 7)), outside=True),
+        "region.mask: expected white on what stays as it is, because of region.outside, got 7 of "
+        "255 at most",
+    ),
     "another size": (
         Region(mask=saved(Image.new("L", (HEIGHT, WIDTH), 255))),
         "region.mask: expected 90x120 pixels (width x height) as the image is shown, got 120x90",
