@@ -5,6 +5,7 @@ docs/solver-fast.md derives the step.
 
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from candor.search.geometry import drawn_to_sphere, per_row
@@ -15,6 +16,7 @@ from candor.search.state import SearchState
 from candor.terms import Norm
 
 _CLIMB = 2.5  # first step length, in rho
+_CROWDED = 0.5  # RMSE inside a region
 
 
 def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: Tensor) -> Tensor:
@@ -25,12 +27,24 @@ def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: T
         gradients: (B, C, H, W) float32, of the log-odds of s_t there, none of them zero.
         slopes: (B,) float32, the L2 lengths of ``gradients``.
     """
-    radii = (state.rhos * deltas[0].numel() ** 0.5).to(deltas.dtype)
+    radii = (_reached(state) * deltas[0].numel() ** 0.5).to(deltas.dtype)
     steps = radii * _step_lengths(state).to(deltas.dtype) * ascent_sign(state.goals) / slopes
     climbed = drawn_to_sphere(state.images, deltas + per_row(steps, deltas) * gradients, radii)
     if state.norms is None:
         return climbed
     return by_norm(state.norms, climbed, partial(_step_in, state, deltas, gradients))
+
+
+def _reached(state: SearchState) -> Tensor:
+    """(B,) the RMSE of the perturbations: rho, but inside a mask at most `_CROWDED`.
+
+    Beyond it most pixels of the region end at black or white, far from where the gradient was
+    taken, and a smaller change is the stronger one (docs/solver-fast.md, section 3).
+    """
+    if state.masks is None:
+        return state.rhos
+    shares = (state.masks > 0).flatten(1).double().mean(dim=1)
+    return torch.minimum(state.rhos, _CROWDED * shares.sqrt())
 
 
 def _step_in(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from candor import terms
 from candor.search import fast, paper
+from candor.search.ascent import ascent_step
 from candor.search.batch import SearchPlan, plan_goal, run_searches
 from candor.search.goals import NORMS, goal_code, norm_code
 from candor.search.norms import drawn, linear_step
@@ -199,6 +200,27 @@ def test_a_mask_of_one_value_changes_nothing(network: LinearClassifier) -> None:
             torch.testing.assert_close(
                 left.best_images, right.best_images, atol=tolerance, rtol=0
             )  # fmt: skip
+
+
+@pytest.mark.parametrize(("rho", "inside"), [(0.02, 0.16), (0.2, 0.5)])
+def test_a_small_region_is_not_searched_at_black_and_white(rho: float, inside: float) -> None:
+    """1 pixel of 64 may change: rho 0.02 is an RMSE of 0.16 inside, 0.2 one of 1.6."""
+    images = torch.full((1, 3, 8, 8), 0.5)
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 2, 3] = 1.0
+    state = begin(
+        images,
+        goals=torch.tensor([goal_code(Goal.EXPLAIN_FOR)]),
+        targets=torch.tensor([0]),
+        rhos=torch.tensor([rho], dtype=torch.float64),
+        step_counts=torch.tensor([8]),
+        seeds=torch.tensor([0]),
+        masks=mask,
+    )
+    gradients = mask[:, None].expand_as(images).contiguous()
+    climbed = ascent_step(state, torch.zeros_like(images), gradients, torch.tensor([3.0**0.5]))
+    assert (climbed[:, :, 2, 3].square().mean().sqrt()).item() == pytest.approx(inside, rel=1e-4)
+    assert torch.count_nonzero(climbed) == 3
 
 
 def test_a_soft_mask_bends_the_direction_and_rho_stays(network: LinearClassifier) -> None:
