@@ -33,7 +33,8 @@ from candor.models.folder import record_metrics
 from candor.robustness.ara_files import metric_cards
 from candor.robustness.measure import AraPlan
 from candor.terms import FAST_RADIUS_STEPS
-from training.config import MODEL_DIR, TrainConfig, load_experiment, run_folder
+from training.config import TrainConfig
+from training.experiment import MODEL_DIR, load_experiment, run_folder
 from training.loop import Progress, train
 from training.run import RunTarget, run_experiment
 from training.start import load_split, started

@@ -304,15 +304,16 @@ def _controller(config: TrainConfig, integral: float) -> PsiController:
 
 
 def _check_processes(config: TrainConfig) -> None:
-    unfit = {
-        "engine": (Engine.COMPILED, "share the statistics of a batch"),
-        "penalty_mode": (PenaltyMode.INNER_GRADIENT, "share the gradients of a batch"),
-    }
-    for name, (value, reason) in unfit.items():
-        if world_size() > 1 and getattr(config, name) == value:
+    if world_size() == 1:
+        return
+    expected = {"engine": Engine.EAGER.value}
+    if config.has_penalty and config.penalty_mode == PenaltyMode.INNER_GRADIENT:
+        expected["penalty_mode"] = PenaltyMode.DOUBLE_BACKWARD.value
+    for name, value in expected.items():
+        if getattr(config, name) != value:
             raise ValueError(
-                f"{name}: expected another value than {value.value!r}, where {world_size()} "
-                f"processes {reason}"
+                f"{name}: expected {value!r}, got {getattr(config, name)!r}, where "
+                f"{world_size()} processes share the statistics and gradients of a batch"
             )
 
 

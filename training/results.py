@@ -8,7 +8,8 @@ from typing import Any
 
 from candor.contracts.card import MetricCard, ModelCard
 from candor.models.folder import CARD_FILE, read_card
-from training.config import TrainConfig, experiment_names, load_experiment, load_paper_row
+from training.config import TrainConfig
+from training.experiment import experiment_names, load_experiment, load_paper_row
 
 METRICS = {"accuracy": 100.0, "attack_ara": 1.0, "btr_ara": 1.0}  # by what a card's is multiplied
 _NAMED_ROW = re.compile(r"cifar10-(n[1-4])")

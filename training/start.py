@@ -51,10 +51,8 @@ def started(config: TrainConfig, data: Images) -> Start:
     """
     torch.manual_seed(config.seed)
     start = _of_model(config) if config.architecture == OF_START else _of_spec(config, data)
-    if config.has_penalty and config.penalty_mode == PenaltyMode.DOUBLE_BACKWARD:
-        check_second_derivative(start.network, data.images(slice(1)))
-    elif config.has_penalty:
-        check_no_draws(start.network, data.images(slice(2)))
+    if config.has_penalty:
+        _check_penalty(PenaltyMode(config.penalty_mode), start.network, data)
     start.network.to("cuda" if torch.cuda.is_available() else "cpu")
     return start
 
@@ -104,13 +102,21 @@ def _same_model(folder: str, spec: NetworkSpec) -> LoadedModel:
     return model
 
 
-def check_second_derivative(network: nn.Module, images: Tensor) -> None:
+def _check_penalty(mode: PenaltyMode, network: nn.Module, data: Images) -> None:
+    match mode:
+        case PenaltyMode.FINITE_DIFFERENCE:
+            check_no_draws(network, data.images(slice(2)))
+        case PenaltyMode.DOUBLE_BACKWARD | PenaltyMode.INNER_GRADIENT:
+            check_second_derivative(network, data.images(slice(1)), mode)
+
+
+def check_second_derivative(network: nn.Module, images: Tensor, mode: PenaltyMode) -> None:
     """Raises ValueError where L_adv cannot be differentiated by the weights."""
     network.eval()
     if not has_second_derivative(network, images):
         raise ValueError(
             f"penalty_mode: expected {PenaltyMode.FINITE_DIFFERENCE.value!r} for a network without "
-            f"a second derivative, got {PenaltyMode.DOUBLE_BACKWARD.value!r}"
+            f"a second derivative, got {mode.value!r}"
         )
 
 

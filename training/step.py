@@ -107,7 +107,10 @@ def step_loss(
     followed = cross_entropy.detach()
     if 0 < len(part) < len(labels) and config.psi_follows == PsiFollows.CLEAN:
         is_clean = torch.ones_like(labels, dtype=torch.bool).index_fill(0, part, value=False)
-        followed = functional.cross_entropy(logits.detach()[is_clean], labels[is_clean])
+        clean_logits, clean_targets = logits.detach()[is_clean], targets[is_clean]
+        followed = _cross_entropy(
+            clean_logits, clean_targets, class_weights, config.label_smoothing
+        )
     return StepLoss(
         cross_entropy=cross_entropy,
         penalty=penalty,

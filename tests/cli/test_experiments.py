@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from candor.cli.main import build_app
 from candor.models.folder import CARD_FILE
 from candor.stack.archives import MODELS_DIR
-from training.config import experiment_names
+from training.experiment import experiment_names
 
 
 def _run(*arguments: object) -> Result:

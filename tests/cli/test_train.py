@@ -94,7 +94,7 @@ def test_run_that_another_starts_from_is_trained_first(
     (tmp_path / "second.toml").write_text(
         common + 'start_from = "runs/first/model"\nrecommended_rho = 0.3\n'
     )
-    monkeypatch.setattr("training.config.EXPERIMENTS_DIR", tmp_path)
+    monkeypatch.setattr("training.experiment.EXPERIMENTS_DIR", tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = ["train", "second", "--data-dir", str(images), "--json"]
     done = CliRunner().invoke(build_app(), arguments)

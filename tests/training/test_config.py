@@ -4,14 +4,8 @@ import math
 
 import pytest
 
-from training.config import (
-    PaperRow,
-    TrainConfig,
-    config_from_mapping,
-    experiment_names,
-    load_experiment,
-    load_paper_row,
-)
+from training.config import TrainConfig, config_from_mapping
+from training.experiment import PaperRow, experiment_names, load_experiment, load_paper_row
 
 REQUIRED = {"architecture": "cifar-resnet20", "epochs": 3}
 

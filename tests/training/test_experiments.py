@@ -9,7 +9,12 @@ import torch
 from candor.data.images import ImageSet
 from candor.data.registry import dataset_names, load_dataset
 from candor.nets.architectures import NetworkSpec, build_network
-from training.config import experiment_names, load_experiment, load_paper_row
+from training.experiment import (
+    experiment_names,
+    first_experiment,
+    load_experiment,
+    load_paper_row,
+)
 from training.loop import train
 from training.psi import EARLY_PARAMETERS, TYPICAL_PARAMETERS
 
@@ -181,3 +186,10 @@ def test_data_that_cannot_be_read_yet_is_a_clear_error(data, tmp_path):
         return
     with pytest.raises(ValueError, match=f"^data: expected one of .*, got '{data}'"):
         load_dataset(data, "train", tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_a_clone_with_the_data_alone_has_what_a_run_starts_from(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_experiment(name)
+    assert (first_experiment(config) is None) is (config.start_from == "")

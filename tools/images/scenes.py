@@ -36,7 +36,7 @@ for port, path in pages:
     direct.open(f"http://{host}:{port}/{path}", timeout=20).close()
 with CandorClient(f"{host}:8500", timeout_seconds=60) as client:
     image = ImageInput(encoded=Path(image).read_bytes())
-    request = ExplainRequest(image=image, targets=(ClassRef(name="dog"),), no_cache=True)
+    request = ExplainRequest(image=image, targets=(ClassRef(index=1),), no_cache=True)
     (found,) = client.explain(request).explanations
 print(json.dumps({"rmse": found.rmse, "rho": found.rho}))
 """

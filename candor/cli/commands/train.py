@@ -9,14 +9,9 @@ from candor.cli.options import DataDir
 from candor.cli.output import AsJson, console, print_json
 from candor.cli.train_screen import training_bar
 from candor.contracts.card import ModelCard
-from training.config import (
-    MODEL_DIR,
-    TrainConfig,
-    first_experiment,
-    load_experiment,
-    run_folder,
-)
+from training.config import TrainConfig
 from training.distributed import process_group
+from training.experiment import MODEL_DIR, first_experiment, load_experiment, run_folder
 from training.extra_images import Control, join_extra_images
 from training.run import RunTarget, run_experiment
 from training.start import load_split
