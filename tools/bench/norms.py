@@ -22,15 +22,16 @@ from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
 from candor.search.goals import log_odds
 from candor.search.result import SearchResult
-from candor.stack.archives import DEFAULT_MODEL, MODELS_DIR
+from candor.stack.archives import MODELS_DIR
 from candor.terms import Goal, Norm
 from tools.ablation import network_at
 from tools.bench.inputs import ROBUST, SHAPE, other_targets, test_images
 from tools.bench.table import options_of, parser
 from tools.sections import write_section
+from tools.small_models import SMALL_MODEL
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "solver-fast.md"
-_MODELS = (str(MODELS_DIR / DEFAULT_MODEL), f"resnet44-{ROBUST}.pt")
+_MODELS = (str(MODELS_DIR / SMALL_MODEL), f"resnet44-{ROBUST}.pt")
 _RHO = 0.1  # RMSE of the explanations in L2
 _OTHERS = (Norm.L1_5, Norm.L1)
 _LARGEST = {Norm.L1_5: 0.2, Norm.L1: 0.12}  # rho that is tried
@@ -157,7 +158,7 @@ def _row(
     is_reached: Tensor | None = None,
 ) -> Row:
     chosen = torch.ones(len(targets), dtype=torch.bool) if is_reached is None else is_reached
-    ratios = (result.sparsity / plain.sparsity)[chosen]
+    ratios = result.sparsity / plain.sparsity
     shares = result.logits_after.softmax(dim=1).gather(1, targets[:, None])[:, 0]
 
     def over(values: Tensor) -> NDArray[np.float64]:
@@ -172,9 +173,9 @@ def _row(
         n=int(chosen.sum()),
         confidence=over(shares),
         sparsity=over(result.sparsity),
-        ratio=over(result.sparsity / plain.sparsity),
+        ratio=over(ratios),
         core=over(core_share(result.images - images)),
-        fewer=float((ratios < 1.0).double().mean()),
+        fewer=float((ratios[chosen] < 1.0).double().mean()),
         rmse=over(result.rmse),
         rho_1=over(result.rho_1),
         rho_inf=over(result.rho_inf),
