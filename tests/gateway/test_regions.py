@@ -1,4 +1,4 @@
-"""Region, norm and contrast through every door of a gateway, over a linear worker."""
+"""Region, norm and contrast over every transport of a gateway, over a linear worker."""
 
 import asyncio
 import base64
@@ -84,7 +84,7 @@ def change_of(response: api.ExplainResponse, place: int = 0) -> np.ndarray:
 # --- what is right -----------------------------------------------------------------------------
 
 
-def test_every_door_gives_the_same_answer(servers: Servers) -> None:
+def test_every_transport_gives_the_same_answer(servers: Servers) -> None:
     answer = explained(servers, region={"mask": MASK, "outside": True})
     expected = json.loads(answer.model_dump_json())
     headers = {"x-request-id": "same"}
@@ -181,6 +181,7 @@ def test_open_inference_names_what_is_wrong(servers: Servers) -> None:
         ([one], {**dog, "top_k": 3}, "parameters.top_k: no such field"),
         ([one], {**dog, "outside": True}, "inputs.0.0.region: expected one of mask, box"),
         ([one, masks], {**dog, "box": "1,2,3,4"}, "inputs.1: expected none beside the"),
+        ([bytes_tensor("mask", image), one], dog, "inputs.1.0.region.mask: expected a PNG in grey"),
         ([one, one], dog, "inputs: expected image and perhaps mask, got 'image',"),
         ([masks], dog, "inputs: expected image and perhaps mask, got 'mask'"),
         (

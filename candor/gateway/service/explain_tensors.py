@@ -34,8 +34,10 @@ _OUTPUTS: Mapping[str, tuple[str, _Read]] = {
 OUTPUTS = tuple(_OUTPUTS)
 
 
-def requests_of(inputs: Sequence[Tensor], parameters: ExplainParameters) -> list[dict[str, Any]]:
-    """One request of the service for each image.
+def requests_of(
+    inputs: Sequence[Tensor], parameters: ExplainParameters
+) -> tuple[str, list[dict[str, Any]]]:
+    """Path of the images in the request, and one request of the service for each.
 
     Raises:
         ServiceError: INVALID_INPUT: other inputs than an image and perhaps a mask for each.
@@ -45,9 +47,10 @@ def requests_of(inputs: Sequence[Tensor], parameters: ExplainParameters) -> list
         got = ", ".join(shown(one.name) for one in inputs) or "none"
         raise bad("inputs", f"expected {INPUT} and perhaps {MASK}, got {got}")
     place, tensor = given[INPUT]
-    images = images_of(tensor, f"inputs.{place}")
+    field = f"inputs.{place}"
+    images = images_of(tensor, field)
     masks = _masks(given.get(MASK), parameters, len(images))
-    return [
+    return field, [
         {**parameters.request(mask), "image": image}
         for image, mask in zip(images, masks, strict=True)
     ]

@@ -140,9 +140,9 @@ class OpenInference:
         """One explanation of every image, see `candor.gateway.service.explain_tensors`."""
         wanted = _wanted(request, explain_tensors.OUTPUTS)
         model = self._exact(request.model, request.version)
-        asked = explain_tensors.requests_of(request.inputs, parameters)
+        field, asked = explain_tensors.requests_of(request.inputs, parameters)
         payloads = [{"model": model, **fields} for fields in asked]
-        answers = await self._all("inputs.0", self._service.explain, payloads, request_context)
+        answers = await self._all(field, self._service.explain, payloads, request_context)
         outputs = explain_tensors.outputs_of([one.explanations[0] for one in answers])
         return InferResponse(answers[0].model, tuple(outputs[name] for name in wanted))
 
