@@ -3,6 +3,7 @@
 docs/solver-fast.md derives the step.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor
 from candor.search.geometry import drawn_to_sphere, per_row
 from candor.search.goals import ascent_sign
 from candor.search.norms import drawn, linear_step
-from candor.search.sizes import by_norm
+from candor.search.sizes import EXPONENTS, by_norm
 from candor.search.state import SearchState
 from candor.terms import Norm
 
 _CLIMB = 2.5  # first step length, in rho
-_CROWDED = 0.5  # RMSE inside a region
+_CROWDED = 0.5  # size inside a region
 
 
 def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: Tensor) -> Tensor:
@@ -27,7 +28,8 @@ def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: T
         gradients: (B, C, H, W) float32, of the log-odds of s_t there, none of them zero.
         slopes: (B,) float32, the L2 lengths of ``gradients``.
     """
-    radii = (_reached(state) * deltas[0].numel() ** 0.5).to(deltas.dtype)
+    state = replace(state, rhos=_reached(state))
+    radii = (state.rhos * deltas[0].numel() ** 0.5).to(deltas.dtype)
     steps = radii * _step_lengths(state).to(deltas.dtype) * ascent_sign(state.goals) / slopes
     climbed = drawn_to_sphere(state.images, deltas + per_row(steps, deltas) * gradients, radii)
     if state.norms is None:
@@ -36,15 +38,28 @@ def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: T
 
 
 def _reached(state: SearchState) -> Tensor:
-    """(B,) the RMSE of the perturbations: rho, but inside a mask at most `_CROWDED`.
+    """(B,) the size of the perturbations: rho, but inside a mask at most `_CROWDED`.
 
     Beyond it most pixels of the region end at black or white, far from where the gradient was
-    taken, and a smaller change is the stronger one (docs/solver-fast.md, section 3).
+    taken, and a smaller change is the stronger one (docs/solver-fast.md, section 3).  Linf keeps
+    rho, which limits each pixel on its own.
     """
     if state.masks is None:
         return state.rhos
     shares = (state.masks > 0).flatten(1).double().mean(dim=1)
-    return torch.minimum(state.rhos, _CROWDED * shares.sqrt())
+    reached = _uncrowded(state.rhos, shares, Norm.L2)
+    if state.norms is None:
+        return reached
+    return by_norm(
+        state.norms, reached, lambda norm, rows: _uncrowded(state.rhos[rows], shares[rows], norm)
+    )
+
+
+def _uncrowded(rhos: Tensor, shares: Tensor, norm: Norm) -> Tensor:
+    """(B,) the same in one norm, of regions of ``shares`` of the image."""
+    if norm not in EXPONENTS:
+        return rhos
+    return torch.minimum(rhos, _CROWDED * shares.pow(1.0 / EXPONENTS[norm]))
 
 
 def _step_in(
