@@ -176,6 +176,7 @@ def test_open_inference_names_what_is_wrong(servers: Servers) -> None:
     cases: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
         ([one], {}, "parameters.target: required"),
         ([one], {**dog, "box": "1,2"}, "parameters.box: expected four whole numbers"),
+        ([one], {**dog, "rho": 2}, "parameters.rho: expected a size in (0, 1], got 2"),
         ([one], {**dog, "norm": "l3"}, "parameters.norm: expected l1, l1.5, l2, linf"),
         ([one], {**dog, "mask": "?"}, "parameters.mask: expected base64"),
         ([one], {**dog, "top_k": 3}, "parameters.top_k: no such field"),

@@ -52,7 +52,7 @@ _EXPECTED = {
     "page_size": f"a whole number in [1, {limits.MAX_PAGE_SIZE}]",
     "quick": "true or false",
     "region": "an object with mask or box",
-    "rho": "RMSE, a number in (0, 1]",
+    "rho": "a size in (0, 1]",
     "rhos": "a size in (0, 1]",
     "seed": f"a whole number in [0, {limits.MAX_SEED}]",
     "state": ", ".join(ReportState),
