@@ -28,7 +28,8 @@ def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: T
         gradients: (B, C, H, W) float32, of the log-odds of s_t there, none of them zero.
         slopes: (B,) float32, the L2 lengths of ``gradients``.
     """
-    state = replace(state, rhos=_reached(state))
+    if state.masks is not None:
+        state = replace(state, rhos=_reached(state, state.masks))
     radii = (state.rhos * deltas[0].numel() ** 0.5).to(deltas.dtype)
     steps = radii * _step_lengths(state).to(deltas.dtype) * ascent_sign(state.goals) / slopes
     climbed = drawn_to_sphere(state.images, deltas + per_row(steps, deltas) * gradients, radii)
@@ -37,16 +38,14 @@ def ascent_step(state: SearchState, deltas: Tensor, gradients: Tensor, slopes: T
     return by_norm(state.norms, climbed, partial(_step_in, state, deltas, gradients))
 
 
-def _reached(state: SearchState) -> Tensor:
+def _reached(state: SearchState, masks: Tensor) -> Tensor:
     """(B,) the size of the perturbations: rho, but inside a mask at most `_CROWDED`.
 
     Beyond it most pixels of the region end at black or white, far from where the gradient was
     taken, and a smaller change is the stronger one (docs/solver-fast.md, section 3).  Linf keeps
     rho, which limits each pixel on its own.
     """
-    if state.masks is None:
-        return state.rhos
-    shares = (state.masks > 0).flatten(1).double().mean(dim=1)
+    shares = (masks > 0).flatten(1).double().mean(dim=1)
     reached = _uncrowded(state.rhos, shares, Norm.L2)
     if state.norms is None:
         return reached
