@@ -10,7 +10,7 @@ const CALL_MILLISECONDS = 10000;
 
 const element = (id) => document.getElementById(id);
 // Of the question: path of its API, name of an image's number, name of its answers in the browser.
-const { annotator, api, asked, kept: keptName } = element("desk").dataset;
+const { annotator, api, asked, kept: keptName } = element("question").dataset;
 const answerForm = element("answer");
 let isBusy = false;
 let goOn = () => {}; // ends the pause before the next attempt
