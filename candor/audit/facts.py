@@ -14,7 +14,8 @@ from torch import nn
 from candor.audit.errors import AuditError
 from candor.audit.ledger import read_model, write_model
 from candor.audit.plan import Frozen
-from candor.audit.report.schema import HumanFlipRate, Machine, ModelFacts
+from candor.audit.report.schema import Machine, ModelFacts
+from candor.audit.report.schema_sections import HumanFlipRate
 from candor.contracts.card import HUMAN_FLIP_RATE, ModelCard
 from candor.contracts.names import class_difference
 from candor.data.images import Images

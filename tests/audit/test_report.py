@@ -25,7 +25,8 @@ from candor.audit.report.assemble import write_report
 from candor.audit.report.class_table import class_table
 from candor.audit.report.html import html_text
 from candor.audit.report.pdf import missing_glyphs, pdf_bytes
-from candor.audit.report.schema import SCHEMA_FILE, HumanFlipRate, Report, schema_text
+from candor.audit.report.schema import SCHEMA_FILE, Report, schema_text
+from candor.audit.report.schema_sections import HumanFlipRate
 from candor.audit.run import run_blocks
 from candor.audit.sections.comparison import read_other
 from candor.audit.sections.summary import Evidence, published

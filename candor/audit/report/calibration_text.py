@@ -1,7 +1,7 @@
 """The rows about calibration, the same in HTML and PDF."""
 
 from candor.audit.report import formats
-from candor.audit.report.schema import CalibrationPoint, CalibrationSection
+from candor.audit.report.schema_sections import CalibrationPoint, CalibrationSection
 
 EXPLANATION = (
     "BTR asks when the label is no likelier than chance, which depends on the temperature of the "

@@ -4,16 +4,9 @@ from collections.abc import Callable, Mapping
 from math import isclose
 from typing import Any
 
-from candor.audit.report.schema import (
-    Area,
-    Distance,
-    Estimate,
-    Gallery,
-    HumanFlipRate,
-    Provenance,
-    Report,
-    Share,
-)
+from candor.audit.report.schema import Provenance, Report
+from candor.audit.report.schema_sections import Gallery, HumanFlipRate
+from candor.audit.report.schema_values import Area, Distance, Estimate, Share
 
 # Why an area of the paper's and one of a report are not of the same kind.
 PAPER_SEARCH = (

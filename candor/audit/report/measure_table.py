@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from candor.audit.report.class_table import MOST_ROWS
-from candor.audit.report.schema import ExplanationMeasures, Report
+from candor.audit.report.schema import Report
+from candor.audit.report.schema_sections import ExplanationMeasures
 
 _MEANING = (
     "Validity: the network gives the explanation the target. Oracle score: an independent model "

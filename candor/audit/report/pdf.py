@@ -20,7 +20,8 @@ from candor.audit.report.calibration_text import EXPLANATION, calibration_rows
 from candor.audit.report.chart import HEIGHT, WIDTH, draw
 from candor.audit.report.class_table import class_table
 from candor.audit.report.measure_table import measure_table
-from candor.audit.report.schema import Example, Report
+from candor.audit.report.schema import Report
+from candor.audit.report.schema_sections import Example
 from candor.fonts import drawable, font_file, undrawable
 
 _BODY = ParagraphStyle("body", parent=getSampleStyleSheet()["BodyText"], fontSize=9, leading=12)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from candor.audit.plan import Budget, FittedTemperature
 from candor.audit.records import Row
-from candor.audit.report.schema import CalibrationPoint, CalibrationSection
+from candor.audit.report.schema_sections import CalibrationPoint, CalibrationSection
 from candor.audit.sections.summary import Evidence, area
 from candor.audit.stage import Batch, Subject
 from candor.robustness.calibration import AtTemperature, calibration_error

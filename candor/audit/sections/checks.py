@@ -12,7 +12,8 @@ from typing import Literal
 
 from candor.audit.plan import AuditPlan
 from candor.audit.records import Row
-from candor.audit.report.schema import Area, Check, Share, Smoothing
+from candor.audit.report.schema import Check, Smoothing
+from candor.audit.report.schema_values import Area, Share
 from candor.audit.sections.probes import BUDGETS_L2, PANEL_EPS_L2, RESTARTS, RUNS
 from candor.audit.sections.summary import Evidence, not_tried, sentence
 from candor.terms import Goal

@@ -17,13 +17,8 @@ from torch import Tensor, nn
 from candor.attacks.margin import other_class
 from candor.audit.plan import Budget
 from candor.audit.records import Row
-from candor.audit.report.schema import (
-    Estimate,
-    Example,
-    ExplanationQuality,
-    Faithfulness,
-    Overlap,
-)
+from candor.audit.report.schema_sections import Example, ExplanationQuality, Faithfulness, Overlap
+from candor.audit.report.schema_values import Estimate
 from candor.audit.sections.measures import SIZES, measured
 from candor.audit.sections.summary import Evidence, share
 from candor.audit.stage import Batch, Subject

@@ -16,7 +16,7 @@ from candor.audit.facts import Facts
 from candor.audit.ledger import Block
 from candor.audit.plan import AuditPlan, Budget
 from candor.audit.records import Row
-from candor.audit.report import schema
+from candor.audit.report import schema_sections
 from candor.audit.sections.comparison import Other, paired_radii
 from candor.audit.sections.explanations import explainer
 from candor.audit.sections.measures import right_median_radius
@@ -123,13 +123,13 @@ STAGE: Stage[Row] = Stage(
 )
 
 
-def section(choice: Choice) -> schema.Gallery:
+def section(choice: Choice) -> schema_sections.Gallery:
     """What the report says of the gallery."""
-    return schema.Gallery(
+    return schema_sections.Gallery(
         page=f"{FOLDER}/{FIRST_PAGE}",
         image_count=len(choice.positions),
         parts=tuple(
-            schema.GalleryPart(title=title, image_count=len(positions))
+            schema_sections.GalleryPart(title=title, image_count=len(positions))
             for title, positions in choice.parts.items()
         ),
     )

@@ -6,7 +6,8 @@ from dataclasses import asdict
 import numpy as np
 
 from candor.audit.records import Row
-from candor.audit.report.schema import Estimate, ExplanationMeasures
+from candor.audit.report.schema_sections import ExplanationMeasures
+from candor.audit.report.schema_values import Estimate
 from candor.audit.sections.summary import Evidence, share
 from candor.robustness.ara import Statistic, median_radius, sample_interval
 

@@ -13,18 +13,16 @@ from candor.attacks.verification import Status
 from candor.audit.ensemble import Radii, combine, count_status
 from candor.audit.records import AttackRecord, RecordKey, Row
 from candor.audit.report.schema import (
-    Area,
     AttackRow,
     BudgetRow,
     ClassRow,
     Curve,
     CurvePoint,
-    Distance,
     NotTried,
     PublishedRow,
     Reference,
-    Share,
 )
+from candor.audit.report.schema_values import Area, Distance, Share
 from candor.robustness.ara import accuracy_curve, accuracy_interval
 from candor.robustness.measure import radii_area
 
