@@ -11,10 +11,10 @@ from candor.contracts.card import MetricCard
 MEDIAN_RADIUS = "median_radius"
 # An explanation spends its whole RMSE on one confidence.  A model that changes its mind at a
 # twentieth of it is convinced long before a person can see anything; the rest is more of the same.
-# At rho 0.1 the shipped cifar10-plain changes its mind at a 28th, and its explanations are ripples;
-# cifar10-resnet20 (at a fifth) and cifar10-robust (at a quarter) show objects, at every rho up to
-# 0.4.  Of the numbers between, a twentieth spares the robust networks of large images, whose radii
-# are smaller in RMSE: one that withstands L2 3 at 224 x 224 withstands 0.0077.
+# At rho 0.1, by the radii on their cards, cifar10-plain changes its mind at a 28th, and its
+# explanations are ripples; cifar10-robust (at a quarter) shows objects.  Of the numbers between, a
+# twentieth spares the robust networks of large images, whose radii are smaller in RMSE: one that
+# withstands L2 3 at 224 x 224 withstands 0.0077.
 NOISE_SHARE = 1 / 20
 NOT_MEASURED = "How small a change makes this model change its mind has not been measured."
 
