@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from candor.audit.plan import image_order
 from candor.data.registry import load_for_model
 from candor.models.folder import load_model
 from candor.robustness.ara import naive_accuracy
@@ -62,7 +62,7 @@ def measure_folder(
     dataset = load_for_model(data, "test", data_dir, card)
     if image_count > len(dataset):
         raise ValueError(f"images: expected [2, {len(dataset)}], got {image_count}")
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(plan.seed))
+    order = image_order(len(dataset), plan.seed)
     chosen = order[:image_count]
     images, labels = dataset.images(chosen), dataset.labels[chosen]
     naive = naive_accuracy(dataset.labels.numpy(), len(card.classes))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from candor import terms
 from candor.contracts import limits
@@ -194,9 +195,8 @@ class AuditPlan(Frozen):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def image_indices(self, available: int) -> list[int]:
-        """Rows of the data set in the order of the audit; the same draw as `candor ara`."""
-        order = torch.randperm(available, generator=torch.Generator().manual_seed(self.seed))
-        indices: list[int] = order[: self.image_count].tolist()
+        """Rows of the data set that are audited, see `image_order`."""
+        indices: list[int] = image_order(available, self.seed)[: self.image_count].tolist()
         return indices
 
 
@@ -226,6 +226,11 @@ class Shard:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def image_order(available: int, seed: int) -> Tensor:
+    """(N,) int64: all rows of a data set in the order of an audit and of `candor ara`."""
+    return torch.randperm(available, generator=torch.Generator().manual_seed(seed))
 
 
 def image_seed(seed: int, index: int, stage: str) -> int:

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from candor.audit.plan import image_order
 from candor.data.images import Images
 from candor.explainers.measures import nearest_distances, share_up_to
 from candor.explainers.penultimate import NoPenultimateLayer, penultimate
@@ -85,7 +86,7 @@ class RealImages:
 def _rows(images: Images, seed: int, most: int) -> tuple[Tensor, ...]:
     """For each class its first rows in the order that ``seed`` draws."""
     class_count = len(images.class_names)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    order = image_order(len(images), seed)
     labels = images.labels[order]
     grouped = order[labels.argsort(stable=True)]
     counts = labels.bincount(minlength=class_count).tolist()

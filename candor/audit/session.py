@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
@@ -21,6 +20,7 @@ from candor.audit.plan import (
     FittedTemperature,
     Shard,
     code_digest,
+    image_order,
     nearest_budget,
 )
 from candor.audit.real_images import RealImages
@@ -213,7 +213,7 @@ def option(field: str, got: str) -> Iterator[None]:
 def _temperature(loaded: LoadedModel, dataset: Images, request: AuditRequest) -> FittedTemperature:
     """Of least NLL, on images that the audit does not see where there are enough."""
     count = request.image_count
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(request.seed))
+    order = image_order(len(dataset), request.seed)
     others = held_out(order, count)
     rows = order[:count] if others is None else others
     found = temperature_of(
