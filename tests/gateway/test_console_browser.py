@@ -232,6 +232,26 @@ def test_a_brush_by_pointer_and_by_keys_is_where_it_changes(page: Page) -> None:
     expect(page.locator("#region-error")).to_contain_text("Nothing is painted yet")
 
 
+def test_undo_takes_back_a_stroke_also_while_it_is_drawn_or_the_box_is_chosen(page: Page) -> None:
+    choose(page, "frog")
+    page.get_by_label("brush", exact=True).check()
+    board, state = page.locator("#board"), page.locator("#region-state")
+    board.focus()
+    page.keyboard.down("Space")
+    expect(state).to_contain_text("1 stroke is painted.")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("ArrowRight")
+    expect(state).to_contain_text("0 strokes are painted. The brush is 134 pixels")
+    page.keyboard.up("Space")
+    board.press("Space")
+    page.get_by_label("box", exact=True).check()
+    undo = page.get_by_role("button", name="Undo")
+    undo.click()
+    expect(undo).to_be_disabled()
+    expect(state).to_have_text("The box is 128 × 128 pixels, 64 from the left and 64 from the top.")
+    expect(page.locator("#status")).to_have_text("Done.")
+
+
 def test_two_models_stand_side_by_side(browser: Browser) -> None:
     for servers in opened(models=("linear@1.2", "linear@2.0")):
         for page in explained(browser, str(servers.rest.base_url)):

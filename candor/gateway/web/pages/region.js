@@ -10,7 +10,7 @@ const PAUSE_MILLISECONDS = 300; // a hand that moves on asks nothing yet
 const BOX = /^\d{1,5}(,\d{1,5}){3}$/; // column, row, width, height
 const STROKES = /^\d{1,5}(,\d{1,5},\d{1,5})+( \d{1,5}(,\d{1,5},\d{1,5})+)*$/;
 
-// Shapes are never changed, so that undo can go back to them.
+// Shapes are never changed, so that undo can go back to them; no box is the one in the middle.
 let shape = { box: null, strokes: [] };
 let earlier = [];
 let cursor = [0, 0];
@@ -24,13 +24,14 @@ const board = element("board");
 const tool = () => checked("tool");
 const isOutside = () => checked("side") === "outside";
 const size = () => [picture.naturalWidth, picture.naturalHeight];
+const boxNow = () => shape.box ?? middleBox(size());
 const edge = () => Math.max(...size());
 const step = () => Math.max(1, Math.round(edge() / STEPS));
 const brushWidth = () => Math.max(1, Math.round(edge() * Number(element("brush").value) / 100));
 
 // As `region` of a request; null where everything may change.
 export function region() {
-  if (tool() === "box") return { box: shape.box, outside: isOutside() };
+  if (tool() === "box") return { box: boxNow(), outside: isOutside() };
   if (tool() === "brush") return { mask: maskPng(), outside: isOutside() };
   return null;
 }
@@ -60,7 +61,7 @@ function maskPng() {
 // --- in links ------------------------------------------------------------------------------------
 
 export function regionInLink() {
-  const { x, y, width, height } = shape.box ?? {};
+  const { x, y, width, height } = boxNow();
   const side = isOutside() ? "outside" : "inside";
   if (tool() === "box") return { box: [x, y, width, height].join(), side };
   if (tool() === "brush") return { strokes: shape.strokes.map((one) => one.join()).join(" "), side };
@@ -92,6 +93,7 @@ function check(name, value) {
 export function forgetRegion() {
   shape = { box: null, strokes: [] };
   earlier = [];
+  letGo();
   check("tool", "everywhere");
   showTool();
 }
@@ -100,15 +102,22 @@ function remember() {
   earlier.push(shape);
 }
 
+// Ends a stroke or a box that is being drawn: what it belongs to is gone.
+function letGo() {
+  pressed = null;
+  isSpaceDown = false;
+}
+
 function undo() {
   if (earlier.length === 0) return;
+  letGo();
   shape = earlier.pop();
   settle();
 }
 
 function clear() {
   remember();
-  shape = tool() === "box" ? { ...shape, box: middleBox(size()) } : { ...shape, strokes: [] };
+  shape = tool() === "box" ? { ...shape, box: null } : { ...shape, strokes: [] };
   settle();
 }
 
@@ -125,7 +134,7 @@ function continueStroke(point) {
 // --- drawing -------------------------------------------------------------------------------------
 
 function fillShape(context) {
-  if (tool() === "box") fillBox(context, shape.box);
+  if (tool() === "box") fillBox(context, boxNow());
   else fillStrokes(context, shape.strokes);
 }
 
@@ -136,7 +145,7 @@ function draw() {
   const scale = board.width / picture.naturalWidth;
   context.setTransform(scale, 0, 0, scale, 0, 0);
   shade(context, size(), isOutside(), fillShape);
-  const { x, y, width, height } = shape.box ?? {};
+  const { x, y, width, height } = boxNow();
   if (tool() === "box") outline(context, scale, (path) => path.rect(x, y, width, height));
   // Where the keys move the brush.
   else if (document.activeElement === board) outline(context, scale, (path) => path.arc(...cursor, brushWidth() / 2, 0, 2 * Math.PI));
@@ -144,7 +153,7 @@ function draw() {
 
 function describe() {
   if (tool() === "box") {
-    const { x, y, width, height } = shape.box;
+    const { x, y, width, height } = boxNow();
     return `The box is ${width} \u00d7 ${height} pixels, ${x} from the left and ${y} from the top.`;
   }
   const at = `The brush is ${Math.round(cursor[0])} pixels from the left and ${Math.round(cursor[1])} from the top.`;
@@ -171,7 +180,6 @@ function showTool() {
   const now = tool();
   for (const id of ["board", "region-more"]) element(id).hidden = now === "everywhere";
   for (const one of document.querySelectorAll("[data-tool]")) one.hidden = one.dataset.tool !== now;
-  if (now === "box" && shape.box === null) shape = { ...shape, box: middleBox(size()) };
   show();
 }
 
@@ -221,9 +229,9 @@ function onKeyDown(event) {
 
 function moveBox([columns, rows], isSize) {
   remember();
-  const { x, y, width, height } = shape.box;
+  const { x, y, width, height } = boxNow();
   const [right, down] = [columns * step(), rows * step()];
-  const box = isSize ? grownBox(size(), shape.box, right, down) : boxOf(size(), x + right, y + down, width, height);
+  const box = isSize ? grownBox(size(), boxNow(), right, down) : boxOf(size(), x + right, y + down, width, height);
   shape = { ...shape, box };
   settle();
 }
