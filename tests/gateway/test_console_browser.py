@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from google.protobuf import json_format
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 
 from candor.contracts import api
 from candor.gateway.access.keys import add_key
@@ -265,6 +265,28 @@ def test_two_models_stand_side_by_side(browser: Browser) -> None:
                 expect(row.locator("img, canvas")).to_have_count(3)
             sees = [row.locator("td").first.inner_text() for row in rows.all()]
             assert sees[0] != sees[1]
+
+
+def test_classes_that_share_a_name_are_told_apart_by_every_model(browser: Browser) -> None:
+    def answer(route: Route) -> None:
+        details = route.fetch().json()
+        details["classes"] = ["crane", *details["classes"][1:-1], "crane"]
+        route.fulfill(json=details)
+
+    for servers in opened(models=("linear@1.2", "linear@2.0")):
+        for page in explained(browser, str(servers.rest.base_url)):
+            page.route("**/v1/models/*", answer)
+            page.reload()
+            expect(page.locator("#status")).to_have_text("Done.")
+            page.locator("#classes button[data-index='4']").click()
+            expect(page.get_by_label("Another class")).to_have_value("crane #4")
+            page.get_by_text("Two models side by side").click()
+            expect(page.locator("#twins tbody tr")).to_have_count(2)
+            for row in page.locator("#twins tbody tr").all():
+                expect(row.locator("td").nth(1)).to_contain_text("truck")
+            page.get_by_label("Model", exact=True).select_option("linear@2.0")
+            expect(page.locator("#numbers")).to_contain_text("version 2.0")
+            assert answer_of(page)[1].target.index == 4
 
 
 def test_sweep_and_grid_lead_to_their_explanations(page: Page) -> None:

@@ -5,7 +5,7 @@ import { element, made, percent, png, reportingErrors, say, state } from "./page
 import { beginning, events, modelDetails, post, questionForm, stop } from "./calls.js";
 import { asking, awayFrom, className, listedClasses, rho, setRho } from "./question.js";
 import { forgetRegion, listenToRegion, missingRegion, takeRegion } from "./region.js";
-import { chooseModel, classIndex, linkedClass, namesOf, setAway, showEngine } from "./model.js";
+import { chooseModel, classIndex, classKey, linkedClass, namesOf, setAway, showEngine } from "./model.js";
 import { showResult } from "./result.js";
 import { listenToStrips, offerTwins, refreshStrips, stopStrips } from "./strips.js";
 import { forgetLink, linkedImage, linkedRho, listenToCopies, offer } from "./link.js";
@@ -82,7 +82,7 @@ function classButton({ index, name, confidence }) {
 
 function choose(index) {
   state.target = index;
-  element("other").value = namesOf(state.details.classes)[index];
+  element("other").value = classKey(index);
   element("unknown").textContent = "";
   reportingErrors(explain);
 }
@@ -204,10 +204,10 @@ function take(files) {
 // The same class, by its name, where the other model has it.
 async function changeModel() {
   say("Asking about the model ...");
-  const kept = state.target === null ? null : className(state.target);
+  const kept = state.target === null ? null : classKey(state.target);
   await chooseModel(element("model").value);
   offerTwins();
-  const index = kept === null ? -1 : state.details.classes.indexOf(kept);
+  const index = kept === null ? -1 : namesOf(state.details.classes).indexOf(kept);
   state.target = index < 0 ? null : index;
   await predict();
   await explain();

@@ -2,7 +2,7 @@
 import { Refused } from "./service.js";
 import { element, made, percent, state } from "./page.js";
 import { modelDetails } from "./calls.js";
-import { className, listedClasses, setRho, solver } from "./question.js";
+import { listedClasses, setRho, solver } from "./question.js";
 
 // What a card may have measured; the first three are named where it has not, too.
 const METRICS = {
@@ -19,7 +19,7 @@ const EXPECTED = ["accuracy", "median_radius", "ece"];
 const SHARES = ["accuracy", "ece", "ece_at_temperature"];
 
 export async function chooseModel(name) {
-  const away = element("away").value === "" ? null : className(Number(element("away").value));
+  const away = element("away").value === "" ? null : classKey(Number(element("away").value));
   state.details = await modelDetails(name);
   state.model = name;
   element("model").value = name;
@@ -33,7 +33,7 @@ export async function chooseModel(name) {
   element("names").replaceChildren(...names.map((one) => new Option("", one)));
   element("others").hidden = classes.length <= listedClasses();
   element("away").replaceChildren(new Option("every other class", ""), ...names.map((one, index) => new Option(one, index)));
-  setAway(away === null ? -1 : classes.indexOf(away));
+  setAway(away === null ? -1 : names.indexOf(away));
 }
 
 // -1: no class in particular.
@@ -47,6 +47,9 @@ export function namesOf(classes) {
   for (const one of classes) counts.set(one, (counts.get(one) ?? 0) + 1);
   return classes.map((one, index) => (counts.get(one) > 1 ? `${one} #${index}` : one));
 }
+
+// What finds a class of this model in another one, whose `namesOf` may have it elsewhere.
+export const classKey = (index) => namesOf(state.details.classes)[index];
 
 // The class of a listed name or of "#index"; -1 where there is none.
 export function classIndex(text) {

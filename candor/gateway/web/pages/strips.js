@@ -1,6 +1,7 @@
 // Below an explanation: other sizes, other classes, other methods, and another model.
 import { element, made, percent, png, reporting, state, tableRow, tile } from "./page.js";
 import { beginning, modelDetails, post, postBehind, stop } from "./calls.js";
+import { classKey, namesOf } from "./model.js";
 import { SIZES, className, setRho, sizeOf } from "./question.js";
 import { flipText, paintDifference } from "./result.js";
 
@@ -133,7 +134,8 @@ async function drawTwins(signal) {
 // By name: the same class may have another index there.
 async function twinOf(model, signal) {
   const { classes } = await modelDetails(model);
-  const ref = ({ index }) => ({ index: classes.indexOf(className(index)) });
+  const names = namesOf(classes);
+  const ref = ({ index }) => ({ index: names.indexOf(classKey(index)) });
   const asked = { ...state.asked.request };
   if (asked.away_from) asked.away_from = ref(asked.away_from);
   asked.targets = asked.targets.map(ref);
