@@ -67,7 +67,7 @@ def explanation_rows(subject: Subject, batch: Batch, budget: Budget) -> list[Row
                 "identifier": batch.identifiers[row],
                 "label": int(batch.labels[row]),
                 "target": int(targets[row]),
-                **_change(network, images[row], ends[row], int(targets[row])),
+                **_change(found, row, int(targets[row])),
                 "overlap": {name: energy_share(energy, own) for name, own in maps.items()},
                 "correlation": {name: rank_correlation(energy, own) for name, own in maps.items()},
                 **{name: float(getattr(found, field)[row]) for name, field in _SIZES.items()},
@@ -159,12 +159,13 @@ def explainer(
     return explain
 
 
-@torch.no_grad()
-def _change(network: nn.Module, before: Tensor, after: Tensor, target: int) -> Row:
-    shares = network(torch.stack([before, after])).softmax(dim=1)
+def _change(found: SearchResult, row: int, target: int) -> Row:
+    """What the verification of a search says of its target."""
+    shares = torch.stack([found.logits_before[row], found.logits_after[row]]).softmax(dim=1)
     return {
         "confidence_before": float(shares[0, target]),
         "confidence_after": float(shares[1, target]),
+        "validity": int(shares[1].argmax()) == target,
     }
 
 
@@ -172,11 +173,9 @@ def _measures(
     subject: Subject, before: Tensor, after: Tensor, target: Tensor, label: Tensor
 ) -> Row:
     """Of one explanation; the names are those of `ExplanationMeasures`."""
-    explained, wanted = after[None], target[None]
     oracle, real = subject.independent, subject.real
     return {
-        "validity": bool(says(subject.network, explained, wanted)),
-        "oracle_score": None if oracle is None else bool(says(oracle, explained, wanted)),
+        "oracle_score": None if oracle is None else bool(says(oracle, after[None], target[None])),
         "cout": transition_score(
             subject.network, before, after, target=int(target), label=int(label)
         ),
