@@ -1,10 +1,10 @@
 """A job over the images of a folder, from its options to work that processes share."""
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from candor import terms
 from candor.client.sync import CandorClient
@@ -14,14 +14,14 @@ from candor.contracts.names import UnknownClass, class_index, split_name
 from candor.explained.explainer import Explainer
 from candor.explained.images import Found, find_images
 from candor.explained.local import LocalExplainer
-from candor.explained.plan import ExplanationPlan, settle_plan
+from candor.explained.plan import Engine, ExplanationPlan, settle_plan
 from candor.explained.remote import RemoteExplainer
 from candor.explained.results import Results
 from candor.explained.work import ExplanationWork
 from candor.models.folder import read_card
 from candor.runtime.preparation import compiling_pays
 from candor.store.blocks import DEFAULT_LEASE_SECONDS, SharedBlocks, worker_name
-from candor.store.engine import open_store
+from candor.store.engine import Store, open_store
 
 BLOCKS_FILE = "blocks.sqlite"
 Notify = Callable[[str], None]
@@ -35,12 +35,14 @@ class JobPlace:
         images: folder of the images.     out: folder of results, in which the job goes on.
         store: address of the store by which workers share the job; empty: `BLOCKS_FILE` in ``out``.
         lease_seconds: silence after which another worker takes a worker's block.
+        work_name: names the blocks of a job that begins here; see `ExplanationPlan`.
     """
 
     images: Path
     out: Path
     store: str = ""
     lease_seconds: float = DEFAULT_LEASE_SECONDS
+    work_name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def found(self, notify: Notify) -> Found:
         """The images; says which files are none.  Raises: ValueError, OSError."""
@@ -58,13 +60,18 @@ class JobPlace:
         self, plan: ExplanationPlan, found: Found, explainer: Explainer
     ) -> Iterator[ExplanationWork]:
         """One worker's part; ``plan`` is the settled one.  Raises: StoreError."""
-        store = open_store(self.store or str(self.out / BLOCKS_FILE))
-        try:
+        with closing(self._store()) as store:
             blocks = SharedBlocks(store, plan.work, worker_name(), lease_seconds=self.lease_seconds)
             results = Results(self.out)
             yield ExplanationWork(plan, found.files, results, explainer, blocks)
-        finally:
-            store.close()
+
+    def forget(self) -> None:
+        """Delete the blocks of a job that does not go on, for another of the same name."""
+        with closing(self._store()) as store:
+            SharedBlocks(store, self.work_name, worker_name()).forget()
+
+    def _store(self) -> Store:
+        return open_store(self.store or str(self.out / BLOCKS_FILE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +114,8 @@ class LocalJob:
             recommended_rho=card.recommended_rho,
         )
         pays = compiling_pays(self.compiles, len(found.files) * self.options.steps)
-        planned = _plan(self.options, found, described, "compiled" if pays else "eager")
-        plan = settle_plan(self.place.out, planned)
+        engine: Engine = "compiled" if pays else "eager"
+        plan = _settled(self.place, self.options, found, described, engine)
         explainer = LocalExplainer(self.model, plan, notify=notify, check=check)
         with self.place.work(plan, found, explainer) as work:
             yield work
@@ -147,7 +154,7 @@ class RemoteJob:
             classes=details.classes,
             recommended_rho=details.recommended_rho,
         )
-        plan = settle_plan(self.place.out, _plan(self.options, found, described, "service"))
+        plan = _settled(self.place, self.options, found, described, "service")
         with (
             RemoteExplainer(self.client, plan, self.name) as explainer,
             self.place.work(plan, found, explainer) as work,
@@ -166,14 +173,13 @@ class _Described:
     recommended_rho: float
 
 
-def _plan(
-    options: ExplanationOptions,
-    found: Found,
-    model: _Described,
-    engine: Literal["eager", "compiled", "service"],
+def _settled(
+    place: JobPlace, options: ExplanationOptions, found: Found, model: _Described, engine: Engine
 ) -> ExplanationPlan:
+    """Raises: PlanError: the folder of results has another job."""
     radius_steps = terms.default_steps(options.solver, explains=False)
-    return ExplanationPlan(
+    plan = ExplanationPlan(
+        work=place.work_name,
         model=split_name(model.name)[0],
         model_version=model.version,
         model_digest=model.digest,
@@ -188,6 +194,7 @@ def _plan(
         block_size=options.batch_size,
         engine=engine,
     )
+    return settle_plan(place.out, plan)
 
 
 def target_index(target: ClassRef | None, classes: Sequence[str]) -> int | None:

@@ -1,6 +1,5 @@
 """What a job over many images does, fixed before it starts."""
 
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +16,7 @@ from candor.terms import Norm
 
 PLAN_FILE = "plan.json"
 _MAX_BYTES = GIB
+Engine = Literal["eager", "compiled", "service"]
 
 
 class PlanError(ValueError):
@@ -43,7 +43,7 @@ class ExplanationPlan(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
 
-    work: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    work: str
     model: str
     model_version: str
     model_digest: str
@@ -56,7 +56,7 @@ class ExplanationPlan(BaseModel):
     seed: Seed
     radius_steps: Steps | None
     block_size: Annotated[int, Field(ge=1)]
-    engine: Literal["eager", "compiled", "service"]
+    engine: Engine
 
 
 def settle_plan(folder: Path, plan: ExplanationPlan) -> ExplanationPlan:

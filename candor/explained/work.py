@@ -71,10 +71,6 @@ class ExplanationWork:
         """Write the table; call it when none is left.  Every worker may: all write the same."""
         return summary_of(self._results.finish(self._blocks.all()))
 
-    def forget(self) -> None:
-        """Delete from the store what it knows of the job, which is finished."""
-        self._blocks.forget()
-
     def _compute(self, block: Block) -> Callable[[object], None]:
         # It may be there: its worker ended between keeping it and saying so.
         if not self._results.has(block):

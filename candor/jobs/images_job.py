@@ -48,6 +48,7 @@ class ImagesJob:
         out: folder of its results.
         images: see `images_root`.
         store: address of the store, by which its blocks are leased.
+        work_name: of its blocks in the store.
     """
 
     request: CreateExplanationJobRequest
@@ -55,6 +56,7 @@ class ImagesJob:
     models_dir: Path
     images: Path
     store: str
+    work_name: str
     lease_seconds: float
 
     def compute(self, lease: Lease, wait_for_space: Callable[[], None]) -> ExplanationJobResult:
@@ -80,6 +82,7 @@ class ImagesJob:
         try:
             return self._run(job, lease, wait_for_space)
         except PlanError:  # another version of model or code, or other images: it would not fit
+            job.place.forget()
             shutil.rmtree(self.out)
             return self._run(job, lease, wait_for_space)
 
@@ -88,6 +91,7 @@ class ImagesJob:
             images=self.images / self.request.folder,
             out=self.out,
             store=self.store,
+            work_name=self.work_name,
             lease_seconds=self.lease_seconds,
         )
         return LocalJob(
@@ -109,7 +113,6 @@ class ImagesJob:
                     summary = work.finish()
                     write_pages(self.out)
                     _write_archive(self.out)
-                    work.forget()
                     return _result(self.out, summary)
                 except OSError as err:
                     if err.errno not in _FULL:

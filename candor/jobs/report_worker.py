@@ -107,6 +107,7 @@ class Worker:
             models_dir=self.models_dir,
             images=images_root(self.data_dir),
             store=self.queue.store_address,
+            work_name=leased.public_id,
             lease_seconds=self.lease_seconds,
         )
         return job.compute(lease, lambda: self._wait_for_space(lease))

@@ -30,7 +30,7 @@ class LeasedJob:
     """A job that this worker has.
 
     Attributes:
-        public_id: also the name of its folder.
+        public_id: also the name of its folder and, where it has blocks, of its work.
     """
 
     kind: AnyKind
@@ -80,11 +80,11 @@ class JobQueue:
             while (job := self._next(session)) is not None:
                 now = self._clock()
                 if job.cancel_requested:
-                    end_job(job, ReportState.CANCELLED, now)
+                    end_job(session, job, ReportState.CANCELLED, now)
                 elif job.attempts >= MAX_ATTEMPTS:
                     job.reason = _given_up(job)
-                    end_job(job, ReportState.FAILED, now)
-                elif (request := _readable_request(job, now)) is not None:
+                    end_job(session, job, ReportState.FAILED, now)
+                elif (request := _readable_request(session, job, now)) is not None:
                     job.state = ReportState.RUNNING.value
                     job.worker, job.expires_at = self._worker, now + self._lease_seconds
                     job.attempts += 1
@@ -135,7 +135,7 @@ class JobQueue:
                 if isinstance(result, ExplanationJobResult):
                     done["images_done"] = result.image_count
                 job.progress = job.progress | done
-            end_job(job, state, self._clock())
+            end_job(session, job, state, self._clock())
         return state
 
     def fail(self, leased: LeasedJob, reason: str) -> None:
@@ -143,12 +143,12 @@ class JobQueue:
         with self._store.writing() as session:
             job = self._own(session, leased)
             job.reason = reason
-            end_job(job, ReportState.FAILED, self._clock())
+            end_job(session, job, ReportState.FAILED, self._clock())
 
     def cancel(self, leased: LeasedJob) -> None:
         """End a job for which `renew` returned False.  Raises: LeaseLost."""
         with self._store.writing() as session:
-            end_job(self._own(session, leased), ReportState.CANCELLED, self._clock())
+            end_job(session, self._own(session, leased), ReportState.CANCELLED, self._clock())
 
     def _next(self, session: Session) -> StoredJob | None:
         has_expired = (StoredJob.state == ReportState.RUNNING.value) & (
@@ -180,7 +180,7 @@ class JobQueue:
         return job
 
 
-def _readable_request(job: StoredJob, now: float) -> JobRequest | None:
+def _readable_request(session: Session, job: StoredJob, now: float) -> JobRequest | None:
     """The job's request; a job that another version made and this one cannot read fails instead."""
     try:
         return KINDS[job.kind].request.model_validate(job.request)
@@ -188,7 +188,7 @@ def _readable_request(job: StoredJob, now: float) -> JobRequest | None:
         job.reason = (
             f"{sentence(err, 'request')}; requested by another version of Candor, request it again"
         )
-        end_job(job, ReportState.FAILED, now)
+        end_job(session, job, ReportState.FAILED, now)
         return None
 
 

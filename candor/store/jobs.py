@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from candor.contracts.errors import ErrorCode, FieldViolation, ServiceError, invalid_input
@@ -19,7 +19,7 @@ from candor.contracts.json_text import json_text
 from candor.contracts.reports import ListReportsRequest, ReportFailure, ReportState
 from candor.store.engine import Store, insert_new
 from candor.store.job_kinds import JobKind, JobRequest, JobT, PageT, RequestT
-from candor.store.tables import StoredJob
+from candor.store.tables import StoredJob, WorkBlock
 
 
 class Jobs(Generic[RequestT, JobT, PageT]):
@@ -113,7 +113,7 @@ class Jobs(Generic[RequestT, JobT, PageT]):
             if not ReportState(job.state).is_final:
                 job.cancel_requested = True
                 if job.expires_at is None or job.expires_at <= self._clock():
-                    end_job(job, ReportState.CANCELLED, self._clock())
+                    end_job(session, job, ReportState.CANCELLED, self._clock())
             return self._shown(job)
 
     def counts(self) -> dict[ReportState, int]:
@@ -173,11 +173,12 @@ class Jobs(Generic[RequestT, JobT, PageT]):
         return job
 
 
-def end_job(job: StoredJob, state: ReportState, now: float) -> None:
-    """Set the final state of a job, which no worker has any more."""
+def end_job(session: Session, job: StoredJob, state: ReportState, now: float) -> None:
+    """Set the final state of a job, which no worker has any more, and delete its blocks."""
     job.state = state.value
     job.worker = job.expires_at = None
     job.ended_at = now
+    session.execute(delete(WorkBlock).where(WorkBlock.work == job.public_id))
 
 
 def _other_request(key: str | None, name: str) -> ServiceError:

@@ -254,7 +254,8 @@ class WorkBlock(Base):
     """A part of work that many workers share, leased to one of them until ``expires_at``.
 
     Attributes:
-        work: names the work: a job over a folder of images, or the search of a candidate set.
+        work: names the work: a job over a folder of images (a service's by its ``public_id``), or
+            the search of a set.
         start, stop: positions of the work that are in it, without ``stop``.
         worker: the one that has it; None where it is free or done.
     """

@@ -77,6 +77,8 @@ def test_job_leaves_a_table_and_a_gallery_and_goes_on_where_a_worker_stopped(
     monkeypatch.setattr(LocalExplainer, "explain", noted)
     stopped.run(until_idle=False)
     assert jobs.get(name).state is ReportState.QUEUED
+    shared = SharedBlocks(opened, name.removeprefix(EXPLANATIONS.prefix), "any")
+    assert len(shared.all()) == 3
     worker.run(until_idle=True)
     job = jobs.get(name)
     assert job.state is ReportState.SUCCEEDED, job
@@ -91,7 +93,45 @@ def test_job_leaves_a_table_and_a_gallery_and_goes_on_where_a_worker_stopped(
     with zipfile.ZipFile(io.BytesIO((home / "explanations.zip").read_bytes())) as archive:
         names = set(archive.namelist())
     assert {"index.html", "explanations.parquet", rows[0].explanation_file} <= names
-    assert SharedBlocks(opened, name, "any").all() == []
+    assert shared.all() == []
+
+
+def test_job_that_is_cancelled_or_fails_leaves_no_blocks(
+    jobs: Jobs[Any, Any, Any], opened: Store
+) -> None:
+    names = [jobs.create(ASKED).name for _ in range(3)]
+    shared = [SharedBlocks(opened, name.removeprefix(EXPLANATIONS.prefix), "any") for name in names]
+    for one in shared:
+        one.extend(4, 2)
+    queue = JobQueue(opened, "here", lease_seconds=60.0)
+    leased = queue.lease()
+    assert leased is not None
+    queue.fail(leased, "a reason")
+    jobs.cancel(names[1])
+    assert [len(one.all()) for one in shared] == [0, 0, 2]
+
+
+def test_job_whose_images_changed_starts_again(
+    jobs: Jobs[Any, Any, Any], worker: Worker, opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = jobs.create(ASKED).name
+    stopped = replace(worker, stopping=threading.Event())
+    explain = LocalExplainer.explain
+
+    def once(self: LocalExplainer, files: Any) -> Any:
+        stopped.stopping.set()
+        return explain(self, files)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalExplainer, "explain", once)
+        stopped.run(until_idle=False)
+    assert worker.data_dir is not None
+    for gone in ("cut.png", "b/no.jpg"):
+        (worker.data_dir / "images" / "cats" / "new" / gone).unlink()
+    worker.run(until_idle=True)
+    job = jobs.get(name)
+    assert job.state is ReportState.SUCCEEDED, job
+    assert (job.response.image_count, job.response.error_count) == (3, 0)
 
 
 @pytest.mark.parametrize(
