@@ -20,7 +20,7 @@ Engine = Literal["eager", "compiled", "service"]
 
 
 class PlanError(ValueError):
-    """The folder of results holds another job, or what it holds is damaged."""
+    """The folder of results holds another job, or what it holds is damaged, or a model changed."""
 
 
 class ExplanationPlan(BaseModel):

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from candor.client.sync import CandorClient
 from candor.contracts import api
 from candor.contracts.errors import ErrorCode, ServiceError
 from candor.explained.explainer import Explained, failed, row_of
 from candor.explained.images import ImageFile, UnreadableImage, encoded_file
-from candor.explained.plan import ExplanationPlan
+from candor.explained.plan import ExplanationPlan, PlanError
 
 _REQUESTS = 8  # at once; the service puts them into one batch
 _OF_ONE_IMAGE = (ErrorCode.INVALID_INPUT, ErrorCode.SEARCH_FAILED)
+_AnswerT = TypeVar("_AnswerT", api.PredictResponse, api.ExplainResponse, api.ProbeResponse)
 
 
 class RemoteExplainer:
@@ -68,7 +69,7 @@ class RemoteExplainer:
             seed=plan.seed,
             allow_partial=False,
         )
-        response = self._client.explain(request)
+        response = self._planned(self._client.explain(request))
         (explanation,) = response.explanations
         row = row_of(
             plan,
@@ -85,7 +86,7 @@ class RemoteExplainer:
         if self._plan.target_index is not None:
             return self._plan.target_index
         request = api.PredictRequest(model=self._name, image=image, top_k=2)
-        return self._client.predict(request).predictions[1].index
+        return self._planned(self._client.predict(request)).predictions[1].index
 
     def _radius(self, image: api.ImageInput, label: int) -> dict[str, float | None]:
         plan = self._plan
@@ -101,8 +102,18 @@ class RemoteExplainer:
             seed=plan.seed,
             allow_partial=False,
         )
-        (found,) = self._client.probe(request).results
+        (found,) = self._planned(self._client.probe(request)).results
         return {"radius": found.radius, "radius_above": found.lower_bound}
+
+    def _planned(self, answer: _AnswerT) -> _AnswerT:
+        """Raises: PlanError: another version answers, a canary or one that was deployed since."""
+        model, plan = answer.model, self._plan
+        if model.weights_digest != plan.model_digest:
+            raise PlanError(
+                f"name: expected answers of {plan.model} {plan.model_version}, with which the job "
+                f"began, got one of {model.version}; name a version as NAME@VERSION"
+            )
+        return answer
 
 
 def _measured(explanation: api.Explanation) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from candor.cli.main import build_app
 from candor.contracts import api
 from candor.explained.images import find_images
 from candor.explained.job import JobPlace, LocalJob, RemoteJob
+from candor.explained.plan import PlanError
 from candor.explained.rows import ExplanationRow, read_rows
 from candor.explained.work import Summary
+from candor.gateway.service.routing import Route
 from candor.jobs.shared_work import work_until_done
 from candor.stack.in_process import open_local
 from tests.explained.folders import OPTIONS, content, local_job, make_images
-from tests.gateway.servers import Servers
+from tests.gateway.servers import Servers, opened
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COUNT = 18
@@ -125,6 +127,16 @@ def test_service_explains_a_folder_with_the_radius_of_each_image(
     probe = api.ProbeRequest(image=image, label=label, goals=("attack",), solver="fast")
     (radius,) = servers.client.probe(probe).results
     assert row.radius == pytest.approx(radius.radius)
+
+
+def test_rows_are_of_the_version_that_the_job_began_with(images: Path, tmp_path: Path) -> None:
+    route = Route(primary="1.2", canary="2.0", weight=0.5)
+    place = JobPlace(images=images / "a", out=tmp_path)
+    for servers in opened(models=("linear@1.2", "linear@2.0"), routes={"linear": route}):
+        with pytest.raises(PlanError, match="name: expected answers of linear 1.2, with which"):
+            done(RemoteJob(place=place, options=OPTIONS, client=servers.client))
+        named = RemoteJob(place=place, options=OPTIONS, client=servers.client, name="linear@1.2")
+        assert done(named).errors == 0
 
 
 def test_files_of_the_results_are_no_images_of_the_folder(images: Path, tmp_path: Path) -> None:
