@@ -5,15 +5,14 @@ one stays as it is and is asked about its own class.  The last two are catch tri
 prepared, shown and ordered as the explanations are, and their verdicts are known beforehand.
 """
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from candor.annotation.collect import Collection, CollectionJob, SetWork, check_fits
+from candor.annotation.collect import Collection, CollectionJob, SetWork, digest, search_key
 from candor.contracts.annotations import FlipKind
 from candor.data.images import Images
 from candor.images.encode import levels_toward, png_of
@@ -60,9 +59,10 @@ class AskingWork(SetWork[NewFlipImage]):
     the others stay out.
 
     Raises:
-        ValueError: rho out of its range, more images than there are, or other classes than the
-            model's or than those of the same set in the store.
+        ValueError: rho out of its range, or as `SetWork`.
     """
+
+    written_by = FlipWriter
 
     def __init__(
         self,
@@ -75,19 +75,9 @@ class AskingWork(SetWork[NewFlipImage]):
         rho = loaded.card.recommended_rho if asking.rho is None else asking.rho
         if not 0.0 < rho <= 1.0:
             raise ValueError(f"rho: expected a number in (0, 1], got {rho:g}")
-        check_fits(loaded, dataset, asking.image_count)
-        self._key = FlipSetKey(
-            weights_sha256=loaded.card.identity,
-            data_sha256=dataset.digest(),
-            solver=asking.solver,
-            steps=asking.steps,
-            seed=asking.seed,
-            rho=rho,
-            norm=asking.norm.value,
-        )
-        named = {"model": loaded.card.name, "data": dataset.name}
-        writer = FlipWriter(store, self._key, **named, class_names=dataset.class_names)
-        super().__init__(loaded, dataset, asking, writer, lease_seconds)
+        search = asdict(search_key(loaded, dataset, asking))
+        self._key = FlipSetKey(**search, rho=rho, norm=asking.norm.value)
+        super().__init__(loaded, dataset, asking, store, self._key, lease_seconds)
 
     def summary(self) -> dict[str, int | str]:
         explanations = self._writer.count(kind=FlipKind.EXPLANATION.value)
@@ -166,5 +156,5 @@ class AskingWork(SetWork[NewFlipImage]):
             rmse=float(np.sqrt(np.mean(difference**2))),
             place=derived_seed(*map(str, parts)) >> 1,  # 31 bits: a database's integer
             shown_png=png_of(image_of(shown)),
-            shown_sha256=hashlib.sha256(shown.tobytes()).hexdigest(),
+            shown_sha256=digest(shown),
         )

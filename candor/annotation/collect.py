@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 from torch import Tensor
 
@@ -18,7 +16,8 @@ from candor.annotation.candidates import OverlyConfident, overly_confident
 from candor.contracts.names import class_difference
 from candor.data.images import Images
 from candor.data.registry import load_for_model
-from candor.images.encode import encode_png
+from candor.images.encode import png_of
+from candor.images.pixels import Levels, image_of
 from candor.models.folder import LoadedModel, load_model
 from candor.store.blocks import DEFAULT_LEASE_SECONDS, Block
 from candor.store.candidates import CandidateWriter, NewCandidate, NewT, SetKey, SetWriter
@@ -91,21 +90,34 @@ class SetWork(ABC, Generic[NewT]):
 
     Args:
         dataset: the split the images are drawn from.
-        writer: of the search.
+        key: of the search, see `search_key`.
+
+    Attributes:
+        written_by: what keeps such a search.
+
+    Raises:
+        ValueError: more images than there are, or other classes than the model's or than those of
+            the same search in the store.
     """
+
+    written_by: ClassVar[type[SetWriter[Any]]]
 
     def __init__(
         self,
         loaded: LoadedModel,
         dataset: Images,
         collection: Collection,
-        writer: SetWriter[NewT],
+        store: Store,
+        key: SetKey,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
     ) -> None:
+        _check_fits(loaded, dataset, collection.image_count)
+        named = {"model": loaded.card.name, "data": dataset.name}
+        writer = self.written_by(store, key, **named, class_names=dataset.class_names)
         if difference := class_difference(writer.class_names(), dataset.class_names):
             raise ValueError(f"data: other classes than the search in the store: {difference}")
         self._loaded, self._dataset, self._collection = loaded, dataset, collection
-        self._writer = writer
+        self._writer: SetWriter[NewT] = writer
         generator = torch.Generator().manual_seed(collection.seed)
         self._order = torch.randperm(len(dataset), generator=generator)
         self._known = writer.count()
@@ -146,6 +158,8 @@ class SetWork(ABC, Generic[NewT]):
 class CollectionWork(SetWork[NewCandidate]):
     """One worker's part in a collection."""
 
+    written_by = CandidateWriter
+
     def __init__(
         self,
         loaded: LoadedModel,
@@ -154,17 +168,8 @@ class CollectionWork(SetWork[NewCandidate]):
         store: Store,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
     ) -> None:
-        check_fits(loaded, dataset, collection.image_count)
-        self._key = SetKey(
-            weights_sha256=loaded.card.identity,
-            data_sha256=dataset.digest(),
-            solver=collection.solver,
-            steps=collection.steps,
-            seed=collection.seed,
-        )
-        named = {"model": loaded.card.name, "data": dataset.name}
-        writer = CandidateWriter(store, self._key, **named, class_names=dataset.class_names)
-        super().__init__(loaded, dataset, collection, writer, lease_seconds)
+        self._key = search_key(loaded, dataset, collection)
+        super().__init__(loaded, dataset, collection, store, self._key, lease_seconds)
 
     def summary(self) -> dict[str, int | str]:
         return {
@@ -189,7 +194,18 @@ class CollectionWork(SetWork[NewCandidate]):
         return _rows(self._dataset, chosen, pixels, found)
 
 
-def check_fits(loaded: LoadedModel, dataset: Images, image_count: int) -> None:
+def search_key(loaded: LoadedModel, dataset: Images, collection: Collection) -> SetKey:
+    """What makes two searches the same."""
+    return SetKey(
+        weights_sha256=loaded.card.identity,
+        data_sha256=dataset.digest(),
+        solver=collection.solver,
+        steps=collection.steps,
+        seed=collection.seed,
+    )
+
+
+def _check_fits(loaded: LoadedModel, dataset: Images, image_count: int) -> None:
     """Raises ValueError: more images than there are, or other classes than the model's."""
     if image_count > len(dataset):
         raise ValueError(f"images: expected a number in [1, {len(dataset)}], got {image_count}")
@@ -216,18 +232,15 @@ def _rows(
                 adversarial_class=int(found.classes[row]),
                 margin=float(found.margins[row]),
                 rmse=float(found.rmse[row]),
-                original_png=_png(original),
-                adversarial_png=_png(changed),
-                original_sha256=_digest(original),
-                adversarial_sha256=_digest(changed),
+                original_png=png_of(image_of(original)),
+                adversarial_png=png_of(image_of(changed)),
+                original_sha256=digest(original),
+                adversarial_sha256=digest(changed),
             )
         )
     return rows
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    return encode_png(pixels.astype(np.float32) / np.float32(255.0))
-
-
-def _digest(pixels: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+def digest(levels: Levels) -> str:
+    """SHA-256 of the values, in the order of (C, H, W)."""
+    return hashlib.sha256(levels.tobytes()).hexdigest()
