@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from candor.files.reading import UnusableFile
 from candor.files.tables import read_table
-from candor.files.writing import replacing
 
 TABLE_FILE = "explanations.parquet"
 _GROUP_ROWS = 65_536  # of the file; fixed, so that the same rows are the same bytes
@@ -99,18 +98,8 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 SCHEMA = pa.schema([(field.name, _arrow_type(field.type)) for field in fields(ExplanationRow)])
 
 
-def write_rows(path: Path, rows: Iterable[ExplanationRow]) -> None:
-    """The table of these rows, in their order; the same rows give the same bytes.
-
-    Raises:
-        OSError: it cannot be written; an old file is as it was.
-    """
-    with replacing(path) as stream:
-        write_table(stream, table_of(rows))
-
-
 def write_table(stream: Any, table: pa.Table) -> None:
-    """A table of `SCHEMA` into an open file."""
+    """A table of `SCHEMA` into an open file; the same rows give the same bytes."""
     pq.write_table(table, stream, row_group_size=_GROUP_ROWS, compression="zstd")
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from candor.explained.rows import SCHEMA, ExplanationRow, read_rows, table_of, write_rows
+from candor.explained.rows import SCHEMA, ExplanationRow, read_rows, table_of, write_table
 from candor.files.reading import UnusableFile
 
 ASKED = {
@@ -31,7 +31,8 @@ def test_a_table_of_rows_is_read_as_it_was_written_and_its_bytes_follow_from_the
     tmp_path: Path,
 ) -> None:
     for name in ("one", "two"):
-        write_rows(tmp_path / name, ROWS)
+        with (tmp_path / name).open("wb") as stream:
+            write_table(stream, table_of(ROWS))
     assert read_rows(tmp_path / "one") == ROWS
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 

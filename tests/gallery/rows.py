@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from candor.explained.rows import TABLE_FILE, ExplanationRow, write_rows
+from candor.explained.rows import TABLE_FILE, ExplanationRow, table_of, write_table
 from candor.files.writing import write_files
 from candor.images.encode import encode_png
 
@@ -78,5 +78,6 @@ def fill(folder: Path) -> list[ExplanationRow]:
         {name for row in rows for name in (row.original_file, row.explanation_file) if name}
     )
     write_files(folder, {name: encode_png(generator.random((3, 8, 8))) for name in names})
-    write_rows(folder / TABLE_FILE, rows)
+    with (folder / TABLE_FILE).open("wb") as stream:
+        write_table(stream, table_of(rows))
     return rows
