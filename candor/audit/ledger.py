@@ -6,7 +6,6 @@ on the disk, so a kill at any moment loses at most the block that was running, a
 keeps any block from being counted twice.
 """
 
-import errno
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,10 @@ from candor.audit.records import AttackRecord, Row
 from candor.contracts import strict_json, violations
 from candor.contracts.json_text import json_text
 from candor.files.reading import MIB, read_file
-from candor.files.writing import write_file, write_folder
+from candor.files.writing import is_full, write_file, write_folder
 
 PARTS_FOLDER = "parts"
 _MAX_PART_BYTES = 512 * MIB
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 FrozenT = TypeVar("FrozenT", bound=Frozen)
 
 
@@ -191,7 +189,7 @@ def _reported_where_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        if err.errno not in _FULL:
+        if not is_full(err):
             raise
         raise DiskFull(f"out: no space left on the disk of {folder}") from err
 

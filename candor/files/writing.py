@@ -39,6 +39,11 @@ _CANNOT_EXCHANGE = frozenset(
 _MAX_OTHER_FILES = 64
 
 
+def is_full(err: OSError) -> bool:
+    """Whether the disk has no space left, or the user's share of it has none."""
+    return err.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def write_file(path: Path, content: bytes, *, is_private: bool = False) -> None:
     """The file is wholly there or as it was; raises as `replacing`."""
     with replacing(path, is_private=is_private) as stream:

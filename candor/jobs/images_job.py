@@ -1,6 +1,5 @@
 """Computes a job that explains the images of a folder."""
 
-import errno
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from candor.explained.job import JobPlace, LocalJob, target_index
 from candor.explained.plan import PlanError
 from candor.explained.rows import TABLE_FILE
 from candor.explained.work import ExplanationWork, Summary
-from candor.files.writing import replacing
+from candor.files.writing import is_full, replacing
 from candor.jobs.lease import Lease
 from candor.jobs.outcome import files_of
 from candor.jobs.progress import WAITS_FOR_SPACE, Pace
@@ -30,7 +29,6 @@ from candor.stack.archives import model_folder
 
 ARCHIVE_FILE = "explanations.zip"
 IMAGES_FOLDER = "images"  # of a folder of data
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PAGES = ("index.html", "page-*.html", "*.css", "*.js", "blocks/*/*.png")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same files are the same archive
 
@@ -115,7 +113,7 @@ class ImagesJob:
                     _write_archive(self.out)
                     return _result(self.out, summary)
                 except OSError as err:
-                    if err.errno not in _FULL:
+                    if not is_full(err):
                         raise
                     progress.report(work.count - work.left(), WAITS_FOR_SPACE)
                     wait_for_space()

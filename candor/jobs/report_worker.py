@@ -136,8 +136,7 @@ class Worker:
 
     def _wait_for_space(self, lease: Lease) -> None:
         while not _has_space(self.reports):
-            self.stopping.wait(_POLL_SECONDS)
-            lease.check()
+            lease.pause(_POLL_SECONDS)
 
     def _audit_request(self, request: CreateReportRequest) -> AuditRequest:
         return AuditRequest(

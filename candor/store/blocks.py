@@ -174,10 +174,8 @@ class SharedBlocks:
     def open_count(self) -> int:
         """Blocks that are not done."""
         with self._store.reading() as session:
-            is_open = WorkBlock.is_done.is_(False)
-            return (
-                session.scalar(select(func.count(WorkBlock.id)).where(self._is_ours, is_open)) or 0
-            )
+            count = select(func.count(WorkBlock.id)).where(self._is_ours, _IS_OPEN)
+            return session.scalar(count) or 0
 
     def done_until(self, session: Session) -> int | None:
         """Up to which position every block is done, of all that were ever added; None of none."""
