@@ -53,7 +53,7 @@ class ExplanationWork:
         self._blocks = blocks
         self.count = len(files)
         blocks.extend(len(files), plan.block_size)
-        blocks.reopen(block for block in blocks.all() if not results.has(block))
+        blocks.reopen(block for block in blocks.done() if not results.has(block))
 
     def work_one(self) -> bool:
         """Explain one block; False where there is none that nobody works on."""

@@ -24,6 +24,7 @@ from candor.store.tables import WorkBlock
 DEFAULT_LEASE_SECONDS = 30.0
 _INSERTED_TOGETHER = 1000
 _IS_OPEN = WorkBlock.is_done.is_(False)
+_IS_DONE = WorkBlock.is_done.is_(True)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -148,7 +149,7 @@ class SharedBlocks:
         """Blocks whose results are no longer there are to be computed again."""
         with self._store.writing() as session:
             for block in blocks:
-                self._update(session, block, WorkBlock.is_done.is_(True), is_done=False)
+                self._update(session, block, _IS_DONE, is_done=False)
 
     def forget(self) -> None:
         """Delete the blocks of work whose results nobody will continue."""
@@ -157,13 +158,11 @@ class SharedBlocks:
 
     def all(self) -> list[Block]:
         """Every block, in order."""
-        with self._store.reading() as session:
-            rows = session.execute(
-                select(WorkBlock.start, WorkBlock.stop)
-                .where(self._is_ours)
-                .order_by(WorkBlock.start)
-            )
-            return [Block(start, stop) for start, stop in rows]
+        return self._listed(self._is_ours)
+
+    def done(self) -> list[Block]:
+        """Blocks that are done, in order."""
+        return self._listed(self._is_ours & _IS_DONE)
 
     def left(self) -> int:
         """Positions of blocks that are not done."""
@@ -193,6 +192,11 @@ class SharedBlocks:
     @property
     def _is_mine(self) -> ColumnElement[bool]:
         return (WorkBlock.worker == self._worker) & _IS_OPEN
+
+    def _listed(self, where: ColumnElement[bool]) -> list[Block]:
+        wanted = select(WorkBlock.start, WorkBlock.stop).where(where).order_by(WorkBlock.start)
+        with self._store.reading() as session:
+            return [Block(start, stop) for start, stop in session.execute(wanted)]
 
     def _renew(self, block: Block) -> bool:
         with self._store.writing() as session:

@@ -78,6 +78,7 @@ def test_work_grows_from_where_it_ends_and_lost_results_are_computed_again(store
     with store.reading() as session:
         assert shared.done_until(session) == 19
     assert shared.left() == 11
+    assert shared.done() == [first, second]
     shared.reopen([first, expected[2]])
     assert shared.left() == 19
     assert shared.lease() == first
