@@ -13,6 +13,7 @@ from training.optimizer import WeightDecayOn
 from training.psi import PsiFollows, PsiMode
 from training.regularizers import Pairing, PenaltyMode
 from training.schedule import Schedule
+from training.stored import WeightsDtype
 
 OF_START = "start_from"  # the architecture of the model that a run starts from
 _OF_NETWORK = (
@@ -78,6 +79,8 @@ class TrainConfig:
         adversary_share: part of each batch that is attacked; half-half (HHAT) is 0.5.
         trades_weight: beta of TRADES, weight of its divergence.
         attack_norm_mode: batch normalisation during attack passes, see `norm_mode`.
+        weights_dtype: of the model's matrices and kernels on disk, "float32" or "float16", to which
+            they are rounded before the accuracy is measured.
         recommended_rho: RMSE of an explanation that asks for none, for the model's card.
     """
 
@@ -135,6 +138,7 @@ class TrainConfig:
     adversary_share: float = 1.0
     trades_weight: float = 6.0
     attack_norm_mode: str = NormMode.EVAL.value
+    weights_dtype: str = WeightsDtype.FLOAT32.value
     recommended_rho: float = 0.1
 
     def __post_init__(self) -> None:
@@ -213,6 +217,7 @@ _CHOICES: Mapping[str, type[StrEnum]] = {
     "penalty_mode": PenaltyMode,
     "engine": Engine,
     "precision": Precision,
+    "weights_dtype": WeightsDtype,
 }
 
 _NEEDED: Mapping[PenaltyMode, Mapping[str, str]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from candor.contracts.card import MetricCard, ModelCard
 from candor.contracts.json_text import json_text
@@ -29,6 +29,7 @@ from training.loop import Progress, TrainState
 from training.loop import train as train_network
 from training.origin import Origin
 from training.start import Start, started
+from training.stored import WeightsDtype, rounded_weights
 
 _EXPLAINED_IMAGES = 8  # training images explained in the run's TensorBoard log
 _EXAMINED_IMAGES = 100  # test images of the acceptance of a network of others
@@ -94,19 +95,20 @@ def run_experiment(
         "data_images": len(training_data),
     }
     description = config.description or target.experiment
+    weights = rounded_weights(bare_network(network), WeightsDtype(config.weights_dtype))
     metrics = (accuracy_on(network, test_data),)
     if start.spec is None:
         assert start.card is not None
         update = {"description": description, "recipe": recipe, "metrics": metrics}
         card = start.card.model_copy(update=update)
-        return _save_of_model(card, start, test_data, target)
+        return _save_of_model(card, weights, start, test_data, target)
     return save_model(
         target.folder,
         name=target.name,
         model_version="1",
         description=description,
         spec=start.spec,
-        state_dict=network.state_dict(),
+        state_dict=weights,
         input_size=training_data.shape[1:],
         classes=training_data.class_names,
         recipe=recipe,
@@ -116,7 +118,9 @@ def run_experiment(
     )
 
 
-def _save_of_model(card: ModelCard, start: Start, data: Images, target: RunTarget) -> ModelCard:
+def _save_of_model(
+    card: ModelCard, weights: dict[str, Tensor], start: Start, data: Images, target: RunTarget
+) -> ModelCard:
     """The folder of a network that came from a model; one of others is examined again."""
     network = start.network
     update: dict[str, Any] = {
@@ -139,7 +143,7 @@ def _save_of_model(card: ModelCard, start: Start, data: Images, target: RunTarge
         update["acceptance"] = found.acceptance
         update["metrics"] = (*card.metrics, *(() if radius is None else (radius,)))
     card = card.model_copy(update=update)
-    return save_imported(target.folder, card, bare_network(network).state_dict(), start.graph)
+    return save_imported(target.folder, card, weights, start.graph)
 
 
 def _resolved(config: TrainConfig, experiment: str, origin: Origin) -> dict[str, Any]:

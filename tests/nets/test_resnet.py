@@ -74,6 +74,14 @@ def test_sizes_are_those_of_the_released_networks():
     assert counts == [292_762, 681_626]
 
 
+def test_wide_resnet14_halves_the_image_in_its_stem():
+    network = build_network(spec_of(architecture="cifar-resnet14-wide"))
+    assert network.stem(torch.rand(1, 3, 32, 32)).shape == (1, 64, 16, 16)
+    blocks = modules_of(network, PreActivationBlock)
+    shortcuts = [block for block in blocks if block.shortcut is not None]
+    assert len(modules_of(network, nn.Conv2d | nn.Linear)) - len(shortcuts) == 14
+
+
 def test_width_factor_multiplies_every_stage():
     with torch.device("meta"):
         network = build_network(spec_of(width_factor=2))
@@ -131,6 +139,7 @@ def test_activation_is_the_one_named(name, kind):
 
 def test_registry_lists_its_names():
     assert architecture_names() == (
+        "cifar-resnet14-wide",
         "cifar-resnet170",
         "cifar-resnet20",
         "cifar-resnet44",

@@ -1,0 +1,62 @@
+"""Weights in half precision: what is measured, what is stored and what is served are the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from candor.models.folder import WEIGHTS_FILE, load_model
+from tests.training.tiny import colours, new_network
+from training.config import TrainConfig
+from training.run import RunTarget, run_experiment
+from training.stored import WeightsDtype, rounded_weights
+
+
+def test_matrices_and_kernels_are_halves_and_vectors_are_not():
+    network = new_network()
+    exact = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    stored = rounded_weights(network, WeightsDtype.FLOAT16)
+    assert stored.keys() == exact.keys()
+    for name, tensor in stored.items():
+        if exact[name].dim() >= 2:
+            assert tensor.dtype == torch.float16, name
+            assert torch.equal(tensor, exact[name].half()), name
+        else:
+            assert torch.equal(tensor, exact[name]), name
+        assert torch.equal(network.state_dict()[name], tensor.to(exact[name].dtype)), name
+
+
+def test_float32_changes_nothing():
+    network = new_network()
+    exact = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    stored = rounded_weights(network, WeightsDtype.FLOAT32)
+    assert all(torch.equal(stored[name], tensor) for name, tensor in exact.items())
+
+
+@pytest.mark.parametrize("dtype", list(WeightsDtype))
+def test_a_run_stores_what_it_measured(tmp_path: Path, dtype):
+    config = TrainConfig(
+        architecture="cifar-resnet20",
+        epochs=1,
+        batch_size=16,
+        psi_mode="fixed",
+        weights_dtype=dtype,
+    )
+    target = RunTarget(
+        experiment="tiny", run_dir=tmp_path, folder=tmp_path / "model", name="tiny", note=""
+    )
+    run_experiment(config, colours(), colours(), target, lambda progress: None)
+    weights = safetensors.torch.load_file(tmp_path / "model" / WEIGHTS_FILE)
+    kinds = {tensor.dtype for tensor in weights.values() if tensor.dim() >= 2}
+    assert kinds == {getattr(torch, dtype)}
+    model = load_model(tmp_path / "model")
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, weights[name].to(tensor.dtype)), name
+    assert all(tensor.dtype == torch.float32 for tensor in model.network.parameters())
+    data = colours()
+    found = model.network(data.images(slice(None))).argmax(1)
+    [accuracy] = [metric for metric in model.card.metrics if metric.name == "accuracy"]
+    assert accuracy.value == int((found == data.labels).sum()) / len(data)
+    assert json.loads((tmp_path / "config.json").read_text())["weights_dtype"] == dtype
