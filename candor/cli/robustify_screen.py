@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from candor.cli.output import console
 from candor.cli.robustify_session import Robustified, Standing
 from candor.contracts.radius import MEDIAN_RADIUS, radius_note
 from candor.models.folder import read_card
-from candor.robustness.ara_files import read_ara
-from candor.robustness.paired import Difference, area_difference
+from candor.robustness.ara_files import differences, read_ara
+from candor.robustness.paired import Difference
 
 _AREAS = {"attack_ara": "attack ARA", "btr_ara": "BTR ARA"}
 
@@ -53,10 +52,8 @@ def record_of(found: Robustified) -> dict[str, Any]:
 
 def gain_of(found: Robustified) -> Difference:
     """Attack ARA after minus before, on the same images, with the paired interval."""
-    folders = [read_ara(found.folder / part) for part in ("after", "before")]
-    after, before = (one.radii["attack_ara"] for one in folders)
-    naive = folders[0].summary["naive"]
-    return area_difference(after, before, naive=naive, generator=np.random.default_rng(0))
+    after, before = (read_ara(found.folder / part) for part in ("after", "before"))
+    return differences(after, before)["attack_ara"]
 
 
 def lost(found: Robustified) -> float:

@@ -21,6 +21,7 @@ from candor.files.writing import write_files
 from candor.robustness.ara import Interval
 from candor.robustness.calibration import Temperature
 from candor.robustness.measure import AraMeasurement, GoalMeasurement
+from candor.robustness.paired import Difference, accuracy_difference, area_difference
 from candor.terms import Goal, SearchStatus
 
 SUMMARY_FILE = "ara.json"
@@ -141,6 +142,35 @@ def read_ara(folder: Path) -> AraFolder:
         np.array([row["status"] != SearchStatus.ALREADY_WRONG for row in attacked]),
         {name: np.array([row["radius"] for row in chosen]) for name, chosen in by_area.items()},
     )
+
+
+def differences(measured: AraFolder, other: AraFolder) -> dict[str, Difference]:
+    """What ``measured`` has more than ``other`` on the same images, by name of `MEASURES`.
+
+    Raises:
+        ValueError: they are not of the same images, in the same order, of one data set, or not by
+            the same search.
+    """
+    for key in ("data", "images", "solver"):
+        mine, theirs = measured.summary[key], other.summary[key]
+        if mine != theirs:
+            raise ValueError(f"{key}: expected {mine!r} in both, got {theirs!r}")
+    if measured.indices != other.indices:
+        raise ValueError("seed: expected one that draws the same images in both")
+    found = {
+        "accuracy": accuracy_difference(
+            measured.is_correct, other.is_correct, generator=np.random.default_rng(0)
+        )
+    }
+    naive = measured.summary["naive"]
+    for name in _AREAS:
+        found[name] = area_difference(
+            measured.radii[name],
+            other.radii[name],
+            naive=naive,
+            generator=np.random.default_rng(0),
+        )
+    return found
 
 
 def is_measured(folder: Path, expected: dict[str, Any]) -> bool:

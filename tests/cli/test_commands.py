@@ -176,6 +176,48 @@ def test_ara_of_the_same_seed_is_the_same(model: Path, data_root: Path) -> None:
     assert first["attack_ara"]["value"] == second["attack_ara"]["value"]
 
 
+def test_ara_beside_another_model_of_the_same_images(
+    model: Path, data_root: Path, tmp_path: Path
+) -> None:
+    options = ("--model", model, "--data-dir", data_root, "--images", 6, "--json")
+    rough, better = tmp_path / "rough", tmp_path / "better"
+    first = _json(_run("ara", *options, "--steps", 2, "--out", rough))
+    compared = _json(_run("ara", *options, "--steps", 20, "--out", better, "--compare", rough))[
+        "compared"
+    ]
+    second = json.loads((better / "ara.json").read_text())
+    assert compared.keys() == {"accuracy", "attack_ara", "btr_ara"}
+    assert compared["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
+    for name in ("attack_ara", "btr_ara"):
+        one = compared[name]
+        expected = second[name]["value"] - first[name]["value"]
+        assert one["value"] == pytest.approx(expected, abs=1e-7)
+        assert one["low"] <= one["value"] <= one["high"]
+    shown = _run("ara", *options[:-1], "--steps", 2, "--out", better, "--compare", rough)
+    assert "on the same 6 images" in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (("--seed", 1), "seed: expected one that draws the same images in both"),
+        (("--images", 5), "images: expected 5 in both, got 6"),
+        (("--solver", "paper"), "solver: expected 'paper' in both, got 'fast'"),
+    ],
+)
+def test_ara_of_other_images_is_not_compared(
+    model: Path, data_root: Path, tmp_path: Path, changed: tuple[object, ...], message: str
+) -> None:
+    options = ("ara", "--model", model, "--data-dir", data_root, "--steps", 2)
+    _run(*options, "--images", 6, "--out", tmp_path / "a")
+    beside = ("--out", tmp_path / "b", "--compare", tmp_path / "a")
+    result = _run(
+        *options, *(("--images", 6) if "--images" not in changed else ()), *changed, *beside
+    )
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
 def test_ara_of_more_images_than_there_are_names_the_range(model: Path, data_root: Path) -> None:
     result = _run("ara", "--model", model, "--data-dir", data_root, "--images", 25)
     assert result.exit_code == 1

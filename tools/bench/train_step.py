@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
+from candor.contracts.card import ModelCard
 from candor.data.registry import load_dataset
-from candor.models.folder import load_model
-from candor.nets.architectures import NetworkSpec, build_network
+from candor.models.folder import build_from_card, load_model
 from candor.runtime.allocator import keep_freed_memory
 from tools.bench.machine import BFLOAT16, description, has_amx
 from tools.bench.table import Options, Row, options_of, parser, show
@@ -27,10 +27,9 @@ from training.step import StepLoss, step_loss
 
 _BATCH = 128
 _TRAINED = Path(__file__).resolve().parents[2] / "model_store" / "cifar10-robust"
-# psi where each network stands: what an untrained one starts with, what the trained one ended with.
-_PSI = {"untrained": 220.0, "trained": 8470.0}
+_FIRST_PSI = 220.0  # which an untrained network starts with in the paper's runs (III-C)
 
-_REFERENCE = TrainConfig(architecture="cifar-resnet20", epochs=1)
+_REFERENCE = TrainConfig(architecture="cifar-resnet20", epochs=1)  # of the step, not of the network
 _DIFFERENCE = replace(_REFERENCE, penalty_mode="finite-difference", engine="compiled")
 _INNER = replace(_REFERENCE, penalty_mode="inner-gradient", engine="compiled")
 _PLAIN = replace(_REFERENCE, psi_mode="fixed")
@@ -93,11 +92,16 @@ def measure(options: Options) -> list[Row]:
     generator = Generator().manual_seed(options.seed)
     chosen = torch.randperm(len(data), generator=generator)[:_BATCH]
     images = data.images(chosen).contiguous(memory_format=torch.channels_last)
-    networks = {"untrained": _untrained(options.seed), "trained": _trained()}
+    model = load_model(_TRAINED)
+    last_psi = float(model.card.recipe["history"][-1]["psi"])
+    networks = {
+        "untrained": (_untrained(model.card, options.seed), _FIRST_PSI),
+        "trained": (model.network.requires_grad_().train(), last_psi),
+    }
     rows = []
-    for state, network in networks.items():
+    for state, (network, psi) in networks.items():
         steps = {
-            name: _step(network, images, data.labels[chosen], config, _PSI[state])
+            name: _step(network, images, data.labels[chosen], config, psi)
             for name, config in _STEPS.items()
         }
         for name in _OURS:
@@ -115,19 +119,9 @@ def _step(
     return _Step(called, batch, labels, config, psi)
 
 
-def _untrained(seed: int) -> nn.Module:
+def _untrained(card: ModelCard, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    spec = NetworkSpec(
-        architecture="cifar-resnet20",
-        class_count=10,
-        mean=(0.49, 0.48, 0.45),
-        std=(0.25, 0.24, 0.26),
-    )
-    return build_network(spec).train()
-
-
-def _trained() -> nn.Module:
-    return load_model(_TRAINED).network.requires_grad_().train()
+    return build_from_card(card).train()
 
 
 def _agreement(what: str, ours: _Step, reference: _Step) -> list[Row]:

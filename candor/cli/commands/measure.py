@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,15 @@ from candor.cli.options import Compiles, DataDir, DataName
 from candor.cli.output import AsJson, console, print_json
 from candor.contracts import limits
 from candor.models.folder import record_metrics
-from candor.robustness.ara_files import measure_row, metric_cards, recorded
+from candor.robustness.ara_files import (
+    differences,
+    measure_row,
+    metric_cards,
+    read_ara,
+    recorded,
+)
 from candor.robustness.measure import AraPlan, Report
+from candor.robustness.paired import Difference
 
 
 def ara(
@@ -34,11 +42,17 @@ def ara(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     compiles: Compiles = None,
     out: Annotated[Path | None, typer.Option(help="Folder for ara.json and radii.parquet.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="--out of another model on the same images.")
+    ] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the result to the card.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals."""
     steps = terms.default_steps(solver, explains=False) if steps is None else steps
+    other = None if compare is None else read_ara(compare)
+    if other is not None and out is None:
+        raise ValueError("--compare: expected --out FOLDER beside it, got none")
     plan = AraPlan(solver=solver, steps=steps, seed=seed, batch_size=batch_size)
     with progress_bar(images, steps) as report:
         summary = measure_folder(
@@ -57,10 +71,14 @@ def ara(
         engine = "--compile" if summary["engine"] == "compiled" else "--no-compile"
         method = f"candor ara --data {data} {settings} --batch-size {batch_size} {engine}"
         record_metrics(model, metric_cards(summary, method))
+    found = {} if other is None or out is None else differences(read_ara(out), other)
     if as_json:
-        print_json(summary)
-    else:
-        _show(summary)
+        rows = {name: asdict(difference) for name, difference in found.items()}
+        print_json(summary | ({"compared": rows} if rows else {}))
+        return
+    _show(summary)
+    if other is not None:
+        _show_differences(found, other.summary)
 
 
 @contextmanager
@@ -93,4 +111,14 @@ def _show(summary: dict[str, Any]) -> None:
         row = measure_row(summary, name)
         rest = [str(row.get(key, "")) for key in ("unresolved", "image_steps", "seconds")]
         table.add_row(name, f"{row['value']:.5f}", f"{row['low']:.4f} to {row['high']:.4f}", *rest)
+    console().print(table)
+
+
+def _show_differences(found: dict[str, Difference], other: dict[str, Any]) -> None:
+    table = Table(title=f"more than {other['model']} on the same {other['images']} images")
+    for heading in ("measure", "difference", "95 % interval, paired", "p"):
+        table.add_column(heading)
+    for name, one in found.items():
+        interval = f"{one.low:+.4f} to {one.high:+.4f}"
+        table.add_row(name, f"{one.value:+.5f}", interval, f"{one.p_value:.2g}")
     console().print(table)
