@@ -40,7 +40,10 @@ def shut_connections(port: int, kept: Collection[int] = ()) -> None:
 
 
 def _is_listener(one: socket.socket) -> bool:
-    return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    try:
+        return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:  # a connection that the library closed meanwhile
+        return False
 
 
 def _sockets(port: int) -> Iterator[socket.socket]:
