@@ -9,6 +9,7 @@ import torch
 from candor.files.reading import GIB, read_file
 from candor.files.writing import replacing
 
+CHECKPOINT_FILE = "checkpoint.pt"
 _MAX_BYTES = 16 * GIB
 
 

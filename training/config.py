@@ -67,7 +67,7 @@ class TrainConfig:
         engine: "eager", or "compiled" for passes compiled by `torch.compile` in channels-last
             layout, which "double-backward" does not allow where there is a penalty.
         precision: see `Precision`; "bfloat16" is for devices that have it, and too coarse for
-            "finite-difference".
+            "finite-difference"; "fastest" is settled when a run begins, and recorded.
         weight_average: decay of the exponential moving average of the weights and of the
             statistics of batch normalisation, which becomes the model; 0 keeps the last weights
             themselves.  See `training.averaging`.

@@ -17,7 +17,7 @@ from candor.files.writing import write_file
 from candor.search.seeds import derived_seed
 from candor.terms import NotFinite
 from training.averaging import WeightAverage
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.distributed import (
     distributed,
@@ -118,6 +118,8 @@ def train(
         Diverged: a number of the run is no longer finite; the checkpoint of before stays.
     """
     _check_processes(config)
+    if config.precision == Precision.FASTEST:
+        raise ValueError("precision: expected 'float32' or 'bfloat16', got one not measured yet")
     if config.penalty_mode == PenaltyMode.FINITE_DIFFERENCE:
         # The difference drowns in the ten bits of TF32, which CUDA convolutions use by default.
         torch.backends.cudnn.allow_tf32 = False
@@ -127,7 +129,7 @@ def train(
         momentum=config.momentum,
     )
     class_weights = _class_weights(network, data, config)
-    path = run_dir / "checkpoint.pt"
+    path = run_dir / CHECKPOINT_FILE
     saved = from_first(load_checkpoint(path) if rank() == 0 else None)
     origin = origin or Origin.of(data, "")
     average = WeightAverage(network, config.weight_average)

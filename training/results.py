@@ -1,7 +1,7 @@
 """What the paper reports of each experiment, and what the models of a store measured."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from candor.contracts.card import MetricCard, ModelCard
 from candor.models.folder import CARD_FILE, read_card
 from training.config import TrainConfig
+from training.engine import Precision
 from training.experiment import experiment_names, load_experiment, load_paper_row
 
 METRICS = {"accuracy": 100.0, "attack_ara": 1.0, "btr_ara": 1.0}  # by what a card's is multiplied
@@ -100,9 +101,16 @@ def _ours(config: TrainConfig, path: Path, card: ModelCard) -> dict[str, Any]:
         "by_paper": by_paper,
         "epochs": recipe.get("epochs"),
         "hours": round(recipe["seconds"] / 3600, 2) if "seconds" in recipe else None,
-        "changed": sorted(key for key in expected.keys() & recipe if recipe[key] != expected[key]),
+        "changed": sorted(_changed(expected, recipe)),
         "card": str(path),
     }
+
+
+def _changed(expected: Mapping[str, Any], recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Fields in which a run was another; one that was measured when it began is not."""
+    for key in expected.keys() & recipe:
+        if recipe[key] != expected[key] and expected[key] != Precision.FASTEST:
+            yield key
 
 
 def _number(item: MetricCard, factor: float) -> dict[str, Any]:

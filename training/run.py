@@ -3,7 +3,7 @@
 import contextlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from candor.robustness.acceptance import examine
 from candor.robustness.ara import accuracy_interval
 from candor.runtime.allocator import keep_freed_memory
 from candor.search.network import checked
+from training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from training.config import TrainConfig
-from training.distributed import rank
+from training.distributed import from_first, rank
+from training.engine import Precision, fastest_precision
 from training.events import RunEvents
 from training.loop import Progress, TrainState
 from training.loop import train as train_network
@@ -79,9 +81,10 @@ def run_experiment(
     start = started(config, training_data)
     network = start.network
     origin = Origin.of(training_data, start.digest)
+    config = _with_measured_precision(config, network, training_data, target.run_dir)
     resolved = _resolved(config, target.experiment, origin)
     # Else the run there keeps the one it began with.
-    if rank() == 0 and not (target.run_dir / "checkpoint.pt").exists():
+    if rank() == 0 and not (target.run_dir / CHECKPOINT_FILE).exists():
         content = (json_text(resolved, indent=2) + "\n").encode()
         write_file(target.run_dir / "config.json", content)
     state = _train(network, training_data, config, target.run_dir, origin, report)
@@ -155,6 +158,21 @@ def _resolved(config: TrainConfig, experiment: str, origin: Origin) -> dict[str,
         "python": platform.python_version(),
         "data_digest": origin.data_digest,
     }
+
+
+def _with_measured_precision(
+    config: TrainConfig, network: nn.Module, data: Images, run_dir: Path
+) -> TrainConfig:
+    """``precision`` "fastest" as the one measured here; a run that goes on keeps its own."""
+    if config.precision != Precision.FASTEST:
+        return config
+    precision = None
+    if rank() == 0:
+        saved = load_checkpoint(run_dir / CHECKPOINT_FILE) or {}
+        precision = saved.get("config", {}).get("precision")
+        if precision is None:
+            precision = fastest_precision(network, (config.batch_size, *data.shape)).value
+    return replace(config, precision=from_first(precision))
 
 
 def _check_same_classes(training: Images, test: Images) -> None:

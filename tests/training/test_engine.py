@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.training.tiny import colours, config_of, new_network
-from training.engine import Engine, runner
+from training.engine import Engine, Precision, fastest_precision, runner
 from training.loop import train
 
 
@@ -40,6 +40,39 @@ def test_bfloat16_run_stays_close_and_its_weights_are_float32(tmp_path):
     assert not torch.equal(weights["stem.weight"], expected["stem.weight"])
     entropy, expected_entropy = (run.history[0]["cross_entropy"] for run in (state, whole))
     assert entropy == pytest.approx(expected_entropy, rel=0.02)
+
+
+def ticks(*seconds):
+    """A clock of which the passes take these seconds, one after the other."""
+    now = 0.0
+    for one in seconds:
+        yield now
+        now += one
+        yield now
+
+
+@pytest.mark.parametrize(("half", "expected"), [(0.5, "bfloat16"), (2.0, "float32")])
+def test_fastest_precision_is_the_one_that_takes_less_time(half, expected):
+    """The first pass of each warms up, and one that was disturbed does not decide."""
+    clock = ticks(9.0, 1.0, 30.0, 1.0, 0.1, half, half, 40.0)
+    chosen = fastest_precision(new_network(), (2, 3, 8, 6), lambda: next(clock))
+    assert chosen == expected
+
+
+def test_measuring_the_precision_leaves_everything_as_it_was():
+    network = new_network().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    drawn = torch.get_rng_state()
+    assert fastest_precision(network, (2, 3, 8, 6)) in (Precision.FLOAT32, Precision.BFLOAT16)
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(network.state_dict()[name], one) for name, one in before.items())
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_a_precision_that_was_not_measured_trains_nothing(tmp_path):
+    with pytest.raises(ValueError, match="precision: expected 'float32' or 'bfloat16'"):
+        train(new_network(), colours(), config_of(precision="fastest"), run_dir=tmp_path)
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Weights in half precision: what is measured, what is stored and what is served are the same."""
+"""A run from its configuration to its folder: the weights that are stored, the precision kept."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from candor.models.folder import WEIGHTS_FILE, load_model
 from tests.training.tiny import colours, new_network
 from training.config import TrainConfig
+from training.engine import Precision
 from training.run import RunTarget, run_experiment
 from training.stored import WeightsDtype, rounded_weights
 
@@ -60,3 +61,29 @@ def test_a_run_stores_what_it_measured(tmp_path: Path, dtype):
     [accuracy] = [metric for metric in model.card.metrics if metric.name == "accuracy"]
     assert accuracy.value == int((found == data.labels).sum()) / len(data)
     assert json.loads((tmp_path / "config.json").read_text())["weights_dtype"] == dtype
+
+
+def test_a_run_keeps_the_precision_it_measured_when_it_began(tmp_path: Path, monkeypatch):
+    config = TrainConfig(
+        architecture="cifar-resnet20",
+        epochs=2,
+        batch_size=16,
+        psi_mode="fixed",
+        precision="fastest",
+    )
+    target = RunTarget(
+        experiment="tiny", run_dir=tmp_path, folder=tmp_path / "model", name="tiny", note=""
+    )
+
+    def stop(progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.run.fastest_precision", lambda *shape: Precision.BFLOAT16)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(config, colours(), colours(), target, stop)
+    monkeypatch.setattr("training.run.fastest_precision", lambda *shape: Precision.FLOAT32)
+    card = run_experiment(config, colours(), colours(), target, lambda progress: None)
+    assert card is not None
+    assert card.recipe["precision"] == "bfloat16"
+    assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bfloat16"
