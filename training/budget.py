@@ -40,7 +40,7 @@ def doubtful_loss(accuracy: float, class_count: int) -> float:
     has a larger entropy (Fano's inequality; Cover and Thomas, Elements of Information Theory 2.10).
 
     L_adv makes networks about so doubtful: the paper's N4 was trained to 1.5 nats and has 68.7 %,
-    where h is 1.31; `cifar10-robust` to 1.365 and has 63.0 %, where h is 1.47.
+    where h is 1.31; a ResNet-20 trained here to 1.365 has 63.0 %, where h is 1.47.
 
     Args:
         accuracy: p in (1/V, 1]; at 1/V it is ln V.
