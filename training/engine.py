@@ -50,9 +50,8 @@ def fastest_precision(
 ) -> Precision:
     """The precision in which the network's forward and backward pass takes less time here.
 
-    Measured, not read off the processor: with AMX or a GPU bfloat16 is several times faster, with
-    AVX-512's instructions by a half, and where there are none it is far slower.  Neither the
-    network nor the global generator is changed.
+    Measured, not read off the processor: bfloat16 may be several times faster or far slower.
+    Neither the network nor the global generator is changed.
 
     Args:
         batch_shape: (B, C, H, W) of a training batch.

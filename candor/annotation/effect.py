@@ -4,12 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from candor.data.images import Images
 from candor.models.folder import read_card
-from candor.robustness.ara_files import MEASURES, AraFolder, is_measured, measure_row
-from candor.robustness.paired import Difference, accuracy_difference, area_difference
+from candor.robustness.ara_files import AraFolder, differences, is_measured, measure_row
 
 _PAIRS = (("annotated", "base"), ("control", "base"), ("annotated", "control"))
 
@@ -27,25 +24,16 @@ def effect_report(measured: dict[str, AraFolder], seed: int) -> dict[str, Any]:
         measured: by "base", "annotated" and "control".
         seed: of the resampling behind intervals and p-values.
     Raises:
-        ValueError: the models were measured on different images.
+        ValueError: the models were measured on different images or by different searches.
     """
     first = next(iter(measured.values()))
-    _check_same_images(measured)
     return {
         "data": first.summary["data"],
         "data_digest": first.summary["data_digest"],
         "images": len(first.indices),
         "models": {name: _model_summary(one.summary) for name, one in measured.items()},
         "differences": [
-            {
-                "a": a,
-                "b": b,
-                **{
-                    measure: asdict(_difference(measured[a], measured[b], measure, seed))
-                    for measure in MEASURES
-                },
-            }
-            for a, b in _PAIRS
+            {"a": a, "b": b, **_difference(measured[a], measured[b], seed)} for a, b in _PAIRS
         ],
     }
 
@@ -60,17 +48,5 @@ def _model_summary(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_same_images(measured: dict[str, AraFolder]) -> None:
-    images = [(one.indices, one.summary["data_digest"]) for one in measured.values()]
-    for name, own in zip(measured, images, strict=True):
-        if own != images[0]:
-            raise ValueError(f"{name}: measured on other images; measure all with the same data")
-
-
-def _difference(a: AraFolder, b: AraFolder, measure: str, seed: int) -> Difference:
-    generator = np.random.default_rng(seed)
-    if measure == "accuracy":
-        return accuracy_difference(a.is_correct, b.is_correct, generator=generator)
-    return area_difference(
-        a.radii[measure], b.radii[measure], naive=a.summary["naive"], generator=generator
-    )
+def _difference(a: AraFolder, b: AraFolder, seed: int) -> dict[str, Any]:
+    return {name: asdict(one) for name, one in differences(a, b, seed=seed).items()}

@@ -30,6 +30,7 @@ _MAX_SUMMARY_BYTES, _MAX_TABLE_BYTES = MIB, 512 * MIB
 _ACCURACY = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
 _AREAS = {"attack_ara": Goal.ATTACK, "btr_ara": Goal.BTR}
 MEASURES = ("accuracy", *_AREAS)
+_COMPARABLE = ("data", "data_digest", "solver", "steps")  # what two that are compared share
 # Beside them: temperature of least NLL, calibration error before and at it, BTR ARA at it.
 CALIBRATION = ("temperature", "ece", "ece_at_temperature", "btr_ara_at_temperature")
 _WARMER = "btr_at_temperature"  # the goal's name in the table
@@ -144,31 +145,28 @@ def read_ara(folder: Path) -> AraFolder:
     )
 
 
-def differences(measured: AraFolder, other: AraFolder) -> dict[str, Difference]:
+def differences(measured: AraFolder, other: AraFolder, *, seed: int = 0) -> dict[str, Difference]:
     """What ``measured`` has more than ``other`` on the same images, by name of `MEASURES`.
 
+    Args:
+        seed: of the resampling behind intervals and p-values.
     Raises:
-        ValueError: they are not of the same images, in the same order, of one data set, or not by
-            the same search.
+        ValueError: they are not of the same images in the same order, or not by the same search.
     """
-    for key in ("data", "images", "solver"):
+    for key in _COMPARABLE:
         mine, theirs = measured.summary[key], other.summary[key]
         if mine != theirs:
             raise ValueError(f"{key}: expected {mine!r} in both, got {theirs!r}")
     if measured.indices != other.indices:
-        raise ValueError("seed: expected one that draws the same images in both")
-    found = {
-        "accuracy": accuracy_difference(
-            measured.is_correct, other.is_correct, generator=np.random.default_rng(0)
-        )
-    }
-    naive = measured.summary["naive"]
+        raise ValueError("images: expected the same in both, drawn by one seed, got others")
+    correct = measured.is_correct, other.is_correct
+    found = {"accuracy": accuracy_difference(*correct, generator=np.random.default_rng(seed))}
     for name in _AREAS:
         found[name] = area_difference(
             measured.radii[name],
             other.radii[name],
-            naive=naive,
-            generator=np.random.default_rng(0),
+            naive=measured.summary["naive"],
+            generator=np.random.default_rng(seed),
         )
     return found
 

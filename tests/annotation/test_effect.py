@@ -20,6 +20,8 @@ def measured(correct_count: int, radius: float) -> AraFolder:
         "weights_digest": "0" * 64,
         "data": "cifar10/test",
         "data_digest": "1" * 64,
+        "solver": "fast",
+        "steps": 52,
         "naive": 0.1,
         "accuracy": accuracy,
         "accuracy_low": accuracy - 0.1,
@@ -59,12 +61,18 @@ def test_the_same_seed_gives_the_same_report() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"indices": list(range(1, COUNT + 1))}, {"summary": {"data_digest": "2" * 64}}]
+    ("change", "message"),
+    [
+        ({"indices": list(range(1, COUNT + 1))}, "images: expected the same in both"),
+        ({"summary": {"data_digest": "2" * 64}}, "data_digest: expected '2+' in both, got '1+'"),
+        ({"summary": {"steps": 20}}, "steps: expected 20 in both, got 52"),
+        ({"summary": {"solver": "paper"}}, "solver: expected 'paper' in both, got 'fast'"),
+    ],
 )
-def test_models_measured_on_other_images_are_rejected(change: dict[str, Any]) -> None:
+def test_models_measured_in_another_way_are_rejected(change: dict[str, Any], message: str) -> None:
     one = models()
     if "summary" in change:
         change = {"summary": one["control"].summary | change["summary"]}
     one["control"] = replace(one["control"], **change)
-    with pytest.raises(ValueError, match="control: measured on other images"):
+    with pytest.raises(ValueError, match=message):
         effect_report(one, seed=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -179,43 +180,55 @@ def test_ara_of_the_same_seed_is_the_same(model: Path, data_root: Path) -> None:
 def test_ara_beside_another_model_of_the_same_images(
     model: Path, data_root: Path, tmp_path: Path
 ) -> None:
-    options = ("--model", model, "--data-dir", data_root, "--images", 6, "--json")
-    rough, better = tmp_path / "rough", tmp_path / "better"
-    first = _json(_run("ara", *options, "--steps", 2, "--out", rough))
-    compared = _json(_run("ara", *options, "--steps", 20, "--out", better, "--compare", rough))[
-        "compared"
-    ]
-    second = json.loads((better / "ara.json").read_text())
+    """The other has half of every radius that was measured."""
+    options = ("--model", model, "--data-dir", data_root, "--images", 24, "--steps", 5)
+    first, other = tmp_path / "first", tmp_path / "other"
+    measured = _json(_run("ara", *options, "--out", other, "--json"))
+    table = pq.read_table(other / "radii.parquet")
+    rows = table.to_pylist()
+    for row in rows:
+        row["radius"] /= 2
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), other / "radii.parquet")
+    beside = ("--out", first, "--compare", other)
+    compared = _json(_run("ara", *options, *beside, "--json"))["compared"]
     assert compared.keys() == {"accuracy", "attack_ara", "btr_ara"}
     assert compared["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
+    assert max(compared[name]["value"] for name in ("attack_ara", "btr_ara")) > 1e-4
     for name in ("attack_ara", "btr_ara"):
         one = compared[name]
-        expected = second[name]["value"] - first[name]["value"]
-        assert one["value"] == pytest.approx(expected, abs=1e-7)
+        assert one["value"] == pytest.approx(measured[name]["value"] / 2, abs=1e-7)
         assert one["low"] <= one["value"] <= one["high"]
-    shown = _run("ara", *options[:-1], "--steps", 2, "--out", better, "--compare", rough)
-    assert "on the same 6 images" in " ".join(shown.output.split())
+    shown = _run("ara", *options, *beside)
+    assert "on the same 24 images" in " ".join(shown.output.split())
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (("--seed", 1), "seed: expected one that draws the same images in both"),
-        (("--images", 5), "images: expected 5 in both, got 6"),
-        (("--solver", "paper"), "solver: expected 'paper' in both, got 'fast'"),
+        ({"--seed": 1}, "images: expected the same in both"),
+        ({"--images": 5}, "images: expected the same in both"),
+        ({"--steps": 3}, "steps: expected 3 in both, got 2"),
+        ({"--solver": "paper"}, "solver: expected 'paper' in both, got 'fast'"),
     ],
 )
-def test_ara_of_other_images_is_not_compared(
-    model: Path, data_root: Path, tmp_path: Path, changed: tuple[object, ...], message: str
+def test_ara_of_another_measurement_is_not_compared(
+    model: Path, data_root: Path, tmp_path: Path, changed: dict[str, object], message: str
 ) -> None:
-    options = ("ara", "--model", model, "--data-dir", data_root, "--steps", 2)
-    _run(*options, "--images", 6, "--out", tmp_path / "a")
-    beside = ("--out", tmp_path / "b", "--compare", tmp_path / "a")
-    result = _run(
-        *options, *(("--images", 6) if "--images" not in changed else ()), *changed, *beside
-    )
+    def measured(settings: dict[str, object], *rest: object) -> Result:
+        given = [word for setting in settings.items() for word in setting]
+        return _run("ara", "--model", model, "--data-dir", data_root, *given, *rest)
+
+    settings: dict[str, object] = {"--images": 6, "--steps": 2}
+    measured(settings, "--out", tmp_path / "a")
+    result = measured(settings | changed, "--out", tmp_path / "b", "--compare", tmp_path / "a")
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+def test_comparing_needs_a_folder_for_the_measurement(model: Path, tmp_path: Path) -> None:
+    result = _run("ara", "--model", model, "--compare", tmp_path)
+    assert result.exit_code == 1
+    assert "--compare: expected --out FOLDER beside it" in result.stderr
 
 
 def test_ara_of_more_images_than_there_are_names_the_range(model: Path, data_root: Path) -> None:

@@ -15,6 +15,14 @@ from training.run import RunTarget, run_experiment
 from training.stored import WeightsDtype, rounded_weights
 
 
+def run(folder, report=lambda progress: None, **changes):
+    config = TrainConfig(architecture="cifar-resnet20", batch_size=16, psi_mode="fixed", **changes)
+    target = RunTarget(
+        experiment="tiny", run_dir=folder, folder=folder / "model", name="tiny", note=""
+    )
+    return run_experiment(config, colours(), colours(), target, report)
+
+
 def test_matrices_and_kernels_are_halves_and_vectors_are_not():
     network = new_network()
     exact = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -38,17 +46,7 @@ def test_float32_changes_nothing():
 
 @pytest.mark.parametrize("dtype", list(WeightsDtype))
 def test_a_run_stores_what_it_measured(tmp_path: Path, dtype):
-    config = TrainConfig(
-        architecture="cifar-resnet20",
-        epochs=1,
-        batch_size=16,
-        psi_mode="fixed",
-        weights_dtype=dtype,
-    )
-    target = RunTarget(
-        experiment="tiny", run_dir=tmp_path, folder=tmp_path / "model", name="tiny", note=""
-    )
-    run_experiment(config, colours(), colours(), target, lambda progress: None)
+    run(tmp_path, epochs=1, weights_dtype=dtype)
     weights = safetensors.torch.load_file(tmp_path / "model" / WEIGHTS_FILE)
     kinds = {tensor.dtype for tensor in weights.values() if tensor.dim() >= 2}
     assert kinds == {getattr(torch, dtype)}
@@ -64,26 +62,15 @@ def test_a_run_stores_what_it_measured(tmp_path: Path, dtype):
 
 
 def test_a_run_keeps_the_precision_it_measured_when_it_began(tmp_path: Path, monkeypatch):
-    config = TrainConfig(
-        architecture="cifar-resnet20",
-        epochs=2,
-        batch_size=16,
-        psi_mode="fixed",
-        precision="fastest",
-    )
-    target = RunTarget(
-        experiment="tiny", run_dir=tmp_path, folder=tmp_path / "model", name="tiny", note=""
-    )
-
     def stop(progress):
         if progress.step == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("training.run.fastest_precision", lambda *shape: Precision.BFLOAT16)
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(config, colours(), colours(), target, stop)
+        run(tmp_path, stop, epochs=2, precision="fastest")
     monkeypatch.setattr("training.run.fastest_precision", lambda *shape: Precision.FLOAT32)
-    card = run_experiment(config, colours(), colours(), target, lambda progress: None)
+    card = run(tmp_path, epochs=2, precision="fastest")
     assert card is not None
     assert card.recipe["precision"] == "bfloat16"
     assert json.loads((tmp_path / "config.json").read_text())["precision"] == "bfloat16"

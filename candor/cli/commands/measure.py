@@ -50,9 +50,9 @@ def ara(
 ) -> None:
     """Accuracy, attack ARA and BTR ARA of a model on test images, with 95 % intervals."""
     steps = terms.default_steps(solver, explains=False) if steps is None else steps
-    other = None if compare is None else read_ara(compare)
-    if other is not None and out is None:
+    if compare is not None and out is None:
         raise ValueError("--compare: expected --out FOLDER beside it, got none")
+    other = None if compare is None else read_ara(compare)
     plan = AraPlan(solver=solver, steps=steps, seed=seed, batch_size=batch_size)
     with progress_bar(images, steps) as report:
         summary = measure_folder(
