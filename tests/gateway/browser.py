@@ -8,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.gateway.servers import until
 
@@ -35,6 +36,22 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program)
         yield browser
         browser.close()
+
+
+@contextmanager
+def context_of_routes(browser: Browser, **options: Any) -> Iterator[BrowserContext]:
+    """A context for pages with route handlers.
+
+    A page polls, so that one of its requests may be with a handler when the test ends. Closed
+    under it, the handler fails, and with it the next test, whichever that is.
+    """
+    with browser.new_context(**options) as context:
+        try:
+            yield context
+        finally:
+            for page in context.pages:
+                page.unroute_all(behavior="ignoreErrors")
+            context.unroute_all(behavior="ignoreErrors")
 
 
 def enter(page: Page, url: str, name: str) -> Page:

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, e
 from candor.contracts import api
 from candor.gateway.access.keys import add_key
 from candor.rpc.pb.candor.v1 import candor_pb2
+from tests.gateway.browser import context_of_routes
 from tests.gateway.linear_worker import CLASSES, SHAPE
 from tests.gateway.servers import Servers, opened
 
@@ -30,7 +31,8 @@ def page(browser: Browser, servers: Servers) -> Iterator[Page]:
 
 def explained(browser: Browser, url: str) -> Iterator[Page]:
     problems: list[str] = []
-    with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
+    permissions = ["clipboard-read", "clipboard-write"]
+    with context_of_routes(browser, permissions=permissions) as context:
         opened = context.new_page()
         opened.on("pageerror", lambda error: problems.append(str(error)))
         opened.on("console", lambda said: problems.append(said.text) if is_problem(said) else None)

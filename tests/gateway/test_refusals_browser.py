@@ -12,7 +12,7 @@ from candor.gateway.access.keys import add_key, revoke_key
 from candor.gateway.access.quotas import Quota
 from candor.store.annotations import Annotations
 from candor.store.engine import Store
-from tests.gateway.browser import PageServer, enter, page_server
+from tests.gateway.browser import PageServer, context_of_routes, enter, page_server
 from tests.gateway.servers import Servers, opened
 
 ANSWER, UNDO = "**/v1/annotations:answer", "**/v1/annotations:undo"
@@ -56,7 +56,7 @@ def _intercept(context: BrowserContext) -> None:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     problems: list[str] = []
-    with browser.new_context() as context:
+    with context_of_routes(browser) as context:
         _intercept(context)
         opened_page = context.new_page()
         opened_page.on("pageerror", lambda error: problems.append(str(error)))
@@ -179,7 +179,7 @@ def test_revoked_key_loses_no_answer(
     keys = tmp_path_factory.mktemp("keys") / "keys"
     key = add_key(keys, "one", "tenant", ["annotate"])
     for servers in opened_with_keys(filled_store, str(keys)):
-        with browser.new_context() as context:
+        with context_of_routes(browser) as context:
             _intercept(context)
             page = context.new_page()
             log_in(page, servers, key)
