@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from candor.search.goals import gap_to_goal, goal_code, output_condition
+from candor.search.goals import gap_to_goal, goal_code, output_condition, without
 from candor.terms import Goal
 
 # Of logits (B, V), a number (B,) that an attack lowers.
@@ -41,6 +40,4 @@ def other_class(logits: Tensor, classes: Tensor, rank: int = 1) -> Tensor:
     Args:
         logits: (B, V).     rank: in [1, V - 1].
     """
-    is_own = functional.one_hot(classes, logits.shape[1]).bool()
-    ordered: Tensor = logits.masked_fill(is_own, float("-inf")).argsort(dim=1, descending=True)
-    return ordered[:, rank - 1]
+    return without(logits, classes).argsort(dim=1, descending=True)[:, rank - 1]

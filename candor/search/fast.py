@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from candor.search.ascent import ascent_step, is_stronger
-from candor.search.geometry import lengths_of, masked, where_row
+from candor.search.geometry import masked, where_row
 from candor.search.goals import is_explanation, output_condition, score
 from candor.search.radius import (
     PATIENCE,
@@ -153,7 +153,9 @@ def _evaluate(network: nn.Module, state: SearchState, leg: Leg | None) -> _Evalu
         logits = network(images)
         values, rivals = _followed(state, leg, logits)
         (gradients,) = torch.autograd.grad(values.sum(), images)
-    gradients = without_zeros(masked(gradients, state.masks), state)
+    # Compiled networks answer in channels-last layout, which all that follows would copy.
+    inside = masked(gradients.contiguous(), state.masks)
+    gradients, slopes = without_zeros(inside, state)
     images = images.detach()
-    tangent = Tangent(images - state.images, values.detach(), gradients, lengths_of(gradients))
+    tangent = Tangent(images - state.images, values.detach(), gradients, slopes)
     return _Evaluation(images, logits.detach(), tangent, rivals)

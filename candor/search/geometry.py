@@ -8,18 +8,21 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from candor.search.state import rmse
 
 _SHORT, _LONG = 1e-15, 1e15  # lengths outside may have squares that under- or overflow
 _LARGEST_EXPONENT = 126  # 2^126 and 2^-126 are normal float32 numbers
-_NEWTON_STEPS = 6
+_SECANTS = 10
+_CLOSE = 1e-6  # of what is to be reached: the rounding of a sum in float32
+_TINY, _LARGEST = 1e-30, 1e18
 _BISECTIONS = 30
 
 
 def lengths_of(vectors: Tensor) -> Tensor:
     """(B,) L2 lengths of vectors (B, ...) in their dtype."""
-    lengths: Tensor = vectors.flatten(1).norm(dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=tuple(range(1, vectors.ndim)))
     return lengths
 
 
@@ -101,60 +104,66 @@ def boundary_jump(gaps: Tensor, gradients: Tensor, slopes: Tensor) -> Tensor:
 def nearest_in_half_space(images: Tensor, gradients: Tensor, reach: Tensor) -> Tensor:
     """(B, C, H, W) smallest p with gradients . p <= reach and images + p in the box [0, 1].
 
-    p = clip(m g) with the multiplier m <= 0 that solves g . clip(m g) = reach, found by Newton's
-    method: the left side is piecewise linear and convex in m, so that it approaches from one side.
+    p = clip(m g) with the multiplier m <= 0 that solves g . clip(m g) = reach to 1e-6 of it; see
+    `_solved`.
     Where the half-space misses the box, p is the corner of the box nearest to it.
 
     Args:
         images, gradients: (B, C, H, W) float32.     reach: (B,) float32 <= 0.
     """
-    multipliers = torch.zeros_like(reach)
     low, high = -images, 1.0 - images
-    steps = torch.zeros_like(gradients)
-    for _ in range(_NEWTON_STEPS):
-        is_free = (steps >= low) & (steps <= high)
-        slopes = dot(gradients * is_free, gradients).clamp_min(1e-30)
-        reached = dot(gradients, steps.clamp(low, high))
-        improved = (multipliers + (reach - reached) / slopes).clamp(-1e9, 0.0)
-        if _is_settled(improved, multipliers):
-            break
-        multipliers = improved
-        steps = per_row(multipliers, gradients) * gradients
-    return steps.clamp(low, high)
+    wanted = reach.clamp_max(-_TINY)
+
+    def at(multipliers: Tensor) -> tuple[Tensor, Tensor]:
+        steps = (per_row(-multipliers, gradients) * gradients).clamp(low, high)
+        return steps, torch.where(reach < 0, dot(gradients, steps) / wanted, 1.0)
+
+    return _solved(at, -reach / dot(gradients, gradients).clamp_min(_TINY))
 
 
 def drawn_to_sphere(images: Tensor, deltas: Tensor, radii: Tensor) -> Tensor:
     """Scale each perturbation so that its L2 length after clipping to the box is its radius.
 
-    The scale solves  s^2 sum_free delta^2 + sum_clipped delta^2 = radius^2  for the pixels clipped
-    at the scale before; it rises to the solution and never passes it.
+    The square of the scale s solves  s^2 sum_free delta^2 + sum_clipped delta^2 = radius^2  to 1e-6
+    of it, from below; see `_solved`.
 
     Args:
         images, deltas: (B, C, H, W) float32.    radii: (B,) float32.
     """
     low, high = -images, 1.0 - images
-    squares = deltas.square()
-    scaled = deltas
-    # Just inside, so that rounding never takes it past the radius.
-    wanted = (radii * (1.0 - 1e-6)).square()
-    held = scales = torch.zeros_like(radii)
-    free = squares.flatten(1).sum(dim=1)
-    for _ in range(_NEWTON_STEPS):
-        before = scales
-        scales = ((wanted - held).clamp_min(0.0) / free.clamp_min(1e-30)).sqrt().clamp_max(1e9)
-        if _is_settled(scales, before):
+    wanted = radii * (1.0 - 1e-6)  # just inside, so that rounding never takes it past the radius
+
+    def at(squared_scales: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = (per_row(squared_scales.sqrt(), deltas) * deltas).clamp(low, high)
+        return drawn, (lengths_of(drawn) / wanted).square()
+
+    return _solved(at, (wanted / lengths_of(deltas).clamp_min(_TINY)).square())
+
+
+def _solved(at: Callable[[Tensor], tuple[Tensor, Tensor]], first: Tensor) -> Tensor:
+    """(B, C, H, W) vectors at the parameters where a function of them reaches 1.
+
+    The function is 0 at 0, increasing, concave and piecewise linear, one piece for each set of
+    pixels that the box clips.  The secant through the last two points lies above it from the second
+    on, so that the parameters rise to the solution and never pass it; on the last piece the next
+    one is the solution.  A row that is there stays as it is, whatever the others need.
+
+    Args:
+        at: (B, C, H, W) the vectors at parameters (B,), and (B,) the function there.
+        first: (B,) >= 0 where the solution is if the box clips nothing.
+    """
+    parameters = first.clamp_max(_LARGEST)
+    before = reached_before = torch.zeros_like(first)
+    for _ in range(_SECANTS):
+        vectors, reached = at(parameters)
+        missing = functional.threshold(1.0 - reached, _CLOSE, 0.0)
+        if not missing.is_cuda and not bool(missing.any()):  # a GPU would wait for the answer
             break
-        scaled = per_row(scales, deltas) * deltas
-        clipped = scaled.clamp(low, high)
-        is_free = clipped == scaled
-        free = (squares * is_free).flatten(1).sum(dim=1)
-        held = (clipped.square() * ~is_free).flatten(1).sum(dim=1)
-    return scaled.clamp(low, high)
-
-
-def _is_settled(values: Tensor, before: Tensor) -> bool:
-    """Whether another iteration would change no bit; a GPU is not asked, for it would wait."""
-    return not values.is_cuda and torch.equal(values, before)
+        rise = (reached - reached_before).clamp_min(_TINY)
+        further = torch.addcdiv(parameters, missing * (parameters - before), rise)
+        before, reached_before = parameters, reached
+        parameters = further.clamp_max(_LARGEST)
+    return vectors
 
 
 def draw_to_rho(

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from candor.terms import CONFIDENT_MARGIN, Goal, Norm
 
@@ -45,9 +44,12 @@ def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: (B, V) float32.     targets: (B,) int64.
     """
-    is_target = functional.one_hot(targets, logits.shape[1]).bool()
-    others = logits.masked_fill(is_target, float("-inf"))
-    return logits.gather(1, targets[:, None])[:, 0] - others.logsumexp(dim=1)
+    return logits.gather(1, targets[:, None])[:, 0] - without(logits, targets).logsumexp(dim=1)
+
+
+def without(logits: Tensor, classes: Tensor) -> Tensor:
+    """(B, V) logits, those of ``classes`` (B,) int64 at minus infinity."""
+    return logits.scatter(1, classes[:, None], float("-inf"))
 
 
 def score(logits: Tensor, targets: Tensor, away_from: Tensor | None) -> Tensor:
@@ -78,22 +80,20 @@ def output_condition(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: (B, V) float32.     goals, targets: (B,) int64.
     """
-    class_count = logits.shape[1]
-    is_target = functional.one_hot(targets, class_count).bool()
-    others = logits.masked_fill(is_target, float("-inf"))
-    rival, rival_index = others.max(dim=1)
+    holds = torch.zeros_like(goals, dtype=torch.bool)
+    if bool(is_explanation(goals).all()):
+        return holds
+    rival, rival_index = without(logits, targets).max(dim=1)
     own = logits.gather(1, targets[:, None])[:, 0]
     if _is_all_attack(goals):
         return own < rival
     log_share = own - logits.logsumexp(dim=1)
     shares = logits.softmax(dim=1)
-    is_rival = functional.one_hot(rival_index, class_count).bool()
-    runner_up = shares.masked_fill(is_rival, float("-inf")).amax(dim=1)
+    runner_up = without(shares, rival_index).amax(dim=1)
     margin = shares.gather(1, rival_index[:, None])[:, 0] - runner_up
-    holds = torch.zeros_like(goals, dtype=torch.bool)
     holds = torch.where(goals == _CODES[Goal.ATTACK], own < rival, holds)
     holds = torch.where(
-        goals == _CODES[Goal.BTR], log_share < -torch.tensor(float(class_count)).log(), holds
+        goals == _CODES[Goal.BTR], log_share < -torch.tensor(float(logits.shape[1])).log(), holds
     )
     return torch.where(goals == _CODES[Goal.CONFIDENT], margin > CONFIDENT_MARGIN, holds)
 
@@ -116,14 +116,12 @@ def gap_to_goal(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: (B, V) float32.     goals, targets: (B,) int64.
     """
-    is_target = functional.one_hot(targets, logits.shape[1]).bool()
-    rival, rival_index = logits.masked_fill(is_target, float("-inf")).max(dim=1)
+    rival, rival_index = without(logits, targets).max(dim=1)
     own = logits.gather(1, targets[:, None])[:, 0]
     if _is_all_attack(goals):
         return own - rival
     log_shares = logits.log_softmax(dim=1)
-    is_rival = functional.one_hot(rival_index, logits.shape[1]).bool()
-    runner_up = log_shares.masked_fill(is_rival, float("-inf")).amax(dim=1)
+    runner_up = without(log_shares, rival_index).amax(dim=1)
     led = (runner_up.exp() + CONFIDENT_MARGIN).log()
     log_share = log_shares.gather(1, targets[:, None])[:, 0]
     gaps = torch.zeros_like(own)

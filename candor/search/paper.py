@@ -75,7 +75,7 @@ def _step(network: nn.Module, state: SearchState) -> SearchState:
     is_better = _is_better(state, is_explained, holds, distances, scores)
     # Descending on the loss: minus the gradient where the score is to rise.
     signed = gradients * per_row(-ascent_sign(state.goals), gradients)
-    towards_goal = _towards_goal(state, without_zeros(signed, state))
+    towards_goal = _towards_goal(state, without_zeros(signed, state)[0])
     directions = where_row(holds, 2.0 * state.deltas, towards_goal)
     velocities = MOMENTUM * state.velocities + directions
     return replace(
@@ -130,7 +130,8 @@ def _evaluate(network: nn.Module, state: SearchState) -> tuple[Tensor, Tensor, T
         logits = network(perturbed)
         scores = score(logits, state.targets, state.away_from)
         (gradients,) = torch.autograd.grad(scores.sum(), deltas)
-    inside = masked(gradients, state.masks)
+    # Compiled networks answer in channels-last layout, which all that follows would copy.
+    inside = masked(gradients.contiguous(), state.masks)
     return perturbed.detach(), logits.detach(), scores.detach().to(torch.float64), inside
 
 

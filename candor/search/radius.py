@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from candor.search.geometry import (
     boundary_jump,
@@ -18,7 +17,7 @@ from candor.search.geometry import (
     resolve,
     where_row,
 )
-from candor.search.goals import gap_to_goal
+from candor.search.goals import gap_to_goal, without
 from candor.search.starts import Leg
 from candor.search.state import SearchState
 
@@ -122,8 +121,7 @@ def next_stalls(
 
 def _class_of_rank(logits: Tensor, targets: Tensor, ranks: Tensor) -> Tensor:
     """(B,) int64 the class other than the target at ``ranks`` (B,), 0 the likeliest."""
-    is_target = functional.one_hot(targets, logits.shape[1]).bool()
-    order = logits.masked_fill(is_target, float("-inf")).argsort(dim=1, descending=True)
+    order = without(logits, targets).argsort(dim=1, descending=True)
     return order.gather(1, ranks.clamp_max(logits.shape[1] - 2)[:, None])[:, 0]
 
 

@@ -52,9 +52,10 @@ def _advanced(
 ) -> SearchState:
     for _ in range(steps):
         is_live = ~is_finished(state)
-        if not bool(is_live.any()):
+        count = int(is_live.sum())
+        if count == 0:
             return state
-        if bool(is_live.all()):
+        if count == len(state):
             state = step(network, state)
         else:
             state = state.replaced(is_live, step(network, state.select(is_live)))
@@ -66,16 +67,19 @@ def is_already_wrong(state: SearchState) -> Tensor:
     return (state.best_rmse == 0) & ~is_explanation(state.goals)
 
 
-def without_zeros(gradients: Tensor, state: SearchState) -> Tensor:
-    """Gradients (B, C, H, W); a seeded random direction in place of one of length zero.
+def without_zeros(gradients: Tensor, state: SearchState) -> tuple[Tensor, Tensor]:
+    """Gradients (B, C, H, W) and their lengths (B,); a seeded random direction for length zero.
 
     It obeys the mask, too.
     """
-    for index in (lengths_of(gradients) == 0).nonzero()[:, 0].tolist():
+    lengths = lengths_of(gradients)
+    if bool(lengths.all()):
+        return gradients, lengths
+    for index in (lengths == 0).nonzero()[:, 0].tolist():
         seed = derived_seed(int(state.seeds[index]), int(state.steps[index]))
         noise = torch.randn(gradients.shape[1:], generator=Generator().manual_seed(seed))
         if state.masks is not None:
             noise *= state.masks[index].cpu()
         position = torch.tensor(index, device=gradients.device)
         gradients = gradients.index_put((position,), unit(noise[None])[0].to(gradients))
-    return gradients
+    return gradients, lengths_of(gradients)

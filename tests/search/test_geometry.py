@@ -1,10 +1,13 @@
 """Unit vectors, projections, and seeds derived from their parts."""
 
 import hashlib
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from candor.search import geometry
 from candor.search.geometry import dot, lengths_of, per_row, unit
@@ -47,32 +50,42 @@ def test_a_derived_seed_is_the_start_of_the_digest_of_its_parts() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.02, 0.5, 3.0])
-def test_projections_that_end_early_give_the_bits_of_all_iterations(
-    monkeypatch: pytest.MonkeyPatch, scale: float
-) -> None:
+def test_projections_give_a_row_the_same_bits_whatever_the_others_need(scale: float) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(5, 3, 8, 8, generator=generator)
     deltas = scale * torch.randn(5, 3, 8, 8, generator=generator)
     radii = scale * torch.linspace(0.5, 4.0, 5)
 
-    def both() -> tuple[Tensor, Tensor]:
-        reach = -radii * geometry.lengths_of(deltas)
+    def both(rows: Tensor) -> tuple[Tensor, Tensor]:
+        reach = -radii[rows] * geometry.lengths_of(deltas[rows])
         return (
-            geometry.drawn_to_sphere(images, deltas, radii),
-            geometry.nearest_in_half_space(images, deltas, reach),
+            geometry.drawn_to_sphere(images[rows], deltas[rows], radii[rows]),
+            geometry.nearest_in_half_space(images[rows], deltas[rows], reach),
         )
 
-    asked: list[bool] = []
-    settled = geometry._is_settled
+    together = both(torch.arange(5))
+    for row in range(5):
+        for mixed, alike in zip(together, both(torch.full((5,), row)), strict=True):
+            assert torch.equal(mixed[row], alike[row])
 
-    def remembered(values: Tensor, before: Tensor) -> bool:
-        asked.append(settled(values, before))
-        return asked[-1]
 
-    monkeypatch.setattr(geometry, "_is_settled", remembered)
-    early = both()
-    monkeypatch.setattr(geometry, "_is_settled", lambda *given: False)
-    for left, right in zip(early, both(), strict=True):
-        assert torch.equal(left, right)
-    if scale < 0.1:
-        assert any(asked)  # nothing is clipped, so the second iteration repeats the first
+def test_projections_end_when_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(*given: Any) -> Tensor:
+        asked.append(1)
+        return functional.threshold(*given)
+
+    monkeypatch.setattr(geometry, "functional", SimpleNamespace(threshold=counted))
+    images, deltas = torch.full((2, 3, 8, 8), 0.5), torch.ones(2, 3, 8, 8)
+    drawn = geometry.drawn_to_sphere(images, deltas, torch.tensor([0.1, 0.2]))
+    assert drawn.flatten(1).norm(dim=1).tolist() == pytest.approx([0.1, 0.2], rel=1e-5)
+    assert len(asked) == 1  # nothing is clipped
+
+
+def test_projections_of_nothing_are_finite() -> None:
+    images, nothing = torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)
+    assert not geometry.drawn_to_sphere(images, nothing, torch.tensor([0.1, 9.0])).any()
+    assert not geometry.nearest_in_half_space(images, nothing, torch.tensor([0.0, -1.0])).any()
+    steps = geometry.nearest_in_half_space(images, nothing + 1.0, torch.zeros(2))
+    assert not steps.any()

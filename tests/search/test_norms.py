@@ -214,10 +214,13 @@ def _nearest_with(
 
 def test_a_mask_of_one_value_changes_nothing(network: LinearClassifier) -> None:
     plain = mixed_state(network, 10, 24)
-    for value, tolerance in ((1.0, 0.0), (0.3, 1e-4)):
+    # Rounding moves a radius by 1e-8; along the boundary it moves the image, by less than anybody
+    # sees: a tenth of a grey level.
+    for value, tolerance in ((1.0, 0.0), (0.3, 0.1 / 255.0)):
         masked = replace(plain, masks=torch.full((10, 1, *SHAPE[1:]), value))
         for solver in (fast, paper):
             left, right = (solver.advance(network, state, 24) for state in (plain, masked))
+            torch.testing.assert_close(left.best_rmse, right.best_rmse, atol=1e-6, rtol=0)
             torch.testing.assert_close(
                 left.best_images, right.best_images, atol=tolerance, rtol=0
             )  # fmt: skip
