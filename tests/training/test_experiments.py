@@ -23,7 +23,7 @@ SHAPES = {"cifar10": (10, 32), "imagenet": (1000, 224), "coco": (80, 96), "folde
 NAMED = ("cifar10-n1", "cifar10-n2", "cifar10-n3", "cifar10-n4")
 NAMED += tuple(f"{data}-{data[0]}{place}" for data in ("imagenet", "coco") for place in range(1, 5))
 # Ours, of which the paper has no row.
-ROBUST = ("robust-first", "robust-second", "robust")
+ROBUST = ("robust-first", "robust-second", "robust-third", "robust")
 OWN = {f"cifar10-{name}" for name in ("resnet20", *ROBUST, "plain")}
 OWN |= {"imagenette-plain", "imagenette-robust"}
 OWN |= {
