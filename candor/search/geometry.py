@@ -105,8 +105,7 @@ def nearest_in_half_space(images: Tensor, gradients: Tensor, reach: Tensor) -> T
     """(B, C, H, W) smallest p with gradients . p <= reach and images + p in the box [0, 1].
 
     p = clip(m g) with the multiplier m <= 0 that solves g . clip(m g) = reach to 1e-6 of it; see
-    `_solved`.
-    Where the half-space misses the box, p is the corner of the box nearest to it.
+    `_solved`.  Where the half-space misses the box, p is the corner of the box nearest to it.
 
     Args:
         images, gradients: (B, C, H, W) float32.     reach: (B,) float32 <= 0.
@@ -144,9 +143,10 @@ def _solved(at: Callable[[Tensor], tuple[Tensor, Tensor]], first: Tensor) -> Ten
     """(B, C, H, W) vectors at the parameters where a function of them reaches 1.
 
     The function is 0 at 0, increasing, concave and piecewise linear, one piece for each set of
-    pixels that the box clips.  The secant through the last two points lies above it from the second
-    on, so that the parameters rise to the solution and never pass it; on the last piece the next
-    one is the solution.  A row that is there stays as it is, whatever the others need.
+    pixels that the box clips.  Beyond its two last points a secant lies above it, so that the
+    parameters rise to the solution and never pass it; with both points on the last piece the next
+    one is the solution.  It takes lengths and products alone: masks of what is clipped cost several
+    times as much.  A row that is there stays as it is, whatever the others need.
 
     Args:
         at: (B, C, H, W) the vectors at parameters (B,), and (B,) the function there.
