@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from candor.runtime.threads import share_size
+from candor.search.network import Pullback
 
 _IN_CPP = {"cpp_wrapper": True}
 _TRIALS = 3
@@ -45,24 +46,49 @@ class FixedBatchNetwork(nn.Module):
         self.sizes = tuple(sorted(sizes))
         self.threads_alone = threads_alone
         self.most_threads = torch.get_num_threads()
+        self.gives_pullbacks = bool(getattr(network, "gives_pullbacks", False))
 
-    def forward(self, images: Tensor) -> Tensor:
-        parts = [self._padded(part) for part in torch.split(images, self.sizes[-1])]
+    def forward(self, images: Tensor, *, with_pullback: bool = False) -> Any:
+        """Logits (B, V); with the pullback as of `candor.search.network.linearised`."""
+        split = torch.split(images, self.sizes[-1])
+        if with_pullback:
+            return self._linearised(split)
+        parts = [self._padded(part) for part in split]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _padded(self, images: Tensor) -> Tensor:
-        count = len(images)
-        size = next(size for size in self.sizes if size >= count)
-        if count < size:
-            images = torch.cat([images, images.new_zeros(size - count, *images.shape[1:])])
-        batch = images.contiguous(memory_format=torch.channels_last)
-        before = torch.get_num_threads()
+    def _linearised(self, split: Sequence[Tensor]) -> tuple[Tensor, Pullback]:
+        counts = [len(part) for part in split]
+        batches = [self._batch(part) for part in split]
+        pairs = [self.network(batch, with_pullback=True) for batch in batches]
+        outputs = [logits[:count] for (logits, _), count in zip(pairs, counts, strict=True)]
+
+        def pullback(by_logits: Tensor) -> Tensor:
+            parts = zip(torch.split(by_logits, counts), pairs, batches, strict=True)
+            gradients = [back(_filled(part, len(batch))) for part, (_, back), batch in parts]
+            kept = [each[:count] for each, count in zip(gradients, counts, strict=True)]
+            return kept[0] if len(kept) == 1 else torch.cat(kept)
+
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), pullback
+
+    def _batch(self, images: Tensor) -> Tensor:
+        """Filled up to one of the sizes, on as many threads as that one has."""
+        size = next(size for size in self.sizes if size >= len(images))
         _set_threads(self.threads_alone if size == 1 else 1)
-        logits: Tensor = self.network(batch)
+        return _filled(images, size).contiguous(memory_format=torch.channels_last)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        count, before = len(images), torch.get_num_threads()
+        logits: Tensor = self.network(self._batch(images))
         if not logits.requires_grad:  # otherwise a backward pass follows before the next call
             _set_threads(before)
         # A CUDA graph overwrites its outputs in its next run.
         return logits[:count].clone() if logits.is_cuda else logits[:count]
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    """With rows of zeros at its end, (size, ...)."""
+    missing = size - len(rows)
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
 
 
 class Bfloat16Network(nn.Module):

@@ -73,17 +73,23 @@ class PackagedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.gives_pullbacks = bool(backwards)
         self._forwards = forwards
         self._backwards = backwards
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, V) of images (B, C, H, W) in channels-last layout."""
+    def forward(self, images: Tensor, *, with_pullback: bool = False) -> Any:
+        """Logits (B, V) of images (B, C, H, W) in channels-last layout.
+
+        With the pullback as of `candor.search.network.linearised`.
+        """
         size = len(images)
+        if with_pullback:
+            logits, *saved = self._forwards[size]([images])
+            return logits, lambda by_logits: self._backwards[size]([*saved, by_logits])[0]
         if torch.is_grad_enabled() and images.requires_grad:
-            logits: Tensor = _Differentiable.apply(  # type: ignore[no-untyped-call]
+            return _Differentiable.apply(  # type: ignore[no-untyped-call]
                 images, self._forwards[size], self._backwards[size]
             )
-            return logits
         return self._forwards[size]([images])[0]
 
 
@@ -141,10 +147,19 @@ def load_package(folder: Path, network: nn.Module) -> tuple[Facts, SearchNetwork
         content = read_file(folder / name, _MAX_LIBRARY_BYTES)
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError(f"{folder / name}: expected SHA-256 {digest}, got another")
+    return facts, networks_of(folder, facts, network)
+
+
+def networks_of(folder: Path, facts: Facts, network: nn.Module) -> SearchNetworks:
+    """The networks of libraries that were compiled just now, or have been checked.
+
+    Raises:
+        OSError, RuntimeError: a library is missing, or of another network.
+    """
     verifier = searcher = _network(folder, facts, "float32", network)
     if facts.precision != "float32":
         searcher = _network(folder, facts, facts.precision, network)
-    return facts, SearchNetworks(searcher, verifier)
+    return SearchNetworks(searcher, verifier)
 
 
 def _check_owned(folder: Path) -> None:

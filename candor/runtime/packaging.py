@@ -57,8 +57,15 @@ def make_package(model: LoadedModel, folder: Path) -> None:
     _remove_unused(folder.parent, draft)
     draft.mkdir(mode=0o700, exist_ok=True)
     started = time.monotonic()
+    network = model.network
     try:
-        facts = _compiled(model, draft)
+        facts = compile_libraries(
+            network,
+            model.card.input.shape,
+            step_precision(network),
+            compiled_sizes(network),
+            draft,
+        )
         facts = facts.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
         write_file(draft / FACTS_FILE, facts.model_dump_json(indent=1).encode())
         _check(model, draft, facts)
@@ -79,19 +86,28 @@ def _remove_unused(packages: Path, draft: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _compiled(model: LoadedModel, draft: Path) -> Facts:
-    """Every library of the package in the folder ``draft``."""
-    network, shape = model.network, model.card.input.shape
-    precision, sizes = step_precision(network), compiled_sizes(network)
+def compile_libraries(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    precision: Precision,
+    sizes: tuple[int, ...],
+    folder: Path,
+) -> Facts:
+    """Every library of a package into ``folder``, about a minute a size.
+
+    Args:
+        network: as `candor.runtime.compiled.place` leaves it.     shape: (C, H, W).
+        precision: of the steps.     sizes: of the batches.
+    """
     device = next(network.parameters()).device
     alone = fastest_threads(network, shape) if device.type == "cpu" else 1
     precisions: list[Precision] = [precision, "float32"]
     for one in dict.fromkeys(precisions):
         for size in sizes:
             with on_threads(alone if size == 1 else 1):
-                _compile_size(network, draft, (size, *shape), one, graph_names(precision, one))
+                _compile_size(network, folder, (size, *shape), one, graph_names(precision, one))
     libraries = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in draft.glob("*.so")
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.so")
     }
     return Facts(
         precision=precision, sizes=sizes, threads_alone=alone, seconds=0.0, libraries=libraries

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from candor.search.ascent import ascent_step, is_stronger
 from candor.search.geometry import masked, where_row
-from candor.search.goals import is_explanation, output_condition, score
+from candor.search.goals import is_explanation, output_condition, score, score_and_gradient
+from candor.search.network import linearised
 from candor.search.radius import (
     PATIENCE,
     Tangent,
@@ -134,28 +135,44 @@ def _explanation_step(network: nn.Module, state: SearchState) -> SearchState:
     )
 
 
-def _followed(state: SearchState, leg: Leg | None, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) what each search follows, differentiable, and (B,) int64 the class it aims at."""
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What every search follows, as a function of the logits.
+
+    Attributes:
+        values: (B,).     by_logits: (B, V), their gradient.
+        rivals: (B,) int64, the class that an attack aims at.
+    """
+
+    values: Tensor
+    by_logits: Tensor
+    rivals: Tensor
+
+
+def _followed(state: SearchState, leg: Leg | None, logits: Tensor) -> _Followed:
     if leg is None:
-        return score(logits, state.targets, state.away_from), state.rivals
-    gaps, rivals = aimed_gaps(state, leg, logits)
-    follows_odds = is_explanation(state.goals) | leg.is_descending
-    if not bool(follows_odds.any()):
-        return gaps, rivals
-    return torch.where(follows_odds, score(logits, state.targets, state.away_from), gaps), rivals
+        return _Followed(
+            *score_and_gradient(logits, state.targets, state.away_from), rivals=state.rivals
+        )
+    with torch.enable_grad():
+        outputs = logits.detach().requires_grad_()
+        values, rivals = aimed_gaps(state, leg, outputs)
+        follows_odds = is_explanation(state.goals) | leg.is_descending
+        if bool(follows_odds.any()):
+            odds = score(outputs, state.targets, state.away_from)
+            values = torch.where(follows_odds, odds, values)
+        (by_logits,) = torch.autograd.grad(values.sum(), outputs)
+    return _Followed(values.detach(), by_logits, rivals)
 
 
 def _evaluate(network: nn.Module, state: SearchState, leg: Leg | None) -> _Evaluation:
     """``leg``: None where the batch holds explanations alone, whose step has no use for it."""
     deltas = state.deltas if leg is None else departures(state, leg)
-    with torch.enable_grad():
-        images = (state.images + deltas).clamp(0.0, 1.0).requires_grad_()
-        logits = network(images)
-        values, rivals = _followed(state, leg, logits)
-        (gradients,) = torch.autograd.grad(values.sum(), images)
+    images = (state.images + deltas).clamp(0.0, 1.0)
+    logits, pullback = linearised(network, images)
+    followed = _followed(state, leg, logits)
     # Compiled networks answer in channels-last layout, which all that follows would copy.
-    inside = masked(gradients.contiguous(), state.masks)
+    inside = masked(pullback(followed.by_logits).contiguous(), state.masks)
     gradients, slopes = without_zeros(inside, state)
-    images = images.detach()
-    tangent = Tangent(images - state.images, values.detach(), gradients, slopes)
-    return _Evaluation(images, logits.detach(), tangent, rivals)
+    tangent = Tangent(images - state.images, followed.values, gradients, slopes)
+    return _Evaluation(images, logits, tangent, followed.rivals)

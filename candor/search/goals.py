@@ -70,6 +70,31 @@ def score(logits: Tensor, targets: Tensor, away_from: Tensor | None) -> Tensor:
     return torch.where(away_from < 0, odds, own - other)
 
 
+def score_and_gradient(
+    logits: Tensor, targets: Tensor, away_from: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(B,) `score` and (B, V) its gradient by the logits, written out.
+
+    That of the log-odds is 1 at the target and minus the softmax of the others; that of a pair of
+    classes 1 and -1.  Arguments as of `score`.
+    """
+    others = without(logits, targets)
+    rest = others.logsumexp(dim=1, keepdim=True)
+    gradients = (others - rest).exp().neg().scatter(1, targets[:, None], 1.0)
+    odds = (logits.gather(1, targets[:, None]) - rest)[:, 0]
+    if away_from is None:
+        return odds, gradients
+    pairs = torch.stack([targets, away_from.clamp_min(0)], dim=1)
+    own, other = logits.gather(1, pairs).unbind(1)
+    signs = logits.new_tensor([[1.0, -1.0]]).expand(len(logits), 2)
+    is_alone = away_from < 0
+    of_pairs = torch.zeros_like(logits).scatter(1, pairs, signs)
+    return (
+        torch.where(is_alone, odds, own - other),
+        torch.where(is_alone[:, None], gradients, of_pairs),
+    )
+
+
 def output_condition(logits: Tensor, goals: Tensor, targets: Tensor) -> Tensor:
     """(B,) bool: the outputs are what attack, BTR or confident asks for; False for explanations.
 

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from candor.search.geometry import masked, per_row, unit, where_row
-from candor.search.goals import ascent_sign, is_explanation, norm_code, output_condition, score
+from candor.search.goals import (
+    ascent_sign,
+    is_explanation,
+    norm_code,
+    output_condition,
+    score_and_gradient,
+)
+from candor.search.network import linearised
 from candor.search.norms import linear_step
 from candor.search.sizes import by_norm, rhos_in
 from candor.search.state import SearchState, rmse
@@ -123,16 +130,15 @@ def _in_box(state: SearchState, deltas: Tensor) -> Tensor:
 
 def _evaluate(network: nn.Module, state: SearchState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Perturbed images, logits, scores (float64) and their gradient over delta in the mask."""
-    with torch.enable_grad():
-        deltas = state.deltas.detach().requires_grad_()
-        # Through the clip: a pixel pushed out of the box has no more to give.
-        perturbed = (state.images + deltas).clamp(0.0, 1.0)
-        logits = network(perturbed)
-        scores = score(logits, state.targets, state.away_from)
-        (gradients,) = torch.autograd.grad(scores.sum(), deltas)
+    moved = state.images + state.deltas
+    perturbed = moved.clamp(0.0, 1.0)
+    logits, pullback = linearised(network, perturbed)
+    scores, by_logits = score_and_gradient(logits, state.targets, state.away_from)
     # Compiled networks answer in channels-last layout, which all that follows would copy.
-    inside = masked(gradients.contiguous(), state.masks)
-    return perturbed.detach(), logits.detach(), scores.detach().to(torch.float64), inside
+    gradients = pullback(by_logits).contiguous()
+    # Through the clip: a pixel pushed out of the box has no more to give.
+    through = gradients * (perturbed == moved)
+    return perturbed, logits, scores.to(torch.float64), masked(through, state.masks)
 
 
 def _is_better(

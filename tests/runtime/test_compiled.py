@@ -1,5 +1,7 @@
 """Padding to fixed batch sizes changes no answer and no gradient."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from candor.runtime.compiled import (
 )
 from candor.runtime.threads import in_shares
 from candor.search.batch import plan_goal, run_searches
+from candor.search.network import linearised
 from candor.terms import Goal, SearchStatus
 from tests.search.linear import LinearClassifier
 
@@ -41,6 +44,29 @@ def test_outputs_and_gradients_are_those_of_the_network(count: int) -> None:
     (through,) = torch.autograd.grad(fixed(images)[:, 2].sum(), images)
     (direct,) = torch.autograd.grad(network.inner(images)[:, 2].sum(), images)
     torch.testing.assert_close(through, direct)
+    assert set(network.seen) <= {4, 8}
+
+
+class _GivesPullbacks(_Watched):
+    """As a network of compiled graphs, which knows no autograd."""
+
+    gives_pullbacks = True
+
+    def forward(self, images: torch.Tensor, *, with_pullback: bool = False) -> Any:
+        self.seen.append(len(images))
+        if with_pullback:
+            return linearised(self.inner, images)
+        return self.inner(images)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 21])
+def test_pullbacks_of_padded_batches_are_those_of_the_network(count: int) -> None:
+    network = _GivesPullbacks().eval()
+    images, by_logits = torch.rand(count, *SHAPE), torch.randn(count, 5)
+    logits, pullback = linearised(FixedBatchNetwork(network, (8, 4)), images)
+    expected, direct = linearised(network.inner, images)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(pullback(by_logits), direct(by_logits))
     assert set(network.seen) <= {4, 8}
 
 
