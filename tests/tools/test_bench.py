@@ -11,7 +11,7 @@ from candor.search.goals import log_odds
 from candor.search.solvers import SOLVERS
 from candor.terms import Goal, Norm, SearchStatus
 from tests.fixtures.audit import small_data, small_network
-from tools.bench import gpu, norms
+from tools.bench import autoattack, gpu, norms
 from tools.bench.baseline import plain_network, plain_radii
 from tools.bench.curve import projected_ascent
 from tools.bench.curve import rows_of as curve_rows
@@ -84,6 +84,19 @@ def test_curve_ends_no_lower_than_the_plain_loops_and_inside_rho() -> None:
     assert many.is_met, many
     found = projected_ascent(network, images, targets, 6) - images
     assert float(found.square().mean(dim=(1, 2, 3)).sqrt().max()) <= 0.1 * (1 + 1e-5)
+
+
+def test_autoattack_comes_to_the_verdicts_of_the_library_alone() -> None:
+    network = small_network()
+    data = small_data(network, 6)
+    images, labels = data.images(slice(None)), data.labels
+    time, accuracy, verdicts = autoattack.rows_of(network, network, images, labels, seed=3)
+    assert time.ours > 0
+    assert time.n == accuracy.n == 6
+    assert "Engstrom2019Robustness" in accuracy.detail
+    assert 0.0 <= accuracy.ours <= 100.0
+    assert verdicts.n > 0
+    assert verdicts.is_met, verdicts
 
 
 def test_command_for_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ MEASURES: tuple[str, ...] = (
     "audit",
     "served",
     "imagenet",
+    "autoattack",
 )
 
 

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from candor.runtime.compiled import compile_network, share_sizes
 from candor.runtime.threads import in_shares, on_threads, spread_over
 from candor.search.goals import goal_code
 from candor.search.solvers import SOLVERS
 from candor.search.state import SearchState, begin
 from candor.terms import Goal
 from tools.bench.baseline import fastest_threads, plain_explanations, plain_network
-from tools.bench.inputs import ROBUST, SHAPE, other_targets, released_network, test_images
+from tools.bench.inputs import (
+    ROBUST,
+    SIZES,
+    other_targets,
+    released_network,
+    served_network,
+    test_images,
+)
 from tools.bench.machine import BFLOAT16, has_amx, precisions
 from tools.bench.table import Options, Row
 from tools.bench.timing import Times, interleaved, spread
 
-SIZES = (1, 8, 32)
 _STEPS = 10
 _RHO = 0.1
 _OF_RAW = 0.9  # of the rate of the network alone
@@ -45,16 +50,18 @@ class Case:
 
 
 def measure(options: Options) -> list[Row]:
-    """The same steps of explanations three ways, turn by turn, in every precision there is."""
+    """The same steps of explanations three ways, turn by turn, in every precision there is.
+
+    The network is compiled as search workers have it.
+    """
     network = released_network(options, ROBUST)
     device = torch.device("cpu")
-    sizes = sorted({1, *(share_sizes(size, device)[-1] for size in SIZES)})
     images, labels = test_images(options, max(SIZES))
     targets = other_targets(labels, 10, options.seed)
     plain = plain_network(network)
     rows = []
     for precision in precisions(device):
-        engine = compile_network(network, sizes, SHAPE, in_bfloat16=precision == BFLOAT16)
+        engine = served_network(options, ROBUST, precision).searcher
         for size in SIZES:
             case = Case("ResNet-44", precision, plain, engine, images[:size], targets[:size])
             rows += rows_of(case, options.repeats)

@@ -11,7 +11,7 @@ from scipy import special
 from torch import Tensor, nn
 
 from candor import terms
-from candor.runtime.compiled import compile_network
+from candor.runtime.packaged import SearchNetworks
 from candor.runtime.threads import in_shares, on_threads
 from candor.search.batch import plan_goal, run_searches
 from candor.search.geometry import draw_to_rho
@@ -23,8 +23,14 @@ from tools.bench.baseline import (
     plain_network,
     target_log_odds,
 )
-from tools.bench.inputs import ROBUST, SHAPE, other_targets, released_network, test_images
-from tools.bench.machine import BFLOAT16, precisions
+from tools.bench.inputs import (
+    ROBUST,
+    other_targets,
+    released_network,
+    served_network,
+    test_images,
+)
+from tools.bench.machine import precisions
 from tools.bench.table import Options, Row
 
 _RHO = 0.1
@@ -41,27 +47,18 @@ def measure(options: Options) -> list[Row]:
     network = released_network(options, ROBUST)
     images, labels = test_images(options, options.image_count)
     targets = other_targets(labels, 10, options.seed)
-    verifier = compile_network(network, (1,), SHAPE)
     return [
         row
         for precision in precisions(torch.device("cpu"))
         for row in _rows(
-            network,
-            verifier,
-            compile_network(network, (1,), SHAPE, in_bfloat16=True)
-            if precision == BFLOAT16
-            else verifier,
-            precision,
-            images,
-            targets,
+            network, served_network(options, ROBUST, precision), precision, images, targets
         )
     ]
 
 
 def _rows(
     network: nn.Module,
-    verifier: nn.Module,
-    searcher: nn.Module,
+    served: SearchNetworks,
     precision: str,
     images: Tensor,
     targets: Tensor,
@@ -70,7 +67,7 @@ def _rows(
     threads = fastest_threads(lambda: plain_explanations(plain, images[:1], targets[:1], rho=_RHO))
 
     def both(image: Tensor, target: Tensor) -> _Turn:
-        return _both(plain, verifier, searcher, image, target, threads)
+        return _both(plain, served, image, target, threads)
 
     both(images[:1], targets[:1])  # a first turn that does not count
     turns = list(map(both, torch.split(images, 1), torch.split(targets, 1)))
@@ -99,8 +96,7 @@ class _Turn:
 
 def _both(
     plain: nn.Module,
-    verifier: nn.Module,
-    searcher: nn.Module,
+    served: SearchNetworks,
     image: Tensor,
     target: Tensor,
     threads: int,
@@ -109,12 +105,12 @@ def _both(
     plan = plan_goal(Goal.EXPLAIN_FOR, target, steps=terms.FAST_EXPLAIN_STEPS, rho=_RHO)
     started = time.perf_counter()
     ours = run_searches(
-        verifier,
+        served.verifier,
         image,
         plan,
         solver="fast",
         batch_size=1,
-        searcher=searcher,
+        searcher=served.searcher,
         execute=in_shares,
     ).images
     with on_threads(threads):

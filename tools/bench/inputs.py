@@ -1,17 +1,25 @@
 """Real images and released networks for the measures."""
 
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from candor.contracts.api import Precision
 from candor.data.cifar10 import load_cifar10
 from candor.models.families.released import read_released
 from candor.nets.architectures import build_network
+from candor.runtime.compiled import place
+from candor.runtime.packaged import SearchNetworks, networks_of
+from candor.runtime.packaging import compile_libraries
+from candor.runtime.threads import share_size
 from tools.bench.table import Options
 
 ROBUST = "all"
 SHAPE = (3, 32, 32)
+SIZES = (1, 8, 32)  # of the batches that the engine is measured with
 
 
 def released_network(options: Options, name: str) -> nn.Module:
@@ -20,6 +28,22 @@ def released_network(options: Options, name: str) -> nn.Module:
     network = build_network(released.spec)
     network.load_state_dict(dict(released.state_dict))
     return network.eval().requires_grad_(False)
+
+
+@cache
+def served_network(options: Options, name: str, precision: Precision) -> SearchNetworks:
+    """A released network as a search worker calls it, compiled when it is first asked for.
+
+    Args:
+        precision: of the steps.
+    """
+    network = released_network(options, name)
+    place(network, SHAPE)
+    sizes = tuple(sorted({share_size(size, torch.get_num_threads()) for size in SIZES}))
+    # Once loaded, the libraries need their files no more.
+    with tempfile.TemporaryDirectory() as folder:
+        facts = compile_libraries(network, SHAPE, precision, sizes, Path(folder))
+        return networks_of(Path(folder), facts, network)
 
 
 def test_images(options: Options, count: int) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
+from candor.contracts.api import Precision
 from candor.runtime.compiled import has_bfloat16
 from candor.runtime.processor import CPU_INFO, this_processor
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
+FLOAT32: Precision = "float32"
+BFLOAT16: Precision = "bfloat16"
 # Flags of /proc/cpuinfo that decide the speed of a network, narrow sets first.
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
@@ -19,7 +21,7 @@ def instruction_sets(source: Path = CPU_INFO) -> tuple[str, ...]:
     return tuple(flag for flag in _FLAGS if flag in found)
 
 
-def precisions(device: torch.device) -> tuple[str, ...]:
+def precisions(device: torch.device) -> tuple[Precision, ...]:
     """float32, and bfloat16 where the device has instructions for it."""
     return (FLOAT32, BFLOAT16) if has_bfloat16(device) else (FLOAT32,)
 

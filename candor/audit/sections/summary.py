@@ -41,7 +41,7 @@ _PAPER_DATA = "cifar10"
 
 # RobustBench, CIFAR-10, L2 0.5, in per cent: clean, and under standard AutoAttack.
 ROBUSTBENCH_EPS_L2, _ROBUSTBENCH_IMAGES = 0.5, 10_000
-_ROBUSTBENCH_ROWS = (
+ROBUSTBENCH_ROWS = (
     ("Wang2023Better, WRN-28-10", 95.16, 83.68),
     ("Rade2021Helper, PreActResNet-18", 90.57, 76.15),
     ("Engstrom2019Robustness, ResNet-50", 90.83, 69.24),
@@ -273,7 +273,7 @@ def published(evidence: Evidence, data: str) -> tuple[PublishedRow, ...]:
             accuracy=_share_of(round(clean * 100), _ROBUSTBENCH_IMAGES),
             robust_accuracy=_share_of(round(robust * 100), _ROBUSTBENCH_IMAGES),
         )
-        for name, clean, robust in _ROBUSTBENCH_ROWS
+        for name, clean, robust in ROBUSTBENCH_ROWS
     )
 
 
