@@ -42,7 +42,7 @@ def overly_confident(
     pixels: Tensor,
     labels: Tensor,
     *,
-    steps: int = terms.DEFAULT_STEPS,
+    steps: int | None = None,
     solver: str = terms.DEFAULT_SOLVER,
     seed: int = 0,
     batch_size: int = 64,
@@ -57,11 +57,13 @@ def overly_confident(
         network: in evaluation mode.
         pixels: (N, C, H, W) uint8, not modified.
         labels: (N,) int64, the true classes.
+        steps: of each search; None for those of the solver's radii.
         report: as in `run_searches`.
     """
     device = next(network.parameters()).device
     images = pixels.to(device, torch.float32) / 255.0
     labels = labels.to(device)
+    steps = terms.default_steps(solver, explains=False) if steps is None else steps
     plan = plan_goal(Goal.CONFIDENT, labels, steps=steps, seed=seed)
     result = run_searches(
         network,

@@ -67,7 +67,7 @@ class Budget(Frozen):
         calibration_images: searched for BTR at both temperatures.
     """
 
-    steps: Steps = terms.DEFAULT_STEPS
+    steps: Steps = terms.PAPER_STEPS
     descent_steps: Positive = 100
     descent_images: Count = 100
     autoattack_images: Count = 100

@@ -167,11 +167,11 @@ class PredictRequest(Message):
 
 def _explain_steps(validated: dict[str, Any]) -> int:
     """Default steps of the solver, which is validated first; any if that was rejected."""
-    return terms.default_steps(validated.get("solver", ""), explains=True)
+    return terms.default_steps(validated.get("solver", terms.DEFAULT_SOLVER), explains=True)
 
 
 def _probe_steps(validated: dict[str, Any]) -> int:
-    return terms.default_steps(validated.get("solver", ""), explains=False)
+    return terms.default_steps(validated.get("solver", terms.DEFAULT_SOLVER), explains=False)
 
 
 class ExplainRequest(Message):

@@ -202,10 +202,10 @@ DESCRIPTIONS = {
         "Whether the target's confidence is raised, \"for\", or lowered, \"against\"; default: \"for\"."
     ),
     "ExplainRequest.steps": (
-        "Search steps, [1, 2000]; default: 450 with \"paper\", 8 with \"fast\"."
+        "Search steps, [1, 2000]; default: 8 with \"fast\", 450 with \"paper\"."
     ),
     "ExplainRequest.solver": (
-        "Solver of the search, \"paper\" or \"fast\"; default: \"paper\"."
+        "Solver of the search, \"paper\" or \"fast\"; default: \"fast\"."
     ),
     "ExplainRequest.seed": (
         "Seed of the search, [0, 4294967295]. The same request with the same seed gives the same "
@@ -396,10 +396,10 @@ DESCRIPTIONS = {
         "Goals to search for, 1 to 2 entries, each once; default: both."
     ),
     "ProbeRequest.steps": (
-        "Search steps, [1, 2000]; default: 450 with \"paper\", 52 with \"fast\"."
+        "Search steps, [1, 2000]; default: 52 with \"fast\", 450 with \"paper\"."
     ),
     "ProbeRequest.solver": (
-        "Solver of the search, \"paper\" or \"fast\"; default: \"paper\"."
+        "Solver of the search, \"paper\" or \"fast\"; default: \"fast\"."
     ),
     "ProbeRequest.seed": (
         "Seed of the search, [0, 4294967295]. The same request with the same seed gives the same "
@@ -520,10 +520,10 @@ DESCRIPTIONS = {
         "rho."
     ),
     "CompareRequest.steps": (
-        "Search steps, [1, 2000]; default: 450 with \"paper\", 8 with \"fast\"."
+        "Search steps, [1, 2000]; default: 8 with \"fast\", 450 with \"paper\"."
     ),
     "CompareRequest.solver": (
-        "Solver of the search, \"paper\" or \"fast\"; default: \"paper\"."
+        "Solver of the search, \"paper\" or \"fast\"; default: \"fast\"."
     ),
     "CompareRequest.seed": (
         "Seed of the searches and of the methods, [0, 4294967295]. The same request with the same "
@@ -1012,10 +1012,10 @@ DESCRIPTIONS = {
         "Largest size of an explanation in `norm`, (0, 1]; unset: the model's recommended rho."
     ),
     "CreateExplanationJobRequest.solver": (
-        "Solver of the searches, \"paper\" or \"fast\"; default: \"paper\"."
+        "Solver of the searches, \"paper\" or \"fast\"; default: \"fast\"."
     ),
     "CreateExplanationJobRequest.steps": (
-        "Steps of a search, [1, 2000]; default: 450, with the solver \"fast\" 8."
+        "Steps of a search, [1, 2000]; default: 8, with the solver \"paper\" 450."
     ),
     "CreateExplanationJobRequest.seed": (
         "Seed of every search, [0, 4294967295]."

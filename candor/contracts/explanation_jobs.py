@@ -7,7 +7,7 @@ The descriptions of the messages and of their fields, with units and ranges, are
 import unicodedata
 import uuid
 from pathlib import PurePosixPath
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
@@ -46,6 +46,12 @@ Folder = Annotated[
 ]
 
 
+def _default_steps(validated: dict[str, Any]) -> int:
+    """Those of the solver, which is validated first; any if that was rejected."""
+    solver = validated.get("solver", terms.DEFAULT_SOLVER)
+    return terms.default_steps(solver, explains=True)
+
+
 class ExplanationOptions(BaseModel):
     """What decides the explanations of many images, whoever computes them.
 
@@ -58,9 +64,7 @@ class ExplanationOptions(BaseModel):
     rho: Rho | None = None
     norm: terms.Norm = terms.Norm.L2
     solver: Annotated[Solver, AfterValidator(one_of(terms.SOLVERS))] = terms.DEFAULT_SOLVER
-    steps: Steps = Field(
-        default_factory=lambda given: terms.default_steps(given.get("solver", ""), explains=True)
-    )
+    steps: Steps = Field(default_factory=_default_steps)
     seed: Seed = 0
     measure_radius: Flag = False
     batch_size: ReportBatch = limits.DEFAULT_REPORT_BATCH

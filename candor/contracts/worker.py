@@ -23,7 +23,7 @@ calls are::
                    has, too
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -59,6 +59,12 @@ class DescribeItem(_Meta):
     kind: Literal["describe"] = "describe"
 
 
+def _default_steps(validated: dict[str, Any]) -> int:
+    """Those of the solver and the goal, which are validated first; any if one was rejected."""
+    explains = validated.get("goal") in (Goal.EXPLAIN_FOR, Goal.EXPLAIN_AGAINST)
+    return terms.default_steps(validated.get("solver", terms.DEFAULT_SOLVER), explains=explains)
+
+
 class SearchItem(_Meta):
     """One search, and how far to continue it in this call.
 
@@ -66,9 +72,9 @@ class SearchItem(_Meta):
         goal: what the search looks for.
         target: class index of the label (attack, BTR, confident) or of the explained class.
         rho: how far an explanation may go, (0, 1], measured in ``norm``; the other goals ignore it.
-        step_count: steps of the whole search, [1, 2000].
-        seed: seed of the search.
         solver: "paper" or "fast".
+        step_count: steps of the whole search, [1, 2000]; default the solver's.
+        seed: seed of the search.
         step: steps done so far; 0 starts the search.
         chunk_steps: steps to take in this call; fewer if the search ends first.  0 ends the search
             with its best result so far, verified like every other.
@@ -81,9 +87,9 @@ class SearchItem(_Meta):
     goal: Goal
     target: Annotated[int, Field(ge=0)]
     rho: Rho = 1.0
-    step_count: Steps = terms.DEFAULT_STEPS
-    seed: Seed = 0
     solver: str = terms.DEFAULT_SOLVER
+    step_count: Steps = Field(default_factory=_default_steps)
+    seed: Seed = 0
     step: Annotated[int, Field(ge=0)] = 0
     chunk_steps: Annotated[int, Field(ge=0, le=limits.MAX_STEPS)]
     norm: Norm = Norm.L2

@@ -55,7 +55,7 @@ def plan_goal(
     goal: Goal,
     targets: Tensor,
     *,
-    steps: int = terms.DEFAULT_STEPS,
+    steps: int = terms.PAPER_STEPS,
     rho: float = 1.0,
     seed: int = 0,
     masks: Tensor | None = None,

@@ -24,8 +24,6 @@ from candor.viz.images import (
     sheet,
 )
 
-_SOLVER = "fast"  # a newcomer should not wait for 450 steps
-
 
 class ExplainingClient(Protocol):
     """What a view needs of a client: of a service, or of a model in this process."""
@@ -122,10 +120,10 @@ def view_of(
         ServiceError: the model does not know a target, or cannot answer.
     """
     response = client.explain(
-        api.ExplainRequest(model=model, image=image, targets=targets, rhos=(rho,), solver=_SOLVER)
+        api.ExplainRequest(model=model, image=image, targets=targets, rhos=(rho,))
     )
     (attack,) = client.probe(
-        api.ProbeRequest(model=model, image=image, goals=(api.ProbeGoal.ATTACK,), solver=_SOLVER)
+        api.ProbeRequest(model=model, image=image, goals=(api.ProbeGoal.ATTACK,))
     ).results
     before = opened(response.input_png)
     changes = tuple(_shown_change(found, before) for found in response.explanations)

@@ -6,10 +6,10 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from candor import terms
 from candor.contracts import limits
 from candor.contracts.api import (
     ClassRef,
+    CompareRequest,
     ExplainRequest,
     ImageInput,
     PredictRequest,
@@ -17,6 +17,9 @@ from candor.contracts.api import (
     ProbeRequest,
     TensorInput,
 )
+from candor.contracts.explanation_jobs import CreateExplanationJobRequest
+from candor.contracts.worker import SearchItem
+from candor.terms import Goal
 
 IMAGE = {"encoded": base64.b64encode(b"image").decode()}
 EXPLAIN = {"image": IMAGE, "targets": [{"index": 3}], "rhos": [0.1]}
@@ -82,12 +85,27 @@ def test_steps_not_named_are_those_of_the_solver(solver, explains, radius):
 
 def test_defaults_are_those_of_the_contract():
     request = ExplainRequest.model_validate({"image": IMAGE, "targets": [{"name": "cat"}]})
-    assert request.solver == terms.DEFAULT_SOLVER
-    assert request.steps == terms.default_steps(request.solver, explains=True)
     assert (request.rhos, request.seed, request.top_k) == ((), 0, limits.DEFAULT_TOP_K)
     probe = ProbeRequest.model_validate({"image": IMAGE})
     assert probe.goals == (ProbeGoal.ATTACK, ProbeGoal.BTR)
     assert probe.label is None
+
+
+def test_solver_not_named_is_fast():
+    explain = ExplainRequest.model_validate(EXPLAIN)
+    probe = ProbeRequest.model_validate({"image": IMAGE})
+    compare = CompareRequest.model_validate({"image": IMAGE})
+    job = CreateExplanationJobRequest(folder="cats")
+    assert [(one.solver, one.steps) for one in (explain, probe, compare, job)] == [
+        ("fast", 8), ("fast", 52), ("fast", 8), ("fast", 8),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("goal", "steps"), [(Goal.EXPLAIN_FOR, 8), (Goal.BTR, 52)])
+def test_steps_of_a_search_item_follow_its_solver_and_goal(goal, steps):
+    item = SearchItem(goal=goal, target=0, chunk_steps=1)
+    assert (item.solver, item.step_count) == ("fast", steps)
+    assert SearchItem(goal=goal, target=0, chunk_steps=1, solver="paper").step_count == 450
 
 
 @pytest.mark.parametrize("goals", [[], ["attack", "btr", "attack"], ["confident"]])

@@ -48,8 +48,8 @@ EDITS = {
         "Goal: confident is only in proto/",
     ),
     "a range": (
-        '// Search steps, [1, 2000]; default: 450 with "paper", 52',
-        '// Search steps, [1, 3000]; default: 450 with "paper", 52',
+        '// Search steps, [1, 2000]; default: 52 with "fast", 450',
+        '// Search steps, [1, 3000]; default: 52 with "fast", 450',
         "ProbeRequest.steps: its comment says '[1, 3000]', which is not enforced",
     ),
     "a length": (
@@ -63,9 +63,9 @@ EDITS = {
         "ExplainRequest.top_k: its comment says default ['10'], enforced is ['5']",
     ),
     "a name of a solver": (
-        '// Solver of the search, "paper" or "fast"; default: "paper".',
-        '// Solver of the search, "paper"; default: "paper".',
-        "ExplainRequest.solver: values: fast is only in candor.contracts",
+        '// Solver of the search, "paper" or "fast"; default: "fast".',
+        '// Solver of the search, "fast"; default: "fast".',
+        "ExplainRequest.solver: values: paper is only in candor.contracts",
     ),
     "a limit that no schema holds": (
         "of at most 8 MiB",

@@ -31,6 +31,7 @@ GRPC_ADDRESS = os.environ["CANDOR_LOAD_GRPC"]
 REST_URL = os.environ["CANDOR_LOAD_REST"]
 SAMPLES = Path(os.environ["CANDOR_LOAD_SAMPLES"])
 RHOS = (0.02, 0.05, 0.1)
+SOLVER = "paper"  # takes every step that is asked for, so that the load is known
 STEPS = 20
 LONG_STEPS = 1000
 REJECTED = (ErrorCode.OVERLOADED,)
@@ -80,6 +81,7 @@ def explain_request(image: api.ImageInput, steps: int = STEPS) -> api.ExplainReq
         targets=(api.ClassRef(index=int(_random.integers(CLASS_COUNT))),),
         rhos=(float(_random.choice(RHOS)),),
         steps=steps,
+        solver=SOLVER,
     )
 
 
@@ -138,7 +140,7 @@ class Visitor(User):
 
     def probe(self) -> None:
         pixels = new_image()
-        request = api.ProbeRequest(image=as_input(pixels), steps=STEPS)
+        request = api.ProbeRequest(image=as_input(pixels), steps=STEPS, solver=SOLVER)
         with self.timed("probe"):
             check_probe(request, pixels, self.transport.probe(request))
 

@@ -35,9 +35,9 @@ def png(pixels: np.ndarray) -> bytes:
 
 IMAGE = api.ImageInput(encoded=png(PIXELS))
 EXPLAIN = api.ExplainRequest(
-    image=IMAGE, targets=(api.ClassRef(index=2),), rhos=(0.02, 0.05), steps=20
+    image=IMAGE, targets=(api.ClassRef(index=2),), rhos=(0.02, 0.05), steps=20, solver="paper"
 )
-PROBE = api.ProbeRequest(image=IMAGE, steps=20)
+PROBE = api.ProbeRequest(image=IMAGE, steps=20, solver="paper")
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,12 @@ def send_traffic(stack: Stack, client: CandorClient, images: list[api.ImageInput
     target = (api.ClassRef(index=1),)
     explain = api.ExplainRequest(image=images[0], targets=target, rhos=(0.05,), steps=20)
     long = api.ExplainRequest(
-        image=images[1], targets=target, rhos=(0.05,), steps=1000, timeout_seconds=2.0
+        image=images[1],
+        targets=target,
+        rhos=(0.05,),
+        steps=1000,
+        solver="paper",
+        timeout_seconds=2.0,
     )
     client.predict(api.PredictRequest(image=images[0]))
     post(stack, "predict", api.PredictRequest(image=images[0]))

@@ -21,6 +21,7 @@ def explained(stack: Stack) -> tuple[str, api.Explanation]:
         image=api.ImageInput(encoded=image),
         targets=(api.ClassRef(index=3),),
         rhos=(0.1,),
+        solver="paper",
         no_cache=True,
     )
     with CandorClient(stack.grpc_address) as client:

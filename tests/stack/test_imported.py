@@ -189,7 +189,9 @@ def test_explanations_and_radii_are_the_same_through_both_transports(
 
 
 def test_previews_stay_small(grpc_client: CandorClient, image: api.ImageInput) -> None:
-    request = api.ExplainRequest(image=image, targets=TARGETS[:1], steps=30, no_cache=True)
+    request = api.ExplainRequest(
+        image=image, targets=TARGETS[:1], steps=30, solver="paper", no_cache=True
+    )
     previews = [
         one.progress.preview_png
         for one in grpc_client.explain_stream(request)

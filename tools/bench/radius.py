@@ -37,7 +37,7 @@ def measure(options: Options) -> list[Row]:
         images, labels = correct_images(options, compiled, options.image_count)
         for goal in goals:
             ours = _radii(compiled, images, labels, goal, "fast", terms.FAST_RADIUS_STEPS)
-            theirs = _radii(compiled, images, labels, goal, "paper", terms.DEFAULT_STEPS)
+            theirs = _radii(compiled, images, labels, goal, "paper", terms.PAPER_STEPS)
             rows += _rows(f"3 {goal} radius, {name}", *ours, *theirs)
     return rows
 

@@ -16,6 +16,7 @@ from candor.contracts.errors import ServiceError
 from candor.images.encode import png_of
 
 EXPLAINING, PREDICTING = 4, 2  # clients, each with one request at a time
+SOLVER = "paper"  # takes every step that is asked for, so that a search lasts
 STEPS = 25
 RHO = 0.1
 _TARGET = api.ClassRef(index=3)
@@ -46,6 +47,7 @@ def explain_request(seed: int, model: str = "", steps: int = STEPS) -> api.Expla
         targets=(_TARGET,),
         rhos=(RHO,),
         steps=steps,
+        solver=SOLVER,
         no_cache=True,
     )
 

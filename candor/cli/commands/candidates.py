@@ -24,7 +24,9 @@ def candidates(
     store: StoreAddress = DEFAULT_STORE,
     seed: Annotated[int, typer.Option(min=0, max=limits.MAX_SEED)] = 0,
     solver: Annotated[str, typer.Option(help=f"One of {terms.SOLVERS}.")] = terms.DEFAULT_SOLVER,
-    steps: Annotated[int, typer.Option(min=1, max=limits.MAX_STEPS)] = terms.DEFAULT_STEPS,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=limits.MAX_STEPS, help="Default: the solver's.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     ray: Ray = "",
     actors: Actors = 1,
@@ -38,6 +40,7 @@ def candidates(
     Several processes with the same command and store share the images.
     """
     keep_freed_memory()
+    steps = terms.default_steps(solver, explains=False) if steps is None else steps
     job = CollectionJob(
         model=model,
         data=data,
