@@ -28,11 +28,10 @@ from candor.contracts.addresses import endpoint
 from candor.contracts.errors import ServiceError
 from candor.gateway.sockets import loopback
 from candor.images.encode import encode_png
-from candor.runtime.processor import this_processor
 from candor.stack.archives import MODELS_DIR
 from candor.stack.config import StackConfig
 from candor.stack.ports import pick_ports
-from tools.bench.machine import instruction_sets
+from tools.bench.machine import cores
 from tools.sections import write_section
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -158,7 +157,6 @@ def _seconds(client: CandorClient) -> float:
 
 def table_of(first: Start, second: Start) -> list[str]:
     """The lines of a Markdown table."""
-    here = this_processor()
     load, _, _ = os.getloadavg()
     rows = [
         ("first prediction", first.prediction, second.prediction, _held(first.prediction)),
@@ -170,8 +168,7 @@ def table_of(first: Start, second: Start) -> list[str]:
     ]
     medians = [_median(times) for times in (first.while_compiling, first.afterwards)]
     return [
-        f"Machine: {os.cpu_count()} cores of {here.name} ({', '.join(instruction_sets())}); load "
-        f"{load:.1f} at the end.",
+        f"Machine: {cores()}; load {load:.1f} at the end.",
         "",
         "| seconds since `candor serve` | nothing kept | second start | required |",
         "|---|---|---|---|",

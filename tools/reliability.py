@@ -4,7 +4,6 @@ A command passes the rows it measured; the text between `<!-- NAME -->` and `<!-
 written from them, all around it by hand.
 """
 
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools import sections
+from tools.bench.machine import cores
 
 RELIABILITY = Path(__file__).resolve().parents[1] / "RELIABILITY.md"
 COLUMNS = ("what", "tried", "lost", "measured", "held")
@@ -62,8 +62,7 @@ def write_section(name: str, rows: Sequence[Row], command: str, path: Path = REL
     """
     made = time.strftime("%Y-%m-%d")
     lines = [
-        f"`{command}`, {made}, {os.cpu_count()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}.",
+        f"`{command}`, {made}, {cores()}, Python {platform.python_version()}.",
         "",
         _line(COLUMNS),
         _line(("---",) * len(COLUMNS)),

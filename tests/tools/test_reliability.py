@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.bench.machine import cores
 from tools.reliability import RELIABILITY, Row, write_section
 
 ROW = Row(what="explain", tried=1200, lost=0, measured="p95 1.2 s (at most 30)", is_held=True)
@@ -23,6 +24,7 @@ def test_a_section_is_replaced_and_nothing_else(page: Path, name: str) -> None:
     write_section(name, [ROW, ROW], "make it", page)
     write_section(name, [ROW], "make it", page)
     after = page.read_text()
+    assert cores() in after
     assert after.count("| explain | 1,200 | 0 | p95 1.2 s (at most 30) | yes |") == 1
     begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
     assert after.partition(begin)[0] == before.partition(begin)[0]

@@ -1,5 +1,6 @@
 """The machine that a benchmark ran on, and the precisions that it has."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def precisions(device: torch.device) -> tuple[Precision, ...]:
 def has_amx() -> bool:
     """Whether matrices of bfloat16 have units of their own."""
     return "amx_bf16" in instruction_sets()
+
+
+def cores() -> str:
+    """Number and name of the processor's cores, and its instruction sets, for a table."""
+    sets = ", ".join(instruction_sets()) or "instruction sets unknown"
+    return f"{os.cpu_count()} cores of {this_processor().name} ({sets})"
 
 
 def description(device: torch.device) -> str:
