@@ -1,6 +1,8 @@
 """Measure 7: image-steps a second at 224 x 224, and what carrying the state costs there."""
 
 import statistics
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +10,10 @@ import torch
 from torch import nn
 
 from candor.contracts import wire
+from candor.contracts.card import LibraryNetworkCard
 from candor.contracts.worker import ITEM_ADAPTER, SearchEnd, SearchItem
 from candor.nets.architectures import NetworkSpec, build_network
+from candor.nets.imported import build_imported, library_version
 from candor.runtime.allocator import keep_freed_memory
 from candor.runtime.chunks import advance_items
 from candor.terms import Goal
@@ -34,9 +38,31 @@ def measure(options: Options) -> list[Row]:
     """
     keep_freed_memory()
     torch.manual_seed(options.seed)
-    network = build_network(_SPEC).eval().requires_grad_(False)
-    images = torch.rand(_SEARCHES, 3, 224, 224).numpy()
-    return [_row(network, solver, list(images), options.repeats) for solver in ("paper", "fast")]
+    images = list(torch.rand(_SEARCHES, 3, 224, 224).numpy())
+    return [
+        _row(name, network, solver, images, options.repeats)
+        for name, network in _networks()
+        for solver in ("paper", "fast")
+    ]
+
+
+def _networks() -> Iterator[tuple[str, nn.Module]]:
+    """Our own ResNet-18, and the imported ones where timm is installed; with random weights."""
+    yield "ResNet-18", _evaluated(build_network(_SPEC))
+    try:
+        installed = library_version("timm")
+    except ValueError as err:
+        print(err, file=sys.stderr)
+        return
+    for architecture in ("efficientnet_lite0", "resnet50"):
+        card = LibraryNetworkCard(
+            family="timm", architecture=architecture, library_version=installed, class_count=1000
+        )
+        yield f"{architecture} of timm", _evaluated(build_imported(card, 3, "softmax"))
+
+
+def _evaluated(network: nn.Module) -> nn.Module:
+    return network.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +73,7 @@ class _Travelled:
     byte_count: int
 
 
-def _row(network: nn.Module, solver: str, images: list[Any], repeats: int) -> Row:
+def _row(name: str, network: nn.Module, solver: str, images: list[Any], repeats: int) -> Row:
     staying, travelling = interleaved(
         [
             lambda: _run(network, solver, images, chunk_steps=_STEPS),
@@ -60,7 +86,7 @@ def _row(network: nn.Module, solver: str, images: list[Any], repeats: int) -> Ro
     travelled = _run(network, solver, images, chunk_steps=1)
     chunk_bytes = travelled.byte_count / travelled.calls / len(images)
     return Row(
-        measure=f"7 at 224 x 224, a chunk a step, {solver}",
+        measure=f"7 at 224 x 224, {name}, a chunk a step, {solver}",
         ours=image_steps / travelling.median,
         baseline=image_steps / staying.median,
         unit="image-steps/s",
@@ -69,8 +95,8 @@ def _row(network: nn.Module, solver: str, images: list[Any], repeats: int) -> Ro
         is_met=share <= _ALLOWED,
         n=repeats,
         detail=(
-            f"ImageNet ResNet-18, random weights, eager, batch {len(images)}; {share:.1%} of the "
-            f"time ({min(shares):.1%} to {max(shares):.1%}; of processor time "
+            f"random weights, eager, batch {len(images)}; {share:.1%} of the time "
+            f"({min(shares):.1%} to {max(shares):.1%}; of processor time "
             f"{1 - 1 / travelling.cpu_ratio(staying):.1%}), {chunk_bytes / 2**20:.2f} MiB a search "
             "and chunk, there and back"
         ),
