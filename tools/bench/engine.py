@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from candor.search.goals import goal_code
 from candor.search.solvers import SOLVERS
 from candor.search.state import SearchState, begin
 from candor.terms import Goal
-from tools.bench.baseline import fastest_threads, plain_explanations, plain_network
+from tools.bench.baseline import plain_explanations, plain_network
 from tools.bench.inputs import (
     ROBUST,
     SIZES,
@@ -69,22 +70,22 @@ def measure(options: Options) -> list[Row]:
 
 
 def rows_of(case: Case, repeats: int, *, steps: int = _STEPS) -> list[Row]:
-    """Two rows a solver: the engine against the network alone, and against the plain loop."""
+    """Two rows a solver: the engine against the network alone, and against the plain loop.
 
-    def plain() -> object:
-        return plain_explanations(case.plain, case.images, case.targets, rho=_RHO, steps=steps)
+    The plain loop takes its turns on one thread and on all, and the faster counts.
+    """
 
-    threads = torch.get_num_threads() if case.images.is_cuda else fastest_threads(plain)
+    def plain(count: int) -> object:
+        with on_threads(count):
+            return plain_explanations(case.plain, case.images, case.targets, rho=_RHO, steps=steps)
 
-    def plain_at_its_fastest() -> object:
-        with on_threads(threads):
-            return plain()
-
+    all_threads = torch.get_num_threads()
+    counts = [all_threads] if case.images.is_cuda else sorted({1, all_threads})
     state = _explanations(case.images, case.targets, steps)
-    raw, theirs, *ours = interleaved(
+    raw, *times = interleaved(
         [
             lambda: _raw(case.engine, case.images, steps),
-            plain_at_its_fastest,
+            *(partial(plain, count) for count in counts),
             *(
                 lambda advance=solver.advance: advance(case.engine, state, steps, execute=in_shares)
                 for solver in SOLVERS.values()
@@ -92,6 +93,8 @@ def rows_of(case: Case, repeats: int, *, steps: int = _STEPS) -> list[Row]:
         ],
         repeats,
     )
+    ours = times[len(counts) :]
+    theirs, threads = min(zip(times, counts, strict=False), key=lambda pair: pair[0].median)
     return [
         row
         for solver, times in zip(SOLVERS, ours, strict=True)
