@@ -1,4 +1,4 @@
-"""Measure 9: standard AutoAttack on many images of a shipped network, and the library alone."""
+"""Measure 10: standard AutoAttack on many images of a shipped network, and the library alone."""
 
 import time
 from functools import partial
@@ -86,7 +86,7 @@ def _predictions(network: nn.Module, images: Tensor) -> Tensor:
 
 def _time_row(count: int, seconds: float, compile_seconds: float) -> Row:
     return Row(
-        measure=f"9 AutoAttack, L2 {ROBUSTBENCH_EPS_L2:g}, {SMALL_MODEL}",
+        measure=f"10 AutoAttack, L2 {ROBUSTBENCH_EPS_L2:g}, {SMALL_MODEL}",
         ours=seconds,
         baseline=None,
         unit="s",
@@ -102,7 +102,7 @@ def _accuracy_row(count: int, right: int, unbroken: int) -> Row:
     robust, clean = accuracy_interval(unbroken, count), accuracy_interval(right, count)
     rows = ", ".join(f"{name} {its_robust:g}" for name, _, its_robust in ROBUSTBENCH_ROWS)
     return Row(
-        measure=f"9 AutoAttack, L2 {ROBUSTBENCH_EPS_L2:g}, robust accuracy",
+        measure=f"10 AutoAttack, L2 {ROBUSTBENCH_EPS_L2:g}, robust accuracy",
         ours=100.0 * robust.value,
         baseline=None,
         unit="%",
@@ -134,7 +134,7 @@ def _verdicts_row(
     seconds = time.perf_counter() - started
     equal = int((alone.is_found == found.is_found[rows]).sum())
     return Row(
-        measure=f"9 AutoAttack, L2 {ROBUSTBENCH_EPS_L2:g}, verdicts of the library alone",
+        measure=f"10 AutoAttack, L2 {ROBUSTBENCH_EPS_L2:g}, verdicts of the library alone",
         ours=float(equal),
         baseline=float(len(rows)),
         unit="images",
