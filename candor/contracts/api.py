@@ -165,7 +165,7 @@ class PredictRequest(Message):
     top_k: TopK = limits.DEFAULT_TOP_K
 
 
-def _explain_steps(validated: dict[str, Any]) -> int:
+def explain_steps(validated: dict[str, Any]) -> int:
     """Default steps of the solver, which is validated first; any if that was rejected."""
     return terms.default_steps(validated.get("solver", terms.DEFAULT_SOLVER), explains=True)
 
@@ -181,7 +181,7 @@ class ExplainRequest(Message):
     rhos: Annotated[tuple[Rho, ...], Field(max_length=limits.MAX_RHOS)] = ()
     direction: Direction = Direction.FOR
     solver: Solver = terms.DEFAULT_SOLVER
-    steps: Steps = Field(default_factory=_explain_steps)
+    steps: Steps = Field(default_factory=explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     include_tensor: Flag = False
@@ -216,7 +216,7 @@ class CompareRequest(Message):
     target: ClassRef | None = None
     rho: Rho | None = None
     solver: Solver = terms.DEFAULT_SOLVER
-    steps: Steps = Field(default_factory=_explain_steps)
+    steps: Steps = Field(default_factory=explain_steps)
     seed: Seed = 0
     top_k: TopK = limits.DEFAULT_TOP_K
     timeout_seconds: TimeoutSeconds | None = None

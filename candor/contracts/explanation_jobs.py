@@ -7,13 +7,24 @@ The descriptions of the messages and of their fields, with units and ranges, are
 import unicodedata
 import uuid
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from candor import terms
 from candor.contracts import limits
-from candor.contracts.api import ClassRef, Flag, Number, Probability, Rho, Rmse, Seed, Solver, Steps
+from candor.contracts.api import (
+    ClassRef,
+    Flag,
+    Number,
+    Probability,
+    Rho,
+    Rmse,
+    Seed,
+    Solver,
+    Steps,
+    explain_steps,
+)
 from candor.contracts.messages import Message, one_of
 from candor.contracts.reports import (
     IdempotencyKey,
@@ -46,12 +57,6 @@ Folder = Annotated[
 ]
 
 
-def _default_steps(validated: dict[str, Any]) -> int:
-    """Those of the solver, which is validated first; any if that was rejected."""
-    solver = validated.get("solver", terms.DEFAULT_SOLVER)
-    return terms.default_steps(solver, explains=True)
-
-
 class ExplanationOptions(BaseModel):
     """What decides the explanations of many images, whoever computes them.
 
@@ -64,7 +69,7 @@ class ExplanationOptions(BaseModel):
     rho: Rho | None = None
     norm: terms.Norm = terms.Norm.L2
     solver: Annotated[Solver, AfterValidator(one_of(terms.SOLVERS))] = terms.DEFAULT_SOLVER
-    steps: Steps = Field(default_factory=_default_steps)
+    steps: Steps = Field(default_factory=explain_steps)
     seed: Seed = 0
     measure_radius: Flag = False
     batch_size: ReportBatch = limits.DEFAULT_REPORT_BATCH

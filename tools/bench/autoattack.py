@@ -22,7 +22,7 @@ from tools.small_models import SMALL_MODEL
 
 _BATCH = 64
 _IMAGES_A_COMPARED = 5  # attacked for each image of the other measures: 1,000
-_ALONE = 10  # of them by the library alone, which takes tens of seconds for an unbroken one
+_ALONE = 10  # of them by the library alone, one after the other
 _REQUIRED_SECONDS = 3600.0
 
 
